@@ -1,0 +1,105 @@
+"""Every name asb uses in Redis, built in this one file.
+
+===============================  ========  ===================================================
+key / channel                    type      what
+===============================  ========  ===================================================
+``asb:events``                   stream    the log; only services write it
+``asb:intake[:<name>]``          stream    front doors: whoever is not a service writes here
+``asb:deadletter``               stream    refused entries, with the reason
+``asb:inbox:<worker>``           stream    what a worker is asked to do
+``asb:worker:<worker>``          string    a worker's sign of life (``SET … EX``), its session id
+``asb:progress:<agent>:<task>``  string    progress view, JSON
+``asb:agents:token:usage``       string    totals per agent, JSON
+``asb:report:<date>``            string    daily report, JSON
+``asb:throttle``                 string    every window of every scope, JSON
+``asb:alerts``                   channel   alerts
+``asb:tokens:report|usage``      channel   daily report; usage as it is booked
+``{asb:events}:…``               any       internal, in the slot of the log
+===============================  ========  ===================================================
+
+``ASB_NAMESPACE`` replaces the leading ``asb``, so several buses can share a server.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Keys(msgspec.Struct, frozen=True):
+    """The key names of one namespace. Build keys here and nowhere else."""
+
+    namespace: str = "asb"
+
+    @property
+    def log(self) -> str:
+        return f"{self.namespace}:events"
+
+    @property
+    def main_door(self) -> str:
+        return f"{self.namespace}:intake"
+
+    def door(self, name: str | None = None) -> str:
+        """The front door of ``name``, or the shared one."""
+        return f"{self.main_door}:{name}" if name else self.main_door
+
+    @property
+    def deadletter(self) -> str:
+        return f"{self.namespace}:deadletter"
+
+    def inbox(self, worker: str) -> str:
+        return f"{self.namespace}:inbox:{worker}"
+
+    def worker(self, worker: str) -> str:
+        return f"{self.namespace}:worker:{worker}"
+
+    def progress(self, agent: str, task: str) -> str:
+        return f"{self.namespace}:progress:{agent}:{task}"
+
+    @property
+    def token_usage(self) -> str:
+        return f"{self.namespace}:agents:token:usage"
+
+    def report(self, date: str) -> str:
+        return f"{self.namespace}:report:{date}"
+
+    @property
+    def throttle(self) -> str:
+        return f"{self.namespace}:throttle"
+
+    @property
+    def alerts_channel(self) -> str:
+        return f"{self.namespace}:alerts"
+
+    @property
+    def report_channel(self) -> str:
+        return f"{self.namespace}:tokens:report"
+
+    @property
+    def usage_channel(self) -> str:
+        return f"{self.namespace}:tokens:usage"
+
+    # -- internal keys: the braces put them into the slot of the log -------------------------
+
+    def _internal(self, suffix: str) -> str:
+        return f"{{{self.log}}}:{suffix}"
+
+    def task_index(self, task: str) -> str:
+        """List of the log ids of one task's events."""
+        return self._internal(f"task:{task}")
+
+    @property
+    def task_index_prefix(self) -> str:
+        return self._internal("task:")
+
+    def duplicates(self, day: int) -> str:
+        """Hash ``door id -> digest`` of the ids taken on one UTC day (days since the epoch)."""
+        return self._internal(f"ids:{day}")
+
+    @property
+    def snapshot(self) -> str:
+        return self._internal("snapshot")
+
+    @property
+    def view_marks(self) -> str:
+        """Hash ``view key -> log id`` of the views written so far."""
+        return self._internal("views")

@@ -1,0 +1,176 @@
+"""The one place that talks to redis-py.
+
+Replies come back raw (bytes, ints, lists): decoding once, where the meaning is known, is what
+makes replay fast, and it keeps redis-py's many reply shapes out of the rest of the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+import redis.asyncio as aredis
+from redis import exceptions as rex
+
+from services.runtime.errors import RedisUnavailable, RedisUnsuitable
+
+Command = Sequence[str | bytes | int | float]
+CONNECT_SECONDS = 5.0
+REPLY_SECONDS = 30.0  # a plain command; blocking reads have connections without this bound
+
+
+class CommandRefused(Exception):
+    """Redis answered one command with an error; ``str()`` is Redis' own text."""
+
+
+_RETRY_MAY_HELP = {
+    "LOADING": "it is still loading its data: wait a moment",
+    "READONLY": "it is a read-only replica: point --redis at the primary",
+    "MISCONF": "it cannot persist to disk: free disk space, then try again",
+    "OOM": "it is full: raise maxmemory, or trim old data",
+    "MASTERDOWN": "its primary is down: wait for the failover",
+    "CLUSTERDOWN": "the cluster is down: wait, or repair it",
+    "TRYAGAIN": "the cluster is moving this slot: wait a moment",
+    "BUSY": "a script is blocking it: wait, or SCRIPT KILL",
+}
+_WILL_NOT_HELP = {
+    "NOAUTH": "it wants a password: put it into the URL, redis://:PASSWORD@HOST",
+    "WRONGPASS": "user or password is wrong: check the URL",
+    "NOPERM": "this Redis user may not do that: see `asb acl`",
+}
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Turn redis-py's exceptions into ours, with a hint of what to do next."""
+    try:
+        yield
+    except rex.BusyLoadingError as error:
+        raise RedisUnavailable(f"Redis at {url} is loading", hint=_RETRY_MAY_HELP["LOADING"]) from error
+    except rex.AuthenticationError as error:
+        raise RedisUnsuitable(
+            f"Redis at {url} refused the login: {error}", hint=_WILL_NOT_HELP["WRONGPASS"]
+        ) from error
+    except (rex.ConnectionError, rex.TimeoutError, OSError) as error:
+        raise RedisUnavailable(
+            f"no Redis answers at {url}: {error}",
+            hint="start it, or run `asb up` without --redis for an embedded one",
+        ) from error
+    except rex.ResponseError as error:
+        raise _classified(url, error) from error
+
+
+def _classified(url: str, error: rex.ResponseError) -> Exception:
+    text = str(error)
+    code = text.split(" ", 1)[0]
+    if isinstance(error, rex.ReadOnlyError):
+        code = "READONLY"
+    elif isinstance(error, rex.OutOfMemoryError):
+        code = "OOM"
+    elif isinstance(error, rex.NoPermissionError):
+        code = "NOPERM"
+    if code in _RETRY_MAY_HELP:
+        return RedisUnavailable(f"Redis at {url}: {text}", hint=_RETRY_MAY_HELP[code])
+    if code in _WILL_NOT_HELP:
+        return RedisUnsuitable(f"Redis at {url}: {text}", hint=_WILL_NOT_HELP[code])
+    return CommandRefused(text)
+
+
+def redacted(url: str) -> str:
+    """``url`` without its password, for messages and logs."""
+    scheme, separator, rest = url.partition("://")
+    login, at, host = rest.rpartition("@")
+    if not at:
+        return url
+    user = login.partition(":")[0]
+    return f"{scheme}{separator}{user}:***@{host}" if login else url
+
+
+class Client:
+    """An asyncio client with raw replies; one connection per blocking reader."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.shown = redacted(url)
+        options: dict[str, Any] = {
+            "protocol": 2,
+            "socket_connect_timeout": CONNECT_SECONDS,
+            "retry": None,
+            "retry_on_timeout": False,
+        }
+        with translated(self.shown):
+            self._redis: Any = aredis.Redis.from_url(url, socket_timeout=REPLY_SECONDS, **options)
+            self._blocking: Any = aredis.Redis.from_url(url, socket_timeout=None, **options)
+        self._redis.response_callbacks.clear()
+        self._blocking.response_callbacks.clear()
+
+    async def call(self, *command: str | bytes | int | float) -> Any:
+        """One command; its raw reply.
+
+        Raises RedisUnavailable, RedisUnsuitable or, for an error that is about this very
+        command, CommandRefused. After RedisUnavailable the outcome is unknown.
+        """
+        with translated(self.shown):
+            return await self._redis.execute_command(*command)
+
+    async def block(self, *command: str | bytes | int | float) -> Any:
+        """A command that may block for long (``XREAD … BLOCK``), on a connection of its own."""
+        with translated(self.shown):
+            return await self._blocking.execute_command(*command)
+
+    async def pipeline(self, commands: Iterable[Command]) -> list[Any]:
+        """Many commands in one round trip, not a transaction. A refused one yields its
+        CommandRefused in place; only a lost connection raises."""
+        with translated(self.shown):
+            pipe = self._redis.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*command)
+            replies: list[Any] = await pipe.execute(raise_on_error=False)
+        return [CommandRefused(str(r)) if isinstance(r, Exception) else r for r in replies]
+
+    def pubsub(self) -> Any:
+        """A redis-py PubSub on a connection without reply timeout."""
+        return self._blocking.pubsub()
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        await self._blocking.aclose()
+
+
+class SyncClient:
+    """The same with blocking calls: for the CLI, bulk submission and replay."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.shown = redacted(url)
+        with translated(self.shown):
+            self._redis: Any = redis.Redis.from_url(
+                url,
+                protocol=2,
+                socket_timeout=REPLY_SECONDS,
+                socket_connect_timeout=CONNECT_SECONDS,
+                retry=None,
+            )
+        self._redis.response_callbacks.clear()
+
+    def call(self, *command: str | bytes | int | float) -> Any:
+        """As Client.call."""
+        with translated(self.shown):
+            return self._redis.execute_command(*command)
+
+    def pipeline(self, commands: Iterable[Command]) -> list[Any]:
+        """As Client.pipeline."""
+        with translated(self.shown):
+            pipe = self._redis.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*command)
+            replies: list[Any] = pipe.execute(raise_on_error=False)
+        return [CommandRefused(str(r)) if isinstance(r, Exception) else r for r in replies]
+
+    def pubsub(self) -> Any:
+        return self._redis.pubsub()
+
+    def close(self) -> None:
+        self._redis.close()
