@@ -1,0 +1,267 @@
+"""What can be set, with its type, its range, its default and its meaning.
+
+`services.runtime.settings` reads the values from file, environment and command line into these.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+Unit = Literal["tokens", "money", "tasks"]
+Origin = Literal["default", "file", "environment", "command line"]
+
+_SCOPES = ("global", "worker", "agent", "model", "project")
+_WINDOWS = ("hour", "day", "week", "month")
+_MONEY_PLACES = 9  # nano-dollars are the smallest unit
+_FLAT_PLACES = 12  # dollars per 1K tokens, kept as nano-dollars per million
+
+_Seconds = Annotated[int, Meta(ge=1, le=30 * 86400)]
+_Bytes = Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)]
+
+
+def window_minutes(window: str) -> int | None:
+    """Length of a rolling window (``5h``, ``90m``) in minutes; None if it is not one of ≤ 24 h."""
+    match = re.fullmatch(r"([1-9][0-9]{0,3})([hm])", window)
+    if match is None:
+        return None
+    minutes = int(match[1]) * (60 if match[2] == "h" else 1)
+    return minutes if minutes <= 24 * 60 else None
+
+
+def _check_amount(name: str, amount: Decimal, places: int) -> None:
+    exponent = amount.normalize().as_tuple().exponent
+    if not isinstance(exponent, int) or amount < 0:
+        raise ValueError(f"{name} {amount}: expected 0 or more")
+    if -exponent > places:
+        what = f"at most {places} decimal places" if places else "a whole number"
+        raise ValueError(f"{name} {amount}: expected {what}")
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A group of settings: keys it does not know are errors."""
+
+
+class LimitSetting(Section, frozen=True, kw_only=True):
+    """At most ``amount`` (tokens, tasks or dollars) in each ``window`` of ``scope``."""
+
+    scope: str
+    unit: Unit
+    window: str
+    amount: Decimal
+
+    def __post_init__(self) -> None:
+        kind, colon, name = self.scope.partition(":")
+        if kind not in _SCOPES or (colon and not name) or (kind == "global" and colon):
+            raise ValueError(
+                f"scope {self.scope!r}: allowed are {', '.join(_SCOPES)}, "
+                "or one of them by name, such as worker:w1"
+            )
+        if window_minutes(self.window) is None and self.window not in _WINDOWS:
+            raise ValueError(
+                f"window {self.window!r}: allowed are {', '.join(_WINDOWS)}, "
+                "or a rolling one up to 24 hours such as 5h or 90m"
+            )
+        _check_amount("amount", self.amount, _MONEY_PLACES if self.unit == "money" else 0)
+
+    def __str__(self) -> str:
+        amount = f"${self.amount}" if self.unit == "money" else f"{self.amount} {self.unit}"
+        return f"{self.scope} {amount}/{self.window}"
+
+
+class AlertBudgetSetting(LimitSetting, frozen=True, kw_only=True):
+    """A budget that warns from ``threshold_percent`` of ``amount`` on, and never refuses a task."""
+
+    threshold_percent: Annotated[int, Meta(ge=1, le=1000)] = 80
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} at {self.threshold_percent} %"
+
+
+class PriceSetting(Section, frozen=True, kw_only=True):
+    """A model's price: ``flat`` dollars per 1,000 counted tokens, or dollars per million by part.
+
+    A part that is not given is unknown, which is not zero.
+    """
+
+    flat: Decimal | None = None
+    input: Decimal | None = None
+    cache_read: Decimal | None = None
+    cache_write: Decimal | None = None
+    output: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        parts = {
+            "input": self.input,
+            "cache_read": self.cache_read,
+            "cache_write": self.cache_write,
+            "output": self.output,
+        }
+        given = {name: amount for name, amount in parts.items() if amount is not None}
+        if (self.flat is None) == (not given):
+            raise ValueError(
+                "a price is either flat or by part (input, cache_read, cache_write, output)"
+            )
+        if self.flat is not None:
+            _check_amount("flat", self.flat, _FLAT_PLACES)
+        elif self.input is None or self.output is None:
+            raise ValueError("a price by part needs at least input and output")
+        for name, amount in given.items():
+            _check_amount(name, amount, _MONEY_PLACES)
+
+    def __str__(self) -> str:
+        if self.flat is not None:
+            return f"${self.flat} per 1K"
+        return f"${self.input} in, ${self.output} out per 1M"
+
+
+class RouteSetting(Section, frozen=True, kw_only=True):
+    """Where the delegator sends tasks of one kind."""
+
+    agent: Annotated[str, Meta(min_length=1)]
+    model: Annotated[str, Meta(min_length=1)]
+
+    def __str__(self) -> str:
+        return f"{self.agent}/{self.model}"
+
+
+class RuleSetting(Section, frozen=True, kw_only=True):
+    """``pattern`` in a task's text speaks for ``kind`` with ``weight`` (negative: against it)."""
+
+    kind: Annotated[str, Meta(min_length=1)]
+    pattern: Annotated[str, Meta(min_length=1)]
+    weight: Annotated[int, Meta(ge=-1000, le=1000)] = 50
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.weight:+d} {self.pattern!r}"
+
+
+class EmbeddedSettings(Section, frozen=True, kw_only=True):
+    port: Annotated[
+        int,
+        Meta(
+            ge=1, le=65535, description="port the embedded Redis takes on 127.0.0.1 if it is free"
+        ),
+    ] = 6379
+    appendfsync: Annotated[
+        Literal["always", "everysec", "no"],
+        Meta(description="when the embedded Redis forces the log to disk"),
+    ] = "always"
+
+
+class TaskSettings(Section, frozen=True, kw_only=True):
+    lease_s: Annotated[_Seconds, Meta(description="a worker silent for this long is lost")] = 60
+    heartbeat_s: Annotated[
+        _Seconds, Meta(description="how often a worker gives its sign of life")
+    ] = 15
+    timeout_s: Annotated[_Seconds, Meta(description="longest run of one attempt")] = 7200
+    max_attempts: Annotated[
+        int, Meta(ge=1, le=1000, description="attempts before a task has failed for good")
+    ] = 3
+    backoff_s: Annotated[
+        int,
+        Meta(ge=0, le=86400, description="wait before the second attempt; doubles with each one"),
+    ] = 5
+    backoff_max_s: Annotated[
+        int, Meta(ge=0, le=86400, description="longest wait between attempts")
+    ] = 300
+    text_max_bytes: Annotated[_Bytes, Meta(description="longest task text, in UTF-8")] = 262_144
+    result_max_bytes: Annotated[_Bytes, Meta(description="longest result kept, in UTF-8")] = 65_536
+
+
+def _limit(scope: str, unit: Unit, window: str, amount: int) -> LimitSetting:
+    return LimitSetting(scope=scope, unit=unit, window=window, amount=Decimal(amount))
+
+
+DEFAULT_LIMITS = (
+    _limit("worker", "tokens", "hour", 100_000),
+    _limit("worker", "tokens", "day", 1_000_000),
+    _limit("global", "tokens", "hour", 500_000),
+    _limit("global", "tokens", "day", 5_000_000),
+    _limit("global", "money", "hour", 5),
+    _limit("global", "money", "day", 50),
+    _limit("global", "money", "month", 1000),
+)
+
+
+def _alert(unit: Unit, window: str, amount: int, threshold_percent: int) -> AlertBudgetSetting:
+    return AlertBudgetSetting(
+        scope="global",
+        unit=unit,
+        window=window,
+        amount=Decimal(amount),
+        threshold_percent=threshold_percent,
+    )
+
+
+DEFAULT_ALERT_BUDGETS = (
+    _alert("tokens", "day", 150_000, 80),
+    _alert("tokens", "week", 1_000_000, 80),
+    _alert("money", "day", 10, 100),
+)
+
+
+def _default_prices() -> dict[str, PriceSetting]:
+    return {
+        "haiku": PriceSetting(flat=Decimal("0.00025")),
+        "sonnet": PriceSetting(flat=Decimal("0.003")),
+    }
+
+
+class PolicySettings(Section, frozen=True, kw_only=True):
+    """What seeds an empty log. Later the log's own policy counts; `asb` says where they differ."""
+
+    limits: Annotated[
+        tuple[LimitSetting, ...], Meta(description="what may be used; replaces the default limits")
+    ] = DEFAULT_LIMITS
+    prices: Annotated[
+        dict[str, PriceSetting], Meta(description="price per model; adds to the default prices")
+    ] = field(default_factory=_default_prices)
+    cache_read_weight_percent: Annotated[
+        int,
+        Meta(
+            ge=0, le=100, description="share of cache-read tokens that counts against token limits"
+        ),
+    ] = 0
+    timezone: Annotated[str, Meta(description="zone of the daily report's day, an IANA name")] = (
+        "UTC"
+    )
+    critical_overdraft: Annotated[
+        bool, Meta(description="critical tasks are admitted beyond every limit")
+    ] = False
+    alert_budgets: Annotated[
+        tuple[AlertBudgetSetting, ...],
+        Meta(description="budgets that warn and never refuse; replaces the default ones"),
+    ] = DEFAULT_ALERT_BUDGETS
+
+
+class DelegatorSettings(Section, frozen=True, kw_only=True):
+    routes: Annotated[
+        dict[str, RouteSetting],
+        Meta(description="agent and model per kind of task; adds to the built-in ones"),
+    ] = field(default_factory=dict[str, RouteSetting])
+    rules: Annotated[
+        tuple[RuleSetting, ...], Meta(description="more patterns that tell the kind of a task")
+    ] = ()
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """All settings, checked. ``origins`` says where each one that is not a default came from."""
+
+    redis_url: Annotated[
+        str | None, Meta(description="Redis to use; without one, the embedded Redis")
+    ] = None
+    namespace: Annotated[
+        str, Meta(description="first part of every key; one bus per namespace")
+    ] = "asb"
+    data_dir: Annotated[Path, Meta(description="folder of the embedded Redis and of archives")]
+    embedded: EmbeddedSettings = EmbeddedSettings()
+    tasks: TaskSettings = TaskSettings()
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    delegator: DelegatorSettings = field(default_factory=DelegatorSettings)
+    origins: dict[str, Origin] = field(default_factory=dict[str, Origin])
+    file: Path | None = None
