@@ -295,7 +295,7 @@ def _converted(one: _Given, type_: Any, value: Any, name: str) -> Any:
                 "it is not a setting of asb",
             )
             hint = _did_you_mean(unknown[1], _ITEM_FIELDS)
-        elif not path and not isinstance(value, dict) and (allowed := _allowed(type_)):
+        elif not path and (allowed := _allowed(type_, value)):
             message = f"expected {allowed}"
         if one.name == "redis_url":
             inner = redacted(str(inner))
@@ -404,7 +404,7 @@ def _value(settings: Settings, name: str) -> Any:
     return value
 
 
-def _allowed(type_: Any) -> str:
+def _allowed(type_: Any, value: Any) -> str:
     """What a setting of this type may be, in words; empty where msgspec's own words are as good."""
     info = msgspec.inspect.type_info(type_)
     if isinstance(info, msgspec.inspect.Metadata):
@@ -420,7 +420,7 @@ def _allowed(type_: Any) -> str:
             return "a table"
         case msgspec.inspect.VarTupleType():
             return "a list of tables"
-        case msgspec.inspect.StructType(fields=fields):
+        case msgspec.inspect.StructType(fields=fields) if not isinstance(value, dict):
             return "a table of " + ", ".join(one.name for one in fields)
         case msgspec.inspect.CustomType(cls=cls) if cls is Path:
             return "the path of a folder"
