@@ -1,0 +1,428 @@
+"""The embedded Redis: a real ``redis-server`` of our own on one data folder.
+
+What stands in the folder::
+
+    address        URL of the running server; every command reads it (`address_of`)
+    starting       the same while it is coming up; renamed to ``address`` once it answers
+    server.lock    flock held by the server process itself, so "does one run?" has one true answer
+    owner.lock     flock held by the process that will stop it; the kernel frees it on kill -9
+    start.lock     flock held while somebody starts one
+    redis.log      the server's log; appendonlydir/ or appendonly.aof is the data
+
+Locks instead of pid files: a pid may be anybody's after a crash, a lock never outlives its holder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from services.runtime.client import CommandRefused, SyncClient
+from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
+from services.runtime.redis_server import (
+    INSTALL_HINT,
+    ServerBinary,
+    find_server,
+    free_port,
+    is_free,
+    server_command,
+    server_version,
+)
+from services.runtime.settings_types import Settings
+
+__all__ = [
+    "Embedded",
+    "ServerBinary",
+    "address_of",
+    "find_server",
+    "resolve_url",
+    "server_command",
+    "server_version",
+    "start",
+]
+
+MULTI_PART_AOF = (7, 0, 0)  # from here on the log is a folder that older servers do not see
+POLL_S = 0.02
+ANSWER_S = 30.0  # a server that does not even accept connections by then is broken
+LOADING_S = 3600.0  # a long log may take its time to load; the process is watched meanwhile
+STOP_S = 10.0
+LOG_KEPT_BYTES = 1_000_000
+
+
+class Embedded:
+    """A running server on ``data_dir``.
+
+    ``owned``: this process stops it. Not owned: another live process does, and ours leaves it
+    alone. Use as a context manager, or call `stop`.
+    """
+
+    def __init__(self, data_dir: Path, port: int, appendfsync: str) -> None:
+        self.data_dir = data_dir
+        self.url = ""
+        self.binary: ServerBinary | None = None  # None: it was running already
+        self._port = port
+        self._appendfsync = appendfsync
+        self._child: subprocess.Popen[bytes] | None = None
+        self._owner_lock: int | None = None
+
+    @property
+    def owned(self) -> bool:
+        return self._owner_lock is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server as it says itself; None if it does not answer."""
+        return _answering_pid(self.url, self.data_dir)
+
+    def alive(self) -> bool:
+        """Does a server process hold the folder?"""
+        return _is_locked(self.data_dir / "server.lock")
+
+    def revive(self) -> bool:
+        """Start the server again if it died, on the same port where possible. True if it had.
+
+        Raises AsbError with the last lines of its log if it does not come up.
+        """
+        if self._child is not None:
+            self._child.poll()  # collect the dead one
+        if self.alive():
+            return False
+        with _locked(self.data_dir / "start.lock"):
+            self._start_or_join()
+        return True
+
+    def stop(self) -> None:
+        """Stop an owned server and remove its address; twice, or not owned: nothing happens."""
+        if self._owner_lock is None:
+            return
+        with _locked(self.data_dir / "start.lock"):
+            self._terminate()
+            for name in ("address", "starting"):
+                (self.data_dir / name).unlink(missing_ok=True)
+        os.close(self._owner_lock)
+        self._owner_lock = None
+
+    def __enter__(self) -> Embedded:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        with _locked(self.data_dir / "start.lock"):
+            self._owner_lock = _try_lock(self.data_dir / "owner.lock")
+            try:
+                self._start_or_join()
+            except BaseException:  # Ctrl-C too: leave no half-started server behind
+                if self._child is not None:
+                    self._terminate()
+                if self._owner_lock is not None:
+                    os.close(self._owner_lock)
+                    self._owner_lock = None
+                raise
+
+    def _start_or_join(self) -> None:
+        deadline = time.monotonic() + ANSWER_S
+        # A held lock without an answer: it is coming up, going down, or a rewriting child of a
+        # killed server is finishing. All three end by themselves.
+        while _is_locked(self.data_dir / "server.lock"):
+            if url := self._running_url():
+                self.url = url
+                self._wait_ready(None)
+                self._publish(url)
+                return
+            if time.monotonic() > deadline:
+                raise AsbError(
+                    f"a server process holds {self.data_dir} and does not answer",
+                    hint=f"see {self.data_dir / 'redis.log'}, and stop that process",
+                )
+            time.sleep(POLL_S)
+        self._start()
+
+    def _running_url(self) -> str | None:
+        for name in ("address", "starting"):
+            url = _read(self.data_dir / name)
+            if url and _answering_pid(url, self.data_dir) is not None:
+                return url
+        return None
+
+    def _start(self) -> None:
+        self.binary = find_server()
+        if self.binary.version < MULTI_PART_AOF and (self.data_dir / "appendonlydir").exists():
+            # It would not see the newer format, and would start empty without a word.
+            raise AsbError(
+                f"{self.data_dir} was written by Redis 7 or newer; {self.binary.shown} is older",
+                hint=INSTALL_HINT.replace("6.2", "7.0"),
+            )
+        last_url = _read(self.data_dir / "address") or _read(self.data_dir / "starting")
+        (self.data_dir / "address").unlink(missing_ok=True)
+        lines = ""
+        for port in _ports(last_url, self._port):
+            self.url = f"redis://127.0.0.1:{port}/0"
+            _write(self.data_dir / "starting", self.url)
+            log_start = _rotated(self.data_dir / "redis.log")
+            self._child = _spawn(
+                server_command(self.binary, self.data_dir, port, self._appendfsync), self.data_dir
+            )
+            if self._wait_ready(self._child):
+                self._publish(self.url)
+                return
+            lines = _last_lines(self.data_dir / "redis.log", log_start)
+            (self.data_dir / "starting").unlink(missing_ok=True)
+            if "in use" not in lines:  # else somebody was faster at this port: the next one
+                break
+        raise AsbError(
+            f"{self.binary.shown} does not start in {self.data_dir}; it says:\n{lines}",
+            hint=_start_hint(lines),
+        )
+
+    def _wait_ready(self, child: subprocess.Popen[bytes] | None) -> bool:
+        """Wait until it serves. False if ``child`` ended first; raises AsbError after too long."""
+        started = time.monotonic()
+        with contextlib.closing(SyncClient(self.url)) as client:
+            while True:
+                limit = ANSWER_S
+                try:
+                    client.call("PING")
+                    # Another server may have been faster at this port: is it ours?
+                    if child is None or _answering_pid(self.url, self.data_dir) == child.pid:
+                        return True
+                except (RedisUnavailable, CommandRefused) as error:
+                    if "loading" in str(error).lower():
+                        limit = LOADING_S
+                if child is not None and child.poll() is not None:
+                    return False
+                if time.monotonic() - started > limit:
+                    break
+                time.sleep(POLL_S)
+        if child is not None:
+            child.kill()
+            child.wait()
+        raise AsbError(
+            f"the embedded Redis in {self.data_dir} does not answer at {self.url}",
+            hint=f"see {self.data_dir / 'redis.log'}",
+        )
+
+    def _publish(self, url: str) -> None:
+        _write(self.data_dir / "address", url)
+        (self.data_dir / "starting").unlink(missing_ok=True)
+
+    def _terminate(self) -> None:
+        pid = _answering_pid(self.url, self.data_dir)
+        if pid is None and self._child is not None and self._child.poll() is None:
+            pid = self._child.pid
+        if pid is None:
+            return
+        for sign, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sign)
+            if _eventually(self._is_down, patience_s):
+                return
+
+    def _is_down(self) -> bool:
+        if self._child is not None:
+            self._child.poll()
+        return not self.alive()
+
+
+def start(data_dir: Path, port: int = 6379, appendfsync: str = "always") -> Embedded:
+    """Start the server of ``data_dir``, or join the one that runs there already.
+
+    It takes 127.0.0.1:``port`` if that is free, else another port (`Embedded.url`). Returns once it
+    serves, which for a long log includes loading it. Raises AsbError with the last lines of the
+    server's log if it does not come up. Blocks: call it before the event loop or in a thread.
+    """
+    data_dir = data_dir.expanduser().absolute()
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        embedded = Embedded(data_dir.resolve(), port, appendfsync)
+        embedded._begin()  # pyright: ignore[reportPrivateUsage]
+    except OSError as error:
+        raise AsbError(
+            f"cannot use the data folder {data_dir}: {error}",
+            hint="name another one with ASB_DATA_DIR",
+        ) from error
+    return embedded
+
+
+def address_of(data_dir: Path) -> str | None:
+    """URL of the embedded server running on ``data_dir``; None if none does."""
+    # The lock decides: an address left behind by a crash may be another program's by now.
+    if not _is_locked(data_dir / "server.lock"):
+        return None
+    return _read(data_dir / "address")
+
+
+def resolve_url(settings: Settings) -> str:
+    """The Redis to talk to: the configured one, else the running embedded one.
+
+    Raises AsbError if there is neither.
+    """
+    url = settings.redis_url or address_of(settings.data_dir)
+    if url is None:
+        raise AsbError(
+            f"no bus is running on {settings.data_dir}, and no Redis is named",
+            hint="`asb up` starts one; or name a Redis with --redis URL or ASB_REDIS_URL",
+        )
+    return url
+
+
+# -- files and locks ---------------------------------------------------------------------------
+
+
+def _try_lock(path: Path) -> int | None:
+    """An exclusive lock on ``path`` as an open file; None if somebody holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        # Shared: two who only look do not take each other for a server.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Generator[None]:
+    """Hold ``path``'s lock; waits for as long as another start may take."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(f"{text}\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _rotated(log: Path) -> int:
+    """Keep the log from growing for ever; its size now, so that new lines can be told."""
+    size = log.stat().st_size if log.exists() else 0
+    if size > LOG_KEPT_BYTES:
+        log.replace(log.with_name(f"{log.name}.1"))
+        return 0
+    return size
+
+
+def _last_lines(log: Path, start: int, count: int = 12) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(start)
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return "(nothing)"
+    return "\n".join(text.strip().splitlines()[-count:]) or "(nothing)"
+
+
+def _start_hint(lines: str) -> str:
+    lowered = lines.lower()
+    if "bad file format" in lowered or "unexpected end of file" in lowered:
+        return (
+            "the append-only file is damaged: copy the folder, then run "
+            "redis-check-aof --fix on the file named above, and start again"
+        )
+    if "can't handle rdb format" in lowered:
+        return "the folder was written by a newer Redis: install that version"
+    if "no space" in lowered:
+        return "free disk space, then start again"
+    return "the lines above say why; ASB_DATA_DIR names another folder"
+
+
+# -- processes and ports -----------------------------------------------------------------------
+
+
+def _spawn(command: list[str], data_dir: Path) -> subprocess.Popen[bytes]:
+    lock = os.open(data_dir / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    # Whoever only looks at the lock holds it for microseconds: wait rather than fail.
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        with (data_dir / "redis.log").open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,  # complaints about options come before the log file is open
+                stderr=log,
+                cwd=data_dir,
+                umask=0o077,
+                pass_fds=[lock],  # the server holds the lock for exactly as long as it lives
+                start_new_session=True,  # a Ctrl-C in the terminal is for us, not for the server
+            )
+    finally:
+        os.close(lock)
+
+
+def _ports(last_url: str | None, preferred: int) -> Iterator[int]:
+    """Ports to try: the last one (others may still know it), the preferred one, free ones."""
+    last = re.search(r":(\d+)(?:/|$)", last_url or "")
+    wanted = [int(last[1])] if last else []
+    yield from filter(is_free, dict.fromkeys([*wanted, preferred]))
+    for _ in range(5):
+        yield free_port()
+
+
+def _answering_pid(url: str, data_dir: Path) -> int | None:
+    """Process id of the server at ``url`` if it answers and its folder is ``data_dir``."""
+    if not url:
+        return None
+    with contextlib.closing(SyncClient(url)) as client:
+        try:
+            folder: Any = client.call("CONFIG", "GET", "dir")
+            info: Any = client.call("INFO", "server")
+        except (RedisUnavailable, RedisUnsuitable, CommandRefused):
+            return None
+    match = re.search(rb"process_id:(\d+)", info)
+    try:
+        ours = os.path.samefile(folder[1], data_dir)
+    except (OSError, IndexError):
+        return None
+    return int(match[1]) if match and ours else None
+
+
+def _eventually(condition: Callable[[], bool], patience_s: float) -> bool:
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
