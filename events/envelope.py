@@ -1,0 +1,132 @@
+"""The envelope: one event, as it stands on the log and as it is folded.
+
+On the log an event is a stream entry with six fields in this order: ``type``, ``id``, ``source``,
+``from``, ``at`` (server time, µs), ``data`` (a JSON object with an integer ``v``). The entry id
+only orders. ``data`` is kept as it was written, so fields this version does not know survive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+FIELDS = ("type", "id", "source", "from", "at", "data")
+
+
+class Payload(msgspec.Struct, omit_defaults=True, gc=False):
+    """The typed ``data`` of an event. ``type`` and ``version`` are wire names, never class names."""
+
+    type: ClassVar[str]
+    version: ClassVar[int] = 1
+
+
+class Event(msgspec.Struct, gc=False):
+    """One fact. ``at`` is server time in µs since the epoch; ``log_id`` its place on the log."""
+
+    data: Any  # a Payload; Any keeps the folds free of casts
+    at: int = 0
+    log_id: str = ""
+    source: str = ""  # who says so: a service, or the door it came through
+    origin: str = ""  # the wire's "from": door and entry id, "" for a decision
+    id: str = ""
+    raw: bytes = b""  # data as written on the wire
+
+    @property
+    def type(self) -> str:
+        return self.data.type
+
+
+class UnsupportedEvent(Exception):
+    """An event of an unknown type or a newer version, which is not marked ``optional``."""
+
+
+_registry: dict[bytes, tuple[type[Payload], msgspec.json.Decoder[Any]]] = {}
+_encoder = msgspec.json.Encoder()
+
+
+def wire(name: str) -> Any:
+    """Class decorator: this payload's wire type is the literal ``name``."""
+
+    def register(cls: type[Payload]) -> type[Payload]:
+        cls.type = name
+        _registry[name.encode()] = (cls, msgspec.json.Decoder(cls))
+        return cls
+
+    return register
+
+
+def known_types() -> list[str]:
+    """The wire types of this version."""
+    return sorted(name.decode() for name in _registry)
+
+
+def payload_class(name: str) -> type[Payload] | None:
+    found = _registry.get(name.encode())
+    return found[0] if found else None
+
+
+def encode(payload: Payload) -> bytes:
+    """``payload`` as wire bytes, ``v`` first."""
+    body = _encoder.encode(payload)
+    head = b'{"v":%d' % payload.version
+    return head + body[1:] if body == b"{}" else head + b"," + body[1:]
+
+
+def decode(entry: Sequence[Any]) -> Event:
+    """One raw stream entry ``[id, [field, value, …]]`` as an Event.
+
+    Raises UnsupportedEvent for what this version must not skip over.
+    """
+    log_id, f = entry
+    found = _registry.get(f[1])
+    if found is None:
+        return _foreign(log_id, f)
+    raw = f[11]
+    if not raw.startswith(b'{"v":1,') and _version(raw) > found[0].version:
+        return _foreign(log_id, f)
+    try:
+        data = found[1].decode(raw)
+    except msgspec.MsgspecError as error:
+        raise UnsupportedEvent(f"entry {log_id.decode()} ({f[1].decode()}): {error}") from error
+    return Event(data, int(f[9]), log_id.decode(), f[5].decode(), f[7].decode(), f[3].decode(), raw)
+
+
+class _Head(msgspec.Struct):
+    v: int = 1
+    optional: bool = False
+
+
+class Unknown(Payload):
+    """An event this version does not know and may skip."""
+
+    wire_type: str = ""
+
+
+Unknown.type = ""
+_head = msgspec.json.Decoder(_Head)
+
+
+def _version(raw: bytes) -> int:
+    try:
+        return _head.decode(raw).v
+    except msgspec.MsgspecError:
+        return 1
+
+
+def _foreign(log_id: bytes, f: Sequence[bytes]) -> Event:
+    wire_type = f[1].decode(errors="replace")
+    try:
+        head = _head.decode(f[11])
+        at, texts = int(f[9]), [f[i].decode() for i in (5, 7, 3)]
+    except (msgspec.MsgspecError, IndexError, ValueError) as error:
+        raise UnsupportedEvent(
+            f"entry {log_id.decode()} of the log is not an event of asb (type {wire_type!r})"
+        ) from error
+    if not head.optional:
+        raise UnsupportedEvent(
+            f"entry {log_id.decode()} has type {wire_type!r} version {head.v}, "
+            "which this version of asb does not know"
+        )
+    return Event(Unknown(wire_type), at, log_id.decode(), *texts, f[11])

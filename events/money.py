@@ -1,0 +1,95 @@
+"""Tokens and money, exact: integer tokens, integer nano-dollars.
+
+A dollar is 1,000,000,000 nano-dollars. Prices are nano-dollars per million tokens; each part is
+rounded half up, once, when it is booked. Floats given by people pass through Decimal at the edge.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+NANOS_PER_DOLLAR = 1_000_000_000
+PER_MILLION = 1_000_000
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Disjoint token parts. ``input_tokens`` excludes what was read from or written to a cache;
+    ``output_tokens`` includes reasoning."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+    def counted(self, cache_read_weight_percent: int = 0) -> int:
+        """The tokens that limits, totals and screens count: cache reads by their weight."""
+        return (
+            self.input_tokens
+            + self.output_tokens
+            + self.cache_write_tokens
+            + self.cache_read_tokens * cache_read_weight_percent // 100
+        )
+
+
+class Price(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What a model costs, nano-dollars per million tokens of each part.
+
+    ``flat`` prices are per counted token (the seed's two); otherwise per part.
+    """
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    flat: bool = False
+
+    @classmethod
+    def flat_per_1k(cls, dollars: str | Decimal) -> Price:
+        nanos = nanos_of(Decimal(str(dollars)) * 1000)
+        return cls(nanos, nanos, nanos, nanos, flat=True)
+
+    @property
+    def dearest(self) -> int:
+        """The dearest part: what a hold is priced at while nothing better is known."""
+        return max(self.input, self.output, self.cache_write, self.cache_read)
+
+
+def _rounded(tokens: int, price: int) -> int:
+    return (tokens * price + PER_MILLION // 2) // PER_MILLION
+
+
+def cost_nanos(usage: Usage, price: Price, cache_read_weight_percent: int = 0) -> int:
+    """What ``usage`` costs in nano-dollars; each part rounded half up."""
+    if price.flat:
+        return _rounded(usage.counted(cache_read_weight_percent), price.input)
+    return (
+        _rounded(usage.input_tokens, price.input)
+        + _rounded(usage.output_tokens, price.output)
+        + _rounded(usage.cache_read_tokens, price.cache_read)
+        + _rounded(usage.cache_write_tokens, price.cache_write)
+    )
+
+
+def hold_nanos(tokens: int, price: Price) -> int:
+    """The money held for ``tokens`` of unknown parts: all at the dearest price."""
+    return _rounded(tokens, price.dearest)
+
+
+def nanos_of(dollars: Decimal | str | int | float) -> int:
+    """Dollars as nano-dollars, rounded half up. Raises ValueError for what is not a finite number."""
+    try:
+        value = Decimal(str(dollars)) * NANOS_PER_DOLLAR
+        return int(value.to_integral_value(rounding="ROUND_HALF_UP"))
+    except ArithmeticError as error:
+        raise ValueError(f"{dollars!r} is not an amount of dollars") from error
+
+
+def dollars(nanos: int, places: int = 4) -> str:
+    """Nano-dollars as ``$1.2345``, rounded half up to ``places``."""
+    unit = 10 ** (9 - places)
+    sign = "-" if nanos < 0 else ""
+    whole = (abs(nanos) + unit // 2) // unit
+    scale = 10**places
+    return f"{sign}${whole // scale:,}.{whole % scale:0{places}d}"

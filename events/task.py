@@ -1,0 +1,184 @@
+"""The life of a task, as facts."""
+
+from __future__ import annotations
+
+import msgspec
+
+from events.envelope import Payload, wire
+
+PRIORITIES = ("low", "normal", "high", "critical")
+KINDS = (
+    "ui",
+    "coding",
+    "testing",
+    "debugging",
+    "documentation",
+    "research",
+    "analysis",
+    "automation",
+    "database",
+    "api",
+    "unknown",
+)
+
+
+class Booking(msgspec.Struct, omit_defaults=True, gc=False):
+    """Usage as it is booked: what this event *adds* to the windows, totals and reports.
+
+    ``tokens`` is the counted total, ``nanos`` the cost in nano-dollars, ``book`` the version of the
+    price book. ``estimated``: no meter spoke, the rest of the hold was taken. ``unpriced``: the
+    model's price is not known. ``window_at`` (µs) books into the window of an earlier moment, for
+    corrections; ``day_at`` is the writer's own time, used by reports only.
+    """
+
+    agent: str = ""
+    model: str = ""
+    worker: str = ""
+    project: str = ""
+    kind: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    tokens: int = 0
+    nanos: int = 0
+    tasks: int = 0
+    book: int = 0
+    meter: str = ""
+    estimated: bool = False
+    unpriced: bool = False
+    window_at: int = 0
+    day_at: int = 0
+
+
+@wire("task.submitted")
+class TaskSubmitted(Payload):
+    """A task was taken in. What the user gave (kind, agent, model, worker) is a requirement."""
+
+    task: str
+    text: str
+    priority: str = "normal"
+    kind: str | None = None
+    agent: str | None = None
+    model: str | None = None
+    worker: str | None = None
+    project: str | None = None
+    after: tuple[str, ...] = ()
+    timeout_s: int = 7200
+    max_attempts: int = 3
+    estimate_tokens: int | None = None
+    retry_of: str | None = None
+
+
+class Candidate(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
+    """A kind the text might be, with the route it would take; higher scores are likelier."""
+
+    kind: str
+    agent: str
+    model: str
+    score: int = 0
+
+
+@wire("task.delegated")
+class TaskDelegated(Payload):
+    """The route: the cheapest adequate agent and model, and why."""
+
+    task: str
+    kind: str
+    agent: str
+    model: str
+    complexity: str
+    estimate_tokens: int
+    reason: str
+    candidates: tuple[Candidate, ...] = ()
+
+
+@wire("task.deferred")
+class TaskDeferred(Payload):
+    """Said once: this task can never fit the limits as they are."""
+
+    task: str
+    reason: str
+
+
+@wire("task.dispatched")
+class TaskDispatched(Payload):
+    """An attempt begins: who runs it and what is held for it. ``deadline`` is µs."""
+
+    task: str
+    attempt: int
+    worker: str
+    session: str
+    agent: str
+    model: str
+    hold_tokens: int
+    hold_nanos: int
+    deadline: int
+    why: str = ""
+
+
+@wire("task.delivered")
+class TaskDelivered(Payload):
+    """The worker has the prompt in hand."""
+
+    task: str
+    attempt: int
+    session: str
+
+
+@wire("task.started")
+class TaskStarted(Payload):
+    """The attempt runs: from here its cost is real."""
+
+    task: str
+    attempt: int
+    session: str
+
+
+@wire("task.cancel_requested")
+class TaskCancelRequested(Payload):
+    """A running attempt shall stop; its hold stays until that is confirmed."""
+
+    task: str
+    reason: str = ""
+
+
+class AttemptEnd(Payload):
+    """What all ends of an attempt share. ``stale``: an older attempt, recorded without effect
+    but for its usage."""
+
+    task: str
+    attempt: int = 0
+    session: str = ""
+    stale: bool = False
+    booked: Booking | None = None
+
+
+@wire("task.completed")
+class TaskCompleted(AttemptEnd):
+    """Done. ``result`` is at most 64 kB."""
+
+    result: str = ""
+    duration_ms: int = 0
+
+
+@wire("task.failed")
+class TaskFailed(AttemptEnd):
+    """An attempt failed; ``retry_at`` (µs) is 0 when it was the last."""
+
+    error: str = ""
+    retry_at: int = 0
+
+
+@wire("task.cancelled")
+class TaskCancelled(AttemptEnd):
+    """The task will not be done."""
+
+    reason: str = ""
+
+
+@wire("task.requeued")
+class TaskRequeued(AttemptEnd):
+    """Back in the queue: a backoff is over, or the worker was lost."""
+
+    reason: str = ""

@@ -1,0 +1,50 @@
+"""Tokens and money spent, and progress told, outside the ends of attempts."""
+
+from __future__ import annotations
+
+import msgspec
+
+from events.envelope import Payload, wire
+from events.task import Booking
+
+
+@wire("usage.recorded")
+class UsageRecorded(Payload):
+    """Usage of a running attempt, or of work asb did not dispatch (no task)."""
+
+    agent: str
+    booked: Booking
+    model: str = ""
+    task: str = ""
+    attempt: int = 0
+    meter: str = ""
+
+
+@wire("usage.corrected")
+class UsageCorrected(Payload):
+    """An actual replaces an estimate: ``booked`` is the (possibly negative) difference."""
+
+    agent: str
+    booked: Booking
+    task: str = ""
+    attempt: int = 0
+
+
+@wire("progress.updated")
+class ProgressUpdated(Payload):
+    """A progress document, kept as the agent wrote it."""
+
+    agent: str
+    task: str
+    document: msgspec.Raw
+    booked: Booking | None = None
+
+
+@wire("hold.extended")
+class HoldExtended(Payload):
+    """A running attempt holds more, admitted under the same check."""
+
+    task: str
+    attempt: int
+    tokens: int
+    nanos: int

@@ -1,0 +1,244 @@
+"""The whole state: a fold of the log, for deciders and views alike.
+
+``State.apply`` is pure seen from outside: no clock, no random, no I/O, no float. The same log gives
+the same canonical encoding with any batch size, crash or machine. Besides the records it keeps
+indexes and caches (queues, window sums), which are derived from them and never encoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+from typing import Any, cast
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec.structs import replace
+
+from events.envelope import Event
+from events.policy import Limit, PolicyChanged
+from projections import alerts, policy, progress, reports, tasks, workers
+from projections.queues import Queues
+from projections.tasks import BACKOFF, QUEUED, RUNNING, SUBMITTED, Outcome, Task
+from projections.throttle import Bucket, Scope, Used
+from projections.undo import Undo
+from projections.usage import Cell, Day
+from projections.workers import Worker
+
+
+
+class Meta(msgspec.Struct, gc=False):
+    """Counters and marks. ``log_id``: the last event folded; ``clock``: the largest ``at`` seen."""
+
+    log_id: str = "0-0"
+    clock: int = 0
+    events: int = 0
+    submitted: int = 0
+    ended: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    unknown: int = 0  # events of types this version may skip
+    policy: PolicyChanged = msgspec.field(default_factory=PolicyChanged)
+
+
+class Snapshot(msgspec.Struct):
+    """The records of a State, as they are encoded."""
+
+    format: int
+    meta: Meta
+    tasks: dict[str, Task]
+    outcomes: dict[str, Outcome]
+    ended_order: dict[int, str]
+    workers: dict[str, Worker]
+    scopes: dict[str, Scope]
+    lifetime: dict[str, Cell]
+    days: dict[str, dict[str, Cell]]
+    doors: dict[str, str]
+    raised: dict[str, alerts.Raised]
+    progress: dict[str, progress.Progress]
+    reports: dict[str, int]
+
+
+def _shape(cls: type[msgspec.Struct]) -> str:
+    return f"{cls.__name__}({','.join(f'{f.name}:{f.type}' for f in msgspec.structs.fields(cls))})"
+
+
+# Names the layout of the records: a snapshot of another layout is not read but rebuilt.
+FORMAT = zlib.crc32(
+    " ".join(
+        _shape(cls)
+        for cls in (Meta, Task, Outcome, Worker, Scope, Bucket, Cell, Snapshot, PolicyChanged)
+        + (alerts.Raised, progress.Progress)
+    ).encode()
+)
+
+
+class State:
+    """All records, their indexes, and the one function that changes them: ``apply``."""
+
+    def __init__(self, snapshot: Snapshot | None = None) -> None:
+        s = snapshot
+        self.meta = s.meta if s else Meta()
+        self.policy = self.meta.policy
+        self.tasks = s.tasks if s else {}
+        self.outcomes = s.outcomes if s else {}
+        self.ended_order = s.ended_order if s else {}
+        self.workers = s.workers if s else {}
+        self.scopes = s.scopes if s else {}
+        self.lifetime = s.lifetime if s else {}
+        self.days = s.days if s else {}
+        self.doors = s.doors if s else {}
+        self.raised = s.raised if s else {}
+        self.progress = s.progress if s else {}
+        self.reports = s.reports if s else {}
+        self.undo = Undo()
+        self._reindex()
+
+    # -- indexes and caches: derived, never encoded ---------------------------------------------
+
+    def _reindex(self) -> None:
+        self.zone = ZoneInfo(self.policy.timezone)
+        self.day = Day("", 0, 0)
+        self.sums: dict[str, dict[str, Used]] = {}
+        self.limits_by_scope: dict[str, tuple[Limit, ...]] = {}
+        self.dirty_scopes: set[str] = set()
+        self.queues = Queues()
+        self.undelegated: dict[str, None] = {}
+        self.orphans: dict[str, None] = {}
+        self.dependents: dict[str, dict[str, None]] = {}
+        for task in sorted(self.tasks.values(), key=lambda t: t.n):
+            self.index(task)
+
+    def index(self, task: Task) -> None:
+        """Put ``task`` where its status belongs. Entries elsewhere go stale and are ignored."""
+        if task.doomed and task.status not in RUNNING:
+            self.orphans[task.id] = None
+        for other in task.after:
+            self.dependents.setdefault(other, {})[task.id] = None
+        if task.status == QUEUED:
+            self.queues.add(task)
+        elif task.status == SUBMITTED:
+            self.undelegated[task.id] = None
+        elif task.status == BACKOFF:
+            self.queues.remind(task)
+        elif task.status in RUNNING:
+            self.queues.remind(task)
+            worker = self.workers.get(task.worker)
+            if worker is None or task.id not in worker.running:
+                self.orphans[task.id] = None
+
+    def set_policy(self, policy: PolicyChanged) -> None:
+        """Another policy is in force; forget what was derived from the old one."""
+        self.meta.policy = self.policy = policy
+        self.limits_by_scope.clear()
+        self.zone = ZoneInfo(self.policy.timezone)
+        self.day = Day("", 0, 0)
+        self.dirty_scopes.update(self.scopes)
+
+    # -- folding --------------------------------------------------------------------------------
+
+    def apply(self, event: Event) -> None:
+        """Fold one event, the next on the log."""
+        meta = self.meta
+        self.undo.touch(meta)
+        meta.log_id = event.log_id
+        meta.events += 1
+        meta.clock = max(meta.clock, event.at)
+        if event.origin:
+            door, _, entry = event.origin.rpartition(" ")
+            self.undo.put(self.doors, door, entry)
+        FOLDS.get(event.data.type, _unknown)(self, event)
+
+    def begin(self) -> None:
+        """From here on ``rollback`` leads back here."""
+        self.undo.begin()
+
+    def commit(self) -> None:
+        self.undo.commit()
+
+    def rollback(self) -> None:
+        """Undo every ``apply`` since ``begin``."""
+        for record in self.undo.rollback():
+            if isinstance(record, Task) and self.tasks.get(record.id) is record:
+                self.index(record)
+        self.sums.clear()
+        if self.policy is not self.meta.policy:
+            self.set_policy(self.meta.policy)
+
+    # -- encoding -------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(FORMAT, *(getattr(self, f) for f in Snapshot.__struct_fields__[1:]))
+
+    def encode(self) -> bytes:
+        """The canonical encoding: sorted keys, integers and text only."""
+        snapshot = self.snapshot()
+        return msgspec.msgpack.encode(
+            Snapshot(*(_canonical(getattr(snapshot, f)) for f in snapshot.__struct_fields__))
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical encoding."""
+        return hashlib.sha256(self.encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """``value`` with every dict in it sorted by key."""
+    if isinstance(value, dict):
+        items = cast("dict[Any, Any]", value).items()
+        return {key: _canonical(item) for key, item in sorted(items)}
+    if isinstance(value, Scope):
+        return replace(value, hours=_canonical(value.hours), minutes=_canonical(value.minutes))
+    if isinstance(value, Worker):
+        return replace(value, running=_canonical(value.running))
+    return value
+
+
+_decoder = msgspec.msgpack.Decoder(Snapshot)
+
+
+def decode_state(data: bytes) -> State | None:
+    """A State from its encoding; None where this version cannot read it (it is then rebuilt)."""
+    try:
+        snapshot = _decoder.decode(data)
+    except msgspec.MsgspecError:
+        return None
+    return State(snapshot) if snapshot.format == FORMAT else None
+
+
+def _unknown(state: State, _event: Event) -> None:
+    state.meta.unknown += 1
+
+
+def _nothing(_state: State, _event: Event) -> None:
+    """An event that is a fact for people, not for the state."""
+
+
+FOLDS: dict[str, Callable[[State, Event], Any]] = {
+    "task.submitted": tasks.submitted,
+    "task.delegated": tasks.delegated,
+    "task.deferred": tasks.deferred,
+    "task.dispatched": tasks.dispatched,
+    "task.delivered": _nothing,
+    "task.started": tasks.started,
+    "task.cancel_requested": tasks.cancel_requested,
+    "task.completed": tasks.completed,
+    "task.failed": tasks.failed,
+    "task.cancelled": tasks.cancelled,
+    "task.requeued": tasks.requeued,
+    "hold.extended": tasks.hold_extended,
+    "usage.recorded": tasks.spent,
+    "usage.corrected": tasks.spent,
+    "progress.updated": progress.updated,
+    "worker.joined": workers.joined,
+    "worker.left": workers.ended,
+    "worker.lost": workers.ended,
+    "worker.paused": workers.paused,
+    "worker.resumed": workers.resumed,
+    "policy.changed": policy.changed,
+    "alert.raised": alerts.raised,
+    "report.issued": reports.issued,
+}
+

@@ -1,0 +1,386 @@
+"""Tasks: from submission to their end, one record while open, a short outcome afterwards.
+
+::
+
+    submitted → queued ⇄ backoff        (blocked: waits for other tasks)
+                  │  ↖ requeued (worker lost, backoff over)
+                  ▼   \\
+             dispatched → started → completed | failed | cancelled
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from events.envelope import Event
+from events.task import PRIORITIES, AttemptEnd, Booking
+from projections import throttle, usage
+
+if TYPE_CHECKING:
+    from projections.state import State
+
+SUBMITTED, BLOCKED, QUEUED, BACKOFF = "submitted", "blocked", "queued", "backoff"
+DISPATCHED, STARTED = "dispatched", "started"
+COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
+RUNNING = (DISPATCHED, STARTED)
+OUTCOMES_KEPT = 100_000
+PRIORITY_RANK = {name: rank for rank, name in enumerate(PRIORITIES)}
+# How much later (µs) a task of each priority is tried than a critical one submitted at the same
+# moment. A fixed lead, so age overtakes priority in the order of trying and nobody starves.
+LEAD = (900_000_000, 300_000_000, 60_000_000, 0)
+
+
+class Task(msgspec.Struct, array_like=True, gc=False):
+    """An open task. Times are µs; ``rank`` orders the queues; ``log_id`` is where its prompt lies."""
+
+    id: str
+    n: int
+    log_id: str
+    status: str = SUBMITTED
+    priority: int = 1
+    kind: str = ""
+    agent: str = ""
+    model: str = ""
+    given: str = ""  # which of agent, model, worker, kind the user required: letters a m w k
+    given_worker: str = ""
+    project: str = ""
+    after: tuple[str, ...] = ()  # tasks it still waits for
+    timeout_s: int = 7200
+    max_attempts: int = 3
+    estimate: int = 0
+    given_estimate: int = 0
+    submitted_at: int = 0
+    rank: int = 0
+    due: int = 0  # end of the backoff, or of the attempt's time
+    attempt: int = 0
+    worker: str = ""
+    session: str = ""
+    run_agent: str = ""
+    run_model: str = ""
+    hold_tokens: int = 0
+    hold_nanos: int = 0
+    used_tokens: int = 0  # booked so far by this attempt
+    used_nanos: int = 0
+    used: Booking | None = None  # the attempt's totals so far, by part
+    spent_tokens: int = 0  # by all its ended attempts
+    spent_nanos: int = 0
+    dispatched_at: int = 0
+    started_at: int = 0
+    cancelling: bool = False
+    deferred: bool = False
+    retry_of: str = ""
+    last_error: str = ""
+    doomed: str = ""  # why it can never run: a task it waited for did not complete
+
+    @property
+    def hold_left(self) -> tuple[int, int]:
+        """What is still held: usage eats the hold, and never makes it negative."""
+        return (
+            max(0, self.hold_tokens - self.used_tokens),
+            max(0, self.hold_nanos - self.used_nanos),
+        )
+
+    @property
+    def run_scopes(self) -> tuple[str, ...]:
+        return throttle.scope_keys(self.worker, self.run_agent, self.run_model, self.project)
+
+
+class Outcome(msgspec.Struct, array_like=True, gc=False):
+    """What is remembered of an ended task. ``attempts`` are those that ended with it."""
+
+    n: int
+    status: str
+    attempt: int
+    at: int
+    session: str = ""
+    worker: str = ""
+    agent: str = ""
+    model: str = ""
+    kind: str = ""
+    tokens: int = 0
+    nanos: int = 0
+
+
+def submitted(state: State, event: Event) -> None:
+    d = event.data
+    meta = state.meta
+    state.undo.touch(meta)
+    meta.submitted += 1
+    priority = PRIORITY_RANK.get(d.priority, 1)
+    given = (
+        ("a" if d.agent else "")
+        + ("m" if d.model else "")
+        + ("w" if d.worker else "")
+        + ("k" if d.kind else "")
+    )
+    task = Task(
+        d.task,
+        meta.submitted,
+        event.log_id,
+        priority=priority,
+        kind=d.kind or "",
+        agent=d.agent or "",
+        model=d.model or "",
+        given=given,
+        given_worker=d.worker or "",
+        project=d.project or "",
+        timeout_s=d.timeout_s,
+        max_attempts=d.max_attempts,
+        given_estimate=d.estimate_tokens or 0,
+        submitted_at=event.at,
+        rank=event.at + LEAD[priority],
+        retry_of=d.retry_of or "",
+    )
+    if d.after:
+        _wait_for(state, task, d.after)
+    state.undo.put(state.tasks, task.id, task)
+    state.undelegated[task.id] = None
+
+
+def _wait_for(state: State, task: Task, after: tuple[str, ...]) -> None:
+    waiting: list[str] = []
+    for other in dict.fromkeys(after):
+        if other in state.tasks:
+            waiting.append(other)
+            state.dependents.setdefault(other, {})[task.id] = None
+        elif (ended := state.outcomes.get(other)) is not None and ended.status != COMPLETED:
+            task.doomed = f"it waits for {other}, which {_ended_words(ended.status)}"
+    task.after = tuple(waiting)
+
+
+def _ended_words(status: str) -> str:
+    return "was cancelled" if status == CANCELLED else "failed"
+
+
+def delegated(state: State, event: Event) -> None:
+    d = event.data
+    task = state.tasks.get(d.task)
+    if task is None or task.status != SUBMITTED:
+        return
+    state.undo.touch(task)
+    task.kind, task.agent, task.model = d.kind, d.agent, d.model
+    task.estimate = d.estimate_tokens
+    state.undelegated.pop(task.id, None)
+    task.status = BLOCKED if task.after else QUEUED
+    state.index(task)
+
+
+def deferred(state: State, event: Event) -> None:
+    task = state.tasks.get(event.data.task)
+    if task is not None:
+        state.undo.touch(task)
+        task.deferred = True
+
+
+def dispatched(state: State, event: Event) -> None:
+    d = event.data
+    task = state.tasks.get(d.task)
+    worker = state.workers.get(d.worker)
+    if task is None or worker is None:
+        return
+    undo = state.undo
+    undo.touch(task)
+    task.status = DISPATCHED
+    task.attempt = d.attempt
+    task.worker, task.session = d.worker, d.session
+    task.run_agent, task.run_model = d.agent, d.model
+    task.hold_tokens, task.hold_nanos = d.hold_tokens, d.hold_nanos
+    task.used_tokens = task.used_nanos = 0
+    task.used = None
+    task.dispatched_at, task.started_at = event.at, 0
+    task.due = d.deadline
+    task.deferred = False
+    undo.touch(worker)
+    undo.put(worker.running, task.id, d.attempt)
+    worker.dispatched += 1
+    worker.last_kind = task.kind
+    throttle.hold(state, task.run_scopes, d.hold_tokens, d.hold_nanos, 1)
+    state.index(task)
+
+
+def started(state: State, event: Event) -> None:
+    d = event.data
+    task = state.tasks.get(d.task)
+    if task is not None and task.status == DISPATCHED and task.session == d.session:
+        if task.attempt == d.attempt:
+            state.undo.touch(task)
+            task.status = STARTED
+            task.started_at = event.at
+
+
+def cancel_requested(state: State, event: Event) -> None:
+    task = state.tasks.get(event.data.task)
+    if task is not None:
+        state.undo.touch(task)
+        task.cancelling = True
+
+
+def spent(state: State, event: Event) -> None:
+    """``usage.recorded`` and ``usage.corrected``: book it, and let it eat the attempt's hold."""
+    d = event.data
+    task = state.tasks.get(d.task) if d.task else None
+    if task is not None and task.status in RUNNING and task.attempt == d.attempt:
+        before = task.hold_left
+        state.undo.touch(task)
+        task.used = _summed(task.used, d.booked)
+        task.used_tokens += d.booked.tokens
+        task.used_nanos += d.booked.nanos
+        after = task.hold_left
+        throttle.hold(state, task.run_scopes, after[0] - before[0], after[1] - before[1], 0)
+    throttle.book(state, event.at, d.booked)
+    usage.book(state, event.at, d.booked)
+
+
+def _summed(so_far: Booking | None, more: Booking) -> Booking:
+    if so_far is None:
+        return more
+    parts = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+    added = {p: getattr(so_far, p) + getattr(more, p) for p in parts}
+    return msgspec.structs.replace(
+        more, **added, tokens=so_far.tokens + more.tokens, nanos=so_far.nanos + more.nanos
+    )
+
+
+def hold_extended(state: State, event: Event) -> None:
+    d = event.data
+    task = state.tasks.get(d.task)
+    if task is None or task.status not in RUNNING or task.attempt != d.attempt:
+        return
+    before = task.hold_left
+    state.undo.touch(task)
+    task.hold_tokens += d.tokens
+    task.hold_nanos += d.nanos
+    after = task.hold_left
+    throttle.hold(state, task.run_scopes, after[0] - before[0], after[1] - before[1], 0)
+
+
+# -- ends of attempts ------------------------------------------------------------------------
+
+
+def _end_attempt(state: State, event: Event, completed: int, failed: int) -> Task | None:
+    """Book what the event carries; free worker and hold if it ends the present attempt.
+
+    None when the event is about an older attempt: its usage counts, nothing else.
+    """
+    d: AttemptEnd = event.data
+    task = state.tasks.get(d.task)
+    current = (
+        task is not None
+        and not d.stale
+        and task.attempt == d.attempt
+        and (task.session == d.session or not d.session)
+    )
+    if d.booked is not None:
+        throttle.book(state, event.at, d.booked)
+        if current:
+            usage.book(state, event.at, d.booked, completed, failed)
+        else:
+            usage.book(state, event.at, d.booked)
+    if not current or task is None:
+        return None
+    left = task.hold_left
+    state.undo.touch(task)
+    if d.booked is not None:
+        task.used_tokens += d.booked.tokens
+        task.used_nanos += d.booked.nanos
+    if task.status in RUNNING:
+        task.spent_tokens += task.used_tokens
+        task.spent_nanos += task.used_nanos
+        throttle.hold(state, task.run_scopes, -left[0], -left[1], -1)
+        worker = state.workers.get(task.worker)
+        if worker is not None and worker.session == task.session:
+            state.undo.touch(worker)
+            state.undo.drop(worker.running, task.id)
+            worker.completed += completed
+            worker.failed += failed
+    state.orphans.pop(task.id, None)
+    return task
+
+
+def completed(state: State, event: Event) -> None:
+    task = _end_attempt(state, event, 1, 0)
+    if task is not None:
+        state.undo.touch(state.meta)
+        state.meta.completed += 1
+        _close(state, task, COMPLETED, event.at)
+
+
+def failed(state: State, event: Event) -> None:
+    task = _end_attempt(state, event, 0, 1)
+    if task is None:
+        return
+    task.last_error = event.data.error[:500]
+    if event.data.retry_at:
+        _back(state, task, BACKOFF, event.data.retry_at)
+    else:
+        state.undo.touch(state.meta)
+        state.meta.failed += 1
+        _close(state, task, FAILED, event.at)
+
+
+def cancelled(state: State, event: Event) -> None:
+    task = _end_attempt(state, event, 0, 0)
+    if task is not None:
+        state.undo.touch(state.meta)
+        state.meta.cancelled += 1
+        _close(state, task, CANCELLED, event.at)
+
+
+def requeued(state: State, event: Event) -> None:
+    task = _end_attempt(state, event, 0, 0)
+    if task is not None:
+        _back(state, task, QUEUED, 0)
+
+
+def _back(state: State, task: Task, status: str, due: int) -> None:
+    task.status, task.due = status, due
+    task.worker = task.session = ""
+    task.hold_tokens = task.hold_nanos = 0
+    task.used_tokens = task.used_nanos = 0
+    task.used = None
+    state.index(task)
+
+
+def _close(state: State, task: Task, status: str, at: int) -> None:
+    undo, meta = state.undo, state.meta
+    meta.ended += 1
+    outcome = Outcome(
+        meta.ended,
+        status,
+        task.attempt,
+        at,
+        task.session,
+        task.worker,
+        task.run_agent,
+        task.run_model,
+        task.kind,
+        task.spent_tokens,
+        task.spent_nanos,
+    )
+    undo.drop(state.tasks, task.id)
+    undo.put(state.outcomes, task.id, outcome)
+    undo.put(state.ended_order, meta.ended, task.id)
+    forgotten = state.ended_order.get(meta.ended - OUTCOMES_KEPT)
+    if forgotten is not None:
+        undo.drop(state.ended_order, meta.ended - OUTCOMES_KEPT)
+        undo.drop(state.outcomes, forgotten)
+    state.undelegated.pop(task.id, None)
+    if task.id in state.dependents:
+        _release_dependents(state, task, status)
+
+
+def _release_dependents(state: State, task: Task, status: str) -> None:
+    """What waited for this task may be tried now, or never."""
+    for dependent in list(state.dependents[task.id]):
+        waiting = state.tasks.get(dependent)
+        if waiting is None or task.id not in waiting.after:
+            continue
+        state.undo.touch(waiting)
+        waiting.after = tuple(x for x in waiting.after if x != task.id)
+        if status != COMPLETED:
+            waiting.doomed = f"it waits for {task.id}, which {_ended_words(status)}"
+        if not waiting.after and waiting.status == BLOCKED:
+            waiting.status = QUEUED
+        state.index(waiting)

@@ -1,0 +1,369 @@
+"""Windows and holds: what every scope has used and what is held for running work.
+
+Only the finest buckets are stored (hours; minutes of the last 24 h); a window is a sum over them,
+so a new limit sees history at once and nothing is ever reset by a job. Windows are half-open UTC
+intervals of the event's ``at``: an event exactly on a boundary belongs to the later one.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from events.policy import Limit
+from events.task import Booking
+
+if TYPE_CHECKING:
+    from projections.state import State
+
+MINUTE = 60_000_000
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+WEEK = 7 * DAY
+MONDAY = 4 * DAY  # 1970-01-05, the first Monday of the epoch
+HOURS_KEPT = 62 * 24  # the longest window is a month; two, so that a late correction finds its own
+SCOPES_MAX = 10_000
+UNITS = ("tokens", "money", "tasks")
+LEVELS = ("NONE", "WARNING", "SOFT", "HARD", "CRITICAL")
+PRIORITY_GATES = ((0, 90), (1, 95), (2, 99), (3, 100))
+ROLLING = re.compile(r"([1-9]\d{0,3})([hm])\Z")
+
+
+class Bucket(msgspec.Struct, array_like=True, gc=False):
+    """Settled use of one scope in one minute or hour."""
+
+    tokens: int = 0
+    nanos: int = 0
+    tasks: int = 0
+
+
+class Scope(msgspec.Struct, array_like=True, gc=False):
+    """One scope: its buckets by hour and minute since the epoch, and what is held now."""
+
+    hours: dict[int, Bucket] = {}
+    minutes: dict[int, Bucket] = {}
+    held_tokens: int = 0
+    held_nanos: int = 0
+    held_tasks: int = 0
+
+
+class Used:
+    """The settled use of one window of one scope: a cache over its buckets, never encoded."""
+
+    __slots__ = ("end", "nanos", "start", "tasks", "tokens")
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start, self.end = start, end
+        self.tokens = self.nanos = self.tasks = 0
+
+    def add(self, tokens: int, nanos: int, tasks: int) -> None:
+        self.tokens += tokens
+        self.nanos += nanos
+        self.tasks += tasks
+
+    def of(self, unit: str) -> int:
+        return self.tokens if unit == "tokens" else self.nanos if unit == "money" else self.tasks
+
+
+# -- windows ---------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def rolling_minutes(window: str) -> int:
+    """Length of a rolling window in minutes, 0 for a calendar one. ValueError for neither."""
+    if window in ("hour", "day", "week", "month"):
+        return 0
+    found = ROLLING.match(window)
+    minutes = int(found[1]) * (60 if found[2] == "h" else 1) if found else 0
+    if not 0 < minutes <= 24 * 60:
+        raise ValueError(f"window {window!r} is not hour, day, week, month or rolling up to 24h")
+    return minutes
+
+
+@lru_cache(maxsize=64)
+def _month(index: int) -> tuple[int, int]:
+    year, month = divmod(index, 12)
+    first = calendar.timegm((year, month + 1, 1, 0, 0, 0)) * 1_000_000
+    days = calendar.monthrange(year, month + 1)[1]
+    return first, first + days * DAY
+
+
+def interval(window: str, at: int) -> tuple[int, int]:
+    """The half-open interval ``[start, end)`` in µs of the window that ``at`` lies in.
+
+    A rolling window ends with the minute of ``at``.
+    """
+    if window == "hour":
+        return at - at % HOUR, at - at % HOUR + HOUR
+    if window == "day":
+        return at - at % DAY, at - at % DAY + DAY
+    if window == "week":
+        start = at - (at - MONDAY) % WEEK
+        return start, start + WEEK
+    if window == "month":
+        moment = datetime.fromtimestamp(at // 1_000_000, UTC)
+        return _month(moment.year * 12 + moment.month - 1)
+    end = at - at % MINUTE + MINUTE
+    return end - rolling_minutes(window) * MINUTE, end
+
+
+def used(state: State, key: str, window: str, at: int) -> Used:
+    """Settled use of the scope ``key`` in its window at ``at``."""
+    cached = state.sums.get(key)
+    if cached is None:
+        cached = state.sums[key] = {}
+    found = cached.get(window)
+    if found is not None and found.start <= at < found.end:
+        if rolling_minutes(window) == 0 or found.end - MINUTE <= at:
+            return found
+    cached[window] = found = _sum(state.scopes.get(key), window, at)
+    return found
+
+
+def _sum(scope: Scope | None, window: str, at: int) -> Used:
+    start, end = interval(window, at)
+    total = Used(start, end)
+    if scope is None:
+        return total
+    rolling = rolling_minutes(window)
+    size, buckets = (MINUTE, scope.minutes) if rolling else (HOUR, scope.hours)
+    first, last = start // size, end // size
+    if last - first <= len(buckets):
+        found = [b for i in range(first, last) if (b := buckets.get(i)) is not None]
+    else:
+        found = [b for i, b in buckets.items() if first <= i < last]
+    for bucket in found:
+        total.add(bucket.tokens, bucket.nanos, bucket.tasks)
+    return total
+
+
+# -- booking and holding ---------------------------------------------------------------------
+
+
+def scope_keys(worker: str, agent: str, model: str, project: str) -> tuple[str, ...]:
+    """The scopes that work of this kind touches; an empty name touches none."""
+    keys = ["global"]
+    if worker:
+        keys.append("worker:" + worker)
+    if agent:
+        keys.append("agent:" + agent)
+    if model:
+        keys.append("model:" + model)
+    if project:
+        keys.append("project:" + project)
+    return tuple(keys)
+
+
+def scope(state: State, key: str) -> tuple[str, Scope]:
+    """The scope ``key``, opened when new; past 10,000 of them new ones share ``<kind>:other``."""
+    found = state.scopes.get(key)
+    if found is None:
+        if len(state.scopes) >= SCOPES_MAX and not key.endswith(":other"):
+            return scope(state, key.partition(":")[0] + ":other")
+        found = Scope({}, {})
+        state.undo.put(state.scopes, key, found)
+    return key, found
+
+
+def book(state: State, at: int, booked: Booking) -> None:
+    """Add usage to every scope it touches, in the windows of ``at``."""
+    if booked.window_at:
+        at = booked.window_at
+    minute, hour = at // MINUTE, at // HOUR
+    tokens, nanos, tasks = booked.tokens, booked.nanos, booked.tasks
+    undo, sums = state.undo, state.sums
+    for wanted in scope_keys(booked.worker, booked.agent, booked.model, booked.project):
+        key, found = scope(state, wanted)
+        bucket = found.hours.get(hour)
+        if bucket is None:
+            _prune(state, found, at)
+            bucket = Bucket()
+            undo.put(found.hours, hour, bucket)
+        undo.touch(bucket)
+        bucket.tokens += tokens
+        bucket.nanos += nanos
+        bucket.tasks += tasks
+        bucket = found.minutes.get(minute)
+        if bucket is None:
+            bucket = Bucket()
+            undo.put(found.minutes, minute, bucket)
+        undo.touch(bucket)
+        bucket.tokens += tokens
+        bucket.nanos += nanos
+        bucket.tasks += tasks
+        if key in sums:
+            for total in sums[key].values():
+                if total.start <= at < total.end:
+                    total.add(tokens, nanos, tasks)
+        state.dirty_scopes.add(key)
+
+
+def _prune(state: State, found: Scope, at: int) -> None:
+    """Forget what no window can reach. Set-based, so that dict order never matters."""
+    now = max(at, state.meta.clock)
+    for buckets, oldest in (
+        (found.minutes, now // MINUTE - 24 * 60),
+        (found.hours, now // HOUR - HOURS_KEPT),
+    ):
+        for index in [i for i in buckets if i < oldest]:
+            state.undo.drop(buckets, index)
+
+
+def hold(state: State, keys: tuple[str, ...], tokens: int, nanos: int, tasks: int) -> None:
+    """Hold (or, with negative amounts, release) in every scope of ``keys``."""
+    for wanted in keys:
+        key, found = scope(state, wanted)
+        state.undo.touch(found)
+        found.held_tokens += tokens
+        found.held_nanos += nanos
+        found.held_tasks += tasks
+        state.dirty_scopes.add(key)
+
+
+# -- limits ----------------------------------------------------------------------------------
+
+
+def limits_for(state: State, key: str) -> tuple[Limit, ...]:
+    """The limits on the scope ``key``: those of its kind, overridden by its own."""
+    found = state.limits_by_scope.get(key)
+    if found is None:
+        kind = key.partition(":")[0]
+        chosen = {(x.unit, x.window): x for x in state.policy.limits if x.scope == kind}
+        chosen.update({(x.unit, x.window): x for x in state.policy.limits if x.scope == key})
+        found = tuple(sorted(chosen.values()))
+        if len(state.limits_by_scope) < SCOPES_MAX:
+            state.limits_by_scope[key] = found
+    return found
+
+
+def held(state: State, key: str, unit: str) -> int:
+    found = state.scopes.get(key)
+    if found is None:
+        return 0
+    if unit == "tokens":
+        return found.held_tokens
+    return found.held_nanos if unit == "money" else found.held_tasks
+
+
+def level(amount: int, limit: int) -> int:
+    """Index into LEVELS of ``amount`` (used + held) against ``limit``, in integers.
+
+    NONE < 80 % ≤ WARNING < 90 ≤ SOFT < 95 ≤ HARD ≤ 99 < CRITICAL; a limit of 0 is CRITICAL.
+    """
+    if limit <= 0:
+        return 4
+    share = 100 * amount
+    if share < 80 * limit:
+        return 0
+    if share < 90 * limit:
+        return 1
+    if share < 95 * limit:
+        return 2
+    return 3 if share <= 99 * limit else 4
+
+
+def gate(priority: int, limit: int) -> int:
+    """The largest ``used + held + estimate`` a task of ``priority`` (0 low … 3 critical) may reach:
+    low < 90 %, normal < 95 %, high ≤ 99 %, critical ≤ 100 %."""
+    if priority <= 1:
+        return (limit * (90 if priority == 0 else 95) - 1) // 100
+    return limit * 99 // 100 if priority == 2 else limit
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a task is not admitted: the limit, what is missing, when it resets (µs; 0: it never fits)."""
+
+    scope: str
+    unit: str
+    window: str
+    limit: int
+    missing: int
+    resets_at: int
+
+    @property
+    def never(self) -> bool:
+        return self.resets_at == 0
+
+
+def refusal(
+    state: State,
+    keys: tuple[str, ...],
+    priority: int,
+    ask: tuple[int, int, int],
+    now: int,
+    kept: dict[str, list[int]] | None = None,
+) -> Refusal | None:
+    """None when ``ask`` (tokens, nanos, tasks) fits every window of every scope, else why not.
+
+    ``kept`` is room kept for others, per scope. Whole set or nothing: nothing is changed here.
+    """
+    if priority == 3 and state.policy.critical_overdraft:
+        return None
+    for key in keys:
+        for limit in limits_for(state, key):
+            which = UNITS.index(limit.unit)
+            amount = ask[which] + held(state, key, limit.unit)
+            if kept and key in kept:
+                amount += kept[key][which]
+            found = used(state, key, limit.window, now)
+            amount += found.of(limit.unit)
+            most = gate(priority, limit.amount)
+            if amount > most:
+                never = ask[which] > most
+                return Refusal(
+                    key,
+                    limit.unit,
+                    limit.window,
+                    limit.amount,
+                    amount - most,
+                    0 if never else _resets_at(limit.window, found, now),
+                )
+    return None
+
+
+def _resets_at(window: str, found: Used, now: int) -> int:
+    """When a window's use begins to fall: its end, or for a rolling one the next minute."""
+    return found.end if rolling_minutes(window) == 0 else now - now % MINUTE + MINUTE
+
+
+def window_rows(state: State, now: int) -> list[dict[str, Any]]:
+    """Every limited window of every scope seen so far: used, held, limit, level, resets_at."""
+    rows: list[dict[str, Any]] = []
+    named = {x.scope for x in state.policy.limits if ":" in x.scope}
+    for key in sorted({"global", *state.scopes, *named}):
+        for limit in limits_for(state, key):
+            found = used(state, key, limit.window, now)
+            spent, reserved = found.of(limit.unit), held(state, key, limit.unit)
+            rows.append(
+                {
+                    "scope": key,
+                    "unit": limit.unit,
+                    "window": limit.window,
+                    "used": spent,
+                    "held": reserved,
+                    "limit": limit.amount,
+                    "level": LEVELS[level(spent + reserved, limit.amount)],
+                    "starts_at": found.start,
+                    "resets_at": found.end,
+                }
+            )
+    return rows
+
+
+def scope_level(state: State, key: str, now: int) -> int:
+    """The strictest level over all windows of a scope."""
+    return max(
+        (
+            level(
+                used(state, key, x.window, now).of(x.unit) + held(state, key, x.unit),
+                x.amount,
+            )
+            for x in limits_for(state, key)
+        ),
+        default=0,
+    )

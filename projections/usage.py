@@ -1,0 +1,125 @@
+"""What was spent, by who and for what: the numbers of status, metrics and reports.
+
+Spending is added up in *cells*, one per combination of agent, model, kind, worker and project, once
+for all time and once per report day. Every breakdown is a sum over cells, so all of them agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from events.task import Booking
+
+if TYPE_CHECKING:
+    from projections.state import State
+
+DAYS_KEPT = 400
+CELLS_PER_DAY = 10_000
+SEPARATOR = "\x1f"  # cannot occur in a name: control characters are refused at the door
+DIMENSIONS = ("agent", "model", "kind", "worker", "project")
+
+
+class Cell(msgspec.Struct, array_like=True, gc=False):
+    """Sums of one combination. ``tokens`` are counted tokens, ``nanos`` nano-dollars."""
+
+    tokens: int = 0
+    nanos: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    estimated_tokens: int = 0
+    completed: int = 0
+    failed: int = 0
+
+    def add(self, other: Cell) -> None:
+        for field in self.__struct_fields__:
+            setattr(self, field, getattr(self, field) + getattr(other, field))
+
+
+class Day:
+    """The report day of a moment: its date and its half-open interval in µs. A cache."""
+
+    __slots__ = ("date", "end", "start")
+
+    def __init__(self, date: str, start: int, end: int) -> None:
+        self.date, self.start, self.end = date, start, end
+
+
+def day_of(at: int, zone: ZoneInfo) -> Day:
+    """The calendar day of ``at`` in ``zone``; days of 23 and 25 hours come out right."""
+    local = datetime.fromtimestamp(at // 1_000_000, zone)
+    start = datetime(local.year, local.month, local.day, tzinfo=zone)
+    following = datetime.fromordinal(start.toordinal() + 1).replace(tzinfo=zone)
+    return Day(
+        start.date().isoformat(),
+        int(start.timestamp()) * 1_000_000,
+        int(following.timestamp()) * 1_000_000,
+    )
+
+
+def day_cells(state: State, at: int) -> dict[str, Cell]:
+    """The cells of the report day of ``at``, opened when new."""
+    day = state.day
+    if not day.start <= at < day.end:
+        day = state.day = day_of(at, state.zone)
+    cells = state.days.get(day.date)
+    if cells is None:
+        for old in sorted(state.days)[: max(0, len(state.days) - DAYS_KEPT + 1)]:
+            state.undo.drop(state.days, old)
+        cells = {}
+        state.undo.put(state.days, day.date, cells)
+    return cells
+
+
+def _cell(state: State, cells: dict[str, Cell], key: str) -> Cell:
+    found = cells.get(key)
+    if found is None:
+        if len(cells) >= CELLS_PER_DAY:
+            key = key.rpartition(SEPARATOR)[0] + SEPARATOR + "other"
+            if key in cells:
+                return cells[key]
+        found = Cell()
+        state.undo.put(cells, key, found)
+    state.undo.touch(found)
+    return found
+
+
+def book(state: State, at: int, b: Booking, completed: int = 0, failed: int = 0) -> None:
+    """Add a booking, and how the attempt ended, for all time and for its report day."""
+    key = SEPARATOR.join((b.agent, b.model, b.kind, b.worker, b.project))
+    estimated = b.tokens if b.estimated else 0
+    for cells in (state.lifetime, day_cells(state, b.day_at or at)):
+        cell = _cell(state, cells, key)
+        cell.tokens += b.tokens
+        cell.nanos += b.nanos
+        cell.input_tokens += b.input_tokens
+        cell.output_tokens += b.output_tokens
+        cell.cache_read_tokens += b.cache_read_tokens
+        cell.cache_write_tokens += b.cache_write_tokens
+        cell.estimated_tokens += estimated
+        cell.completed += completed
+        cell.failed += failed
+
+
+def by(cells: dict[str, Cell], dimension: str) -> dict[str, Cell]:
+    """Cells summed by one of DIMENSIONS, sorted by name; work that has none is left out."""
+    index = DIMENSIONS.index(dimension)
+    sums: dict[str, Cell] = {}
+    for key in sorted(cells):
+        name = key.split(SEPARATOR)[index]
+        if name:
+            sums.setdefault(name, Cell()).add(cells[key])
+    return sums
+
+
+def total(cells: Iterable[Cell]) -> Cell:
+    sums = Cell()
+    for cell in cells:
+        sums.add(cell)
+    return sums

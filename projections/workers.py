@@ -1,0 +1,105 @@
+"""Workers as the log knows them: sessions, capacity, what each runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from events.envelope import Event
+
+if TYPE_CHECKING:
+    from projections.state import State
+
+ALIVE, LEFT, LOST = "alive", "left", "lost"
+
+
+class Worker(msgspec.Struct, array_like=True, gc=False):
+    """A name and its newest session. ``running`` maps task to attempt; ``joined_at`` is µs."""
+
+    name: str
+    session: str
+    agent: str = ""  # "" serves all agents
+    models: tuple[str, ...] = ()
+    capacity: int = 1
+    account: str = ""
+    lease_s: int = 60
+    heartbeat: bool = True
+    status: str = ALIVE
+    paused: bool = False
+    joined_at: int = 0
+    running: dict[str, int] = {}
+    last_kind: str = ""
+    dispatched: int = 0
+    completed: int = 0
+    failed: int = 0
+
+    @property
+    def free(self) -> int:
+        return self.capacity - len(self.running) if self.status == ALIVE and not self.paused else 0
+
+    def serves(self, agent: str, model: str) -> bool:
+        return (not self.agent or self.agent == agent) and (
+            not self.models or model in self.models
+        )
+
+
+def joined(state: State, event: Event) -> None:
+    """A session opens; what an earlier one of the same name held becomes orphaned, except the
+    attempts the worker says, with evidence, it still runs."""
+    d = event.data
+    old = state.workers.get(d.worker)
+    worker = Worker(
+        d.worker,
+        d.session,
+        d.agent or "",
+        d.models,
+        d.capacity,
+        d.account or "",
+        d.lease_s,
+        d.heartbeat,
+        joined_at=event.at,
+        running={},
+    )
+    if old is not None:
+        worker.paused = old.paused
+        worker.completed, worker.failed = old.completed, old.failed
+        worker.dispatched, worker.last_kind = old.dispatched, old.last_kind
+        kept = {h.task: h.attempt for h in d.holds if h.evidence}
+        for task_id, attempt in old.running.items():
+            task = state.tasks[task_id]
+            if kept.get(task_id) == attempt:
+                state.undo.touch(task)
+                task.session = d.session
+                worker.running[task_id] = attempt
+            else:
+                state.orphans[task_id] = None
+    state.undo.put(state.workers, d.worker, worker)
+
+
+def ended(state: State, event: Event) -> None:
+    """``worker.left`` and ``worker.lost``: the session is over, what it ran is orphaned."""
+    d = event.data
+    worker = state.workers.get(d.worker)
+    if worker is None or (d.session and d.session != worker.session):
+        return
+    state.undo.touch(worker)
+    worker.status = LEFT if d.type == "worker.left" else LOST
+    for task_id in worker.running:
+        state.orphans[task_id] = None
+    worker.running = {}
+
+
+def paused(state: State, event: Event) -> None:
+    _pause(state, event, True)
+
+
+def resumed(state: State, event: Event) -> None:
+    _pause(state, event, False)
+
+
+def _pause(state: State, event: Event, value: bool) -> None:
+    worker = state.workers.get(event.data.worker)
+    if worker is not None:
+        state.undo.touch(worker)
+        worker.paused = value
