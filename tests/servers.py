@@ -1,0 +1,170 @@
+"""Real Redis servers for tests.
+
+`RedisServer` is a local process that can be killed, restarted and have its log torn: what crash
+tests need. `shared_server` is the one server of a test session: a container where Docker answers,
+else a local process. ``ASB_TEST_REDIS=local`` or ``docker`` chooses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import warnings
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from services.runtime.client import SyncClient
+from services.runtime.errors import RedisUnavailable
+from services.runtime.redis_server import (
+    ServerBinary,
+    find_server,
+    free_port,
+    server_command,
+)
+from tests.wait import wait_blocking
+
+IMAGE = "redis:7.4-alpine"
+
+
+class RedisServer:
+    """One ``redis-server`` process on a folder of its own; the port stays the same for its life."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        appendfsync: str = "everysec",
+        binary: ServerBinary | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.binary = binary or find_server()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._command = [*server_command(self.binary, folder, self.port, appendfsync), *options]
+
+    def start(self) -> RedisServer:
+        """Start it; returns once it serves, loading included."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "redis.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_blocking(self._serves, within=20, what=f"redis-server on port {self.port} serves")
+        return self
+
+    def stop(self) -> None:
+        """A clean stop (SIGTERM); nothing if it does not run."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=20)
+            self.process = None
+
+    def kill9(self) -> None:
+        """SIGKILL: what it had not yet written to the kernel is gone."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(timeout=20)
+            self.process = None
+
+    def restart(self) -> None:
+        """Kill -9, then start on what is on disk."""
+        self.kill9()
+        self.start()
+
+    def tear_aof(self, size: int) -> None:
+        """Cut ``size`` bytes off the end of the log file, as a power loss does. Only while down."""
+        assert self.process is None, "stop or kill the server before tearing its log"
+        path = self.aof_file()
+        whole = path.stat().st_size
+        assert 0 < size <= whole, f"cannot cut {size} of {whole} bytes off {path.name}"
+        os.truncate(path, whole - size)
+
+    def aof_file(self) -> Path:
+        """The file that new commands go to: Redis 7's newest increment, 6.2's only file."""
+        manifest = self.folder / "appendonlydir" / "appendonly.aof.manifest"
+        if not manifest.exists():
+            return self.folder / "appendonly.aof"
+        lines = manifest.read_text().splitlines()
+        increments = [line.split()[1] for line in lines if line.rstrip().endswith("type i")]
+        return manifest.parent / increments[-1]
+
+    def call(self, *command: str | bytes | int | float) -> Any:
+        """One command on a connection of its own; raw reply."""
+        with contextlib.closing(SyncClient(self.url)) as client:
+            return client.call(*command)
+
+    def _serves(self) -> bool:
+        assert self.process is not None
+        ended = self.process.poll()
+        assert ended is None, f"it ended with {ended}: {self.log_tail()}"
+        try:
+            return self.call("PING") == b"PONG"
+        except RedisUnavailable:
+            return False
+
+    def log_tail(self) -> str:
+        log = self.folder / "redis.log"
+        return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+
+
+@contextlib.contextmanager
+def shared_server(folder: Path) -> Generator[str]:
+    """URL of a server that lives as long as the context."""
+    choice = os.environ.get("ASB_TEST_REDIS", "")
+    if choice == "docker" or (choice != "local" and docker_answers()):
+        with _container() as url:
+            yield url
+        return
+    server = RedisServer(folder).start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+def docker_answers() -> bool:
+    """Is there a Docker daemon that answers?"""
+    try:
+        done = subprocess.run(
+            ["docker", "version", "--format", "{{.Server.Version}}"],
+            capture_output=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and bool(done.stdout.strip())
+
+
+@contextlib.contextmanager
+def _container() -> Generator[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its deprecations are not ours
+        from testcontainers.core.container import DockerContainer  # slow: only where it is used
+
+        options = "--appendonly yes --appendfsync everysec --save '' --notify-keyspace-events K$gx"
+        container = DockerContainer(IMAGE).with_command(f"redis-server {options}")
+        container.with_exposed_ports(6379).start()
+    try:
+        host, port = container.get_container_host_ip(), container.get_exposed_port(6379)
+        url = f"redis://{host}:{port}/0"
+        wait_blocking(lambda: _pong(url), within=30, what=f"Redis in a container at {url}")
+        yield url
+    finally:
+        container.stop()
+
+
+def _pong(url: str) -> bool:
+    with contextlib.closing(SyncClient(url)) as client:
+        try:
+            return client.call("PING") == b"PONG"
+        except RedisUnavailable:
+            return False
