@@ -1,0 +1,37 @@
+"""Workers: they join, are given tasks, and report.
+
+==================  ==============================================================================
+``task``            what a worker's code sees: Task, Result, Usage, Driver, WorkerOptions
+``serve``           a worker's whole life: one session after the other
+``session``         one session: inbox, sign of life, running attempts
+``outbox``          reports on their way to the front door
+``python``          the decorator: a worker written in Python
+``command``         the driver that runs a command for each task, below ``supervisor``
+``simulated``       the demonstration's agent
+==================  ==============================================================================
+"""
+
+from services.worker.python import PythonWorker, worker
+from services.worker.serve import serve
+from services.worker.task import (
+    Driver,
+    PermanentError,
+    Result,
+    RetryableError,
+    Task,
+    Usage,
+    WorkerOptions,
+)
+
+__all__ = [
+    "Driver",
+    "PermanentError",
+    "PythonWorker",
+    "Result",
+    "RetryableError",
+    "Task",
+    "Usage",
+    "WorkerOptions",
+    "serve",
+    "worker",
+]

@@ -1,0 +1,158 @@
+"""A worker's whole life: sessions, one after the other, until it is asked to stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import anyio
+
+from events.keys import Keys
+from services.runtime.client import Client
+from services.runtime.errors import AsbError, ConfigError, RedisUnavailable
+from services.worker import reports
+from services.worker.outbox import Outbox
+from services.worker.session import Ending, Session, order
+from services.worker.task import WorkerOptions
+
+log = logging.getLogger("asb.worker")
+
+_RETRY_S, _RETRY_MAX_S = 0.2, 5.0
+_LAST_WORDS_S = 5.0  # how long a stopping worker waits for Redis to take its reports
+
+
+async def serve(
+    options: WorkerOptions, keys: Keys, client: Client, *, stop: anyio.Event | None = None
+) -> None:
+    """Join, work, and join again whenever a session is lost, until ``stop`` is set.
+
+    ``stop`` is the graceful end: running tasks get ``options.grace_s`` seconds. Cancelling the
+    scope around this call ends them at once; both ways every process is gone when it returns.
+
+    Raises ConfigError (options or driver), RedisUnsuitable, and AsbError when another worker of
+    this name has taken over.
+    """
+    try:
+        options.check()
+    except ValueError as error:
+        raise ConfigError(f"worker {options.name}: {error}") from error
+    await options.driver.prepare()
+    outbox = Outbox(client, keys.door(options.door))
+    with _one_error():
+        async with anyio.create_task_group() as group:
+            group.start_soon(outbox.run)
+            try:
+                await _Worker(options, keys, client, outbox, stop or anyio.Event()).run()
+            finally:
+                with anyio.move_on_after(_LAST_WORDS_S, shield=True):
+                    await outbox.drained()
+                if outbox.waiting:
+                    log.error("Redis is away: %d reports are lost", outbox.waiting)
+                outbox.close()
+
+
+@contextmanager
+def _one_error() -> Generator[None]:
+    """A person reads one error, not a group of one."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        for error in _leaves(group):
+            if isinstance(error, AsbError):
+                raise error from group
+        raise
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        for part in group.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
+
+
+class _Worker:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        keys: Keys,
+        client: Client,
+        outbox: Outbox,
+        stop: anyio.Event,
+    ) -> None:
+        self._options = options
+        self._keys = keys
+        self._client = client
+        self._outbox = outbox
+        self._stop = stop
+
+    async def run(self) -> None:
+        pause = _RETRY_S
+        while True:
+            session = await self._join()
+            if session is None:
+                return
+            began = anyio.current_time()
+            try:
+                ending = await session.run(self._stop)
+            except anyio.get_cancelled_exc_class():
+                with anyio.CancelScope(shield=True):
+                    await self._leave(session)  # all has ended: nobody need wait for the lease
+                raise
+            if ending is Ending.STOPPED:
+                await self._leave(session)
+                return
+            log.warning("session %s is over: %s", session.id, ending.value)
+            # One session after the other that dies young must not become a storm of them.
+            young = anyio.current_time() - began < self._options.lease_s
+            pause = min(pause * 2, _RETRY_MAX_S) if young else _RETRY_S
+            if ending is Ending.TAKEN_OVER or await self._superseded(session, pause):
+                raise AsbError(
+                    f"another worker named {self._options.name} has taken over",
+                    hint="names are unique: give this one another name, or stop the other",
+                )
+
+    async def _join(self) -> Session | None:
+        """A new session; ``None`` when asked to stop before there is one."""
+        pause = _RETRY_S
+        while not self._stop.is_set():
+            # First what is left to say of the last session.
+            with anyio.move_on_after(pause) as waited:
+                await self._outbox.drained()
+            if not waited.cancelled_caught:
+                try:
+                    return await Session.join(self._options, self._keys, self._client, self._outbox)
+                except RedisUnavailable as error:
+                    log.warning("cannot join: %s", str(error).partition("\n")[0])
+                await self._pause(pause)
+            pause = min(pause * 2, _RETRY_MAX_S)
+        return None
+
+    async def _superseded(self, session: Session, pause: float) -> bool:
+        """Does a newer session of this name live? Two workers of one name would else end each
+        other's sessions for ever. Waits first: it shows its sign of life after it has joined."""
+        await self._pause(pause)
+        try:
+            found = await self._client.call("GET", self._keys.worker(self._options.name))
+        except RedisUnavailable:
+            return False
+        return found is not None and order(found) > order(session.id.encode())
+
+    async def _pause(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await self._stop.wait()
+
+    async def _leave(self, session: Session) -> None:
+        """Say goodbye, after the last report, and take the sign of life down if it is ours."""
+        self._outbox.add(reports.left(self._options.name, session.id))
+        key = self._keys.worker(self._options.name)
+        with anyio.move_on_after(_LAST_WORDS_S):
+            await self._outbox.drained()
+            try:
+                if await self._client.call("GET", key) == session.id.encode():
+                    await self._client.call("DEL", key)
+            except RedisUnavailable:
+                log.warning("Redis is away: the sign of life ends by itself")

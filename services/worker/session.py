@@ -1,0 +1,443 @@
+"""One session of a worker: from joining until it is over.
+
+Three loops under one task group: the reader starts tasks and cancels them as the inbox says, the
+heartbeat renews the sign of life, and the caller's ``stop`` ends both gracefully. Whatever ends a
+session, ``run`` returns only when everything it started is gone.
+
+::
+
+    joined ──► serving ──► STOPPED     asked to; running tasks had their grace
+                      ├──► LOST        the desk, or a server that went back, no longer knows it
+                      ├──► LEASE_OVER  no renewal for so long that the desk may give it up
+                      └──► TAKEN_OVER  a newer worker of the same name has joined
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections import deque
+from typing import Any
+
+import anyio
+
+from events.keys import Keys
+from services.runtime.client import Client, CommandRefused
+from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
+from services.worker import reports
+from services.worker.outbox import Outbox
+from services.worker.reports import Report
+from services.worker.task import (
+    PROGRESS_BYTES,
+    PermanentError,
+    Result,
+    RetryableError,
+    Task,
+    WorkerOptions,
+)
+
+log = logging.getLogger("asb.worker")
+
+READ_COUNT = 500
+BLOCK_S = 10.0  # a reader without news looks around this often: is the stream still the one it was?
+ANSWER_S = 5.0  # how much later than BLOCK the answer may come before the connection counts as dead
+REMEMBERED = 100_000  # attempts; twice as many at most are kept to know a repeated entry
+WAITING_MAX = 10_000  # dispatched beyond capacity: the reader pauses
+CANCEL_AGAIN_S = 5.0
+RETRY_S = 0.5
+
+
+class Ending(enum.Enum):
+    STOPPED = "worker stopped"
+    LOST = "the session was declared lost"
+    LEASE_OVER = "the worker could not renew its lease"
+    TAKEN_OVER = "another worker of the same name has taken over"
+
+
+class _Why(enum.Enum):
+    """Why an attempt was ended before its time."""
+
+    CANCELLED = 1
+    TIMED_OUT = 2
+    SESSION_OVER = 3
+
+
+class _Job:
+    """One attempt in the hands of this worker."""
+
+    __slots__ = ("began_at", "begun", "ended", "handle", "key", "task", "timer", "why")
+
+    def __init__(self, key: bytes, task: Task) -> None:
+        self.key = key
+        self.task = task
+        self.begun = False
+        self.began_at = 0.0
+        self.ended = False
+        self.handle: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.why: _Why | None = None
+
+    def started_report(self) -> Report | None:
+        """Made when it is sent: an attempt that is over by then needs no word of its start."""
+        return None if self.ended else reports.started(self.task)
+
+
+def order(entry_id: bytes) -> tuple[int, int]:
+    """A stream entry id as something that compares; (0, 0) for what is none."""
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    try:
+        return int(milliseconds), int(sequence or 0)
+    except ValueError:
+        return 0, 0
+
+
+class Session:
+    """See the module. Create with ``Session.join``."""
+
+    def __init__(
+        self, options: WorkerOptions, keys: Keys, client: Client, outbox: Outbox, session: bytes
+    ) -> None:
+        self.id = session.decode()
+        self._session = session
+        self._options = options
+        self._driver = options.driver
+        self._client = client
+        self._outbox = outbox
+        self._inbox = keys.inbox(options.name)
+        self._sign = keys.worker(options.name)
+        self._door = keys.door(options.door)
+        self._loop = asyncio.get_running_loop()
+        self._server_ahead = 0.0  # server time (s since the epoch) minus the loop's clock
+        self._renewed = self._loop.time()
+        self._cursor = b"0-0"
+        self._jobs: dict[bytes, _Job] = {}
+        self._waiting: deque[_Job] = deque()
+        self._running = 0
+        self._seen: set[bytes] = set()
+        self._seen_before: set[bytes] = set()
+        self._ending: Ending | None = None
+        self._over = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._spare = asyncio.Event()
+        self._stopping = False
+
+    @classmethod
+    async def join(
+        cls, options: WorkerOptions, keys: Keys, client: Client, outbox: Outbox
+    ) -> Session:
+        """Announce the worker; the id of that entry is the session.
+
+        Raises RedisUnavailable (another call may join a second time: the desk ends the first).
+        """
+        begun = asyncio.get_running_loop().time()
+        kind, data = reports.joined(options)
+        door = keys.door(options.door)
+        session = await client.call("XADD", door, "*", "type", kind, "data", data)
+        self = cls(options, keys, client, outbox, session)
+        self._renewed = begun
+        return self
+
+    # -- the life of the session -------------------------------------------------------------
+
+    async def run(self, stop: anyio.Event) -> Ending:
+        """Serve until ``stop`` or until the session is over, and end everything before returning.
+
+        Raises RedisUnsuitable or AsbError when this worker cannot work at all.
+        """
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._keep_alive)
+                group.start_soon(self._read)
+                group.start_soon(self._stop_gracefully, stop)
+                await self._over.wait()
+                group.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._end_everything()
+        return self._ending or Ending.STOPPED
+
+    def _finish(self, ending: Ending) -> None:
+        if self._ending is None:
+            self._ending = ending
+            self._over.set()
+
+    async def _stop_gracefully(self, stop: anyio.Event) -> None:
+        """Let what runs go on for the grace; start nothing more. What is dispatched meanwhile is
+        given back at the very end: given back at once, it would come again, and again."""
+        await stop.wait()
+        self._stopping = True
+        if self._running:
+            with anyio.move_on_after(self._options.grace_s):
+                await self._idle.wait()
+        self._finish(Ending.STOPPED)
+
+    async def _end_everything(self) -> None:
+        ending = self._ending or Ending.STOPPED
+        self._ending = ending
+        self._stopping = True
+        for job in list(self._jobs.values()):
+            self._end(job, _Why.SESSION_OVER)
+        while handles := [j.handle for j in self._jobs.values() if j.handle is not None]:
+            await asyncio.wait(handles, timeout=CANCEL_AGAIN_S)
+            for job in list(self._jobs.values()):
+                log.warning("task %s does not end: cancelling it again", job.task.id)
+                if job.handle is not None:
+                    job.handle.cancel()
+        self._outbox.wake()
+
+    # -- the sign of life --------------------------------------------------------------------
+
+    @property
+    def _last_moment(self) -> float:
+        """When ending must begin, on the loop's clock: early enough to be over before the lease."""
+        lease = self._options.lease_s
+        return self._renewed + lease - min(10.0, lease / 4)
+
+    async def _keep_alive(self) -> None:
+        while True:
+            began = self._loop.time()
+            if began >= self._last_moment:
+                self._finish(Ending.LEASE_OVER)
+                return
+            pause = min(RETRY_S, self._options.heartbeat_s)
+            try:
+                with anyio.fail_after(self._last_moment - began):
+                    if not await self._renew():
+                        return
+                    self._renewed = began  # the lease runs from when it was asked for, at worst
+                    self._driver.renewed(self._last_moment)
+                    await self._read_clock()
+                pause = self._options.heartbeat_s
+            except (RedisUnavailable, TimeoutError) as error:
+                log.warning("no renewal: %s", str(error).partition("\n")[0] or "no answer")
+            await anyio.sleep(max(0.0, min(began + pause, self._last_moment) - self._loop.time()))
+
+    async def _renew(self) -> bool:
+        """Show the sign of life; whether the session is still this worker's.
+
+        Two workers of one name both write the key. The newer session wins, so an older one that
+        has overwritten it puts it back.
+        """
+        sign, lease = self._sign, self._options.lease_s
+        try:
+            found = await self._client.call("SET", sign, self._session, "EX", lease, "GET")
+        except CommandRefused as error:
+            raise AsbError(
+                f"the sign of life cannot be written: {error}", hint=f"look at the key {sign}"
+            ) from error
+        if found is None or order(found) <= order(self._session):
+            return True
+        await self._client.call("SET", sign, found, "EX", lease)
+        self._finish(Ending.TAKEN_OVER)
+        return False
+
+    async def _read_clock(self) -> None:
+        before = self._loop.time()
+        seconds, micros = await self._client.call("TIME")
+        middle = (before + self._loop.time()) / 2
+        self._server_ahead = int(seconds) + int(micros) / 1e6 - middle
+
+    # -- the inbox ---------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        await self._read_clock_once()
+        while True:
+            await self._outbox.wait_for_room()
+            if len(self._waiting) > WAITING_MAX:
+                self._spare.clear()
+                await self._spare.wait()
+            try:
+                entries = await self._read_some()
+            except (RedisUnavailable, TimeoutError):
+                await anyio.sleep(RETRY_S)
+                await self._look_around()
+                continue
+            except CommandRefused as error:
+                raise AsbError(
+                    f"the inbox cannot be read: {error}", hint=f"look at the key {self._inbox}"
+                ) from error
+            if entries:
+                self._take(entries)
+            else:
+                await self._look_around()
+
+    async def _read_clock_once(self) -> None:
+        """A deadline means nothing before the server's clock was read."""
+        while not self._server_ahead:
+            try:
+                await self._read_clock()
+            except RedisUnavailable:
+                await anyio.sleep(RETRY_S)
+
+    async def _read_some(self) -> list[Any]:
+        block = int(min(BLOCK_S, self._options.lease_s / 4) * 1000)
+        # A connection whose other end vanished without a word (a laptop that slept) never fails.
+        with anyio.fail_after(block / 1000 + ANSWER_S):
+            reply = await self._client.block(
+                "XREAD", "COUNT", READ_COUNT, "BLOCK", block, "STREAMS", self._inbox, self._cursor
+            )
+        return reply[0][1] if reply else []
+
+    async def _look_around(self) -> None:
+        """Did the server go back (a torn file, a failover)? Redis itself gives no sign of it."""
+        try:
+            inbox = await self._last_id(self._inbox)
+            door = await self._last_id(self._door)
+        except (RedisUnavailable, RedisUnsuitable):
+            return  # away still, or without the right to look: the desk will say when we are lost
+        if inbox is not None and order(inbox) < order(self._cursor):
+            self._cursor = b"0-0"  # rewritten: what was seen already is known as such
+        if door is not None and order(door) < order(self._session):
+            log.warning("the server has lost the entry this worker joined with")
+            self._finish(Ending.LOST)
+
+    async def _last_id(self, stream: str) -> bytes | None:
+        try:
+            flat = await self._client.call("XINFO", "STREAM", stream)
+        except CommandRefused:
+            return b"0-0"  # no such key
+        return dict(zip(flat[::2], flat[1::2], strict=False)).get(b"last-generated-id")
+
+    def _take(self, entries: list[Any]) -> None:
+        mine = self._session
+        for entry_id, flat in entries:
+            if flat is None:
+                continue
+            fields: dict[bytes, bytes] = dict(zip(flat[::2], flat[1::2], strict=False))
+            if fields.get(b"session") == mine:
+                kind = fields.get(b"type")
+                if kind == b"task.dispatched":
+                    self._take_task(fields)
+                elif kind in (b"task.cancel_requested", b"task.requeued"):
+                    self._take_cancel(fields)
+                elif kind == b"worker.lost":
+                    self._finish(Ending.LOST)
+            self._cursor = entry_id
+        self._outbox.wake()
+
+    def _take_task(self, fields: dict[bytes, bytes]) -> None:
+        key = fields.get(b"task", b"") + b"\0" + fields.get(b"attempt", b"")
+        if key in self._seen or key in self._seen_before:
+            return
+        self._seen.add(key)
+        if len(self._seen) >= REMEMBERED:
+            self._seen_before, self._seen = self._seen, set()
+        try:
+            task = Task(fields, worker=self._options.name, send=self._send_progress)
+        except ValueError as error:
+            log.error("an entry of the inbox is not a task (%s): %r", error, fields)
+            return
+        job = _Job(key, task)
+        self._jobs[key] = job
+        if self._running < self._options.capacity and not self._stopping:
+            self._start(job)
+        else:
+            self._waiting.append(job)
+
+    def _take_cancel(self, fields: dict[bytes, bytes]) -> None:
+        job = self._jobs.get(fields.get(b"task", b"") + b"\0" + fields.get(b"attempt", b""))
+        if job is not None:
+            reason = fields.get(b"reason", b"").decode("utf-8", "replace")
+            job.task.cancel_reason = reason or "taken back by the desk"
+            self._end(job, _Why.CANCELLED)
+
+    # -- attempts ----------------------------------------------------------------------------
+
+    def _start(self, job: _Job) -> None:
+        now = self._loop.time()
+        deadline = job.task.deadline_us
+        if deadline:
+            at = deadline / 1e6 - self._server_ahead
+            job.timer = self._loop.call_at(max(at, now), self._end, job, _Why.TIMED_OUT)
+        job.began_at = now
+        self._running += 1
+        self._outbox.add(job.started_report)
+        # A bare asyncio task: a task group's costs several times as much, and every one of them
+        # is awaited in _end_everything, which nothing can skip.
+        job.handle = self._loop.create_task(self._run(job))
+
+    async def _run(self, job: _Job) -> None:
+        job.begun = True
+        try:
+            outcome = await self._driver.run(job.task)
+        except asyncio.CancelledError as error:
+            self._ended(job, error)
+        except (Exception, SystemExit) as error:
+            self._ended(job, error)
+        else:
+            self._ended(job, outcome)
+
+    def _end(self, job: _Job, why: _Why) -> None:
+        """Have an attempt end before its time; the first reason stands."""
+        if job.ended:
+            return
+        if job.why is None:
+            job.why = why
+        job.task.cancelled = True
+        if job.handle is not None:
+            job.handle.cancel()
+        if not job.begun:  # waiting, or cancelled before its first step, which then never comes
+            self._ended(job, None)
+
+    def _ended(self, job: _Job, outcome: Result | str | BaseException | None) -> None:
+        job.ended = True
+        del self._jobs[job.key]
+        if job.timer is not None:
+            job.timer.cancel()
+        if job.handle is not None:
+            self._running -= 1
+        self._outbox.add(self._report(job, outcome))
+        self._outbox.wake()
+        if self._waiting and not self._stopping:
+            self._start_waiting()
+        elif self._stopping and not self._running:
+            self._idle.set()
+
+    def _start_waiting(self) -> None:
+        while self._waiting and self._running < self._options.capacity:
+            job = self._waiting.popleft()
+            if not job.ended:
+                self._start(job)
+        if len(self._waiting) <= WAITING_MAX:
+            self._spare.set()
+
+    # -- reports -----------------------------------------------------------------------------
+
+    def _report(self, job: _Job, outcome: Result | str | BaseException | None) -> Report:
+        duration = int((self._loop.time() - job.began_at) * 1000) if job.begun else 0
+        if job.why is not None:
+            return self._cut_short(job, duration)
+        if isinstance(outcome, BaseException):
+            return self._failure(job, outcome, duration)
+        try:
+            return reports.completed(job.task, outcome, duration)
+        except (TypeError, ValueError, AttributeError) as error:
+            return self._failure(job, PermanentError(f"not a result: {error}"), duration)
+
+    def _cut_short(self, job: _Job, duration: int) -> Report:
+        """However the handler took it: a task that was cancelled did not complete."""
+        task, begun = job.task, job.begun
+        if job.why is _Why.CANCELLED:
+            return reports.cancelled(task, task.cancel_reason, begun=begun, duration_ms=duration)
+        if job.why is _Why.TIMED_OUT:
+            error = f"timed out after {duration / 1000:.3g} s"
+        else:
+            error = (self._ending or Ending.STOPPED).value
+        return reports.failed(task, error, retryable=True, begun=begun, duration_ms=duration)
+
+    def _failure(self, job: _Job, error: BaseException, duration: int) -> Report:
+        permanent = isinstance(error, PermanentError)
+        plain = isinstance(error, PermanentError | RetryableError)
+        text = str(error) if plain and str(error) else f"{type(error).__name__}: {error}"
+        return reports.failed(
+            job.task, text, retryable=not permanent, begun=True, duration_ms=duration
+        )
+
+    async def _send_progress(self, task: Task, document: Any) -> None:
+        report = reports.progress(task, document)
+        if len(report[1]) > PROGRESS_BYTES:
+            raise ValueError(f"a progress document has at most {PROGRESS_BYTES // 1024} kB")
+        await self._outbox.wait_for_room()
+        self._outbox.add(report)
+        self._outbox.wake()

@@ -1,0 +1,243 @@
+"""Runs one command and answers for everything it starts. A program, not a module to import.
+
+    python -I -S supervisor.py CONTROL GRACE UNTIL COMMAND [ARG…]
+
+Standard input, output and error are the command's. ``CONTROL`` is a socket to the worker:
+
+==============================  ====================================================================
+from the worker                 ``K`` a line: end everything. ``L SECONDS``: the new ``UNTIL``.
+                                End of file, whatever the reason: the worker is gone, end everything
+to the worker                   one line when all is over: ``exit CODE``, ``signal NUMBER`` or
+                                ``error ERRNO``, then how many processes had to be ended, and why
+==============================  ====================================================================
+
+``GRACE`` is the time in seconds between SIGTERM and SIGKILL. After ``UNTIL`` (on the machine's
+monotonic clock) everything is ended unasked: a worker that hangs cannot renew its lease either.
+When the command has ended by itself, what it left in the background is ended too.
+
+It is the subreaper of what it starts, so a daemon that forked twice into a session of its own
+becomes its child and is found. Where there is no such thing (not Linux), the command's process
+group is all that is reached.
+
+Standard library only, and few imports: it starts once per task.
+"""
+
+# ruff: noqa: SIM105 - importing contextlib takes longer than most of what is done here
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # ``signal`` builds enums for longer than everything else here takes
+
+PR_SET_CHILD_SUBREAPER = 36
+LINUX = sys.platform == "linux"
+LOOK_S = 1.0  # how often the parent is looked at: a fork of the worker may keep CONTROL open
+GIVE_UP_S = 10.0  # after SIGKILL: what is still there sleeps in the kernel or belongs to another
+
+
+def become_subreaper() -> None:
+    if LINUX:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants() -> list[int]:
+    """Every living process below this one, parents first."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as stat:
+                    # The command's name, in brackets, may hold anything, brackets too.
+                    state, parent = stat.read().rpartition(b")")[2].split()[:2]
+            except (OSError, ValueError):
+                continue  # it has just ended
+            if state not in b"ZX":
+                children.setdefault(int(parent), []).append(int(name))
+    found: list[int] = []
+    below = [os.getpid()]
+    while below:
+        below = [child for parent in below for child in children.get(parent, ())]
+        found += below
+    return found
+
+
+class Supervisor:
+    """See the module."""
+
+    def __init__(self, control: int, grace: float, until: float) -> None:
+        self.control = control
+        self.grace = grace
+        self.until = until
+        self.main = 0
+        self.status: int | None = None  # of the main command, once it has ended
+        self.childless = False
+        self.ended: set[int] = set()
+        self.parent = os.getppid()
+        self.heard = b""
+        self.wake, wake_write = os.pipe()
+        for end in (self.wake, wake_write):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        self.asked_by_signal = False
+        signal.signal(signal.SIGCHLD, self._heed)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, self._asked)
+        self.poll = select.poll()
+        self.poll.register(self.wake, select.POLLIN)
+        self.poll.register(control, select.POLLIN)
+
+    def _heed(self, *_: object) -> None:
+        """Nothing to do: that it came is written to ``wake``, and the loop looks around."""
+
+    def _asked(self, *_: object) -> None:
+        self.asked_by_signal = True
+
+    def start(self, command: list[str]) -> None:
+        """Raises OSError when the command cannot be run."""
+        defaults = [signal.SIGPIPE, signal.SIGXFSZ]  # Python ignores these, a command must not
+        self.main = os.posix_spawnp(
+            command[0], command, os.environ, setpgroup=0, setsigmask=(), setsigdef=defaults
+        )
+        # The worker shall see the end of the output when the command's side ends, not ours.
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+
+    def run(self) -> str:
+        """Wait until the command ends or must be ended; then why everything is ended."""
+        while True:
+            self.reap()
+            if self.status is not None:
+                return "left behind"
+            now = time.monotonic()
+            if now >= self.until:
+                return "the lease is over"
+            ready = self.poll.poll(min(LOOK_S, self.until - now) * 1000 + 1)
+            self._drain_wake()
+            if any(fd == self.control for fd, _ in ready) and self._hear():
+                return "asked to"
+            if self.asked_by_signal or os.getppid() != self.parent:
+                return "the worker is gone"
+
+    def _drain_wake(self) -> None:
+        try:
+            os.read(self.wake, 4096)
+        except BlockingIOError:
+            pass
+
+    def _hear(self) -> bool:
+        """Read what the worker says; is it to end everything?"""
+        try:
+            said = os.read(self.control, 4096)
+        except OSError:
+            return True
+        if not said:
+            return True
+        *lines, self.heard = (self.heard + said).split(b"\n")
+        for line in lines:
+            if line == b"K":
+                return True
+            if line.startswith(b"L "):
+                self.until = float(line[2:])
+        return False
+
+    def reap(self) -> None:
+        """Collect what has ended, adopted processes among it."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                self.childless = True
+                return
+            if not pid:
+                self.childless = False
+                return
+            if pid == self.main:
+                self.status = status
+
+    def end_all(self) -> None:
+        """SIGTERM, the grace, then SIGKILL until nothing is left."""
+        self.reap()
+        if self.everything_over():
+            return
+        self.poll.unregister(self.control)  # nothing the worker says changes what follows
+        self.signal_all(signal.SIGTERM)
+        self.signal_all(signal.SIGCONT)  # what is stopped could not answer
+        if self.over_within(self.grace):
+            return
+        give_up = time.monotonic() + GIVE_UP_S
+        while time.monotonic() < give_up:  # again and again: a fork may be faster than one look
+            self.signal_all(signal.SIGKILL)
+            if self.over_within(0.02):
+                return
+
+    def everything_over(self) -> bool:
+        """As the subreaper, this process has a child as long as it has any descendant."""
+        if LINUX or not self.childless:
+            return self.childless
+        try:
+            os.killpg(self.main, 0)
+        except OSError:
+            return True
+        return False
+
+    def over_within(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while True:
+            self.reap()
+            if self.everything_over():
+                return True
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            self.poll.poll(min(left, 0.1) * 1000 + 1)
+            self._drain_wake()
+
+    def signal_all(self, number: int) -> None:
+        for pid in descendants() if LINUX else [-self.main]:  # minus: the process group
+            self.ended.add(abs(pid))
+            try:
+                os.kill(pid, number)
+            except OSError:
+                pass  # gone, or another user's
+
+    def report(self, text: str) -> None:
+        try:
+            os.write(self.control, text.encode() + b"\n")
+        except OSError:
+            pass  # nobody listens any more
+
+
+def main(argv: list[str]) -> int:
+    control, grace, until = int(argv[1]), float(argv[2]), float(argv[3])
+    os.set_inheritable(control, False)
+    become_subreaper()
+    supervisor = Supervisor(control, grace, until)
+    try:
+        supervisor.start(argv[4:])
+    except OSError as error:
+        supervisor.report(f"error {error.errno} 0 not started")
+        return 127
+    why = supervisor.run()
+    supervisor.end_all()
+    status = supervisor.status
+    if status is None:
+        supervisor.report(f"signal 9 {len(supervisor.ended)} {why}; it does not end")
+        return 137
+    code = os.waitstatus_to_exitcode(status)
+    word, figure = ("exit", code) if code >= 0 else ("signal", -code)
+    supervisor.report(f"{word} {figure} {len(supervisor.ended)} {why}")
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    os._exit(main(sys.argv))  # nothing to clean up, and every millisecond is a task's

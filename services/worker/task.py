@@ -1,0 +1,181 @@
+"""What a worker's code sees: the task, what it may give back, and what a driver is.
+
+Nothing here talks to Redis; the session (``session.py``) does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+
+RESULT_BYTES = 64 * 1024
+PROGRESS_BYTES = 64 * 1024
+_TOKENS_MAX = 10**15  # beyond any bill: such a figure is a mistake
+
+
+class PermanentError(Exception):
+    """Raised by a handler or a driver: this attempt failed, and so would every other."""
+
+
+class RetryableError(Exception):
+    """Raised by a driver: this attempt failed, another may not. ``str()`` is shown as it is."""
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tokens of one attempt, in disjoint parts. ``None`` is unknown, which is not zero.
+
+    ``input_tokens`` are the uncached ones, ``output_tokens`` include reasoning. ``total_tokens``
+    is only for agents that do not tell the parts.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    total_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and not (type(value) is int and 0 <= value <= _TOKENS_MAX):
+                raise ValueError(f"{name} is {value!r}: it must be a whole number of tokens")
+
+    def plus(self, other: Usage) -> Usage:
+        """The sum; a part stays unknown only where both sides do not know it."""
+        return Usage(*(_sum(getattr(self, f), getattr(other, f)) for f in self.__struct_fields__))
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    if one is None:
+        return other
+    return one if other is None else one + other
+
+
+class Result(msgspec.Struct):
+    """What a task came to.
+
+    ``text`` beyond 64 kB loses its beginning. ``usage`` and ``cost_usd`` stay ``None`` where they
+    are not known. ``extra`` fields stand beside the others in the report.
+    """
+
+    text: str = ""
+    usage: Usage | None = None
+    model: str = ""
+    cost_usd: float | str | None = None
+    extra: dict[str, Any] | None = None
+
+
+class Task:
+    """One attempt at a task, as the desk dispatched it. ``deadline_us`` is server time, 0: none."""
+
+    __slots__ = (
+        "_send",
+        "agent",
+        "attempt",
+        "cancel_reason",
+        "cancelled",
+        "deadline_us",
+        "extra",
+        "id",
+        "kind",
+        "model",
+        "priority",
+        "session",
+        "spent",
+        "text",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        fields: dict[bytes, bytes],
+        *,
+        worker: str,
+        send: Callable[[Task, Any], Awaitable[None]],
+    ) -> None:
+        """From the fields of an inbox entry. Raises ValueError where task or attempt is missing."""
+        get = fields.get
+        self.id = get(b"task", b"").decode("utf-8", "replace")
+        self.attempt = int(get(b"attempt", b""))
+        self.session = get(b"session", b"").decode("utf-8", "replace")
+        self.text = get(b"text", b"").decode("utf-8", "replace")
+        self.kind = get(b"kind", b"").decode("utf-8", "replace")
+        self.agent = get(b"agent", b"").decode("utf-8", "replace")
+        self.model = get(b"model", b"").decode("utf-8", "replace")
+        self.priority = get(b"priority", b"normal").decode("utf-8", "replace")
+        self.deadline_us = int(get(b"deadline") or 0)
+        self.worker = worker
+        self.cancelled = False  # set before the handler is cancelled, for code that must not be
+        self.cancel_reason = ""
+        self.spent: Usage | None = None
+        self.extra: dict[str, Any] | None = None  # fields for the report, however the task ends
+        self._send = send
+        if not self.id:
+            raise ValueError("no task id")
+
+    def usage(self, **tokens: int) -> None:
+        """Add to the attempt's usage: it is reported however the attempt ends.
+
+        Names are those of ``Usage``. Raises ValueError for anything but a whole number ≥ 0.
+        """
+        more = Usage(**tokens)
+        self.spent = more if self.spent is None else self.spent.plus(more)
+
+    async def progress(self, document: Any) -> None:
+        """Publish ``document`` (JSON, at most 64 kB) as this task's progress.
+
+        Waits while the worker has more reports waiting for Redis than it may keep. Raises
+        TypeError for what JSON cannot hold, ValueError for what is too long.
+        """
+        await self._send(self, document)
+
+
+class Driver(Protocol):
+    """How a task is done: one file per driver.
+
+    ``run`` may be cancelled at any moment, and again every five seconds until it returns. It must
+    not return before every process it started is gone, for then the attempt counts as ended.
+    """
+
+    async def prepare(self) -> None:
+        """Once, before the worker joins. Raises ConfigError when tasks could not run at all."""
+        ...
+
+    def run(self, task: Task, /) -> Awaitable[Result | str | None]:
+        """Do it. Any exception but PermanentError means that another attempt may succeed."""
+        ...
+
+    def renewed(self, until: float, /) -> None:
+        """The session is good until ``until`` (``time.monotonic`` seconds, valid in every process
+        of this machine): a process that outlives it must be ended without being asked."""
+        ...
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker: its name, what it serves, and how it is to behave. Times are in seconds."""
+
+    name: str
+    driver: Driver
+    agent: str | None = None  # none: it serves all
+    models: tuple[str, ...] = ()
+    capacity: int = 1
+    account: str | None = None
+    door: str | None = None  # the name of its own front door, else the shared one
+    lease_s: int = 60
+    heartbeat_s: float = 15.0
+    grace_s: float = 10.0  # what running tasks get when the worker is asked to stop
+
+    def check(self) -> None:
+        """Raises ValueError, naming the field, for what cannot work."""
+        if not self.name or any(c.isspace() or ord(c) < 32 for c in self.name):
+            raise ValueError(f"name {self.name!r}: a worker's name has no blanks and is not empty")
+        if self.capacity < 1:
+            raise ValueError(f"capacity {self.capacity}: at least 1")
+        if self.lease_s < 1:
+            raise ValueError(f"lease_s {self.lease_s}: at least 1")
+        if not 0 < self.heartbeat_s <= self.lease_s / 2:
+            raise ValueError(f"heartbeat_s {self.heartbeat_s}: more than 0, at most half the lease")
+        if self.grace_s < 0:
+            raise ValueError(f"grace_s {self.grace_s}: not negative")
