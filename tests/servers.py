@@ -48,17 +48,21 @@ class RedisServer:
 
     def start(self) -> RedisServer:
         """Start it; returns once it serves, loading included."""
+        self.spawn()
+        wait_blocking(self._serves, within=20, what=f"redis-server on port {self.port} serves")
+        return self
+
+    def spawn(self, *options: str) -> None:
+        """Start the process and do not wait."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen(
-                self._command,
+                [*self._command, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        wait_blocking(self._serves, within=20, what=f"redis-server on port {self.port} serves")
-        return self
 
     def stop(self) -> None:
         """A clean stop (SIGTERM); nothing if it does not run."""
