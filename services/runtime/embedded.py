@@ -72,6 +72,7 @@ class Embedded:
         self._port = port
         self._appendfsync = appendfsync
         self._child: subprocess.Popen[bytes] | None = None
+        self._joined_pid: int | None = None
         self._owner_lock: int | None = None
 
     @property
@@ -144,6 +145,7 @@ class Embedded:
         while _is_locked(self.data_dir / "server.lock"):
             if url := self._running_url():
                 self.url = url
+                self._joined_pid = _answering_pid(url, self.data_dir)
                 self._wait_ready(None)
                 self._publish(url)
                 return
@@ -224,9 +226,7 @@ class Embedded:
         (self.data_dir / "starting").unlink(missing_ok=True)
 
     def _terminate(self) -> None:
-        pid = _answering_pid(self.url, self.data_dir)
-        if pid is None and self._child is not None and self._child.poll() is None:
-            pid = self._child.pid
+        pid = self._pid_to_stop()
         if pid is None:
             return
         for sign, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
@@ -234,6 +234,14 @@ class Embedded:
                 os.kill(pid, sign)
             if _eventually(self._is_down, patience_s):
                 return
+
+    def _pid_to_stop(self) -> int | None:
+        if self._child is not None and self._child.poll() is None:
+            return self._child.pid
+        if not self.alive():
+            return None
+        # The one joined may hang and not answer any more; its lock is proof that it lives.
+        return _answering_pid(self.url, self.data_dir) or self._joined_pid
 
     def _is_down(self) -> bool:
         if self._child is not None:
