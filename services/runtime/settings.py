@@ -64,8 +64,10 @@ __all__ = [
 ]
 
 # Variables of ours that are no settings: what names the file, what tests read, and what a worker
-# tells the process that runs a task (which may well call `asb` itself).
-NOT_SETTINGS = frozenset({"ASB_CONFIG", "ASB_TASK", "ASB_ATTEMPT", "ASB_SESSION", "ASB_WORKER"})
+# tells the process that runs a task, which may well call `asb` itself.
+NOT_SETTINGS = frozenset(
+    f"ASB_{name}" for name in "CONFIG TASK ATTEMPT SESSION WORKER MODEL AGENT KIND RUN".split()
+)
 NOT_SETTINGS_PREFIX = "ASB_TEST_"
 
 

@@ -1,0 +1,342 @@
+"""The house rules, as tests: sizes, which way imports point, where I/O may happen, key slots."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from events.keys import Keys
+from services.runtime.settings import NOT_SETTINGS, describe, load
+
+ROOT = Path(__file__).resolve().parent.parent
+TREES = ("events", "projections", "services")
+FILE_LINES, FUNCTION_LINES, LUA_LINES = 500, 70, 60
+
+# The edges: only here may the outside world be touched.
+EDGES = ("services/runtime/", "services/worker/", "services/cli/", "services/exporter/")
+OUTSIDE = frozenset(
+    {"redis", "prometheus_client", "time", "random", "uuid", "socket", "subprocess", "secrets"}
+)
+SEED_NAMES = frozenset({"task_delegator", "token_throttle", "concurrent_task_manager"})
+CLOCKS = frozenset({"now", "utcnow", "today"})  # of datetime and date
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def module_of(path: Path) -> str:
+    return name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=name_of(path))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything a file imports, wherever in the file."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno}: relative import"
+            # `from services.runtime import host` may mean a module or a name in the package.
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}"
+
+
+def below(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def ours(module: str) -> bool:
+    return below(module, *TREES, "concurrent_task_manager", "tests")
+
+
+def wrong_imports(path: Path, *allowed: str) -> list[str]:
+    return [
+        f"{name_of(path)}:{line} imports {module}"
+        for line, module in imports(path)
+        if ours(module) and not below(module, *allowed)
+    ]
+
+
+def service_folders() -> list[Path]:
+    return sorted(p for p in (ROOT / "services").iterdir() if (p / "__init__.py").exists())
+
+
+# -- sizes -------------------------------------------------------------------------------------
+
+
+def test_files_are_short() -> None:
+    long = {name_of(p): n for p in sources(*TREES) if (n := len(lines(p))) > FILE_LINES}
+    assert long == {}
+
+
+def test_functions_are_short() -> None:
+    long = [
+        f"{name_of(path)}:{node.lineno} {node.name} has {size} lines"
+        for path in sources(*TREES)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (size := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES
+    ]
+    assert long == []
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_scripts_are_short_and_say_what_they_take() -> None:
+    problems: list[str] = []
+    for path in sorted((ROOT / "services").rglob("*.lua")):
+        text = lines(path)
+        header: list[str] = []
+        for line in text:
+            if not line.startswith("--"):
+                break
+            header.append(line)
+        if len(text) > LUA_LINES:
+            problems.append(f"{name_of(path)} has {len(text)} lines")
+        problems += [
+            f"{name_of(path)}: the header comment does not name {what}"
+            for what in ("KEYS", "ARGV")
+            if what not in "\n".join(header)
+        ]
+    assert problems == []
+
+
+# -- which way imports point -------------------------------------------------------------------
+
+
+def test_events_import_nothing_of_ours() -> None:
+    assert [bad for p in sources("events") for bad in wrong_imports(p, "events")] == []
+
+
+def test_projections_import_events_only() -> None:
+    allowed = ("events", "projections")
+    assert [bad for p in sources("projections") for bad in wrong_imports(p, *allowed)] == []
+
+
+def shared_modules() -> list[Path]:
+    """services/*.py: what several deciders share, without the seed's thin Python names."""
+    return [p for p in sorted((ROOT / "services").glob("*.py")) if p.stem not in SEED_NAMES]
+
+
+def shared() -> list[str]:
+    return [module_of(path) for path in shared_modules() if path.name != "__init__.py"]
+
+
+def test_what_deciders_share_is_pure() -> None:
+    for path in shared_modules():
+        assert wrong_imports(path, "events", "projections", *shared()) == []
+        assert outside(path) == []
+
+
+def pure_modules(folder: Path) -> set[Path]:
+    """decide.py and what it imports of its own folder, in turn."""
+    found: set[Path] = set()
+    waiting = [folder / "decide.py"]
+    package = module_of(folder / "__init__.py")
+    while waiting:
+        path = waiting.pop()
+        if path in found or not path.exists():
+            continue
+        found.add(path)
+        for _, module in imports(path):
+            if below(module, package):
+                part = module.removeprefix(package).strip(".").partition(".")[0]
+                waiting.append(folder / f"{part}.py")
+    return found
+
+
+@pytest.mark.parametrize("folder", service_folders(), ids=lambda path: path.name)
+def test_deciders_are_pure(folder: Path) -> None:
+    own = module_of(folder / "__init__.py")
+    for path in pure_modules(folder):
+        assert wrong_imports(path, "events", "projections", own, *shared()) == []
+        assert outside(path) == []
+        assert path.name != "service.py", f"decide.py of {folder.name} imports its service.py"
+
+
+@pytest.mark.parametrize("folder", service_folders(), ids=lambda path: path.name)
+def test_services_do_not_know_each_other(folder: Path) -> None:
+    if folder.name == "cli":
+        return  # it asks all of them
+    own = module_of(folder / "__init__.py")
+    allowed = ["events", "projections", own, "services.runtime", *shared()]
+    if folder.name == "runtime":
+        allowed += [f"services.{other.name}.decide" for other in service_folders()]
+    assert [bad for p in sources(name_of(folder)) for bad in wrong_imports(p, *allowed)] == []
+
+
+# -- where the outside world is ----------------------------------------------------------------
+
+
+def outside(path: Path) -> list[str]:
+    """Uses of the network, the clock, chance or the environment."""
+    found = [
+        f"{name_of(path)}:{line} imports {module}"
+        for line, module in imports(path)
+        if module.partition(".")[0] in OUTSIDE
+    ]
+    for node in ast.walk(tree_of(path)):
+        if not isinstance(node, ast.Attribute):
+            continue
+        text = ast.unparse(node)
+        is_clock = node.attr in CLOCKS and re.search(r"\bdate(time)?\.\w+$", text)
+        if text in ("os.environ", "os.getenv", "os.urandom") or is_clock:
+            found.append(f"{name_of(path)}:{node.lineno} uses {text}")
+    return found
+
+
+def test_the_outside_world_is_touched_at_the_edges_only() -> None:
+    inner = [path for path in sources(*TREES) if not name_of(path).startswith(EDGES)]
+    assert [bad for path in inner for bad in outside(path)] == []
+
+
+def test_settings_come_from_one_place() -> None:
+    """Only settings.py reads ASB_ variables; the worker may hand its environment on."""
+    readers = {
+        name_of(path)
+        for path in sources(*TREES)
+        for bad in outside(path)
+        if bad.endswith(("os.environ", "os.getenv"))
+    }
+    assert {name for name in readers if not name.startswith("services/worker/")} == {
+        "services/runtime/settings.py"
+    }
+
+
+def test_settings_know_every_variable_of_ours() -> None:
+    """A variable that the worker sets must not make `asb`, called by a task, refuse to start."""
+    known = {
+        f"ASB_{row.name.replace('.', '_').upper()}"
+        for row in describe(load(environ={"HOME": "/nowhere"}, cwd=ROOT / "tests"))
+    }
+    named = {
+        node.value: name_of(path)
+        for path in sources(*TREES)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"ASB_[A-Z_]*[A-Z]", node.value)
+    }
+    assert {name: at for name, at in named.items() if name not in known | NOT_SETTINGS} == {}
+
+
+def test_this_walk_sees_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A walk that finds nothing anywhere would pass every test above."""
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    path = tmp_path / "bad.py"
+    path.write_text(
+        "import os, redis.asyncio\nfrom services.runtime import host\nfrom time import monotonic\n"
+        "x = os.environ['X']\ny = datetime.datetime.now()\ndef f():\n    import services.intake\n"
+    )
+    assert wrong_imports(path, "events") == [
+        "bad.py:2 imports services.runtime.host",
+        "bad.py:7 imports services.intake",
+    ]
+    assert outside(path) == [
+        "bad.py:1 imports redis.asyncio",
+        "bad.py:3 imports time.monotonic",
+        "bad.py:4 uses os.environ",
+        "bad.py:5 uses datetime.datetime.now",
+    ]
+
+
+# -- keys --------------------------------------------------------------------------------------
+
+
+def crc16(data: bytes) -> int:
+    """CRC-16/XMODEM, as Redis Cluster hashes keys."""
+    crc = 0
+    for byte in data:
+        crc ^= byte << 8
+        for _ in range(8):
+            crc = ((crc << 1) ^ 0x1021 if crc & 0x8000 else crc << 1) & 0xFFFF
+    return crc
+
+
+def slot(key: str) -> int:
+    """The cluster slot of a key: of what stands in its first braces, if there is anything."""
+    match = re.match(r"[^{]*\{([^}]+)\}", key)
+    return crc16((match[1] if match else key).encode()) % 16384
+
+
+def internal_keys(keys: Keys) -> list[str]:
+    """Every key that Keys can build and that starts with a brace."""
+    built: list[str] = []
+    for name, member in inspect.getmembers(Keys):
+        if name.startswith("_"):
+            continue
+        if isinstance(member, property):
+            built.append(str(getattr(keys, name)))
+        elif inspect.isfunction(member):
+            samples = {"str": "some:thing", "int": 7, "str | None": None}
+            parameters = list(inspect.signature(member).parameters.values())[1:]
+            built.append(member(keys, *(samples[str(p.annotation)] for p in parameters)))
+    return [key for key in built if key.startswith("{")]
+
+
+@pytest.mark.parametrize("namespace", ["asb", "t-1_x"])
+def test_internal_keys_share_the_slot_of_the_log(namespace: str) -> None:
+    keys = Keys(namespace)
+    found = internal_keys(keys)
+    assert len(found) >= 4
+    assert {slot(key) for key in found} == {slot(keys.log)}
+
+
+def test_slots_are_computed_as_redis_does() -> None:
+    assert crc16(b"123456789") == 0x31C3  # the check value in the Redis Cluster specification
+    assert slot("{user1000}.following") == slot("user1000")
+    assert slot("foo{}{bar}") == crc16(b"foo{}{bar}") % 16384
+
+
+# -- the rest ----------------------------------------------------------------------------------
+
+
+def test_the_changelog_is_about_this_version() -> None:
+    changelog = ROOT / "CHANGELOG.md"
+    if not changelog.exists():
+        return
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    headings = re.findall(r"^##\s+\[?v?(\d+\.\d+\.\d+)", changelog.read_text(), re.MULTILINE)
+    assert headings, "CHANGELOG.md has no heading like `## 0.1.0`"
+    assert headings[0] == version, "CHANGELOG.md's newest heading is not pyproject's version"
+
+
+def test_every_file_with_tests_is_collected() -> None:
+    hidden = [
+        name_of(path)
+        for path in sources("tests")
+        if not path.name.startswith("test_")
+        and any(
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.name.startswith("test_")
+            for node in tree_of(path).body
+        )
+    ]
+    assert hidden == []
+
+
+def test_tests_wait_for_conditions_and_not_for_time() -> None:
+    sleepers = [
+        f"{name_of(path)}:{node.lineno} {ast.unparse(node)}"
+        for path in sources("tests")
+        if not name_of(path).startswith(("tests/wait.py", "tests/bench/"))
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "sleep"
+    ]
+    assert sleepers == []
