@@ -1,0 +1,63 @@
+"""What one sentence says about its kind: every word and phrase by the place it stands in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.delegator.kinds import KINDS
+from services.delegator.reading import Sentence
+from services.delegator.vocabulary import Feature, Vocabulary
+
+Hit = tuple[int, str, Feature]  # where it stands, the words, what they say
+
+RESEARCH: Final = KINDS.index("research")
+QUESTION_MARK: Final[Feature] = ((RESEARCH, 5),)
+ASKING_VERB: Final[Feature] = ((RESEARCH, 5),)  # "Is …?", "Can I …?"
+
+
+def gather(sentence: Sentence, vocabulary: Vocabulary) -> list[Hit]:
+    """All there is to say for and against each kind."""
+    hits: list[Hit] = []
+    tokens, stems, words, tags, lead, head, question, run_on = sentence
+    phrases = vocabulary.phrases
+    for at, word in enumerate(words):
+        if at < tags and word.tag:
+            hits.append((at, tokens[at], word.tag))
+        elif word.any:
+            hits.append((at, tokens[at], word.any))
+        if (starting := phrases.get(stems[at])) is not None:
+            for phrase in starting:
+                end = at + 1 + len(phrase.rest)
+                if stems[at + 1 : end] == phrase.rest and (
+                    phrase.place == "any" or _stands(phrase.place, at, end, sentence)
+                ):
+                    hits.append((at, " ".join(tokens[at:end]), phrase.feature))
+    if lead < len(words):
+        if words[lead].lead:
+            hits.append((lead, tokens[lead], words[lead].lead))
+        if head >= 0 and words[head].head:
+            hits.append((head, tokens[head], words[head].head))
+    if question:
+        _ask(sentence, vocabulary, hits)
+    if run_on:
+        hits += [
+            (len(words) + found.start(), found.group(), vocabulary.run_on_features[found.group()])
+            for found in vocabulary.run_on.finditer(run_on)
+        ]
+    return hits
+
+
+def _stands(place: str, at: int, end: int, sentence: Sentence) -> bool:
+    """Does a phrase which counts only in one place stand there?"""
+    if place == "lead":
+        return at == sentence.lead
+    if place == "head":
+        return end - 1 == sentence.head
+    return at < sentence.tags
+
+
+def _ask(sentence: Sentence, vocabulary: Vocabulary, hits: list[Hit]) -> None:
+    hits.append((len(sentence.words), "?", QUESTION_MARK))
+    lead = sentence.lead
+    if lead < len(sentence.stems) and sentence.stems[lead] in vocabulary.aux:
+        hits.append((lead, sentence.tokens[lead], ASKING_VERB))

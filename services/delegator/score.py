@@ -1,0 +1,158 @@
+"""Which kind of work a task's text asks for, and so which agent and model get it.
+
+Pure: no I/O, no clock, no chance. The same text gives the same decision everywhere.
+
+The text is read as a person skims it. Each word says something by itself, more as the first word of
+the request ("Audit the API"), as the noun the request is about ("an audit *log*") or as a tag
+("[Docs] …"); some words mean something only together ("dark mode"). All of it is in `lexicon/`, as
+data; here the evidence is only added up. In a text of several sentences, the one which asks for
+something counts most.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from services.delegator.gather import Hit, gather
+from services.delegator.kinds import (
+    CODE_KINDS,
+    DEFAULT_ROUTES,
+    KINDS,
+    RULE_WEIGHT,
+    Candidate,
+    Delegation,
+    Route,
+    Rule,
+    compile_rule,
+)
+from services.delegator.reading import READ_AT_MOST, Sentence, read, sentences
+from services.delegator.vocabulary import Vocabulary, default_vocabulary
+
+__all__ = ["DEFAULT_ROUTES", "KINDS", "Candidate", "Delegation", "Delegator", "Route", "Rule"]
+
+CANDIDATES: Final = 3
+ASK, FIRST, OTHER = 4, 2, 1  # what a sentence counts in a text of several
+CHARS_PER_TOKEN: Final = 4
+TOKENS_OVERHEAD: Final = 1_000
+LONG = 600  # characters: a long text is seldom an easy task
+
+_UNKNOWN: Final = KINDS.index("unknown")
+_CODE: Final = tuple(i for i, kind in enumerate(KINDS) if kind in CODE_KINDS)
+_WHY: Final = {"haiku": "cheap haiku is enough", "sonnet": "worth sonnet"}
+_LEVELS: Final = ("low", "medium", "high")
+_START: Final = {"analysis": 2, "documentation": 0, "research": 0, "ui": 0}
+
+
+class Delegator:
+    """Decides routes. Made once, used for every task; holds no state."""
+
+    def __init__(
+        self, routes: Mapping[str, Route] = DEFAULT_ROUTES, rules: Sequence[Rule] = ()
+    ) -> None:
+        for kind in routes:
+            if kind not in KINDS:
+                raise ValueError(f"route for unknown kind {kind!r}; one of {', '.join(KINDS)}")
+        self._routes = tuple({**DEFAULT_ROUTES, **routes}[kind] for kind in KINDS)
+        self._rules = tuple((rule, compile_rule(rule)) for rule in rules)
+        self._vocabulary = default_vocabulary()
+
+    def delegate(self, text: str, *, kind: str | None = None) -> Delegation:
+        """The route of a task. A `kind` the user has given wins over everything in the text."""
+        scores, hits, stems = _weigh(text, self._vocabulary)
+        if self._rules:
+            hits = [*self._apply_rules(text, scores), *hits]
+        totals = _totals(scores)
+        order = sorted(range(len(KINDS)), key=totals.__getitem__, reverse=True)
+        if kind is not None and kind in KINDS:
+            chosen = KINDS.index(kind)
+            order.remove(chosen)
+            order.insert(0, chosen)
+            evidence = "you said so"
+        else:
+            chosen = order[0]
+            evidence = _evidence(chosen, hits, text)
+        route = self._routes[chosen]
+        return Delegation(
+            kind=KINDS[chosen],
+            agent=route.agent,
+            model=route.model,
+            complexity=_complexity(KINDS[chosen], text, stems, self._vocabulary),
+            estimated_tokens=len(text) // CHARS_PER_TOKEN + TOKENS_OVERHEAD,
+            candidates=tuple(self._candidate(i, totals[i]) for i in order[:CANDIDATES]),
+            reason=f"reads as {KINDS[chosen]}: {evidence}; {_WHY.get(route.model, route.model)}",
+        )
+
+    def _candidate(self, kind: int, score: int) -> Candidate:
+        route = self._routes[kind]
+        return Candidate(KINDS[kind], route.agent, route.model, score)
+
+    def _apply_rules(self, text: str, scores: list[int]) -> list[Hit]:
+        hits: list[Hit] = []
+        for rule, pattern in self._rules:
+            if pattern.search(text, 0, READ_AT_MOST):
+                kind = KINDS.index(rule.kind)
+                scores[kind] += rule.weight * ASK
+                hits.append((-1, f"your rule {rule.pattern}", ((kind, rule.weight * ASK),)))
+        return hits
+
+
+def _weigh(text: str, vocabulary: Vocabulary) -> tuple[list[int], list[Hit], list[str]]:
+    """The evidence for each kind, what it consists of, and the words of the text."""
+    parts = [read(part, vocabulary) for part in sentences(text)]
+    ask = _ask(parts) if len(parts) > 1 else 0
+    scores = [0] * len(KINDS)
+    every: list[Hit] = []
+    for number, part in enumerate(parts):
+        times = 1 if len(parts) == 1 else ASK if number == ask else OTHER if number else FIRST
+        hits = gather(part, vocabulary)
+        for _, _, feature in hits:
+            for kind, weight in feature:
+                scores[kind] += weight * times
+        if number == ask:
+            every = [*hits, *every]
+        else:
+            every += hits
+    return scores, every, [stem for part in parts for stem in part.stems]
+
+
+def _ask(parts: list[Sentence]) -> int:
+    """Which sentence asks for something: the first with a verb in front or a question mark."""
+    for number, part in enumerate(parts):
+        if part.question or (part.lead < len(part.words) and part.words[part.lead].lead):
+            return number
+    return 0
+
+
+def _totals(scores: list[int]) -> list[int]:
+    """Half of what speaks for one kind of programming speaks for the others too."""
+    totals = [score * 2 for score in scores]
+    family = sum(scores[i] for i in _CODE)
+    for i in _CODE:
+        totals[i] += max(0, family - scores[i])
+    totals[_UNKNOWN] = max(totals[_UNKNOWN], 1)
+    return totals
+
+
+def _evidence(chosen: int, hits: list[Hit], text: str) -> str:
+    """The words which decided it, in the order of the text."""
+    of_kind: dict[str, tuple[int, int]] = {}
+    for place, words, feature in hits:
+        weight = dict(feature).get(chosen, 0)
+        if weight > 0:
+            before = of_kind.get(words, (place, 0))
+            of_kind[words] = (before[0], before[1] + weight)
+    if not of_kind:
+        start = " ".join(re.findall(r"\w+", text[:80])[:6])
+        return f'nothing in "{start}" tells more' if start else "there are no words in it"
+    best = sorted(of_kind.items(), key=lambda item: (-item[1][1], item[1][0]))[:3]
+    return '"' + " … ".join(words for words, _ in sorted(best, key=lambda item: item[1][0])) + '"'
+
+
+def _complexity(kind: str, text: str, stems: list[str], vocabulary: Vocabulary) -> str:
+    """Easy or hard, by kind, by length and by the words which usually mean trouble."""
+    hardness = vocabulary.complexity
+    level = _START.get(kind, 1) + (len(text) > LONG)
+    level += max(-1, min(1, sum(hardness.get(stem, 0) for stem in stems)))
+    return _LEVELS[max(0, min(2, level))]
