@@ -34,6 +34,22 @@ async def wait_until(
         await anyio.sleep(POLL_S)
 
 
+async def stays(
+    predicate: Callable[[], T] | Callable[[], Awaitable[T]], during: float, what: str = ""
+) -> None:
+    """Fails as soon as ``predicate`` (sync or async) is not true, within ``during`` seconds.
+
+    For "nothing happens": keep ``during`` short, every run of the tests pays it in full.
+    """
+    deadline = time.monotonic() + during
+    while time.monotonic() < deadline:
+        value = predicate()
+        if inspect.isawaitable(value):
+            value = await value
+        assert value, f"{what or 'the condition'}: no longer, last seen: {value!r}"
+        await anyio.sleep(POLL_S)
+
+
 def wait_blocking(predicate: Callable[[], T], within: float = 5.0, what: str = "") -> T:
     """`wait_until` for tests without an event loop."""
     deadline = time.monotonic() + within

@@ -65,9 +65,8 @@ __all__ = [
 
 # Variables of ours that are no settings: what names the file, what tests read, and what a worker
 # tells the process that runs a task, which may well call `asb` itself.
-NOT_SETTINGS = frozenset(
-    f"ASB_{name}" for name in "CONFIG TASK ATTEMPT SESSION WORKER MODEL AGENT KIND RUN".split()
-)
+_TOLD_TO_TASKS = ("TASK", "ATTEMPT", "SESSION", "WORKER", "MODEL", "AGENT", "KIND", "RUN")
+NOT_SETTINGS = frozenset({"ASB_CONFIG", *(f"ASB_{name}" for name in _TOLD_TO_TASKS)})
 NOT_SETTINGS_PREFIX = "ASB_TEST_"
 
 
