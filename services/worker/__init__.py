@@ -2,7 +2,7 @@
 
 ==================  ==============================================================================
 ``task``            what a worker's code sees: Task, Result, Usage, Driver, WorkerOptions
-``serve``           a worker's whole life: one session after the other
+``service``         a worker's whole life: one session after the other
 ``session``         one session: inbox, sign of life, running attempts
 ``outbox``          reports on their way to the front door
 ``python``          the decorator: a worker written in Python
@@ -12,7 +12,7 @@
 """
 
 from services.worker.python import PythonWorker, worker
-from services.worker.serve import serve
+from services.worker.service import serve
 from services.worker.task import (
     Driver,
     PermanentError,

@@ -47,8 +47,7 @@ class Outbox:
         self._scope = anyio.CancelScope(shield=True)
 
     def add(self, item: Item) -> None:
-        """Append; ``wake`` sends. Apart, so that a batch of tasks may begin, and the quick ones
-        end, before the first flush."""
+        """Append; ``wake`` sends."""
         self._items.append(item)
         self._bytes += ENTRY_BYTES if callable(item) else ENTRY_BYTES + len(item[1])
 

@@ -20,7 +20,7 @@ import anyio
 
 from events.keys import Keys
 from services.runtime.client import Client
-from services.worker.serve import serve
+from services.worker.service import serve
 from services.worker.task import Result, Task, WorkerOptions
 
 Handler = Callable[[Task], Awaitable[Result | str | None]]

@@ -40,14 +40,16 @@ async def serve(
         raise ConfigError(f"worker {options.name}: {error}") from error
     await options.driver.prepare()
     outbox = Outbox(client, keys.door(options.door))
+    worker = _Worker(options, keys, client, outbox, stop or anyio.Event())
     with _one_error():
         async with anyio.create_task_group() as group:
             group.start_soon(outbox.run)
             try:
-                await _Worker(options, keys, client, outbox, stop or anyio.Event()).run()
+                await worker.run()
             finally:
-                with anyio.move_on_after(_LAST_WORDS_S, shield=True):
-                    await outbox.drained()
+                if not worker.has_left:
+                    with anyio.move_on_after(_LAST_WORDS_S, shield=True):
+                        await outbox.drained()
                 if outbox.waiting:
                     log.error("Redis is away: %d reports are lost", outbox.waiting)
                 outbox.close()
@@ -88,6 +90,7 @@ class _Worker:
         self._client = client
         self._outbox = outbox
         self._stop = stop
+        self.has_left = False
 
     async def run(self) -> None:
         pause = _RETRY_S
@@ -147,6 +150,7 @@ class _Worker:
 
     async def _leave(self, session: Session) -> None:
         """Say goodbye, after the last report, and take the sign of life down if it is ours."""
+        self.has_left = True
         self._outbox.add(reports.left(self._options.name, session.id))
         key = self._keys.worker(self._options.name)
         with anyio.move_on_after(_LAST_WORDS_S):

@@ -1,0 +1,621 @@
+"""A worker at work: joining, doing, cancelling, reporting, leaving. The desk is a scripted one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import msgspec
+import pytest
+
+from events.keys import Keys
+from services.runtime.client import Client
+from services.runtime.errors import AsbError, ConfigError, RedisUnsuitable
+from services.worker import PermanentError, Result, Task, Usage, WorkerOptions, serve
+from services.worker.python import FunctionDriver
+from services.worker.task import Driver
+from tests.wait import wait_until
+
+pytestmark = pytest.mark.anyio
+
+Handler = Callable[[Task], Awaitable[Result | str | None]]
+
+
+class Desk:
+    """Plays the desk: dispatches into the inbox, reads the door."""
+
+    def __init__(self, client: Client, keys: Keys, worker: str = "w1", door: str | None = None):
+        self.client = client
+        self.keys = keys
+        self.worker = worker
+        self.door = keys.door(door)
+        self.session = ""
+
+    async def entries(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """All that came to the door: entry id, type, data."""
+        found = await self.client.call("XRANGE", self.door, "-", "+")
+        return [(i.decode(), f[1].decode(), msgspec.json.decode(f[3])) for i, f in found]
+
+    async def reports(self, kind: str = "", task: str = "") -> list[dict[str, Any]]:
+        return [
+            data
+            for _, found, data in await self.entries()
+            if found.startswith(kind) and (not task or data.get("task") == task)
+        ]
+
+    async def joined(self, times: int = 1) -> str:
+        """Wait for the ``times``-th worker.joined; its session is dispatched to from here on."""
+
+        async def look() -> str:
+            sessions = [i for i, kind, _ in await self.entries() if kind == "worker.joined"]
+            return sessions[times - 1] if len(sessions) >= times else ""
+
+        self.session = await wait_until(look, what="worker.joined", within=10)
+        return self.session
+
+    async def dispatch(self, task: str, text: str = "do it", **fields: Any) -> None:
+        known: dict[str, Any] = {
+            "type": "task.dispatched",
+            "task": task,
+            "attempt": 1,
+            "session": self.session,
+            "text": text,
+            "kind": "coding",
+            "agent": "codex",
+            "model": "sonnet",
+            "deadline": int((time.time() + 7200) * 1e6),
+            "priority": "normal",
+            "log": "1-1",
+        }
+        await self.tell(**{**known, **fields})
+
+    async def cancel(self, task: str, reason: str = "by hand") -> None:
+        await self.tell(
+            type="task.cancel_requested",
+            task=task,
+            attempt=1,
+            session=self.session,
+            reason=reason,
+        )
+
+    async def tell(self, **fields: Any) -> None:
+        flat = [part for pair in fields.items() for part in pair]
+        await self.client.call("XADD", self.keys.inbox(self.worker), "*", *flat)
+
+    async def report(self, kind: str, task: str = "", within: float = 10) -> dict[str, Any]:
+        async def look() -> dict[str, Any]:
+            found = await self.reports(kind, task)
+            return found[0] if found else {}
+
+        return await wait_until(look, within=within, what=f"{kind} of {task}")
+
+
+def options(driver: Driver | Handler, **changed: Any) -> WorkerOptions:
+    if not hasattr(driver, "renewed"):
+        driver = FunctionDriver(driver)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"name": "w1", "capacity": 4, "grace_s": 0.2, **changed}
+    return WorkerOptions(driver=driver, **settings)  # type: ignore[arg-type]
+
+
+@contextlib.asynccontextmanager
+async def working(client: Client, keys: Keys, settings: WorkerOptions) -> AsyncGenerator[Desk]:
+    """A worker beside the test, told to stop at the end."""
+    stop = anyio.Event()
+    desk = Desk(client, keys, settings.name, settings.door)
+
+    async def work() -> None:
+        await serve(settings, keys, client, stop=stop)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        await desk.joined()
+        yield desk
+        stop.set()
+
+
+async def shout(task: Task) -> str:
+    return task.text.upper()
+
+
+async def for_ever(task: Task) -> None:
+    await anyio.sleep_forever()
+
+
+# -- joining -----------------------------------------------------------------------------------
+
+
+async def test_a_worker_announces_what_it_serves(client: Client, keys: Keys) -> None:
+    settings = options(shout, agent="codex", models=("sonnet",), account="a1", lease_s=30)
+    async with working(client, keys, settings) as desk:
+        said = await desk.report("worker.joined")
+        assert said == {
+            "v": 1,
+            "worker": "w1",
+            "agent": "codex",
+            "models": ["sonnet"],
+            "capacity": 4,
+            "lease_s": 30,
+            "account": "a1",
+            "holds": [],
+        }
+
+
+async def test_a_worker_that_names_no_agent_serves_all(client: Client, keys: Keys) -> None:
+    async with working(client, keys, options(shout)) as desk:
+        said = await desk.report("worker.joined")
+        assert "agent" not in said
+        assert "models" not in said
+
+
+async def test_the_sign_of_life_holds_the_session_and_ends_with_the_lease(
+    client: Client, keys: Keys
+) -> None:
+    async with working(client, keys, options(shout)) as desk:
+
+        async def shown() -> bool:
+            return await client.call("GET", keys.worker("w1")) == desk.session.encode()
+
+        await wait_until(shown)
+        assert 50 < await client.call("TTL", keys.worker("w1")) <= 60
+
+
+async def test_a_worker_with_its_own_door_uses_no_other(client: Client, keys: Keys) -> None:
+    async with working(client, keys, options(shout, door="w1")) as desk:
+        await desk.dispatch("t1")
+        await desk.report("task.completed", "t1")
+        assert await client.call("EXISTS", keys.main_door) == 0
+
+
+async def test_options_that_cannot_work_are_refused_by_name(client: Client, keys: Keys) -> None:
+    with pytest.raises(ConfigError, match="capacity 0"):
+        await serve(options(shout, capacity=0), keys, client)
+    with pytest.raises(ConfigError, match="heartbeat_s"):
+        await serve(options(shout, heartbeat_s=50), keys, client)
+
+
+# -- doing -------------------------------------------------------------------------------------
+
+
+async def test_a_task_is_done_and_its_result_reported(client: Client, keys: Keys) -> None:
+    async with working(client, keys, options(shout)) as desk:
+        await desk.dispatch("t1", "hello", model="opus")
+        said = await desk.report("task.completed", "t1")
+        assert said.pop("duration_ms") >= 0
+        assert said == {
+            "v": 1,
+            "task": "t1",
+            "attempt": 1,
+            "session": desk.session,
+            "worker": "w1",
+            "result": "HELLO",
+            "model": "opus",
+        }
+
+
+async def test_a_task_that_ends_at_once_costs_one_entry(client: Client, keys: Keys) -> None:
+    async with working(client, keys, options(shout)) as desk:
+        for n in range(50):
+            await desk.dispatch(f"t{n}")
+        await desk.report("task.completed", "t49")
+        assert len(await desk.entries()) == 51
+
+
+async def test_a_longer_task_reports_its_start_first(client: Client, keys: Keys) -> None:
+    async with working(client, keys, options(for_ever)) as desk:
+        await desk.dispatch("t1")
+        said = await desk.report("task.started", "t1")
+        assert said == {"v": 1, "task": "t1", "attempt": 1, "session": desk.session, "worker": "w1"}
+        await desk.cancel("t1")
+        await desk.report("task.cancelled", "t1")
+        assert [kind for _, kind, _ in await desk.entries()][1:] == [
+            "task.started",
+            "task.cancelled",
+        ]
+
+
+async def test_a_result_tells_usage_model_and_more(client: Client, keys: Keys) -> None:
+    async def handle(task: Task) -> Result:
+        usage = Usage(input_tokens=10, output_tokens=0)
+        return Result("x", usage=usage, model="m", cost_usd=0.5, extra={"note": 1, "task": "no"})
+
+    async with working(client, keys, options(handle)) as desk:
+        await desk.dispatch("t1")
+        said = await desk.report("task.completed", "t1")
+        assert said["usage"] == {"input_tokens": 10, "output_tokens": 0}  # unknown is not zero
+        assert (said["model"], said["cost_usd"], said["note"]) == ("m", 0.5, 1)
+        assert said["task"] == "t1"
+
+
+async def test_usage_counted_on_the_way_is_reported_however_the_task_ends(
+    client: Client, keys: Keys
+) -> None:
+    async def handle(task: Task) -> None:
+        task.usage(input_tokens=5)
+        task.usage(input_tokens=7, output_tokens=1)
+        if task.id == "fails":
+            raise RuntimeError("no")
+        if task.id == "hangs":
+            await anyio.sleep_forever()
+
+    async with working(client, keys, options(handle)) as desk:
+        for task in ("works", "fails", "hangs"):
+            await desk.dispatch(task)
+        await desk.report("task.started", "hangs")
+        await desk.cancel("hangs")
+        await desk.report("task.cancelled")
+        ends = [r for r in await desk.reports("task.") if "usage" in r]
+        assert [end["usage"] for end in ends] == [{"input_tokens": 12, "output_tokens": 1}] * 3
+
+
+async def test_an_exception_fails_the_attempt_and_another_may_follow(
+    client: Client, keys: Keys
+) -> None:
+    async def handle(task: Task) -> None:
+        if task.id == "for-good":
+            raise PermanentError("never")
+        if task.id == "exit":
+            raise SystemExit(3)
+        raise KeyError("x")
+
+    async with working(client, keys, options(handle)) as desk:
+        for task in ("again", "for-good", "exit"):
+            await desk.dispatch(task)
+        said = await desk.report("task.failed", "again")
+        assert (said["error"], said["retryable"]) == ("KeyError: 'x'", True)
+        said = await desk.report("task.failed", "for-good")
+        assert (said["error"], said["retryable"]) == ("never", False)
+        assert (await desk.report("task.failed", "exit"))["retryable"] is True
+
+
+async def test_what_is_no_result_fails_for_good(client: Client, keys: Keys) -> None:
+    async def handle(task: Task) -> Any:
+        return {"not": "a result"}
+
+    async with working(client, keys, options(handle)) as desk:
+        await desk.dispatch("t1")
+        said = await desk.report("task.failed", "t1")
+        assert "not a result" in said["error"]
+        assert said["retryable"] is False
+
+
+async def test_a_result_beyond_64_kb_keeps_its_end_and_says_so(client: Client, keys: Keys) -> None:
+    async def handle(task: Task) -> str:
+        return "ä" * 100_000 + "\ud800 the end"
+
+    async with working(client, keys, options(handle)) as desk:
+        await desk.dispatch("t1")
+        result = (await desk.report("task.completed", "t1"))["result"]
+        assert len(result.encode()) <= 64 * 1024
+        assert result.startswith("[… the first 13")
+        assert result.endswith("? the end")
+
+
+async def test_no_more_than_capacity_runs_at_once_and_all_is_done(
+    client: Client, keys: Keys
+) -> None:
+    running = most = 0
+    enough = anyio.Event()
+
+    async def handle(task: Task) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if most == 3:
+            enough.set()
+        await enough.wait()
+        await anyio.lowlevel.checkpoint()
+        running -= 1
+
+    async with working(client, keys, options(handle, capacity=3)) as desk:
+        for n in range(40):
+            await desk.dispatch(f"t{n}")
+
+        async def all_done() -> bool:
+            return len(await desk.reports("task.completed")) == 40
+
+        await wait_until(all_done)
+        assert most == 3
+
+
+async def test_an_attempt_runs_once_however_often_it_is_dispatched(
+    client: Client, keys: Keys
+) -> None:
+    runs: list[tuple[str, int]] = []
+
+    async def handle(task: Task) -> None:
+        runs.append((task.id, task.attempt))
+
+    async with working(client, keys, options(handle)) as desk:
+        for attempt in (1, 1, 2, 1):
+            await desk.dispatch("t1", attempt=attempt)
+        await desk.dispatch("t2")
+        await desk.report("task.completed", "t2")
+        assert runs == [("t1", 1), ("t1", 2), ("t2", 1)]
+
+
+async def test_entries_of_other_sessions_and_broken_ones_are_not_run(
+    client: Client, keys: Keys
+) -> None:
+    runs: list[str] = []
+
+    async def handle(task: Task) -> None:
+        runs.append(task.id)
+
+    async with working(client, keys, options(handle)) as desk:
+        await desk.dispatch("old", session="1-1")
+        await desk.dispatch("", attempt=1)
+        await desk.dispatch("t0", attempt="many")
+        await desk.dispatch("t0", deadline="soon")
+        await desk.tell(type="task.from_the_future", task="t0", session=desk.session)
+        await desk.tell(nothing="known")
+        await desk.dispatch("t1", "\udcff".encode("utf-8", "surrogateescape").decode("latin-1"))
+        await desk.report("task.completed", "t1")
+        assert runs == ["t1"]
+
+
+async def test_progress_reaches_the_door(client: Client, keys: Keys) -> None:
+    async def handle(task: Task) -> str:
+        await task.progress({"percent": 50, "own": ["field"]})
+        with pytest.raises(ValueError, match="64 kB"):
+            await task.progress("x" * 70_000)
+        with pytest.raises(TypeError):
+            await task.progress(object())
+        return "done"
+
+    async with working(client, keys, options(handle)) as desk:
+        await desk.dispatch("t1")
+        await desk.report("task.completed", "t1")
+        assert await desk.report("progress.updated") == {
+            "v": 1,
+            "agent": "codex",
+            "task": "t1",
+            "document": {"percent": 50, "own": ["field"]},
+        }
+
+
+# -- ending before the time --------------------------------------------------------------------
+
+
+async def test_a_cancelled_task_is_reported_as_cancelled(client: Client, keys: Keys) -> None:
+    async with working(client, keys, options(for_ever)) as desk:
+        await desk.dispatch("t1")
+        await desk.report("task.started", "t1")
+        await desk.cancel("t1", "not needed")
+        said = await desk.report("task.cancelled", "t1")
+        assert said["reason"] == "not needed"
+        assert "started" not in said
+
+
+async def test_a_handler_that_swallows_its_cancellation_did_not_complete(
+    client: Client, keys: Keys
+) -> None:
+    async def stubborn(task: Task) -> str:
+        with contextlib.suppress(BaseException):
+            await anyio.sleep_forever()
+        assert task.cancelled
+        return "as if nothing had been"
+
+    async with working(client, keys, options(stubborn)) as desk:
+        await desk.dispatch("t1")
+        await desk.report("task.started", "t1")
+        await desk.cancel("t1")
+        await desk.report("task.cancelled", "t1")
+        assert await desk.reports("task.completed") == []
+
+
+async def test_a_waiting_task_is_cancelled_without_having_begun(client: Client, keys: Keys) -> None:
+    async with working(client, keys, options(for_ever, capacity=1)) as desk:
+        await desk.dispatch("t1")
+        await desk.dispatch("t2")
+        await desk.report("task.started", "t1")
+        await desk.cancel("t2")
+        assert (await desk.report("task.cancelled", "t2"))["started"] is False
+        await desk.cancel("t1")
+        await desk.report("task.cancelled", "t1")
+        assert await desk.reports("task.started", "t2") == []
+
+
+async def test_a_cancellation_in_the_same_breath_still_ends_the_task(
+    client: Client, keys: Keys
+) -> None:
+    async with working(client, keys, options(for_ever, capacity=1)) as desk:
+        pipe: list[list[Any]] = []
+        for kind in ("task.dispatched", "task.cancel_requested"):
+            fields = ["type", kind, "task", "t1", "attempt", 1, "session", desk.session]
+            pipe.append(["XADD", keys.inbox("w1"), "*", *fields])
+        await client.call("MULTI")
+        await client.pipeline(pipe)
+        await client.call("EXEC")
+        assert (await desk.report("task.cancelled", "t1"))["started"] is False
+        await desk.dispatch("t2")  # and its place is free again
+        await desk.report("task.started", "t2")
+
+
+async def test_a_task_past_its_deadline_fails_and_may_be_tried_again(
+    client: Client, keys: Keys
+) -> None:
+    async with working(client, keys, options(for_ever)) as desk:
+        await desk.dispatch("t1", deadline=int((time.time() + 0.3) * 1e6))
+        said = await desk.report("task.failed", "t1")
+        assert said["error"].startswith("timed out after 0.")
+        assert said["retryable"] is True
+        assert 100 < said["duration_ms"] < 3000
+
+
+async def test_a_task_whose_deadline_has_passed_does_not_run(client: Client, keys: Keys) -> None:
+    async with working(client, keys, options(for_ever)) as desk:
+        await desk.dispatch("t1", deadline=1)
+        assert (await desk.report("task.failed", "t1"))["error"].startswith("timed out")
+
+
+# -- the end of a session ----------------------------------------------------------------------
+
+
+async def test_a_stopping_worker_gives_back_what_does_not_end_and_says_goodbye_last(
+    client: Client, keys: Keys
+) -> None:
+    async with working(client, keys, options(for_ever, capacity=1)) as desk:
+        await desk.dispatch("t1")
+        await desk.dispatch("t2")
+        await desk.report("task.started", "t1")
+    ends = await desk.entries()
+    assert [kind for _, kind, _ in ends][-3:] == ["task.failed", "task.failed", "worker.left"]
+    for task, started in (("t1", True), ("t2", False)):
+        said = await desk.report("task.failed", task)
+        assert (said["error"], said["retryable"]) == ("worker stopped", True)
+        assert said.get("started", True) is started
+    assert ends[-1][2] == {"v": 1, "worker": "w1", "session": desk.session}
+    assert await client.call("EXISTS", keys.worker("w1")) == 0
+
+
+async def test_a_stopping_worker_lets_running_tasks_end_within_the_grace(
+    client: Client, keys: Keys
+) -> None:
+    go_on = anyio.Event()
+
+    async def handle(task: Task) -> str:
+        await go_on.wait()
+        return "in time"
+
+    stop = anyio.Event()
+    desk = Desk(client, keys)
+    async with anyio.create_task_group() as group:
+
+        async def work() -> None:
+            await serve(options(handle, capacity=1, grace_s=20), keys, client, stop=stop)
+
+        group.start_soon(work)
+        await desk.joined()
+        await desk.dispatch("t1")
+        await desk.report("task.started", "t1")
+        stop.set()
+        await desk.dispatch("late")
+        go_on.set()
+    assert (await desk.report("task.completed", "t1"))["result"] == "in time"
+    assert await desk.reports("task.started", "late") == []
+    assert [kind for _, kind, _ in await desk.entries()][-1] == "worker.left"
+
+
+async def test_a_cancelled_worker_ends_everything_and_still_says_goodbye(
+    client: Client, keys: Keys
+) -> None:
+    desk = Desk(client, keys)
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, options(for_ever, grace_s=60), keys, client)
+        await desk.joined()
+        await desk.dispatch("t1")
+        await desk.report("task.started", "t1")
+        group.cancel_scope.cancel()
+    assert (await desk.reports("task.failed", "t1"))[0]["error"] == "worker stopped"
+    assert [kind for _, kind, _ in await desk.entries()][-1] == "worker.left"
+
+
+async def test_a_worker_declared_lost_ends_its_tasks_and_joins_again(
+    client: Client, keys: Keys
+) -> None:
+    async with working(client, keys, options(for_ever)) as desk:
+        first = desk.session
+        await desk.dispatch("t1")
+        await desk.report("task.started", "t1")
+        await desk.tell(type="worker.lost", session=first)
+        assert await desk.joined(2) > first
+        said = await desk.report("task.failed", "t1")
+        assert (said["session"], said["retryable"]) == (first, True)
+        kinds = [kind for _, kind, _ in await desk.entries()]
+        assert kinds.index("task.failed") < len(kinds) - 1 - kinds[::-1].index("worker.joined")
+        await desk.dispatch("t1", attempt=2)
+        assert (await desk.report("task.started"))["attempt"] == 1
+
+        async def second_runs() -> bool:
+            return any(r["attempt"] == 2 for r in await desk.reports("task.started"))
+
+        await wait_until(second_runs)
+
+
+async def test_a_second_worker_of_a_name_takes_over_and_the_first_gives_way(
+    client: Client, keys: Keys
+) -> None:
+    desk = Desk(client, keys)
+    failures: list[AsbError] = []
+    stop = anyio.Event()
+
+    async def first() -> None:
+        try:
+            await serve(options(for_ever, heartbeat_s=0.1), keys, client, stop=stop)
+        except AsbError as error:
+            failures.append(error)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(first)
+        old = await desk.joined()
+        await desk.dispatch("t1")
+        await desk.report("task.started", "t1")
+
+        async def second() -> None:
+            await serve(options(shout, heartbeat_s=0.1), keys, client, stop=stop)
+
+        group.start_soon(second)
+        new = await desk.joined(2)
+        await wait_until(lambda: failures)
+        assert "has taken over" in str(failures[0])
+        assert (await desk.report("task.failed", "t1"))["session"] == old
+        await desk.dispatch("t2")
+        assert (await desk.report("task.completed", "t2"))["session"] == new
+        assert await client.call("GET", keys.worker("w1")) == new.encode()
+        stop.set()
+
+
+async def test_a_worker_lost_to_a_newer_one_does_not_join_again(client: Client, keys: Keys) -> None:
+    desk = Desk(client, keys)
+
+    async def replaced() -> None:
+        session = await desk.joined()
+        await wait_until(lambda: client.call("GET", keys.worker("w1")))
+        newer = f"{int(session.partition('-')[0]) + 5}-0"
+        await client.call("SET", keys.worker("w1"), newer, "EX", 60)
+        await desk.tell(type="worker.lost", session=session)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(replaced)
+        with pytest.raises(AsbError, match="has taken over"):
+            await serve(options(shout), keys, client)
+    assert len(await desk.reports("worker.joined")) == 1
+
+
+async def test_a_door_that_refuses_everything_is_a_clear_error(client: Client, keys: Keys) -> None:
+    desk = Desk(client, keys)
+
+    async def spoil() -> None:
+        await desk.joined()
+        await client.call("DEL", keys.main_door)
+        await client.call("SET", keys.main_door, "not a stream", "EX", 60)
+        await desk.dispatch("t1")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(spoil)
+        with pytest.raises(RedisUnsuitable, match="refuses this worker's reports"):
+            await serve(options(shout), keys, client)
+        await client.call("DEL", keys.main_door)
+
+
+async def test_an_inbox_that_went_back_is_read_from_its_beginning(
+    client: Client, keys: Keys
+) -> None:
+    runs: list[str] = []
+
+    async def handle(task: Task) -> None:
+        runs.append(task.id)
+
+    async with working(client, keys, options(handle, lease_s=2, heartbeat_s=0.5)) as desk:
+        await desk.dispatch("t1")
+        await desk.report("task.completed", "t1")
+        await client.call("DEL", keys.inbox("w1"))
+        for n, task in enumerate(("t1", "t2")):
+            fields = ["type", "task.dispatched", "task", task, "attempt", 1]
+            await client.call("XADD", keys.inbox("w1"), f"5-{n}", *fields, "session", desk.session)
+        await desk.report("task.completed", "t2")
+        assert runs == ["t1", "t2"]
