@@ -132,10 +132,7 @@ class Supervised:
         finally:
             self._ours.close()
             self._theirs.close()
-        found = self._exit()
-        if found.why == "":
-            await asyncio.to_thread(sweep, self._mark)
-        return found
+        return self._exit()
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         start = [sys.executable, "-I", "-S", SUPERVISOR, str(self._theirs.fileno())]
@@ -175,6 +172,8 @@ class Supervised:
             if self._stdin is not None:
                 start(_feed, process.stdin, self._stdin)
             await self._listen()
+            if not self._said:  # killed: nobody ended what it looked after
+                await asyncio.to_thread(sweep, self._mark)
             with anyio.move_on_after(_AFTER_S):
                 for event in done:
                     await event.wait()
