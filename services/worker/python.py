@@ -20,6 +20,8 @@ import anyio
 
 from events.keys import Keys
 from services.runtime.client import Client
+from services.runtime.embedded import resolve_url
+from services.runtime.settings import load
 from services.worker.service import serve
 from services.worker.task import Result, Task, WorkerOptions
 
@@ -56,9 +58,15 @@ class PythonWorker:
         """Work until ``stop`` is set; see ``services.worker.serve``."""
         await serve(self.options, keys, client, stop=stop)
 
-    def run(self, *, redis_url: str = "redis://127.0.0.1:6379/0", namespace: str = "asb") -> None:
-        """Work until SIGINT or SIGTERM; a second signal does not wait for running tasks."""
-        anyio.run(self._until_signalled, redis_url, namespace, backend="asyncio")
+    def run(self, *, redis_url: str | None = None, namespace: str | None = None) -> None:
+        """Work until SIGINT or SIGTERM; a second signal does not wait for running tasks.
+
+        What is not given comes from the settings (``ASB_REDIS_URL``, ``asb.toml``, the embedded
+        Redis). Raises AsbError with a hint when there is no Redis to work for.
+        """
+        settings = load({"redis_url": redis_url, "namespace": namespace})
+        url = resolve_url(settings)
+        anyio.run(self._until_signalled, url, settings.namespace, backend="asyncio")
 
     async def _until_signalled(self, redis_url: str, namespace: str) -> None:
         client = Client(redis_url)
