@@ -6,7 +6,7 @@ from typing import Final
 
 from services.delegator.kinds import KINDS
 from services.delegator.reading import Sentence
-from services.delegator.vocabulary import Feature, Vocabulary
+from services.delegator.vocabulary import Feature, Phrase, Vocabulary
 
 Hit = tuple[int, str, Feature]  # where it stands, the words, what they say
 
@@ -26,12 +26,7 @@ def gather(sentence: Sentence, vocabulary: Vocabulary) -> list[Hit]:
         elif word.any:
             hits.append((at, tokens[at], word.any))
         if (starting := phrases.get(stems[at])) is not None:
-            for phrase in starting:
-                end = at + 1 + len(phrase.rest)
-                if stems[at + 1 : end] == phrase.rest and (
-                    phrase.place == "any" or _stands(phrase.place, at, end, sentence)
-                ):
-                    hits.append((at, " ".join(tokens[at:end]), phrase.feature))
+            _find_phrases(starting, at, sentence, hits)
     if lead < len(words):
         if words[lead].lead:
             hits.append((lead, tokens[lead], words[lead].lead))
@@ -40,11 +35,28 @@ def gather(sentence: Sentence, vocabulary: Vocabulary) -> list[Hit]:
     if question:
         _ask(sentence, vocabulary, hits)
     if run_on:
-        hits += [
-            (len(words) + found.start(), found.group(), vocabulary.run_on_features[found.group()])
-            for found in vocabulary.run_on.finditer(run_on)
-        ]
+        hits += _find_run_on(run_on, len(words), vocabulary)
     return hits
+
+
+def _find_run_on(text: str, after: int, vocabulary: Vocabulary) -> list[Hit]:
+    features = vocabulary.run_on_features
+    return [
+        (after + found.start(), found.group(), features[found.group()])
+        for found in vocabulary.run_on.finditer(text)
+    ]
+
+
+def _find_phrases(
+    starting: tuple[Phrase, ...], at: int, sentence: Sentence, hits: list[Hit]
+) -> None:
+    stems = sentence.stems
+    for phrase in starting:
+        end = at + 1 + len(phrase.rest)
+        if stems[at + 1 : end] == phrase.rest and (
+            phrase.place == "any" or _stands(phrase.place, at, end, sentence)
+        ):
+            hits.append((at, " ".join(sentence.tokens[at:end]), phrase.feature))
 
 
 def _stands(place: str, at: int, end: int, sentence: Sentence) -> bool:

@@ -22,9 +22,9 @@ KINDS: Final = (
     "unknown",
 )
 
-# Kinds which are one family: programming work of different flavours. Evidence for one of them is half
-# evidence for the others, because taking a failing test for a bug costs nothing and taking either for
-# an essay does.
+# Kinds which are one family: programming work of different flavours. What speaks for one of them
+# half speaks for the others, because to take a failing test for a bug costs nothing, and to take
+# either for an essay does.
 CODE_KINDS: Final = frozenset(
     {"coding", "testing", "debugging", "automation", "database", "api", "unknown"}
 )

@@ -6,9 +6,11 @@ import re
 from typing import Final, NamedTuple
 
 from services.delegator.vocabulary import (
-    SHORTEST_STEM,
+    NO_WORD,
+    PUNCTUATION,
     Vocabulary,
     Word,
+    beginning,
     fold,
     is_run_on,
     without_run_on,
@@ -26,6 +28,10 @@ _LINKER: Final = re.compile(
 )  # "end-to-end"
 _HUMP: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?;])[\s\"')]+(?=\S)|\s*[\r\n]+\s*|(?<=[。？！])")
+_CLAUSE_END: Final = re.compile(r",\s+(?=(?:and|then|but|also|or)\s)", re.IGNORECASE)
+_MORE: Final = re.compile(
+    r"[.!?;\n\r。？！][\s\"')\w]"
+)  # cheap: is there a second sentence at all?
 _USER_STORY: Final = re.compile(
     r"^\W*as an? [^,]{1,60}?,? i(?:'d| would)? (?:want|need|like|can|should|am able|wish)(?: be)?"
     r"(?: able)?(?: to)?\b",
@@ -34,10 +40,8 @@ _USER_STORY: Final = re.compile(
 _OPENING: Final = frozenset("[(【（「")
 _CLOSING: Final = frozenset("])】）」")
 _QUESTION_MARKS: Final = frozenset("?？¿")
-_PUNCTUATION: Final = frozenset("[]():?;,&，：；（）【】「」-–—|")
 _COLONS: Final = frozenset(":：")
 _DASHES: Final = frozenset("-–—|")
-_NO_WORD: Final = Word("", (), (), (), ())
 
 
 class Sentence(NamedTuple):
@@ -56,9 +60,11 @@ class Sentence(NamedTuple):
 def sentences(text: str) -> list[str]:
     """The sentences at the beginning of the text, tags and lists included as they stand."""
     text = text[:READ_AT_MOST]
-    if len(text) < 40 and text.isascii() and "\n" not in text:  # nearly every title
+    if _MORE.search(text) is None:  # nearly every title
         return [text]
     parts = [part for part in _SENTENCE_END.split(text) if part and not part.isspace()]
+    if len(parts) > 1:  # in a longer text, "…, and mention it in the docs" is an aside
+        parts = [clause for part in parts for clause in _CLAUSE_END.split(part)]
     return parts[:MAX_SENTENCES] or [text]
 
 
@@ -72,29 +78,9 @@ def read(text: str, vocabulary: Vocabulary) -> Sentence:
     if not text.isascii() and is_run_on(text):
         run_on = fold(text)
         text = without_run_on(text)
-    tokens: list[str] = []
-    stems: list[str] = []
-    words: list[Word] = []
-    known = vocabulary.words
-    found: list[str] = _TOKEN.findall(text)
-    for token in found:
-        folded = token.lower() if token.isascii() else fold(token)
-        word = known.get(folded)
-        if word is None:
-            if folded in _PUNCTUATION or folded.isdigit():
-                word = _NO_WORD
-            else:
-                word = _unknown(token, folded, vocabulary)
-                if word is None:  # a CamelCase name says what its parts say
-                    for piece in _HUMP.findall(token):
-                        word = known.get(piece.lower(), _NO_WORD)
-                        tokens.append(piece)
-                        stems.append(word.stem or piece.lower())
-                        words.append(word)
-                    continue
-        tokens.append(token)
-        stems.append(word.stem or folded)
-        words.append(word)
+    tokens: list[str] = _TOKEN.findall(text)
+    stems = fold("\n".join(tokens)).split("\n") if tokens else []
+    words = _look_up(tokens, stems, vocabulary)
     question = not _QUESTION_MARKS.isdisjoint(text)
     tags = _tags(stems, words)
     lead = _lead(stems, tags, question, vocabulary)
@@ -102,21 +88,41 @@ def read(text: str, vocabulary: Vocabulary) -> Sentence:
     return Sentence(tokens, stems, words, tags, lead, head, question, run_on)
 
 
-def _unknown(token: str, folded: str, vocabulary: Vocabulary) -> Word | None:
-    """A word not in the vocabulary: its beginning may help. None for a CamelCase name."""
-    stems = vocabulary.stems
+def _look_up(tokens: list[str], stems: list[str], vocabulary: Vocabulary) -> list[Word]:
+    """What is known of each word. Puts its plain form into `stems`, and takes CamelCase apart."""
+    known = vocabulary.words
+    words: list[Word] = []
+    shift = 0
+    for at, folded in enumerate(tuple(stems)):
+        word = known.get(folded)
+        if word is None:
+            pieces = _HUMP.findall(tokens[at + shift]) if folded != tokens[at + shift] else ()
+            word = _unknown(folded, vocabulary)
+            if len(pieces) > 1 and word is NO_WORD and not tokens[at + shift].isupper():
+                tokens[at + shift : at + shift + 1] = pieces
+                stems[at + shift : at + shift + 1] = [piece.lower() for piece in pieces]
+                words += [known.get(piece.lower(), NO_WORD) for piece in pieces]
+                shift += len(pieces) - 1
+                continue
+        if word.stem:
+            stems[at + shift] = word.stem
+        words.append(word)
+    return words
+
+
+def _unknown(folded: str, vocabulary: Vocabulary) -> Word:
+    """A word which is not in the vocabulary may begin or end as one, or have one beside a '."""
+    word = beginning(folded, vocabulary.stems)
+    if word is not NO_WORD:
+        return word
     if "'" in folded:  # "l'affichage", "user's"
         before, _, after = folded.partition("'")
-        return vocabulary.words.get(after if len(before) < len(after) else before) or (
-            _unknown(after, after, vocabulary) if len(before) < len(after) else _NO_WORD
-        )
-    for length in range(min(len(folded), vocabulary.longest_stem), SHORTEST_STEM - 1, -1):
-        word = stems.get(folded[:length])
-        if word is not None:
+        longer = max(after.replace("'", ""), before, key=len)
+        return vocabulary.words.get(longer) or _unknown(longer, vocabulary)
+    for ending, word in vocabulary.endings:
+        if folded.endswith(ending):
             return word
-    if not token.islower() and not token.istitle() and len(_HUMP.findall(token)) > 1:
-        return None
-    return _NO_WORD
+    return NO_WORD
 
 
 def _tags(stems: list[str], words: list[Word]) -> int:
@@ -145,7 +151,7 @@ def _lead(stems: list[str], tags: int, question: bool, vocabulary: Vocabulary) -
             if stems[at + 1] != "you":
                 break  # "can we …?" asks, "can you …?" requests
             at += 2
-        elif stem in _PUNCTUATION or stem in filler or stem.isdigit():
+        elif stem in PUNCTUATION or stem in filler or stem.isdigit():
             at += 1
         else:
             break
@@ -157,9 +163,9 @@ def _head(stems: list[str], words: list[Word], lead: int, vocabulary: Vocabulary
     stop = vocabulary.stop
     end = lead
     count = len(stems)
-    while end < count and stems[end] not in stop and stems[end] not in _PUNCTUATION:
+    while end < count and stems[end] not in stop and stems[end] not in PUNCTUATION:
         end += 1
     end -= 1
-    while end > lead and (stems[end].isdigit() or not words[end].stem and len(stems[end]) < 2):
+    while end > lead and (stems[end].isdigit() or (not words[end].stem and len(stems[end]) < 2)):
         end -= 1
     return end if end >= lead else -1

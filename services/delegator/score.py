@@ -20,7 +20,6 @@ from services.delegator.kinds import (
     CODE_KINDS,
     DEFAULT_ROUTES,
     KINDS,
-    RULE_WEIGHT,
     Candidate,
     Delegation,
     Route,
@@ -33,12 +32,14 @@ from services.delegator.vocabulary import Vocabulary, default_vocabulary
 __all__ = ["DEFAULT_ROUTES", "KINDS", "Candidate", "Delegation", "Delegator", "Route", "Rule"]
 
 CANDIDATES: Final = 3
+QUOTED: Final = 3  # words a reason names
 ASK, FIRST, OTHER = 4, 2, 1  # what a sentence counts in a text of several
 CHARS_PER_TOKEN: Final = 4
 TOKENS_OVERHEAD: Final = 1_000
 LONG = 600  # characters: a long text is seldom an easy task
 
 _UNKNOWN: Final = KINDS.index("unknown")
+_ALL: Final = range(len(KINDS))
 _CODE: Final = tuple(i for i, kind in enumerate(KINDS) if kind in CODE_KINDS)
 _WHY: Final = {"haiku": "cheap haiku is enough", "sonnet": "worth sonnet"}
 _LEVELS: Final = ("low", "medium", "high")
@@ -64,7 +65,7 @@ class Delegator:
         if self._rules:
             hits = [*self._apply_rules(text, scores), *hits]
         totals = _totals(scores)
-        order = sorted(range(len(KINDS)), key=totals.__getitem__, reverse=True)
+        order = sorted(_ALL, key=totals.__getitem__, reverse=True)
         if kind is not None and kind in KINDS:
             chosen = KINDS.index(kind)
             order.remove(chosen)
@@ -80,7 +81,7 @@ class Delegator:
             model=route.model,
             complexity=_complexity(KINDS[chosen], text, stems, self._vocabulary),
             estimated_tokens=len(text) // CHARS_PER_TOKEN + TOKENS_OVERHEAD,
-            candidates=tuple(self._candidate(i, totals[i]) for i in order[:CANDIDATES]),
+            candidates=tuple([self._candidate(i, totals[i]) for i in order[:CANDIDATES]]),
             reason=f"reads as {KINDS[chosen]}: {evidence}; {_WHY.get(route.model, route.model)}",
         )
 
@@ -127,11 +128,16 @@ def _ask(parts: list[Sentence]) -> int:
 
 def _totals(scores: list[int]) -> list[int]:
     """Half of what speaks for one kind of programming speaks for the others too."""
-    totals = [score * 2 for score in scores]
-    family = sum(scores[i] for i in _CODE)
+    family = 0
     for i in _CODE:
-        totals[i] += max(0, family - scores[i])
-    totals[_UNKNOWN] = max(totals[_UNKNOWN], 1)
+        family += scores[i]
+    totals = [score + score for score in scores]
+    for i in _CODE:
+        others = family - scores[i]
+        if others > 0:
+            totals[i] += others
+    if totals[_UNKNOWN] < 1:
+        totals[_UNKNOWN] = 1
     return totals
 
 
@@ -139,20 +145,26 @@ def _evidence(chosen: int, hits: list[Hit], text: str) -> str:
     """The words which decided it, in the order of the text."""
     of_kind: dict[str, tuple[int, int]] = {}
     for place, words, feature in hits:
-        weight = dict(feature).get(chosen, 0)
-        if weight > 0:
-            before = of_kind.get(words, (place, 0))
-            of_kind[words] = (before[0], before[1] + weight)
+        for kind, weight in feature:
+            if kind == chosen and weight > 0:
+                before = of_kind.get(words)
+                of_kind[words] = (before[0], before[1] + weight) if before else (place, weight)
     if not of_kind:
         start = " ".join(re.findall(r"\w+", text[:80])[:6])
         return f'nothing in "{start}" tells more' if start else "there are no words in it"
-    best = sorted(of_kind.items(), key=lambda item: (-item[1][1], item[1][0]))[:3]
-    return '"' + " … ".join(words for words, _ in sorted(best, key=lambda item: item[1][0])) + '"'
+    best = list(of_kind)
+    if len(best) > 1:
+        best = sorted(best, key=lambda words: (-of_kind[words][1], of_kind[words][0]))[:QUOTED]
+        best.sort(key=of_kind.__getitem__)
+    return '"' + " … ".join(best) + '"'
 
 
 def _complexity(kind: str, text: str, stems: list[str], vocabulary: Vocabulary) -> str:
     """Easy or hard, by kind, by length and by the words which usually mean trouble."""
     hardness = vocabulary.complexity
     level = _START.get(kind, 1) + (len(text) > LONG)
-    level += max(-1, min(1, sum(hardness.get(stem, 0) for stem in stems)))
+    marked = 0
+    for stem in stems:
+        marked += hardness.get(stem, 0)
+    level += (marked > 0) - (marked < 0)
     return _LEVELS[max(0, min(2, level))]

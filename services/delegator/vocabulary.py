@@ -1,4 +1,4 @@
-"""The words of `lexicon/*.toml` in the form the scorer looks them up: built once, then only read."""
+"""The words of `lexicon/*.toml` in the form the scorer looks them up: built once, only read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import Final, NamedTuple
 from services.delegator.kinds import KINDS
 
 Feature = tuple[tuple[int, int], ...]  # (index of a kind in KINDS, weight), …
+Stems = dict[str, tuple[tuple[str, "Word"], ...]]
 Raw = dict[tuple[str, str], dict[int, int]]  # (place, item) -> kind index -> weight
 
 PLACES: Final = ("any", "lead", "head", "tag")
 SHORTEST_STEM: Final = 3
+PUNCTUATION: Final = frozenset("[]():?;,&，：；（）【】「」-–—|")  # the marks a reader goes by
 _VOWELS: Final = frozenset("aeiou")
 _RUN_ON: Final = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
@@ -31,6 +33,9 @@ class Word(NamedTuple):
     tag: Feature
 
 
+NO_WORD: Final = Word("", (), (), (), ())
+
+
 class Phrase(NamedTuple):
     """Words which mean more together; found by the stem of the first."""
 
@@ -41,8 +46,8 @@ class Phrase(NamedTuple):
 
 class Vocabulary(NamedTuple):
     words: dict[str, Word]  # every form of every word
-    stems: dict[str, Word]  # beginnings: "misalign*"
-    longest_stem: int
+    stems: Stems  # first letters -> beginnings: "misalign*"
+    endings: tuple[tuple[str, Word], ...]  # "*exception"
     phrases: dict[str, tuple[Phrase, ...]]
     run_on: re.Pattern[str]  # what is looked for in scripts written without spaces
     run_on_features: dict[str, Feature]
@@ -53,7 +58,7 @@ class Vocabulary(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """Lower case, Latin letters without their accents (people leave them out), other scripts kept."""
+    """Lower case, Latin letters without accents (people leave them out), other scripts kept."""
     lowered = text.lower()
     if lowered.isascii():
         return lowered
@@ -110,9 +115,9 @@ def build(languages: list[dict[str, dict[str, object]]]) -> Vocabulary:
     closed = grammar["filler"] | grammar["stop"] | grammar["aux"]
     canon = _canon([*(item for _, item in raw), *hard], closed)
     return Vocabulary(
-        words=_words(raw, canon),
-        stems=(stems := _stems(raw)),
-        longest_stem=max((len(stem) for stem in stems), default=0),
+        words=_words(raw, canon, stems := _stems(raw)),
+        stems=stems,
+        endings=_endings(raw),
         phrases=_phrases(raw, canon),
         run_on=_run_on_pattern(raw),
         run_on_features={
@@ -143,7 +148,7 @@ def _items(language: dict[str, dict[str, object]]) -> Iterator[tuple[str, str, i
 def _canon(items: list[str], closed: set[str]) -> dict[str, str]:
     """Every form -> the word it is a form of. Short words first, so that "tests" is a "test"."""
     canon = {word: word for word in closed}
-    plain = {part for item in items if not item.endswith("*") for part in item.split("_")}
+    plain = {part for item in items if "*" not in item for part in item.split("_")}
     for word in sorted(plain, key=lambda word: (len(word), word)):
         stem = canon.setdefault(word, word)
         if stem == word and word not in closed:
@@ -176,24 +181,48 @@ def _feature(kinds: dict[int, int]) -> Feature:
     return tuple(sorted(kinds.items()))
 
 
-def _words(raw: Raw, canon: dict[str, str]) -> dict[str, Word]:
+def _words(raw: Raw, canon: dict[str, str], stems: Stems) -> dict[str, Word]:
     by_stem: dict[str, dict[str, dict[int, int]]] = {}
     for (place, item), kinds in raw.items():
-        if "_" in item or item.endswith("*") or is_run_on(item):
+        if "_" in item or "*" in item or is_run_on(item):
             continue
         known = by_stem.setdefault(canon[item], {}).setdefault(place, {})
         for kind, weight in kinds.items():
             known[kind] = max(known.get(kind, weight), weight, key=abs)
     made = {stem: _word(stem, places) for stem, places in by_stem.items()}
-    return {form: made.get(stem) or _word(stem, {}) for form, stem in canon.items()}
+    marks = {mark: _word(mark, {}) for mark in PUNCTUATION}
+    for stem in set(canon.values()) - set(made):  # known from a phrase only
+        made[stem] = beginning(stem, stems)._replace(stem=stem)
+    return marks | {form: made[stem] for form, stem in canon.items()}
 
 
-def _stems(raw: Raw) -> dict[str, Word]:
+def beginning(word: str, stems: Stems) -> Word:
+    """What the longest known beginning of a word says."""
+    for stem, found in stems.get(word[:SHORTEST_STEM], ()):
+        if word.startswith(stem):
+            return found
+    return NO_WORD
+
+
+def _endings(raw: Raw) -> tuple[tuple[str, Word], ...]:
+    return tuple(
+        (item[1:], _word(item[1:], {place: kinds}))
+        for (place, item), kinds in sorted(raw.items())
+        if item.startswith("*")
+    )
+
+
+def _stems(raw: Raw) -> Stems:
     by_stem: dict[str, dict[str, dict[int, int]]] = {}
     for (place, item), kinds in raw.items():
         if item.endswith("*") and not is_run_on(item):
+            if len(item) <= SHORTEST_STEM:
+                raise ValueError(f"lexicon: {item!r} is too short a beginning")
             by_stem.setdefault(item[:-1], {})[place] = kinds
-    return {stem: _word(stem, places) for stem, places in by_stem.items()}
+    found: dict[str, list[tuple[str, Word]]] = {}
+    for stem in sorted(by_stem, key=lambda stem: (-len(stem), stem)):
+        found.setdefault(stem[:SHORTEST_STEM], []).append((stem, _word(stem, by_stem[stem])))
+    return {start: tuple(stems) for start, stems in found.items()}
 
 
 def _word(stem: str, places: dict[str, dict[int, int]]) -> Word:
@@ -201,11 +230,14 @@ def _word(stem: str, places: dict[str, dict[int, int]]) -> Word:
 
 
 def _phrases(raw: Raw, canon: dict[str, str]) -> dict[str, tuple[Phrase, ...]]:
-    found: dict[str, list[Phrase]] = {}
+    merged: dict[tuple[str, str], dict[int, int]] = {}
     for (place, item), kinds in raw.items():
         if "_" in item and not is_run_on(item):
-            first, *rest = (canon.get(part, part) for part in item.split("_"))
-            found.setdefault(first, []).append(Phrase(rest, place, _feature(kinds)))
+            merged.setdefault((place, _stem_of(item, canon)), {}).update(kinds)
+    found: dict[str, list[Phrase]] = {}
+    for (place, item), kinds in merged.items():
+        first, *rest = item.split("_")
+        found.setdefault(first, []).append(Phrase(rest, place, _feature(kinds)))
     return {
         first: tuple(sorted(phrases, key=lambda phrase: (-len(phrase.rest), phrase.rest)))
         for first, phrases in found.items()
