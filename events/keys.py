@@ -46,6 +46,11 @@ class Keys(msgspec.Struct, frozen=True):
     def deadletter(self) -> str:
         return f"{self.namespace}:deadletter"
 
+    @property
+    def deadletter_marks(self) -> str:
+        """Hash ``door -> last entry id`` put among the dead letters, in their slot."""
+        return f"{{{self.deadletter}}}:marks"
+
     def inbox(self, worker: str) -> str:
         return f"{self.namespace}:inbox:{worker}"
 
@@ -98,8 +103,3 @@ class Keys(msgspec.Struct, frozen=True):
     @property
     def snapshot(self) -> str:
         return self._internal("snapshot")
-
-    @property
-    def view_marks(self) -> str:
-        """Hash ``view key -> log id`` of the views written so far."""
-        return self._internal("views")

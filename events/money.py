@@ -6,6 +6,7 @@ rounded half up, once, when it is booked. Floats given by people pass through De
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 import msgspec
@@ -93,3 +94,49 @@ def dollars(nanos: int, places: int = 4) -> str:
     whole = (abs(nanos) + unit // 2) // unit
     scale = 10**places
     return f"{sign}${whole // scale:,}.{whole % scale:0{places}d}"
+
+
+_PARTS = {
+    "input_tokens": 0,
+    "prompt_tokens": 0,
+    "prompt": 0,
+    "output_tokens": 1,
+    "completion_tokens": 1,
+    "completion": 1,
+    "cache_read_tokens": 2,
+    "cache_read_input_tokens": 2,
+    "cache_write_tokens": 3,
+    "cache_creation_tokens": 3,
+    "cache_creation_input_tokens": 3,
+}
+_TOTALS = ("total_tokens", "total")
+TOKENS_MAX = 10**15
+
+
+def usage_of(told: Mapping[str, object]) -> Usage | None:
+    """The token parts in what an agent told; None when it says nothing of tokens.
+
+    Names of the usual vendors are understood, all taken as disjoint parts. A total above the sum
+    adds the rest to input. Raises ValueError for a count that is not a whole number ≥ 0.
+    """
+    parts = [0, 0, 0, 0]
+    known = False
+    for name, part in _PARTS.items():
+        if name in told and told[name] is not None:
+            parts[part] += _count(name, told[name])
+            known = True
+    for name in _TOTALS:
+        if name in told and told[name] is not None:
+            parts[0] += max(0, _count(name, told[name]) - sum(parts))
+            known = True
+    return Usage(*parts) if known else None
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value[:20])
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= TOKENS_MAX:
+        raise ValueError(f"{name} must be a whole number of tokens, not {str(value)[:40]!r}")
+    return value

@@ -145,7 +145,7 @@ class TaskCancelRequested(Payload):
 
 class AttemptEnd(Payload):
     """What all ends of an attempt share. ``stale``: an older attempt, recorded without effect
-    but for its usage."""
+    but for its usage. On the wire ``told`` is the worker's own report, untouched."""
 
     task: str
     attempt: int = 0
@@ -156,10 +156,7 @@ class AttemptEnd(Payload):
 
 @wire("task.completed")
 class TaskCompleted(AttemptEnd):
-    """Done. ``result`` is at most 64 kB."""
-
-    result: str = ""
-    duration_ms: int = 0
+    """Done; the result (at most 64 kB) stands in ``told``."""
 
 
 @wire("task.failed")

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 
 def changed(state: State, event: Event) -> None:
+    """Another policy; what could never fit under the old one is tried again."""
     state.set_policy(event.data)
+    for task in state.tasks.values():
+        if task.deferred:
+            state.undo.touch(task)
+            task.deferred = False
+            state.index(task)
 
 
 def price_of(state: State, model: str) -> Price | None:

@@ -7,7 +7,6 @@ checks them against the record. That keeps each change O(log n) and rollback tri
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from projections.tasks import BACKOFF, QUEUED, RUNNING, Task
@@ -27,21 +26,29 @@ class QueueKey(NamedTuple):
     project: str
 
 
+# The worker ends a task at its deadline itself; this much later (µs) the desk no longer waits.
+TIMEOUT_GRACE = 60_000_000
+
+
 def queue_key(task: Task) -> QueueKey:
     return QueueKey(
         task.priority, task.agent, task.model, task.given, task.given_worker, task.project
     )
 
 
+def wake_at(task: Task) -> int:
+    """When a timer of ``task`` is due, µs."""
+    return task.due + TIMEOUT_GRACE if task.status in RUNNING else task.due
+
+
 class Queues:
     """Heaps of waiting tasks by queue, and one of timers."""
 
-    __slots__ = ("heads", "timers", "waiting")
+    __slots__ = ("timers", "waiting")
 
     def __init__(self) -> None:
         self.waiting: dict[QueueKey, list[tuple[int, int, str]]] = {}
-        self.timers: list[tuple[int, str, str]] = []
-        self.heads: dict[QueueKey, tuple[str, int]] = {}  # queue -> head, at its head since (µs)
+        self.timers: list[tuple[int, str]] = []
 
     def add(self, task: Task) -> None:
         heap = self.waiting.setdefault(queue_key(task), [])
@@ -49,15 +56,15 @@ class Queues:
 
     def remind(self, task: Task) -> None:
         """Come back to ``task`` when it is due."""
-        heapq.heappush(self.timers, (task.due, task.status, task.id))
+        heapq.heappush(self.timers, (wake_at(task), task.id))
 
     def head(self, state: State, key: QueueKey) -> Task | None:
         """The task of this queue to try first, or None; drops what is stale."""
         heap = self.waiting.get(key, [])
         while heap:
             task = state.tasks.get(heap[0][2])
-            if task is not None and task.status == QUEUED and task.n == heap[0][1]:
-                if queue_key(task) == key:
+            if task is not None and task.status == QUEUED and not task.deferred:
+                if task.n == heap[0][1] and queue_key(task) == key:
                     return task
             heapq.heappop(heap)
         self.waiting.pop(key, None)
@@ -69,22 +76,15 @@ class Queues:
         heapq.heapify(found)
         return found
 
-    def due(self, state: State, now: int) -> Iterator[Task]:
-        """Tasks whose backoff or time is over. What is yielded stays until its record changes."""
-        again: list[tuple[int, str, str]] = []
-        try:
-            while self.timers and self.timers[0][0] <= now:
-                entry = heapq.heappop(self.timers)
-                task = state.tasks.get(entry[2])
-                if task is None or task.due != entry[0] or task.status not in (BACKOFF, *RUNNING):
-                    continue
-                again.append(entry)
-                yield task
-        finally:
-            for entry in again:
-                task = state.tasks.get(entry[2])
-                if task is not None and task.due == entry[0]:
-                    heapq.heappush(self.timers, entry)
+    def next_timer(self, state: State, now: int) -> Task | None:
+        """A task whose backoff or time is over at ``now``; stale timers are dropped."""
+        while self.timers and self.timers[0][0] <= now:
+            due, task_id = self.timers[0]
+            task = state.tasks.get(task_id)
+            if task is not None and wake_at(task) == due and task.status in (BACKOFF, *RUNNING):
+                return task
+            heapq.heappop(self.timers)
+        return None
 
     def next_due(self) -> int:
         """The earliest timer in µs, 0 when there is none (it may be stale)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 from zoneinfo import ZoneInfo
@@ -25,7 +26,6 @@ from projections.throttle import Bucket, Scope, Used
 from projections.undo import Undo
 from projections.usage import Cell, Day
 from projections.workers import Worker
-
 
 
 class Meta(msgspec.Struct, gc=False):
@@ -105,8 +105,8 @@ class State:
         self.limits_by_scope: dict[str, tuple[Limit, ...]] = {}
         self.dirty_scopes: set[str] = set()
         self.queues = Queues()
-        self.undelegated: dict[str, None] = {}
-        self.orphans: dict[str, None] = {}
+        self.undelegated: deque[str] = deque()
+        self.orphans: deque[str] = deque()
         self.dependents: dict[str, dict[str, None]] = {}
         for task in sorted(self.tasks.values(), key=lambda t: t.n):
             self.index(task)
@@ -114,20 +114,43 @@ class State:
     def index(self, task: Task) -> None:
         """Put ``task`` where its status belongs. Entries elsewhere go stale and are ignored."""
         if task.doomed and task.status not in RUNNING:
-            self.orphans[task.id] = None
+            self.orphans.append(task.id)
         for other in task.after:
             self.dependents.setdefault(other, {})[task.id] = None
         if task.status == QUEUED:
             self.queues.add(task)
         elif task.status == SUBMITTED:
-            self.undelegated[task.id] = None
+            self.undelegated.append(task.id)
         elif task.status == BACKOFF:
             self.queues.remind(task)
         elif task.status in RUNNING:
             self.queues.remind(task)
-            worker = self.workers.get(task.worker)
-            if worker is None or task.id not in worker.running:
-                self.orphans[task.id] = None
+            if self._is_orphan(task):
+                self.orphans.append(task.id)
+
+    def next_undelegated(self) -> Task | None:
+        """The oldest task without a route; stale entries are dropped on the way."""
+        while self.undelegated:
+            task = self.tasks.get(self.undelegated[0])
+            if task is not None and task.status == SUBMITTED:
+                return task
+            self.undelegated.popleft()
+        return None
+
+    def next_orphan(self) -> Task | None:
+        """A task whose attempt has no worker any more, or which can never run."""
+        while self.orphans:
+            task = self.tasks.get(self.orphans[0])
+            if task is not None and self._is_orphan(task):
+                return task
+            self.orphans.popleft()
+        return None
+
+    def _is_orphan(self, task: Task) -> bool:
+        if task.status not in RUNNING:
+            return bool(task.doomed) and task.status != SUBMITTED
+        worker = self.workers.get(task.worker)
+        return worker is None or task.id not in worker.running or worker.session != task.session
 
     def set_policy(self, policy: PolicyChanged) -> None:
         """Another policy is in force; forget what was derived from the old one."""
@@ -157,6 +180,11 @@ class State:
 
     def commit(self) -> None:
         self.undo.commit()
+
+    @property
+    def ahead(self) -> bool:
+        """Whether events were folded that may not reach the log."""
+        return self.undo.entries is not None
 
     def rollback(self) -> None:
         """Undo every ``apply`` since ``begin``."""
@@ -241,4 +269,3 @@ FOLDS: dict[str, Callable[[State, Event], Any]] = {
     "alert.raised": alerts.raised,
     "report.issued": reports.issued,
 }
-

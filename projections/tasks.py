@@ -32,6 +32,21 @@ PRIORITY_RANK = {name: rank for rank, name in enumerate(PRIORITIES)}
 LEAD = (900_000_000, 300_000_000, 60_000_000, 0)
 
 
+class PastAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An attempt that ended without its worker's word (lost, timed out): what was booked for it,
+    so that a late result can put its actual usage in that place."""
+
+    attempt: int
+    session: str
+    at: int
+    worker: str
+    agent: str
+    model: str
+    tokens: int = 0
+    nanos: int = 0
+    parts: Booking | None = None
+
+
 class Task(msgspec.Struct, array_like=True, gc=False):
     """An open task. Times are µs; ``rank`` orders the queues; ``log_id`` is where its prompt lies."""
 
@@ -68,11 +83,13 @@ class Task(msgspec.Struct, array_like=True, gc=False):
     spent_nanos: int = 0
     dispatched_at: int = 0
     started_at: int = 0
-    cancelling: bool = False
+    dispatch_id: str = ""  # log id of the attempt's dispatch
+    cancel_id: str = ""  # log id of the request to cancel it
     deferred: bool = False
     retry_of: str = ""
     last_error: str = ""
     doomed: str = ""  # why it can never run: a task it waited for did not complete
+    past: tuple[PastAttempt, ...] = ()
 
     @property
     def hold_left(self) -> tuple[int, int]:
@@ -81,6 +98,10 @@ class Task(msgspec.Struct, array_like=True, gc=False):
             max(0, self.hold_tokens - self.used_tokens),
             max(0, self.hold_nanos - self.used_nanos),
         )
+
+    @property
+    def cancelling(self) -> bool:
+        return bool(self.cancel_id)
 
     @property
     def run_scopes(self) -> tuple[str, ...]:
@@ -101,6 +122,7 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
     kind: str = ""
     tokens: int = 0
     nanos: int = 0
+    past: tuple[PastAttempt, ...] = ()
 
 
 def submitted(state: State, event: Event) -> None:
@@ -136,7 +158,7 @@ def submitted(state: State, event: Event) -> None:
     if d.after:
         _wait_for(state, task, d.after)
     state.undo.put(state.tasks, task.id, task)
-    state.undelegated[task.id] = None
+    state.undelegated.append(task.id)
 
 
 def _wait_for(state: State, task: Task, after: tuple[str, ...]) -> None:
@@ -162,7 +184,6 @@ def delegated(state: State, event: Event) -> None:
     state.undo.touch(task)
     task.kind, task.agent, task.model = d.kind, d.agent, d.model
     task.estimate = d.estimate_tokens
-    state.undelegated.pop(task.id, None)
     task.status = BLOCKED if task.after else QUEUED
     state.index(task)
 
@@ -172,6 +193,7 @@ def deferred(state: State, event: Event) -> None:
     if task is not None:
         state.undo.touch(task)
         task.deferred = True
+        state.index(task)
 
 
 def dispatched(state: State, event: Event) -> None:
@@ -191,7 +213,7 @@ def dispatched(state: State, event: Event) -> None:
     task.used = None
     task.dispatched_at, task.started_at = event.at, 0
     task.due = d.deadline
-    task.deferred = False
+    task.dispatch_id = event.log_id
     undo.touch(worker)
     undo.put(worker.running, task.id, d.attempt)
     worker.dispatched += 1
@@ -214,7 +236,7 @@ def cancel_requested(state: State, event: Event) -> None:
     task = state.tasks.get(event.data.task)
     if task is not None:
         state.undo.touch(task)
-        task.cancelling = True
+        task.cancel_id = event.log_id
 
 
 def spent(state: State, event: Event) -> None:
@@ -279,6 +301,7 @@ def _end_attempt(state: State, event: Event, completed: int, failed: int) -> Tas
         else:
             usage.book(state, event.at, d.booked)
     if not current or task is None:
+        _forget_past(state, d)
         return None
     left = task.hold_left
     state.undo.touch(task)
@@ -288,6 +311,8 @@ def _end_attempt(state: State, event: Event, completed: int, failed: int) -> Tas
     if task.status in RUNNING:
         task.spent_tokens += task.used_tokens
         task.spent_nanos += task.used_nanos
+        if not event.origin:
+            task.past = (*task.past, _past(task, event))
         throttle.hold(state, task.run_scopes, -left[0], -left[1], -1)
         worker = state.workers.get(task.worker)
         if worker is not None and worker.session == task.session:
@@ -295,8 +320,30 @@ def _end_attempt(state: State, event: Event, completed: int, failed: int) -> Tas
             state.undo.drop(worker.running, task.id)
             worker.completed += completed
             worker.failed += failed
-    state.orphans.pop(task.id, None)
     return task
+
+
+def _past(task: Task, event: Event) -> PastAttempt:
+    booked: Booking | None = event.data.booked
+    return PastAttempt(
+        task.attempt,
+        task.session,
+        event.at,
+        task.worker,
+        task.run_agent,
+        task.run_model,
+        task.used_tokens,
+        task.used_nanos,
+        _summed(task.used, booked) if booked is not None else task.used,
+    )
+
+
+def _forget_past(state: State, d: AttemptEnd) -> None:
+    """A late result has spoken for its attempt; a repeat of it finds nothing."""
+    record = state.tasks.get(d.task) or state.outcomes.get(d.task)
+    if record is not None:
+        state.undo.touch(record)
+        record.past = tuple(p for p in record.past if p.attempt != d.attempt)
 
 
 def completed(state: State, event: Event) -> None:
@@ -358,6 +405,7 @@ def _close(state: State, task: Task, status: str, at: int) -> None:
         task.kind,
         task.spent_tokens,
         task.spent_nanos,
+        task.past,
     )
     undo.drop(state.tasks, task.id)
     undo.put(state.outcomes, task.id, outcome)
@@ -366,7 +414,6 @@ def _close(state: State, task: Task, status: str, at: int) -> None:
     if forgotten is not None:
         undo.drop(state.ended_order, meta.ended - OUTCOMES_KEPT)
         undo.drop(state.outcomes, forgotten)
-    state.undelegated.pop(task.id, None)
     if task.id in state.dependents:
         _release_dependents(state, task, status)
 

@@ -12,10 +12,11 @@ import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from events.policy import Limit
+from events.policy import Limit, PolicyChanged
 from events.task import Booking
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ MONDAY = 4 * DAY  # 1970-01-05, the first Monday of the epoch
 HOURS_KEPT = 62 * 24  # the longest window is a month; two, so that a late correction finds its own
 SCOPES_MAX = 10_000
 UNITS = ("tokens", "money", "tasks")
+SCOPE_KINDS = ("global", "worker", "agent", "model", "project")
 LEVELS = ("NONE", "WARNING", "SOFT", "HARD", "CRITICAL")
-PRIORITY_GATES = ((0, 90), (1, 95), (2, 99), (3, 100))
 ROLLING = re.compile(r"([1-9]\d{0,3})([hm])\Z")
 
 
@@ -367,3 +368,24 @@ def scope_level(state: State, key: str, now: int) -> int:
         ),
         default=0,
     )
+
+
+def policy_problem(policy: PolicyChanged) -> str:
+    """What is wrong with a policy, "" when nothing is."""
+    for limit in (*policy.limits, *policy.alert_budgets):
+        try:
+            rolling_minutes(limit.window)
+        except ValueError as error:
+            return str(error)
+        if limit.unit not in UNITS:
+            return f"unit {limit.unit!r} is not one of {', '.join(UNITS)}"
+        if not 0 <= limit.amount <= 10**18:
+            return f"amount {limit.amount} is out of range"
+    for limit in policy.limits:
+        if limit.scope.partition(":")[0] not in SCOPE_KINDS:
+            return f"scope {limit.scope!r} is not one of {', '.join(SCOPE_KINDS)}"
+    try:
+        ZoneInfo(policy.timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        return f"timezone {policy.timezone!r} is unknown"
+    return ""

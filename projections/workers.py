@@ -39,9 +39,7 @@ class Worker(msgspec.Struct, array_like=True, gc=False):
         return self.capacity - len(self.running) if self.status == ALIVE and not self.paused else 0
 
     def serves(self, agent: str, model: str) -> bool:
-        return (not self.agent or self.agent == agent) and (
-            not self.models or model in self.models
-        )
+        return (not self.agent or self.agent == agent) and (not self.models or model in self.models)
 
 
 def joined(state: State, event: Event) -> None:
@@ -73,7 +71,7 @@ def joined(state: State, event: Event) -> None:
                 task.session = d.session
                 worker.running[task_id] = attempt
             else:
-                state.orphans[task_id] = None
+                state.orphans.append(task_id)
     state.undo.put(state.workers, d.worker, worker)
 
 
@@ -86,7 +84,7 @@ def ended(state: State, event: Event) -> None:
     state.undo.touch(worker)
     worker.status = LEFT if d.type == "worker.left" else LOST
     for task_id in worker.running:
-        state.orphans[task_id] = None
+        state.orphans.append(task_id)
     worker.running = {}
 
 

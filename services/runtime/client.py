@@ -48,7 +48,9 @@ def translated(url: str) -> Iterator[None]:
     try:
         yield
     except rex.BusyLoadingError as error:
-        raise RedisUnavailable(f"Redis at {url} is loading", hint=_RETRY_MAY_HELP["LOADING"]) from error
+        raise RedisUnavailable(
+            f"Redis at {url} is loading", hint=_RETRY_MAY_HELP["LOADING"]
+        ) from error
     except rex.AuthenticationError as error:
         raise RedisUnsuitable(
             f"Redis at {url} refused the login: {error}", hint=_WILL_NOT_HELP["WRONGPASS"]

@@ -1,0 +1,128 @@
+"""Which services there are, and how a host is put together from any set of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from events.keys import Keys
+from events.money import Price, nanos_of
+from events.policy import AlertBudget, Limit, PolicyChanged
+from projections import views
+from services.delegator import decide as delegator
+from services.delegator.score import DEFAULT_ROUTES, Delegator, Route, Rule
+from services.dispatcher import decide as dispatcher
+from services.inbox.service import Inboxes, InboxTrimmer
+from services.intake import decide as intake
+from services.reporter.service import UsageFeed
+from services.runtime.client import Client
+from services.runtime.host import Host, Projector
+from services.runtime.settings import LimitSetting, PriceSetting, Settings
+from services.runtime.snapshots import Snapshots
+from services.runtime.texts import Texts
+from services.runtime.views import Views
+from services.throttle import decide as throttle
+from services.throttle.service import Alerts
+from services.turn import Decide, Defaults, Inputs
+
+DECIDERS = ("intake", "delegator", "dispatcher", "throttle")
+PROJECTORS = ("inbox", "views", "alerts", "usage", "snapshot")
+SERVICES = (*DECIDERS, *PROJECTORS)
+
+
+def host(client: Client, settings: Settings, services: Sequence[str] = SERVICES) -> Host:
+    """A host for ``services``; the deciders among them form one desk."""
+    keys = Keys(settings.namespace)
+    texts = Texts()
+    deciders = _deciders(settings, services)
+    inputs = Inputs(
+        defaults=defaults(settings),
+        main_door=keys.main_door,
+        initial_policy=policy(settings) if deciders else None,
+    )
+    return Host(client, keys, deciders, _projectors(client, keys, texts, services), inputs, texts)
+
+
+def _deciders(settings: Settings, services: Sequence[str]) -> list[tuple[str, Decide]]:
+    every: dict[str, Decide] = {
+        "intake": intake.decide,
+        "delegator": delegator.decider(_delegator(settings)),
+        "dispatcher": dispatcher.decide,
+        "throttle": throttle.decide,
+    }
+    chosen = [(name, every[name]) for name in DECIDERS if name in services]
+    # Whoever decides first on an empty log seeds it with the policy.
+    return [("policy", throttle.seed), *chosen] if chosen else []
+
+
+def _projectors(
+    client: Client, keys: Keys, texts: Texts, services: Sequence[str]
+) -> list[Projector]:
+    found: list[Projector] = []
+    if "inbox" in services:
+        found += [Inboxes(client, keys, texts), InboxTrimmer(client, keys)]
+    if "views" in services:
+        found.append(
+            Views(
+                client,
+                {
+                    keys.throttle: lambda state: views.throttle_view(state, state.meta.clock),
+                    keys.token_usage: views.token_usage_view,
+                },
+            )
+        )
+    if "alerts" in services:
+        found.append(Alerts(client, keys))
+    if "usage" in services:
+        found.append(UsageFeed(client, keys))
+    if "snapshot" in services:
+        found.append(Snapshots(client.url, keys))
+    return found
+
+
+def _delegator(settings: Settings) -> Delegator:
+    routes = dict(DEFAULT_ROUTES)
+    routes.update({kind: Route(r.agent, r.model) for kind, r in settings.delegator.routes.items()})
+    rules = [Rule(r.kind, r.pattern, r.weight) for r in settings.delegator.rules]
+    return Delegator(routes, rules)
+
+
+def defaults(settings: Settings) -> Defaults:
+    """What a submission gets where it does not say."""
+    t = settings.tasks
+    return Defaults(
+        t.timeout_s,
+        t.max_attempts,
+        t.backoff_s,
+        t.backoff_max_s,
+        t.lease_s,
+        t.text_max_bytes,
+        t.result_max_bytes,
+    )
+
+
+def policy(settings: Settings) -> PolicyChanged:
+    """The policy a config file would seed an empty log with."""
+    p = settings.policy
+    return PolicyChanged(
+        tuple(Limit(x.scope, x.unit, x.window, _amount(x)) for x in p.limits),
+        {model: price(x) for model, x in p.prices.items()},
+        tuple(
+            AlertBudget(x.unit, x.window, _amount(x), x.threshold_percent) for x in p.alert_budgets
+        ),
+        cache_read_weight_percent=p.cache_read_weight_percent,
+        timezone=p.timezone,
+        critical_overdraft=p.critical_overdraft,
+        reason="the settings of the first start",
+    )
+
+
+def _amount(limit: LimitSetting) -> int:
+    return nanos_of(limit.amount) if limit.unit == "money" else int(limit.amount)
+
+
+def price(setting: PriceSetting) -> Price:
+    """A price as the fold uses it: nano-dollars per million tokens."""
+    if setting.flat is not None:
+        return Price.flat_per_1k(setting.flat)
+    parts = (setting.input, setting.output, setting.cache_read, setting.cache_write)
+    return Price(*(nanos_of(part or 0) for part in parts))

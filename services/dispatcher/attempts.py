@@ -1,0 +1,71 @@
+"""Attempts that are over without their worker's word: lost workers, timeouts, backoffs. PURE."""
+
+from __future__ import annotations
+
+from events.task import Booking, TaskCancelled, TaskFailed, TaskRequeued
+from events.worker import WorkerLost
+from projections.state import State
+from projections.tasks import BACKOFF, RUNNING, STARTED, Task
+from projections.workers import ALIVE
+from services import settle
+from services.turn import Decisions, Defaults, Inputs, decided
+
+BY = "dispatcher"
+
+
+def decide(state: State, now: int, inputs: Inputs) -> Decisions:
+    """Facts of time, each decided once: lost workers first, then what they held, then timers."""
+    yield from lost_workers(state, now, inputs)
+    while (task := state.next_orphan()) is not None:
+        yield decided(_orphaned(state, task), BY)
+    while (task := state.queues.next_timer(state, now)) is not None:
+        yield decided(_timed(state, task, now, inputs.defaults), BY)
+
+
+def lost_workers(state: State, now: int, inputs: Inputs) -> Decisions:
+    """A worker without a sign of life for a full lease, counted from when the server was last
+    found: an outage of Redis alone loses nobody."""
+    if not inputs.found_since:
+        return
+    for worker in list(state.workers.values()):
+        if worker.status != ALIVE or not worker.heartbeat:
+            continue
+        last = max(inputs.seen.get(worker.name, 0), worker.joined_at, inputs.found_since)
+        silent = now - last
+        if silent > worker.lease_s * 1_000_000:
+            evidence = f"no sign of life for {silent // 1_000_000} s (lease {worker.lease_s} s)"
+            yield decided(WorkerLost(worker.name, worker.session, evidence), BY)
+
+
+def _last_booking(state: State, task: Task) -> Booking:
+    """Started and usage unknown: the rest of the hold. Never started: nothing."""
+    if task.status == STARTED or task.used is not None:
+        return settle.settled(state, task, None)
+    return settle.unstarted(task)
+
+
+def _orphaned(state: State, task: Task) -> TaskRequeued | TaskFailed | TaskCancelled:
+    """The session that ran it is over, or what it waited for did not complete."""
+    if task.status not in RUNNING:
+        return TaskFailed(task.id, task.attempt, error=task.doomed)
+    booked = _last_booking(state, task)
+    end = (task.id, task.attempt, task.session, False, booked)
+    if task.cancelling:
+        return TaskCancelled(*end, "its worker was lost while it was being cancelled")
+    if task.attempt >= task.max_attempts:
+        return TaskFailed(*end, f"worker {task.worker} was lost in the last attempt")
+    return TaskRequeued(*end, f"worker {task.worker} was lost")
+
+
+def _timed(
+    state: State, task: Task, now: int, defaults: Defaults
+) -> TaskRequeued | TaskFailed | TaskCancelled:
+    if task.status == BACKOFF:
+        return TaskRequeued(task.id, task.attempt, reason="its backoff is over")
+    end = (task.id, task.attempt, task.session, False, _last_booking(state, task))
+    error = f"no result within {task.timeout_s} s"
+    if task.cancelling:
+        return TaskCancelled(*end, error)
+    again = task.attempt < task.max_attempts
+    retry_at = now + settle.backoff_us(defaults, task.attempt) if again else 0
+    return TaskFailed(*end, error, retry_at)

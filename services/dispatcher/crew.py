@@ -1,0 +1,85 @@
+"""Who could take a task: the workers of one turn. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from projections import throttle
+from projections.state import State
+from projections.tasks import Task
+from projections.workers import ALIVE, Worker
+
+
+class Post(NamedTuple):
+    """A worker, and the agent and model it would run a task with; ``why`` if not the route's."""
+
+    worker: Worker
+    agent: str
+    model: str
+    why: str = ""
+
+
+class Crew:
+    """The live workers, their free slots and their headroom, as of one turn."""
+
+    def __init__(self, state: State, now: int) -> None:
+        self._state, self._now = state, now
+        self._live = [w for w in state.workers.values() if w.status == ALIVE and not w.paused]
+        self.free = sum(max(0, w.free) for w in self._live)
+        self._routes: dict[tuple[str, str, str, str], list[Post]] = {}
+
+    def took(self, _worker: str) -> None:
+        self.free -= 1
+
+    def posts(self, task: Task) -> Iterator[Post]:
+        """Where ``task`` could run now, best first: most headroom, then similar work."""
+        key = (task.agent, task.model, task.given, task.given_worker)
+        route = self._routes.get(key)
+        if route is None:
+            route = self._routes[key] = self._serving(task)
+        free = [post for post in route if post.worker.free > 0]
+        if len(free) > 1:
+            free.sort(key=lambda post: self._merit(post.worker, task.kind))
+        yield from free
+
+    def _merit(self, worker: Worker, kind: str) -> tuple[int, bool, str]:
+        return -self._headroom(worker), worker.last_kind != kind, worker.name
+
+    def _headroom(self, worker: Worker) -> int:
+        """What is left of the tightest of its budgets and of its slots, in whole percent."""
+        state, key = self._state, "worker:" + worker.name
+        most = 100 * worker.free // worker.capacity
+        for limit in throttle.limits_for(state, key):
+            if limit.amount > 0:
+                spent = throttle.used(state, key, limit.window, self._now).of(limit.unit)
+                spent += throttle.held(state, key, limit.unit)
+                most = min(most, 100 * (limit.amount - spent) // limit.amount)
+        return most
+
+    def _serving(self, task: Task) -> list[Post]:
+        """The live workers for a route; where none serves it, the next best, saying why."""
+        live = self._live
+        if task.given_worker:
+            live = [w for w in live if w.name == task.given_worker]
+        agent, model = task.agent, task.model
+        exact = [Post(w, w.agent or agent, model) for w in live if w.serves(agent, model)]
+        if exact:
+            return exact
+        anyone, any_model = "a" not in task.given, "m" not in task.given
+        why = f"no live worker serves {agent} with {model}"
+        if anyone:
+            found = [Post(w, w.agent, model, why) for w in live if w.serves(w.agent, model)]
+            if found:
+                return found
+        if any_model:
+            found = [
+                Post(w, w.agent or agent, w.models[0], why)
+                for w in live
+                if w.models and w.serves(agent, w.models[0])
+            ]
+            if found:
+                return found
+        if anyone and any_model:
+            return [Post(w, w.agent or agent, w.models[0], why) for w in live if w.models]
+        return []

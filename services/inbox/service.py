@@ -1,0 +1,190 @@
+"""The inbox projector: what a worker is asked to do, written to ``asb:inbox:<worker>``.
+
+An inbox entry carries the log's id, so writing it twice changes nothing; after a restart all open
+dispatches are simply offered again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+import msgspec
+
+from events.envelope import Event
+from events.keys import Keys
+from events.task import PRIORITIES
+from projections.state import State
+from projections.tasks import RUNNING, Task
+from services.runtime.client import Client
+from services.runtime.log import Log, parse_id
+from services.runtime.scripts import Argument, script
+from services.runtime.texts import Texts
+
+BATCH = 100
+KEPT_US = 3_600_000_000  # an inbox keeps an hour of what is over
+
+
+class Note(msgspec.Struct, gc=False):
+    """One entry on its way to an inbox. ``text_at``: its prompt still has to be fetched there."""
+
+    worker: str
+    log_id: str
+    fields: list[str]
+    task: str = ""
+    text_at: str = ""
+
+
+class Inboxes:
+    """Writes the inboxes of all workers."""
+
+    def __init__(self, client: Client, keys: Keys, texts: Texts) -> None:
+        self._client, self._keys, self._texts = client, keys, texts
+        self._log = Log(client, keys)
+        self._pending: list[Note] = []
+        self._wake = anyio.Event()
+        self._oldest_open = "0-0"
+
+    # -- what to write -------------------------------------------------------------------------
+
+    def feed(self, events: Sequence[Event], state: State) -> None:
+        """Notes for what these events mean to a worker."""
+        for event in events:
+            kind = event.data.type
+            if kind == "task.dispatched":
+                task = state.tasks.get(event.data.task)
+                if task is not None and task.dispatch_id == event.log_id:
+                    self._pending.append(self._dispatched(task))
+            elif kind in _OTHERS:
+                self._other(kind, event, state)
+        if self._pending:
+            self._wake.set()
+
+    def restored(self, state: State) -> None:
+        """Offer every open dispatch again; what stands there already is left alone."""
+        running = [t for t in state.tasks.values() if t.status in RUNNING]
+        running.sort(key=lambda t: parse_id(t.dispatch_id))
+        self._pending = [self._dispatched(t) for t in running]
+        for task in running:
+            if task.cancelling:
+                self._pending.append(_cancel(task))
+        self._pending.sort(key=lambda note: parse_id(note.log_id))
+        self._wake.set()
+
+    def _dispatched(self, task: Task) -> Note:
+        text = self._texts.get(task.id)
+        if text is not None:
+            self._texts.forget(task.id)
+        fields = [
+            "type",
+            "task.dispatched",
+            "task",
+            task.id,
+            "attempt",
+            str(task.attempt),
+            "session",
+            task.session,
+            "text",
+            text or "",
+            "kind",
+            task.kind,
+            "agent",
+            task.run_agent,
+            "model",
+            task.run_model,
+            "deadline",
+            str(task.due),
+            "priority",
+            PRIORITIES[task.priority],
+        ]
+        at = "" if text is not None else task.log_id
+        return Note(task.worker, task.dispatch_id, fields, task.id, at)
+
+    def _other(self, kind: str, event: Event, state: State) -> None:
+        d = event.data
+        if kind == "task.cancel_requested":
+            task = state.tasks.get(d.task)
+            if task is not None and task.status in RUNNING:
+                self._pending.append(_cancel(task, d.reason))
+        elif kind == "worker.lost":
+            fields = ["type", kind, "session", d.session, "reason", d.evidence]
+            self._pending.append(Note(d.worker, event.log_id, fields))
+        elif d.booked is not None and d.booked.worker and d.session and not event.origin:
+            fields = ["type", "task.requeued", "task", d.task, "attempt", str(d.attempt)]
+            fields += ["session", d.session, "reason", getattr(d, "reason", "")]
+            self._pending.append(Note(d.booked.worker, event.log_id, fields))
+
+    # -- writing -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write what is pending; wait for more. Raises RedisUnavailable; nothing is forgotten."""
+        if not self._pending:
+            self._wake = anyio.Event()
+            with anyio.move_on_after(1.0):
+                await self._wake.wait()
+        batch = self._pending[: 5 * BATCH]
+        if not batch:
+            return
+        await self._fetch_texts(batch)
+        by_worker: dict[str, list[Note]] = {}
+        for note in batch:
+            by_worker.setdefault(note.worker, []).append(note)
+        for worker, notes in by_worker.items():
+            for start in range(0, len(notes), BATCH):
+                await self._write(worker, notes[start : start + BATCH])
+        written = {id(note) for note in batch}
+        self._pending = [note for note in self._pending if id(note) not in written]
+
+    async def _fetch_texts(self, batch: list[Note]) -> None:
+        missing = {note.task: note.text_at for note in batch if note.text_at}
+        texts = await self._log.texts(missing)
+        for note in batch:
+            if note.text_at:
+                note.fields[9] = texts.get(note.task, "")
+                note.text_at = ""
+
+    async def _write(self, worker: str, notes: list[Note]) -> None:
+        args: list[Argument] = [len(notes)]
+        for note in notes:
+            args.append(note.log_id)
+            args.append(len(note.fields) // 2)
+            args += note.fields
+        await script("inbox")(self._client, [self._keys.inbox(worker)], args)
+
+
+_OTHERS = frozenset(
+    ("task.cancel_requested", "worker.lost", "task.requeued", "task.failed", "task.cancelled")
+)
+
+
+def _cancel(task: Task, reason: str = "cancelled by request") -> Note:
+    fields = ["type", "task.cancel_requested", "task", task.id, "attempt", str(task.attempt)]
+    return Note(
+        task.worker, task.cancel_id, [*fields, "session", task.session, "reason", reason], task.id
+    )
+
+
+class InboxTrimmer:
+    """Forgets what is over: entries older than an hour that no open dispatch needs."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client, self._keys = client, keys
+        self._before: dict[str, str] = {}
+
+    def feed(self, events: Sequence[Event], state: State) -> None:
+        if events[-1].at // 60_000_000 != events[0].at // 60_000_000 or not self._before:
+            self.restored(state)
+
+    def restored(self, state: State) -> None:
+        hour_ago = (max(0, state.meta.clock - KEPT_US) // 1000, 0)
+        for worker in state.workers.values():
+            open_ids = [
+                parse_id(state.tasks[t].dispatch_id) for t in worker.running if t in state.tasks
+            ]
+            ms, seq = min([hour_ago, *open_ids])
+            self._before[worker.name] = f"{ms}-{seq}"
+
+    async def run(self) -> None:
+        await anyio.sleep(60)
+        for worker, before in list(self._before.items()):
+            await self._client.call("XTRIM", self._keys.inbox(worker), "MINID", "~", before)

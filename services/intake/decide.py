@@ -1,0 +1,115 @@
+"""Intake: what stands at the doors becomes events, or dead letters with a clear error. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+
+import msgspec
+
+from events.envelope import Event, Payload, payload_class
+from projections.state import State
+from services.intake import reports, shapes, submissions
+from services.intake.shapes import Bad
+from services.turn import Decisions, Defaults, DoorEntry, Inputs, Known, Refused, Taken
+
+
+class Case(msgspec.Struct):
+    """One door entry on its way: what the handlers need to judge it."""
+
+    state: State
+    now: int
+    entry: DoorEntry
+    defaults: Defaults
+    known: Known
+    main_door: str
+    raw: bytes = b""  # its data as JSON
+
+    @property
+    def door_name(self) -> str:
+        """The name of an agent's own door, "" for the shared one."""
+        return self.entry.door[len(self.main_door) + 1 :]
+
+    def event(self, payload: Payload, raw: bytes = b"") -> Event:
+        """``payload`` as an event that came through this door."""
+        e = self.entry
+        return Event(payload, source=e.door, origin=f"{e.door} {e.id}", raw=raw)
+
+
+Handler = Callable[[Case], Iterable[Event]]
+
+HANDLERS: dict[str, Handler] = {
+    "task.submitted": submissions.submitted,
+    "task.cancel_requested": submissions.cancel_requested,
+    "task.delivered": reports.delivered,
+    "task.started": reports.started,
+    "task.completed": reports.completed,
+    "task.failed": reports.failed,
+    "task.cancelled": reports.cancelled,
+    "worker.joined": reports.joined,
+    "worker.left": reports.left,
+    "worker.paused": reports.paused,
+    "worker.resumed": reports.resumed,
+    "usage.recorded": reports.usage_recorded,
+    "progress.updated": reports.progress_updated,
+    "policy.changed": reports.policy_changed,
+}
+
+
+def decide(state: State, now: int, inputs: Inputs) -> Decisions:
+    """Take the door entries in, in order: events, or a Refused for each that cannot be accepted.
+
+    A repeat (same door and ``id``, same content) yields nothing; the same id with other content is
+    refused.
+    """
+    taken: dict[str, str] = {}
+    for entry in inputs.entries:
+        case = Case(state, now, entry, inputs.defaults, inputs.known, inputs.main_door)
+        try:
+            yield from _judge(case, taken)
+        except Bad as error:
+            yield Refused(entry, str(error))
+
+
+def _judge(case: Case, taken: dict[str, str]) -> Iterator[Event | Taken]:
+    kind, given_id, case.raw = shapes.read(case.entry.fields)
+    handler = HANDLERS.get(kind)
+    if handler is None:
+        raise Bad(_unknown_type(kind))
+    if given_id:
+        key = f"{case.entry.door}|{given_id}"
+        digest = blake2b(kind.encode() + b"\0" + case.raw, digest_size=12).hexdigest()
+        before = taken.get(key) or case.known.ids.get(key)
+        if before == digest:
+            return
+        if before is not None:
+            raise Bad(f"id {given_id!r} was used before, with other content")
+        events = list(handler(case))
+        taken[key] = digest
+        yield Taken(key, digest)
+    else:
+        given_id = case.entry.id
+        events = handler(case)
+    for event in events:
+        event.id = event.id or given_id
+        yield event
+
+
+def _unknown_type(kind: str) -> str:
+    if payload_class(kind) is not None:
+        return f"{kind} is decided by asb and cannot be sent through a door"
+    return f"unknown type {kind[:60]!r}; one of {', '.join(sorted(HANDLERS))}"
+
+
+def lookups(state: State, entries: Iterable[DoorEntry]) -> tuple[set[str], set[str]]:
+    """What ``decide`` needs to know from beside the log: idempotency keys and task ids."""
+    ids: set[str] = set()
+    named: set[str] = set()
+    for entry in entries:
+        fields = entry.fields
+        if len(fields) > 4 or b"id" in fields[0::2]:
+            names = dict(zip(fields[0::2], fields[1::2], strict=False))
+            if b"id" in names:
+                ids.add(f"{entry.door}|{names[b'id'].decode(errors='replace')}")
+        named.update(shapes.task_references(fields))
+    return ids, {t for t in named if t not in state.tasks and t not in state.outcomes}

@@ -1,0 +1,416 @@
+"""What workers and agents report: sessions, ends of attempts, usage, progress. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from events.envelope import Event, Payload, encode
+from events.money import Usage, nanos_of, usage_of
+from events.policy import PolicyChanged
+from events.task import (
+    AttemptEnd,
+    Booking,
+    TaskCancelled,
+    TaskCompleted,
+    TaskDelivered,
+    TaskFailed,
+    TaskStarted,
+)
+from events.usage import ProgressUpdated, UsageRecorded
+from events.worker import HeldAttempt, WorkerJoined, WorkerLeft, WorkerLost, WorkerPaused
+from events.worker import WorkerResumed as Resumed
+from projections import throttle
+from projections.tasks import RUNNING, Outcome, PastAttempt, Task
+from projections.workers import ALIVE
+from services import settle
+from services.intake import shapes
+from services.intake.shapes import Bad
+
+if TYPE_CHECKING:
+    from services.intake.decide import Case
+
+
+def _told(case: Case, payload: Payload) -> Event:
+    """``payload`` as an event that carries the writer's own words, untouched, as ``told``."""
+    return case.event(payload, encode(payload)[:-1] + b',"told":' + case.raw + b"}")
+
+
+def _check_speaks_for(case: Case, worker: str) -> None:
+    """A named door speaks for its worker alone; the shared door makes a claim."""
+    if case.door_name and worker and case.door_name != worker:
+        raise Bad(f"the door of {case.door_name} may not speak for worker {worker!r}")
+
+
+# -- attempts --------------------------------------------------------------------------------
+
+
+class ReportIn(msgspec.Struct, gc=False):
+    """``task.started|completed|failed|cancelled`` as workers write them."""
+
+    task: str
+    attempt: int
+    session: str
+    result: Any = None
+    error: str = ""
+    reason: str = ""
+    retryable: bool = True
+    usage: dict[str, Any] | None = None
+    model: str = ""
+    cost_usd: Any = None
+    input_tokens: Any = None
+    output_tokens: Any = None
+    cache_read_tokens: Any = None
+    cache_write_tokens: Any = None
+    total_tokens: Any = None
+
+
+_report = msgspec.json.Decoder(ReportIn)
+_FLAT_USAGE = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "total_tokens",
+)
+
+
+def _usage(told: Any) -> Usage | None:
+    flat = {name: getattr(told, name) for name in _FLAT_USAGE}
+    try:
+        return usage_of({**flat, **(told.usage or {})})
+    except ValueError as error:
+        raise Bad(f"usage: {error}") from None
+
+
+def _own_cost(value: Any) -> int | None:
+    """The agent's own cost figure in nano-dollars; None where it gave none."""
+    if value is None:
+        return None
+    try:
+        nanos = nanos_of(value)
+    except ValueError as error:
+        raise Bad(f"cost_usd: {error}") from None
+    if not 0 <= nanos <= 10**15:
+        raise Bad(f"cost_usd must be between 0 and a million dollars, not {str(value)[:40]}")
+    return nanos
+
+
+def _current(case: Case, told: ReportIn) -> Task | None:
+    """The task, if ``told`` is about the attempt that runs now."""
+    task = case.state.tasks.get(told.task)
+    if (
+        task is not None
+        and task.status in RUNNING
+        and task.attempt == told.attempt
+        and task.session == told.session
+    ):
+        _check_speaks_for(case, task.worker)
+        return task
+    return None
+
+
+def _past(case: Case, told: ReportIn) -> tuple[Task | Outcome, PastAttempt] | None:
+    """The ended attempt ``told`` is about, if its worker had not spoken yet; None for a repeat."""
+    state = case.state
+    record = state.tasks.get(told.task) or state.outcomes.get(told.task)
+    if record is None:
+        if told.task in case.known.ended_tasks:
+            return None
+        raise Bad(f"task {told.task[:80]!r} is unknown")
+    if told.attempt > record.attempt or told.attempt < 1:
+        raise Bad(f"task {told.task[:80]!r} has no attempt {told.attempt}")
+    for past in record.past:
+        if past.attempt == told.attempt and past.session == told.session:
+            _check_speaks_for(case, past.worker)
+            return record, past
+    return None
+
+
+def _stale(case: Case, told: ReportIn, make: type[AttemptEnd]) -> Iterable[Event]:
+    found = _past(case, told)
+    if found is not None:
+        record, past = found
+        usage = _usage(told)
+        project = record.project if isinstance(record, Task) else ""
+        booked = (
+            settle.late(case.state, record.kind, project, past, usage)
+            if usage is not None
+            else None
+        )
+        yield _told(case, make(told.task, told.attempt, told.session, True, booked))
+
+
+def _booked(case: Case, task: Task, told: ReportIn) -> Booking:
+    return settle.settled(
+        case.state,
+        task,
+        _usage(told),
+        model=told.model,
+        own_cost=_own_cost(told.cost_usd),
+    )
+
+
+def delivered(case: Case) -> Iterable[Event]:
+    told: ReportIn = shapes.decode(case.raw, _report)
+    if _current(case, told):
+        yield _told(case, TaskDelivered(told.task, told.attempt, told.session))
+
+
+def started(case: Case) -> Iterable[Event]:
+    told: ReportIn = shapes.decode(case.raw, _report)
+    task = _current(case, told)
+    if task is None:
+        _past(case, told)
+    elif not task.started_at:
+        yield _told(case, TaskStarted(told.task, told.attempt, told.session))
+
+
+def completed(case: Case) -> Iterable[Event]:
+    told: ReportIn = shapes.decode(case.raw, _report)
+    _shorten_result(case, told)
+    task = _current(case, told)
+    if task is None:
+        yield from _stale(case, told, TaskCompleted)
+        return
+    booked = _booked(case, task, told)
+    yield _told(case, TaskCompleted(told.task, told.attempt, told.session, False, booked))
+
+
+def _shorten_result(case: Case, told: ReportIn) -> None:
+    """A result that is too long is cut rather than refused: the work was done."""
+    most = case.defaults.result_max_bytes
+    if len(case.raw) <= most:
+        return
+    text = (
+        told.result if isinstance(told.result, str) else msgspec.json.encode(told.result).decode()
+    )
+    kept = text.encode()[: most - 1024].decode(errors="ignore")
+    data: dict[str, Any] = msgspec.json.decode(case.raw)
+    case.raw = msgspec.json.encode(
+        {**data, "result": kept, "result_bytes": len(text.encode()), "truncated": True}
+    )
+    if len(case.raw) > 2 * most:
+        raise Bad(f"the report has {len(case.raw):,} bytes beside its result; at most {most:,}")
+
+
+def failed(case: Case) -> Iterable[Event]:
+    told: ReportIn = shapes.decode(case.raw, _report)
+    _shorten_result(case, told)
+    task = _current(case, told)
+    if task is None:
+        yield from _stale(case, told, TaskFailed)
+        return
+    booked = _booked(case, task, told)
+    if task.cancelling:
+        yield _told(
+            case,
+            TaskCancelled(told.task, told.attempt, told.session, False, booked, told.error[:500]),
+        )
+        return
+    again = told.retryable and task.attempt < task.max_attempts
+    yield _told(
+        case,
+        TaskFailed(
+            told.task,
+            told.attempt,
+            told.session,
+            False,
+            booked,
+            told.error[:500] or "failed",
+            case.now + settle.backoff_us(case.defaults, task.attempt) if again else 0,
+        ),
+    )
+
+
+def cancelled(case: Case) -> Iterable[Event]:
+    told: ReportIn = shapes.decode(case.raw, _report)
+    task = _current(case, told)
+    if task is None:
+        yield from _stale(case, told, TaskCancelled)
+        return
+    booked = _booked(case, task, told)
+    yield _told(
+        case,
+        TaskCancelled(
+            told.task,
+            told.attempt,
+            told.session,
+            False,
+            booked,
+            told.reason[:500] or told.error[:500],
+        ),
+    )
+
+
+# -- workers ---------------------------------------------------------------------------------
+
+
+class JoinIn(msgspec.Struct, gc=False):
+    worker: str
+    agent: str | None = None
+    models: tuple[str, ...] | str = ()
+    capacity: int = 1
+    account: str | None = None
+    lease_s: int | None = None
+    heartbeat: bool | str = True
+    holds: tuple[HeldAttempt, ...] = ()
+
+
+_join = msgspec.json.Decoder(JoinIn)
+
+
+def joined(case: Case) -> Iterable[Event]:
+    """A session opens, named by the door entry. An older one of the same name is over."""
+    d: JoinIn = shapes.decode(case.raw, _join)
+    shapes.check_name(d.worker, "worker")
+    _check_speaks_for(case, d.worker)
+    shapes.check_name(d.agent, "agent")
+    shapes.check_name(d.account, "account", shapes.LABEL)
+    models = tuple(d.models.replace(",", " ").split()) if isinstance(d.models, str) else d.models
+    for model in models:
+        shapes.check_name(model, "model", shapes.LABEL)
+    shapes.check_range(d.capacity, "capacity", 1, 100_000)
+    shapes.check_range(d.lease_s, "lease_s", 1, 24 * 3600)
+    heartbeat = d.heartbeat not in (False, "no", "false", "0")
+    session = case.entry.id
+    old = case.state.workers.get(d.worker)
+    if old is not None and old.status == ALIVE:
+        if old.session == session:
+            return
+        gone = case.event(WorkerLost(d.worker, old.session, f"session {session} took its name"))
+        gone.id = f"{session}.lost"
+        if not d.holds:
+            yield gone
+    yield _told(
+        case,
+        WorkerJoined(
+            d.worker,
+            session,
+            d.agent,
+            models,
+            d.capacity,
+            d.account,
+            d.lease_s or case.defaults.lease_s,
+            heartbeat,
+            d.holds,
+        ),
+    )
+
+
+class WorkerIn(msgspec.Struct, gc=False):
+    worker: str
+    session: str = ""
+    reason: str = ""
+
+
+_worker = msgspec.json.Decoder(WorkerIn)
+
+
+def left(case: Case) -> Iterable[Event]:
+    d = _known_worker(case)
+    worker = case.state.workers[d.worker]
+    if worker.status == ALIVE and d.session in ("", worker.session):
+        yield _told(case, WorkerLeft(d.worker, worker.session))
+
+
+def paused(case: Case) -> Iterable[Event]:
+    d = _known_worker(case)
+    if not case.state.workers[d.worker].paused:
+        yield _told(case, WorkerPaused(d.worker, d.reason[:500]))
+
+
+def resumed(case: Case) -> Iterable[Event]:
+    d = _known_worker(case)
+    if case.state.workers[d.worker].paused:
+        yield _told(case, Resumed(d.worker))
+
+
+def _known_worker(case: Case) -> WorkerIn:
+    d: WorkerIn = shapes.decode(case.raw, _worker)
+    _check_speaks_for(case, d.worker)
+    if d.worker not in case.state.workers:
+        raise Bad(f"worker {d.worker[:80]!r} is unknown")
+    return d
+
+
+# -- usage, progress, policy -----------------------------------------------------------------
+
+
+class UsageIn(ReportIn, gc=False, kw_only=True):
+    agent: str
+    task: str = ""
+    attempt: int = 0
+    session: str = ""
+    worker: str = ""
+    project: str = ""
+    kind: str = ""
+    meter: str = ""
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+
+
+_usage_in = msgspec.json.Decoder(UsageIn)
+
+
+def usage_recorded(case: Case) -> Iterable[Event]:
+    """Usage of a running attempt (running totals: the difference is booked), or of work asb did
+    not dispatch."""
+    d: UsageIn = shapes.decode(case.raw, _usage_in)
+    shapes.check_name(d.agent, "agent")
+    usage = _usage(d)
+    if usage is None:
+        raise Bad("no tokens: give input_tokens, output_tokens, … or total_tokens")
+    state = case.state
+    task = state.tasks.get(d.task) if d.task else None
+    meter = d.meter[:40] or "reported"
+    if task is not None and task.status in RUNNING and d.attempt in (0, task.attempt):
+        _check_speaks_for(case, task.worker)
+        booked = settle.settled(
+            state, task, usage, model=d.model, own_cost=_own_cost(d.cost_usd), meter=meter
+        )
+        booked.tasks = 0
+        attempt = task.attempt
+    else:
+        booked = settle.booking(
+            state, agent=d.agent, model=d.model, usage=usage, own_cost=_own_cost(d.cost_usd)
+        )
+        booked.worker, booked.project, booked.kind = d.worker, d.project, d.kind
+        booked.meter, attempt = meter, 0
+    yield _told(case, UsageRecorded(d.agent, booked, d.model, d.task, attempt, meter))
+
+
+class ProgressIn(msgspec.Struct, gc=False):
+    agent: str
+    task: str
+    document: msgspec.Raw
+
+
+_progress = msgspec.json.Decoder(ProgressIn)
+
+
+def progress_updated(case: Case) -> Iterable[Event]:
+    """A progress document, kept as its agent wrote it."""
+    d: ProgressIn = shapes.decode(case.raw, _progress)
+    shapes.check_name(d.agent, "agent")
+    shapes.check_name(d.task, "task", shapes.TASK_ID)
+    if len(d.document) > case.defaults.result_max_bytes:
+        raise Bad(f"document has {len(d.document):,} bytes, too many")
+    payload = ProgressUpdated(d.agent, d.task, msgspec.Raw(bytes(d.document)))
+    yield case.event(payload)
+
+
+_policy = msgspec.json.Decoder(PolicyChanged)
+
+
+def policy_changed(case: Case) -> Iterable[Event]:
+    """The whole policy, checked, from here on."""
+    if case.door_name:
+        raise Bad("policy is changed through the shared door only")
+    d: PolicyChanged = shapes.decode(case.raw, _policy)
+    problem = throttle.policy_problem(d)
+    if problem:
+        raise Bad(problem)
+    yield case.event(d)

@@ -1,0 +1,142 @@
+"""Submissions and cancellations. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from events.envelope import Event
+from events.task import TaskCancelled, TaskCancelRequested, TaskSubmitted
+from projections.tasks import RUNNING
+from services.intake import shapes
+from services.intake.shapes import Bad
+
+if TYPE_CHECKING:
+    from services.intake.decide import Case
+
+TIMEOUT_MAX_S = 7 * 24 * 3600
+AFTER_MAX = 1_000
+
+
+class SubmitIn(msgspec.Struct, gc=False):
+    """``task.submitted`` as foreigners write it."""
+
+    text: str
+    v: int | None = None
+    task: str | None = None
+    priority: str = "normal"
+    kind: str | None = None
+    agent: str | None = None
+    model: str | None = None
+    worker: str | None = None
+    project: str | None = None
+    after: tuple[str, ...] = ()
+    timeout_s: int | None = None
+    max_attempts: int | None = None
+    estimate_tokens: int | None = None
+    retry_of: str | None = None
+
+
+_submit = msgspec.json.Decoder(SubmitIn)
+_payload = msgspec.json.Decoder(TaskSubmitted)
+
+
+def submitted(case: Case) -> Iterable[Event]:
+    """A new task. Its id is the given one, else made from door and entry id."""
+    d: SubmitIn = shapes.decode(case.raw, _submit)
+    _check_text(d.text, case.defaults.text_max_bytes)
+    if d.v not in (None, 1):
+        raise Bad(f"v {d.v} is newer than this version of asb understands")
+    shapes.check_priority(d.priority)
+    _check_route(d)
+    ours: dict[str, Any] = {}
+    if d.v is None:
+        ours["v"] = 1
+    if d.task is None:
+        name = case.door_name
+        ours["task"] = f"{name}.{case.entry.id}" if name else case.entry.id
+    if d.timeout_s is None:
+        ours["timeout_s"] = case.defaults.timeout_s
+    if d.max_attempts is None:
+        ours["max_attempts"] = case.defaults.max_attempts
+    _check_references(case, d, d.task or ours["task"])
+    raw = shapes.beside(case.raw, ours) if ours else case.raw
+    # Decoded from what goes on the log, so that live and replay fold the very same thing.
+    yield case.event(shapes.decode(raw, _payload), raw)
+
+
+def _check_text(text: str, most: int) -> None:
+    if not text or text.isspace():
+        raise Bad("text is empty; a task needs a description")
+    if len(text) * 4 > most and len(text.encode()) > most:
+        raise Bad(
+            f"text has {len(text.encode()):,} bytes, more than {most:,}; put long material into a "
+            "file and name it, or raise tasks.text_max_bytes"
+        )
+    found = shapes.CONTROL.search(text)
+    if found:
+        raise Bad(
+            f"text holds the control character U+{ord(found[0]):04X} at position {found.start()}; "
+            "only tab and newline may stand in a task"
+        )
+
+
+def _check_route(d: SubmitIn) -> None:
+    if d.kind is not None:
+        shapes.check_kind(d.kind)
+    if d.agent is not None:
+        shapes.check_name(d.agent, "agent")
+    if d.worker is not None:
+        shapes.check_name(d.worker, "worker")
+    if d.model is not None:
+        shapes.check_name(d.model, "model", shapes.LABEL)
+    if d.project is not None:
+        shapes.check_name(d.project, "project", shapes.LABEL)
+    shapes.check_range(d.timeout_s, "timeout_s", 1, TIMEOUT_MAX_S)
+    shapes.check_range(d.max_attempts, "max_attempts", 1, 100)
+    shapes.check_range(d.estimate_tokens, "estimate_tokens", 0, 10**9)
+
+
+def _check_references(case: Case, d: SubmitIn, task: str) -> None:
+    state = case.state
+    if d.task is not None:
+        shapes.check_name(d.task, "task", shapes.TASK_ID)
+    if task in state.tasks or task in state.outcomes or task in case.known.ended_tasks:
+        raise Bad(f"task {task!r} exists already; choose another id")
+    if len(d.after) > AFTER_MAX:
+        raise Bad(f"after names {len(d.after):,} tasks, more than {AFTER_MAX:,}")
+    for other in d.after:
+        if (
+            other not in state.tasks
+            and other not in state.outcomes
+            and other not in case.known.ended_tasks
+        ):
+            raise Bad(f"after names task {other[:80]!r}, which is unknown")
+
+
+class CancelIn(msgspec.Struct, gc=False):
+    task: str
+    reason: str = ""
+
+
+_cancel = msgspec.json.Decoder(CancelIn)
+
+
+def cancel_requested(case: Case) -> Iterable[Event]:
+    """Not yet running: cancelled at once. Running: a request, the worker confirms."""
+    d: CancelIn = shapes.decode(case.raw, _cancel)
+    task = case.state.tasks.get(d.task)
+    if task is None:
+        ended = case.state.outcomes.get(d.task)
+        raise Bad(
+            f"task {d.task[:80]!r} is {ended.status} already"
+            if ended
+            else f"task {d.task[:80]!r} is unknown"
+        )
+    reason = d.reason[:500] or "cancelled by request"
+    if task.status not in RUNNING:
+        yield case.event(TaskCancelled(task.id, task.attempt, reason=reason))
+    elif not task.cancelling:
+        yield case.event(TaskCancelRequested(task.id, reason))

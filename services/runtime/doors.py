@@ -1,0 +1,98 @@
+"""The front doors, read ahead: what stands there and was not yet taken in."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from itertools import islice
+
+import anyio
+
+from events.keys import Keys
+from services.runtime.client import Client
+from services.runtime.log import after, parse_id
+from services.turn import DoorEntry
+
+READ_COUNT = 500
+AHEAD_MAX = 2_000
+BLOCK_MS = 1_000
+
+
+class Doors:
+    """Reads every door in order. What was peeked stays until it is dropped, so a turn that did
+    not reach the log sees the same entries again."""
+
+    def __init__(self, client: Client, keys: Keys, wake: anyio.Event | None = None) -> None:
+        self._client, self._keys = client, keys
+        self._positions: dict[str, str] = {keys.main_door: "0-0"}
+        self._ahead: deque[DoorEntry] = deque()
+        self._generation = 0
+        self._room = anyio.Event()
+        self.wake = wake or anyio.Event()
+
+    def __len__(self) -> int:
+        return len(self._ahead)
+
+    def open(self, door: str) -> None:
+        """Read this door too."""
+        self._positions.setdefault(door, "0-0")
+
+    def reset(self, cursors: Mapping[str, str]) -> None:
+        """Begin again behind the entries that the log has taken."""
+        self._generation += 1
+        self._ahead.clear()
+        self._positions = {door: cursors.get(door, "0-0") for door in self._positions}
+        self._positions.update(cursors)
+        self._room.set()
+
+    def peek(self, count: int) -> list[DoorEntry]:
+        return list(islice(self._ahead, count))
+
+    def drop(self, count: int) -> None:
+        """The first ``count`` entries are taken in."""
+        for _ in range(count):
+            self._ahead.popleft()
+        self._room.set()
+
+    def drop_taken(self, cursors: Mapping[str, str]) -> None:
+        """Drop what another desk has taken in, by its cursors."""
+        marks = {door: parse_id(cursor) for door, cursor in cursors.items()}
+        self._ahead = deque(
+            e for e in self._ahead if e.door not in marks or parse_id(e.id) > marks[e.door]
+        )
+        for door, cursor in cursors.items():
+            if after(cursor, self._positions.get(door, "0-0")):
+                self._positions[door] = cursor
+        self._room.set()
+
+    def oldest_us(self) -> int:
+        """When the first waiting entry came to its door, µs; 0 when none waits."""
+        return parse_id(self._ahead[0].id)[0] * 1000 if self._ahead else 0
+
+    async def read_once(self) -> None:
+        """Read what is there, or wait for it; returns within about a second."""
+        if len(self._ahead) >= AHEAD_MAX:
+            self._room = anyio.Event()
+            await self._room.wait()
+            return
+        generation, doors = self._generation, list(self._positions)
+        reply = await self._client.block(
+            "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", *doors,
+            *(self._positions[d] for d in doors),
+        )  # fmt: skip
+        if not reply or generation != self._generation:
+            return
+        for key, entries in reply:
+            door = key.decode()
+            for entry_id, fields in entries:
+                if fields is not None:
+                    self._ahead.append(DoorEntry(door, entry_id.decode(), fields))
+            self._positions[door] = entries[-1][0].decode()
+        self.wake.set()
+
+    async def trim(self, cursors: Mapping[str, str], before_us: int) -> None:
+        """Forget entries that were taken in and are older than ``before_us``."""
+        oldest = (before_us // 1000, 0)
+        for door, cursor in cursors.items():
+            ms, seq = min(parse_id(cursor), oldest)
+            await self._client.call("XTRIM", door, "MINID", "~", f"{ms}-{seq}")

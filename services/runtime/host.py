@@ -1,0 +1,354 @@
+"""The host: one loop that runs any set of services over one state.
+
+One turn: take what stands at the doors, let the deciders speak (each on the state so far), append
+what they said iff the log's last id is still the one they decided on, then let the projectors write
+what follows from it. A conflict, a lost reply, a restart and a second instance are one case: undo
+the turn, fold what the log says, decide again.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import anyio
+import msgspec
+
+from events.envelope import Event
+from events.keys import Keys
+from projections.state import State
+from projections.workers import ALIVE
+from services.intake.decide import lookups
+from services.runtime import replay
+from services.runtime.client import Client, SyncClient
+from services.runtime.clock import ServerClock, elapsed
+from services.runtime.doors import Doors
+from services.runtime.errors import RedisUnavailable
+from services.runtime.log import Appended, Log, after
+from services.runtime.scripts import Argument, script
+from services.runtime.texts import Texts
+from services.runtime.turns import Turn, run_turn
+from services.turn import Decide, DoorEntry, Inputs, Known, Refused
+
+logger = logging.getLogger("asb")
+
+PEEK_COUNT = 1_000
+IDLE_S = 1.0  # how often an idle desk looks whether the log moved without it
+STANDBY_US = 1_000_000  # how old work must be before a standby does it
+DUPLICATE_DAYS = 35
+DOORS_KEPT_US = 3_600_000_000
+RETRY_S = (0.05, 2.0)  # first and longest pause while Redis is away
+
+
+class Projector(Protocol):
+    """Writes what is not the log. ``feed`` takes committed events in order and must not wait;
+    ``restored`` is told when the state was rebuilt; ``run`` does the writing."""
+
+    def feed(self, events: Sequence[Event], state: State) -> None: ...
+    def restored(self, state: State) -> None: ...
+    async def run(self) -> None: ...
+
+
+class Stats(msgspec.Struct):
+    """What a host did since it started."""
+
+    turns: int = 0
+    events: int = 0
+    conflicts: int = 0
+    refused: int = 0
+    rebuilds: int = 0
+    outages: int = 0
+
+
+class Host:
+    """Deciders and projectors over one state, one reader and one appender."""
+
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        deciders: Sequence[tuple[str, Decide]],
+        projectors: Sequence[Projector],
+        inputs: Inputs,
+        texts: Texts,
+    ) -> None:
+        self._client, self._keys = client, keys
+        self._deciders, self._projectors = deciders, projectors
+        self._inputs, self._texts = inputs, texts
+        self._decided_types = {t for name, _ in deciders for t in TYPES_BY_DECIDER.get(name, ())}
+        self._whole_desk = {name for name, _ in deciders} >= TYPES_BY_DECIDER.keys()
+        self._standby = False
+        self._arrived: deque[Any] = deque()
+        self._wake = anyio.Event()
+        self.log = Log(client, keys)
+        self.doors = Doors(client, keys)
+        self.clock = ServerClock()
+        self.state = State()
+        self.stats = Stats()
+        self.ready = anyio.Event()
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until cancelled. Raises LogError when the log must not be folded any further."""
+        self._rebuild()
+        await self._tell_time()
+        async with anyio.create_task_group() as tasks:
+            for projector in self._projectors:
+                tasks.start_soon(self._through_outages, projector.run)
+            tasks.start_soon(self._through_outages, self._follow)
+            if self._deciders:
+                tasks.start_soon(self._through_outages, self._read_doors)
+                tasks.start_soon(self._through_outages, self._watch_workers)
+                tasks.start_soon(self._through_outages, self._trim_doors)
+            self.ready.set()
+            while True:
+                await self._step()
+
+    async def _through_outages(self, work: Any) -> None:
+        """Run ``work`` again and again; while Redis is away, wait a little longer each time."""
+        pause = RETRY_S[0]
+        while True:
+            try:
+                await work()
+                pause = RETRY_S[0]
+            except RedisUnavailable:
+                await anyio.sleep(pause)
+                pause = min(2 * pause, RETRY_S[1])
+
+    def _rebuild(self) -> None:
+        """Take the state from the log; whatever was in memory is gone."""
+        client = SyncClient(self._client.url)
+        gc.collect()
+        gc.disable()  # folding a million events makes no cycles; looking for them takes seconds
+        try:
+            self.state = replay.rebuild(client, self._keys)
+        finally:
+            client.close()
+            gc.enable()
+            gc.freeze()
+        self.stats.rebuilds += 1
+        self._arrived.clear()
+        self.doors.reset(self.state.doors)
+        for projector in self._projectors:
+            projector.restored(self.state)
+
+    async def _tell_time(self) -> None:
+        sent = elapsed()
+        seconds, micros = await self._client.call("TIME")
+        self.clock.told(int(seconds) * 1_000_000 + int(micros), sent)
+        self._inputs.found_since = self.clock.now()
+
+    async def _step(self) -> None:
+        try:
+            self._fold_arrived()
+            if not await self._turn():
+                await self._rest()
+        except RedisUnavailable as error:
+            await self._outage(error)
+
+    async def _outage(self, error: RedisUnavailable) -> None:
+        """Wait for Redis; then make sure the past this state stands on is still there."""
+        self.stats.outages += 1
+        logger.warning("%s; waiting for it", str(error).splitlines()[0])
+        pause = RETRY_S[0]
+        while True:
+            await anyio.sleep(pause)
+            pause = min(2 * pause, RETRY_S[1])
+            try:
+                if not await self.log.holds(self.state.meta.log_id):
+                    logger.warning("the log went back; folding it again from what it still says")
+                    self._rebuild()
+                self.doors.reset(self.state.doors)
+                for projector in self._projectors:
+                    projector.restored(self.state)
+                await self._tell_time()
+            except RedisUnavailable:
+                continue
+            logger.warning("Redis is back")
+            return
+
+    async def _rest(self) -> None:
+        """Wait until there is something to do: an entry, a timer, or the regular look."""
+        due = self.state.queues.next_due()
+        now = self.clock.now()
+        pause = min(IDLE_S, max(0.0, (due - now) / 1_000_000)) if due > now else IDLE_S
+        with anyio.move_on_after(pause) as waited:
+            await self._wake.wait()
+        self._wake = self.doors.wake = anyio.Event()
+        if waited.cancelled_caught and pause == IDLE_S:
+            await self._look()
+
+    async def _look(self) -> None:
+        """Nothing happened for a while: has the log moved without us, or gone back?"""
+        if self._deciders:
+            sent = elapsed()
+            now = self.clock.now()
+            self._settle(await self.log.append(self.state.meta.log_id, now, []), None, sent)
+        elif not await self.log.holds(self.state.meta.log_id):
+            raise RedisUnavailable("the log went back behind what was folded")
+
+    # -- a turn --------------------------------------------------------------------------------
+
+    async def _turn(self) -> bool:
+        """Decide and append once. True when another turn should follow at once."""
+        if not self._deciders or (self._standby and not self._overdue()):
+            return False
+        entries = self.doors.peek(PEEK_COUNT) if self._reads_doors else []
+        inputs = self._inputs
+        inputs.entries = entries
+        inputs.known = await self._known(entries)
+        await self._texts.fetch(self.log, self.state)
+        inputs.texts = self._texts
+        now = self.clock.now()
+        self.state.begin()
+        try:
+            turn = run_turn(self.state, now, self._deciders, inputs)
+            if turn.refused:
+                await self._write_refused(turn.refused)
+            sent = elapsed()
+            appended = (
+                await self.log.append(turn.base, now, turn.events, turn.taken)
+                if turn.events
+                else Appended("ok", 0)
+            )
+        except BaseException:
+            self.state.rollback()  # the outcome is unknown: the log will tell
+            raise
+        return self._settle(appended, turn, sent)
+
+    @property
+    def _reads_doors(self) -> bool:
+        return any(name == "intake" for name, _ in self._deciders)
+
+    def _settle(self, appended: Appended, turn: Turn | None, sent: float) -> bool:
+        """Keep a turn that reached the log, or undo it and fold what was missed."""
+        if appended.server_time:
+            self.clock.told(appended.server_time, sent)
+        if appended.outcome == "ok":
+            if turn is not None:
+                self._keep(turn)
+                return turn.more or bool(turn.events)
+            return False
+        if turn is not None:
+            self.state.rollback()
+        if appended.outcome == "gone":
+            raise RedisUnavailable("the log went back behind what was folded")
+        if appended.outcome == "conflict":
+            self.stats.conflicts += 1
+            self._fold(replay.decoded(appended.missed))
+            self.doors.drop_taken(self.state.doors)
+        return True
+
+    def _keep(self, turn: Turn) -> None:
+        self.state.commit()
+        self.doors.drop(turn.consumed)
+        if turn.events:
+            self.state.dirty_scopes.clear()
+            self._standby = False
+            self.stats.turns += 1
+            self.stats.events += len(turn.events)
+            for projector in self._projectors:
+                projector.feed(turn.events, self.state)
+
+    async def _known(self, entries: Iterable[DoorEntry]) -> Known:
+        ids, tasks = lookups(self.state, entries)
+        if not ids and not tasks:
+            return Known()
+        return Known(
+            await self.log.taken_ids(ids, self.clock.now(), DUPLICATE_DAYS),
+            await self.log.known_tasks(tasks),
+        )
+
+    async def _write_refused(self, refused: list[Refused]) -> None:
+        """Dead letters are written before the turn, so a crash between loses none; the door and
+        entry id make a repeat harmless."""
+        self.stats.refused += len(refused)
+        for start in range(0, len(refused), 50):
+            batch = refused[start : start + 50]
+            args: list[Argument] = [len(batch)]
+            for one in batch:
+                fields = one.entry.fields
+                args += (one.entry.door, one.entry.id, one.error, len(fields) // 2, *fields)
+            keys = [self._keys.deadletter, self._keys.deadletter_marks]
+            await script("deadletter")(self._client, keys, args)
+
+    # -- others on the log -----------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        """Bring in what others append. A desk that is alone learns it from conflicts instead."""
+        if self._whole_desk and not self._standby:
+            await anyio.sleep(0.2)
+            return
+        cursor = self.state.meta.log_id
+        if self._arrived and after(self._arrived[-1][0].decode(), cursor):
+            cursor = self._arrived[-1][0].decode()
+        reply = await self._client.block(
+            "XREAD", "COUNT", 1000, "BLOCK", 500, "STREAMS", self._keys.log, cursor
+        )
+        if reply:
+            self._arrived.extend(reply[0][1])
+            self._wake.set()
+
+    def _fold_arrived(self) -> None:
+        entries = [e for e in self._arrived if after(e[0].decode(), self.state.meta.log_id)]
+        self._arrived.clear()
+        if entries:
+            self._fold(replay.decoded(entries))
+            self.doors.drop_taken(self.state.doors)
+
+    def _fold(self, events: list[Event]) -> None:
+        """Fold what others appended; one who decides what we decide makes us the standby."""
+        fresh = [e for e in events if after(e.log_id, self.state.meta.log_id)]
+        for event in fresh:
+            self.state.apply(event)
+            self._texts.saw(event)
+            if event.data.type in self._decided_types:
+                self._standby = True
+        if fresh:
+            for projector in self._projectors:
+                projector.feed(fresh, self.state)
+
+    def _overdue(self) -> bool:
+        """Whether work that the active one should have done is a second old."""
+        now = self.clock.now()
+        oldest = self.doors.oldest_us()
+        if oldest:
+            return now - oldest > STANDBY_US and now - self.state.meta.clock > STANDBY_US
+        return now - self.state.meta.clock > STANDBY_US
+
+    # -- beside the turns ------------------------------------------------------------------------
+
+    async def _read_doors(self) -> None:
+        self.doors.wake = self._wake
+        await self.doors.read_once()
+
+    async def _watch_workers(self) -> None:
+        """Look for the workers' signs of life."""
+        alive = [w for w in self.state.workers.values() if w.status == ALIVE and w.heartbeat]
+        if alive:
+            found = await self._client.pipeline(
+                ("GET", self._keys.worker(worker.name)) for worker in alive
+            )
+            now = self.clock.now()
+            seen = self._inputs.seen
+            for worker, value in zip(alive, found, strict=True):
+                if isinstance(value, bytes) and value.decode() == worker.session:
+                    seen[worker.name] = now
+        await anyio.sleep(1.0)
+
+    async def _trim_doors(self) -> None:
+        await anyio.sleep(60)
+        await self.doors.trim(self.state.doors, self.clock.now() - DOORS_KEPT_US)
+
+
+# Which events tell that somebody else runs the same decider.
+TYPES_BY_DECIDER: dict[str, tuple[str, ...]] = {
+    "intake": ("task.submitted",),
+    "delegator": ("task.delegated",),
+    "dispatcher": ("task.dispatched", "worker.lost"),
+    "throttle": ("alert.raised",),
+}

@@ -1,0 +1,24 @@
+-- Put refused door entries among the dead letters, each once.
+--
+-- KEYS  1: the dead letters   2: hash door -> last entry id put there
+-- ARGV  1: letters L   then L × (door, entry id, error, fields F, F × (name value))
+-- Returns the number written. A door is read in order, so an entry at or below the mark is a repeat.
+local function after(x, y)
+  if not y then return true end
+  local xm, xs = string.match(x, '^(%d+)-(%d+)$')
+  local ym, ys = string.match(y, '^(%d+)-(%d+)$')
+  xm, xs, ym, ys = tonumber(xm), tonumber(xs), tonumber(ym), tonumber(ys)
+  return xm > ym or (xm == ym and xs > ys)
+end
+local written, a = 0, 1
+for _ = 1, tonumber(ARGV[1]) do
+  local door, id, err, fields = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], 2 * tonumber(ARGV[a + 4])
+  if after(id, redis.call('HGET', KEYS[2], door)) then
+    redis.call('XADD', KEYS[1], '*', 'door', door, 'entry', id, 'error', err,
+      unpack(ARGV, a + 5, a + 4 + fields))
+    redis.call('HSET', KEYS[2], door, id)
+    written = written + 1
+  end
+  a = a + 4 + fields
+end
+return written

@@ -1,0 +1,76 @@
+"""Alerts: a limit or alert budget reached a level, said once per window instance. PURE."""
+
+from __future__ import annotations
+
+from events.policy import AlertBudget, AlertRaised, Limit
+from projections import throttle
+from projections.alerts import key_of
+from projections.state import State
+from projections.throttle import LEVELS
+from services.turn import Decisions, Inputs, decided
+
+BY = "throttle"
+
+
+def seed(state: State, _now: int, inputs: Inputs) -> Decisions:
+    """The first event of an empty log is the policy it starts with."""
+    if state.meta.events == 0 and inputs.initial_policy is not None:
+        yield decided(inputs.initial_policy, BY)
+
+
+def decide(state: State, now: int, _inputs: Inputs) -> Decisions:
+    """Levels that rose in the scopes this turn touched; a jump raises the highest only."""
+    for key in sorted(state.dirty_scopes):
+        for limit in throttle.limits_for(state, key):
+            yield from _level(state, key, limit, now)
+        if key == "global":
+            for budget in state.policy.alert_budgets:
+                yield from _budget(state, budget, now)
+
+
+def _level(state: State, key: str, limit: Limit, now: int) -> Decisions:
+    found = throttle.used(state, key, limit.window, now)
+    amount = found.of(limit.unit) + throttle.held(state, key, limit.unit)
+    level = throttle.level(amount, limit.amount)
+    alert = AlertRaised(
+        "level",
+        key,
+        limit.unit,
+        limit.window,
+        found.start,
+        LEVELS[level],
+        amount,
+        limit.amount,
+    )
+    yield from _once(state, alert, level, now)
+
+
+def _budget(state: State, budget: AlertBudget, now: int) -> Decisions:
+    """Alert budgets look at what is used, not at what is held."""
+    found = throttle.used(state, "global", budget.window, now)
+    spent = found.of(budget.unit)
+    reached = budget.amount > 0 and 100 * spent >= budget.threshold_percent * budget.amount
+    alert = AlertRaised(
+        "budget",
+        "global",
+        budget.unit,
+        budget.window,
+        found.start,
+        LEVELS[1],
+        spent,
+        budget.amount,
+    )
+    yield from _once(state, alert, int(reached), now)
+
+
+def _once(state: State, alert: AlertRaised, level: int, now: int) -> Decisions:
+    """``alert``, unless its level was said before for this window instance."""
+    if level == 0:
+        return
+    before = state.raised.get(key_of(alert.kind, alert.scope, alert.unit, alert.window))
+    length = throttle.rolling_minutes(alert.window) * throttle.MINUTE
+    if length:  # a rolling window has no calendar instance: it re-arms after one full length
+        armed = before is None or now - before.instance >= length
+        alert.instance = now if armed or before is None else before.instance
+    if before is None or before.instance != alert.instance or level > before.level:
+        yield decided(alert, BY)

@@ -1,0 +1,85 @@
+"""What deciders read and say. PURE.
+
+A decider is a generator ``decide(state, now, inputs)``: it reads the state and yields decisions.
+Whoever runs it folds every Event as it is yielded, so it always sees *the state so far*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from events.envelope import Event, Payload
+from events.policy import PolicyChanged
+from projections.state import State
+
+
+class DoorEntry(msgspec.Struct, frozen=True, gc=False):
+    """One raw entry of a front door; ``fields`` alternates names and values."""
+
+    door: str
+    id: str
+    fields: list[bytes]
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """A door entry that cannot be accepted: it goes to the dead letters with this error."""
+
+    entry: DoorEntry
+    error: str
+
+
+class Taken(msgspec.Struct, frozen=True, gc=False):
+    """An idempotency key that the following event takes: ``key`` is ``door|id``."""
+
+    key: str
+    digest: str
+
+
+class Defaults(msgspec.Struct, frozen=True):
+    """What a submission gets where it does not say; times in seconds, sizes in bytes."""
+
+    timeout_s: int = 7200
+    max_attempts: int = 3
+    backoff_s: int = 5
+    backoff_max_s: int = 300
+    lease_s: int = 60
+    text_max_bytes: int = 262_144
+    result_max_bytes: int = 65_536
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What was looked up beside the log: idempotency keys taken (``door|id`` -> digest), and ids
+    of tasks which the state no longer remembers."""
+
+    ids: Mapping[str, str] = {}
+    ended_tasks: frozenset[str] = frozenset()
+
+
+class Inputs(msgspec.Struct):
+    """What a turn's deciders read besides the state. Times are µs of server time.
+
+    ``texts`` holds the prompts of tasks without a route; ``seen`` when each worker's sign of life
+    was last found, and ``found_since`` since when the server has been answering without a gap.
+    """
+
+    entries: Iterable[DoorEntry] = ()
+    known: Known = Known()
+    texts: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    found_since: int = 0
+    defaults: Defaults = Defaults()
+    main_door: str = "asb:intake"
+    initial_policy: PolicyChanged | None = None
+
+
+Decision: TypeAlias = Event | Refused | Taken
+Decisions: TypeAlias = Iterator[Decision]
+Decide: TypeAlias = Callable[[State, int, Inputs], Decisions]
+
+
+def decided(payload: Payload, by: str) -> Event:
+    """An event that a service decided; its place, time and id are given when it is appended."""
+    return Event(payload, source=by)
