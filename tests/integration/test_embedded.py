@@ -223,11 +223,11 @@ def test_starts_at_the_same_moment_make_one_server(start: Start) -> None:
         gate.wait()
         started.append(start())
 
-    threads = [threading.Thread(target=one) for _ in range(6)]
+    threads = [threading.Thread(target=one, daemon=True) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=20)
     assert len(started) == 6
     assert len({one.url for one in started}) == 1
     assert len({one.pid for one in started}) == 1
