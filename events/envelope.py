@@ -16,10 +16,10 @@ FIELDS = ("type", "id", "source", "from", "at", "data")
 
 
 class Payload(msgspec.Struct, omit_defaults=True, gc=False):
-    """The typed ``data`` of an event. ``type`` and ``version`` are wire names, never class names."""
+    """The typed ``data`` of an event. ``type`` is its wire name, never the class name."""
 
     type: ClassVar[str]
-    version: ClassVar[int] = 1
+    wire_version: ClassVar[int] = 1
 
 
 class Event(msgspec.Struct, gc=False):
@@ -70,7 +70,7 @@ def payload_class(name: str) -> type[Payload] | None:
 def encode(payload: Payload) -> bytes:
     """``payload`` as wire bytes, ``v`` first."""
     body = _encoder.encode(payload)
-    head = b'{"v":%d' % payload.version
+    head = b'{"v":%d' % payload.wire_version
     return head + body[1:] if body == b"{}" else head + b"," + body[1:]
 
 
@@ -84,7 +84,7 @@ def decode(entry: Sequence[Any]) -> Event:
     if found is None:
         return _foreign(log_id, f)
     raw = f[11]
-    if not raw.startswith(b'{"v":1,') and _version(raw) > found[0].version:
+    if not raw.startswith(b'{"v":1,') and _version(raw) > found[0].wire_version:
         return _foreign(log_id, f)
     try:
         data = found[1].decode(raw)
@@ -119,7 +119,7 @@ def _foreign(log_id: bytes, f: Sequence[bytes]) -> Event:
     wire_type = f[1].decode(errors="replace")
     try:
         head = _head.decode(f[11])
-        at, texts = int(f[9]), [f[i].decode() for i in (5, 7, 3)]
+        at, source, origin, event_id = int(f[9]), f[5].decode(), f[7].decode(), f[3].decode()
     except (msgspec.MsgspecError, IndexError, ValueError) as error:
         raise UnsupportedEvent(
             f"entry {log_id.decode()} of the log is not an event of asb (type {wire_type!r})"
@@ -129,4 +129,4 @@ def _foreign(log_id: bytes, f: Sequence[bytes]) -> Event:
             f"entry {log_id.decode()} has type {wire_type!r} version {head.v}, "
             "which this version of asb does not know"
         )
-    return Event(Unknown(wire_type), at, log_id.decode(), *texts, f[11])
+    return Event(Unknown(wire_type), at, log_id.decode(), source, origin, event_id, f[11])

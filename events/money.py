@@ -79,7 +79,7 @@ def hold_nanos(tokens: int, price: Price) -> int:
 
 
 def nanos_of(dollars: Decimal | str | int | float) -> int:
-    """Dollars as nano-dollars, rounded half up. Raises ValueError for what is not a finite number."""
+    """Dollars as nano-dollars, rounded half up. Raises ValueError where it is no finite number."""
     try:
         value = Decimal(str(dollars)) * NANOS_PER_DOLLAR
         return int(value.to_integral_value(rounding="ROUND_HALF_UP"))

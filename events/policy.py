@@ -12,8 +12,8 @@ class Limit(msgspec.Struct, frozen=True, gc=False, order=True):
     """``amount`` tokens, nano-dollars or tasks per window of a scope.
 
     ``scope`` is ``global``, a kind (``worker``: each worker) or one of a kind (``worker:w1``, which
-    takes the place of the kind's limit of the same unit and window). ``window`` is ``hour``, ``day``,
-    ``week``, ``month`` or rolling (``5h``, ``90m``; up to 24 h).
+    takes the place of the kind's limit of the same unit and window). ``window`` is ``hour``,
+    ``day``, ``week``, ``month`` or rolling (``5h``, ``90m``; up to 24 h).
     """
 
     scope: str
@@ -36,7 +36,7 @@ class PolicyChanged(Payload):
     """The whole policy from here on. ``version`` of the price book counts its changes."""
 
     limits: tuple[Limit, ...] = ()
-    prices: dict[str, Price] = {}
+    prices: dict[str, Price] = msgspec.field(default_factory=dict[str, Price])
     alert_budgets: tuple[AlertBudget, ...] = ()
     book: int = 1
     cache_read_weight_percent: int = 0
@@ -68,4 +68,4 @@ class ReportIssued(Payload):
 
     date: str
     version: int = 1
-    report: dict[str, object] = {}
+    report: dict[str, object] = msgspec.field(default_factory=dict[str, object])

@@ -1,4 +1,4 @@
-"""Where open tasks wait: an index over their records, never encoded, rebuilt when a state is loaded.
+"""Where open tasks wait: an index over their records, never encoded, rebuilt on loading.
 
 Entries may be stale (a task ended, went to another queue, or a turn was rolled back); every use
 checks them against the record. That keeps each change O(log n) and rollback trivial.
@@ -36,6 +36,10 @@ def queue_key(task: Task) -> QueueKey:
     )
 
 
+def _waits_in(task: Task, key: QueueKey) -> bool:
+    return task.status == QUEUED and not task.deferred and queue_key(task) == key
+
+
 def wake_at(task: Task) -> int:
     """When a timer of ``task`` is due, µs."""
     return task.due + TIMEOUT_GRACE if task.status in RUNNING else task.due
@@ -62,10 +66,10 @@ class Queues:
         """The task of this queue to try first, or None; drops what is stale."""
         heap = self.waiting.get(key, [])
         while heap:
-            task = state.tasks.get(heap[0][2])
-            if task is not None and task.status == QUEUED and not task.deferred:
-                if task.n == heap[0][1] and queue_key(task) == key:
-                    return task
+            _, n, task_id = heap[0]
+            task = state.tasks.get(task_id)
+            if task is not None and task.n == n and _waits_in(task, key):
+                return task
             heapq.heappop(heap)
         self.waiting.pop(key, None)
         return None

@@ -18,10 +18,11 @@ import msgspec
 from msgspec.structs import replace
 
 from events.envelope import Event
-from events.policy import Limit, PolicyChanged
+from events.policy import AlertBudget, Limit, PolicyChanged
+from events.task import Booking
 from projections import alerts, policy, progress, reports, tasks, workers
 from projections.queues import Queues
-from projections.tasks import BACKOFF, QUEUED, RUNNING, SUBMITTED, Outcome, Task
+from projections.tasks import BACKOFF, QUEUED, RUNNING, SUBMITTED, Outcome, PastAttempt, Task
 from projections.throttle import Bucket, Scope, Used
 from projections.undo import Undo
 from projections.usage import Cell, Day
@@ -69,8 +70,10 @@ def _shape(cls: type[msgspec.Struct]) -> str:
 FORMAT = zlib.crc32(
     " ".join(
         _shape(cls)
-        for cls in (Meta, Task, Outcome, Worker, Scope, Bucket, Cell, Snapshot, PolicyChanged)
-        + (alerts.Raised, progress.Progress)
+        for cls in (
+            *(Meta, Task, PastAttempt, Outcome, Worker, Scope, Bucket, Cell, Snapshot),
+            *(PolicyChanged, Limit, AlertBudget, Booking, alerts.Raised, progress.Progress),
+        )
     ).encode()
 )
 

@@ -48,7 +48,7 @@ class PastAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Task(msgspec.Struct, array_like=True, gc=False):
-    """An open task. Times are µs; ``rank`` orders the queues; ``log_id`` is where its prompt lies."""
+    """An open task. Times are µs; ``rank`` orders the queues; its prompt lies at ``log_id``."""
 
     id: str
     n: int
@@ -225,11 +225,12 @@ def dispatched(state: State, event: Event) -> None:
 def started(state: State, event: Event) -> None:
     d = event.data
     task = state.tasks.get(d.task)
-    if task is not None and task.status == DISPATCHED and task.session == d.session:
-        if task.attempt == d.attempt:
-            state.undo.touch(task)
-            task.status = STARTED
-            task.started_at = event.at
+    if task is None or task.status != DISPATCHED:
+        return
+    if task.session == d.session and task.attempt == d.attempt:
+        state.undo.touch(task)
+        task.status = STARTED
+        task.started_at = event.at
 
 
 def cancel_requested(state: State, event: Event) -> None:

@@ -119,9 +119,10 @@ def used(state: State, key: str, window: str, at: int) -> Used:
     if cached is None:
         cached = state.sums[key] = {}
     found = cached.get(window)
-    if found is not None and found.start <= at < found.end:
-        if rolling_minutes(window) == 0 or found.end - MINUTE <= at:
-            return found
+    # A rolling window holds for the minute it ends with, a calendar one for all its length.
+    valid_from = found.end - MINUTE if found and rolling_minutes(window) else 0
+    if found is not None and max(found.start, valid_from) <= at < found.end:
+        return found
     cached[window] = found = _sum(state.scopes.get(key), window, at)
     return found
 
@@ -277,7 +278,7 @@ def gate(priority: int, limit: int) -> int:
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why a task is not admitted: the limit, what is missing, when it resets (µs; 0: it never fits)."""
+    """Why a task is not admitted: which limit, what is missing, when it resets (µs; 0: never)."""
 
     scope: str
     unit: str

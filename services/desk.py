@@ -124,5 +124,9 @@ def price(setting: PriceSetting) -> Price:
     """A price as the fold uses it: nano-dollars per million tokens."""
     if setting.flat is not None:
         return Price.flat_per_1k(setting.flat)
-    parts = (setting.input, setting.output, setting.cache_read, setting.cache_write)
-    return Price(*(nanos_of(part or 0) for part in parts))
+    return Price(
+        input=nanos_of(setting.input or 0),
+        output=nanos_of(setting.output or 0),
+        cache_read=nanos_of(setting.cache_read or 0),
+        cache_write=nanos_of(setting.cache_write or 0),
+    )

@@ -107,14 +107,11 @@ class Log:
         replies = await self._client.pipeline(
             ("XRANGE", self._keys.log, place, place) for place in places.values()
         )
-        return {
-            task: decode(reply[0]).data.text
-            for task, reply in zip(places, replies, strict=True)
-            if isinstance(reply, list) and reply
-        }
+        found = zip(places, replies, strict=True)
+        return {task: decode(entries[0]).data.text for task, entries in found if entries}
 
     async def taken_ids(self, ids: Iterable[str], now: int, days: int) -> dict[str, str]:
-        """Which idempotency keys were taken within the horizon, with the digest of their content."""
+        """The idempotency keys taken within ``days``, with the digest of their content."""
         wanted = list(ids)
         if not wanted:
             return {}
@@ -124,7 +121,7 @@ class Log:
         )
         found: dict[str, str] = {}
         for reply in replies:
-            for key, digest in zip(wanted, reply if isinstance(reply, list) else (), strict=False):
+            for key, digest in zip(wanted, reply, strict=True):
                 if digest is not None:
                     found.setdefault(key, digest.decode())
         return found
