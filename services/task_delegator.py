@@ -45,7 +45,7 @@ class TaskDelegation(Mapping[str, object]):
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, as JSON has them."""
-        return msgspec.to_builtins(self.delegation)
+        return msgspec.json.decode(msgspec.json.encode(self.delegation), type=dict[str, object])
 
 
 class TaskDelegator:

@@ -69,7 +69,7 @@ def _stands(place: str, at: int, end: int, sentence: Sentence) -> bool:
 
 
 def _ask(sentence: Sentence, vocabulary: Vocabulary, hits: list[Hit]) -> None:
-    hits.append((len(sentence.words), "?", QUESTION_MARK))
+    hits.append((len(sentence.words), sentence.question, QUESTION_MARK))
     lead = sentence.lead
     if lead < len(sentence.stems) and sentence.stems[lead] in vocabulary.aux:
         hits.append((lead, sentence.tokens[lead], ASKING_VERB))

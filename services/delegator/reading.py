@@ -39,7 +39,7 @@ _USER_STORY: Final = re.compile(
 )
 _OPENING: Final = frozenset("[(【（「")
 _CLOSING: Final = frozenset("])】）」")
-_QUESTION_MARKS: Final = frozenset("?？¿")
+_QUESTION_MARKS: Final = "?？¿"
 _COLONS: Final = frozenset(":：")
 _DASHES: Final = frozenset("-–—|")
 
@@ -53,7 +53,7 @@ class Sentence(NamedTuple):
     tags: int  # so many tokens at the start are tags: "[Docs]", "fix(modal):"
     lead: int  # where the request begins
     head: int  # the noun its first phrase is about; -1 without one
-    question: bool
+    question: str  # its question mark, if it has one and does not merely request politely
     run_on: str  # the text itself where words are not parted by spaces, else ""
 
 
@@ -81,9 +81,11 @@ def read(text: str, vocabulary: Vocabulary) -> Sentence:
     tokens: list[str] = _TOKEN.findall(text)
     stems = fold("\n".join(tokens)).split("\n") if tokens else []
     words = _look_up(tokens, stems, vocabulary)
-    question = not _QUESTION_MARKS.isdisjoint(text)
+    question = next((mark for mark in _QUESTION_MARKS if mark in text), "")
     tags = _tags(stems, words)
-    lead = _lead(stems, tags, question, vocabulary)
+    lead = _lead(stems, tags, bool(question), vocabulary)
+    if question and "you" in stems[tags:lead]:  # "could you please …?"
+        question = ""
     head = -1 if run_on else _head(stems, words, lead, vocabulary)
     return Sentence(tokens, stems, words, tags, lead, head, question, run_on)
 

@@ -111,7 +111,9 @@ def build(languages: list[dict[str, dict[str, object]]]) -> Vocabulary:
         for name, words in language.get("complexity", {}).items():
             hard |= dict.fromkeys(fold(str(words)).split(), 1 if name == "high" else -1)
         for place, kind, weight, item in _items(language):
-            raw.setdefault((place, item), {})[KINDS.index(kind)] = weight
+            kinds = raw.setdefault((place, item), {})
+            index = KINDS.index(kind)  # a word of two languages: the stronger opinion counts
+            kinds[index] = max(kinds.get(index, weight), weight, key=abs)
     closed = grammar["filler"] | grammar["stop"] | grammar["aux"]
     canon = _canon([*(item for _, item in raw), *hard], closed)
     return Vocabulary(
