@@ -425,13 +425,11 @@ async def test_a_cancellation_in_the_same_breath_still_ends_the_task(
     client: Client, keys: Keys
 ) -> None:
     async with working(client, keys, options(for_ever, capacity=1)) as desk:
-        pipe: list[list[Any]] = []
+        pipe: list[list[Any]] = [["MULTI"]]
         for kind in ("task.dispatched", "task.cancel_requested"):
             fields = ["type", kind, "task", "t1", "attempt", 1, "session", desk.session]
             pipe.append(["XADD", keys.inbox("w1"), "*", *fields])
-        await client.call("MULTI")
-        await client.pipeline(pipe)
-        await client.call("EXEC")
+        await client.pipeline([*pipe, ["EXEC"]])
         assert (await desk.report("task.cancelled", "t1"))["started"] is False
         await desk.dispatch("t2")  # and its place is free again
         await desk.report("task.started", "t2")
