@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from events.keys import Keys
-from services.runtime.settings import NOT_SETTINGS, describe, load
+from services.runtime.settings import NOT_SETTINGS, NOT_SETTINGS_PREFIXES, describe, load
 
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ("events", "projections", "services")
@@ -23,7 +23,8 @@ EDGES = ("services/runtime/", "services/worker/", "services/cli/", "services/exp
 OUTSIDE = frozenset(
     {"redis", "prometheus_client", "time", "random", "uuid", "socket", "subprocess", "secrets"}
 )
-SEED_NAMES = frozenset({"task_delegator", "token_throttle", "concurrent_task_manager"})
+# services/*.py that put services together: which there are, and the seed's thin Python names.
+WIRING = frozenset({"desk", "task_delegator", "token_throttle", "concurrent_task_manager"})
 CLOCKS = frozenset({"now", "utcnow", "today"})  # of datetime and date
 
 
@@ -130,8 +131,8 @@ def test_projections_import_events_only() -> None:
 
 
 def shared_modules() -> list[Path]:
-    """services/*.py: what several deciders share, without the seed's thin Python names."""
-    return [p for p in sorted((ROOT / "services").glob("*.py")) if p.stem not in SEED_NAMES]
+    """services/*.py: what several deciders share."""
+    return [p for p in sorted((ROOT / "services").glob("*.py")) if p.stem not in WIRING]
 
 
 def shared() -> list[str]:
@@ -207,16 +208,16 @@ def test_the_outside_world_is_touched_at_the_edges_only() -> None:
 
 
 def test_settings_come_from_one_place() -> None:
-    """Only settings.py reads ASB_ variables; the worker may hand its environment on."""
+    """Only settings.py looks at the environment; others hand it on to processes they start."""
     readers = {
         name_of(path)
         for path in sources(*TREES)
         for bad in outside(path)
         if bad.endswith(("os.environ", "os.getenv"))
     }
-    assert {name for name in readers if not name.startswith("services/worker/")} == {
-        "services/runtime/settings.py"
-    }
+    hand_it_on = {"services/runtime/snapshots.py"}
+    found = {name for name in readers - hand_it_on if not name.startswith("services/worker/")}
+    assert found == {"services/runtime/settings.py"}
 
 
 def test_settings_know_every_variable_of_ours() -> None:
@@ -233,7 +234,12 @@ def test_settings_know_every_variable_of_ours() -> None:
         and isinstance(node.value, str)
         and re.fullmatch(r"ASB_[A-Z_]*[A-Z]", node.value)
     }
-    assert {name: at for name, at in named.items() if name not in known | NOT_SETTINGS} == {}
+    unknown = {
+        name: at
+        for name, at in named.items()
+        if name not in known | NOT_SETTINGS and not name.startswith(NOT_SETTINGS_PREFIXES)
+    }
+    assert unknown == {}
 
 
 def test_this_walk_sees_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,8 +281,8 @@ def slot(key: str) -> int:
     return crc16((match[1] if match else key).encode()) % 16384
 
 
-def internal_keys(keys: Keys) -> list[str]:
-    """Every key that Keys can build and that starts with a brace."""
+def built_keys(keys: Keys) -> list[str]:
+    """Every key that Keys can build."""
     built: list[str] = []
     for name, member in inspect.getmembers(Keys):
         if name.startswith("_"):
@@ -287,15 +293,21 @@ def internal_keys(keys: Keys) -> list[str]:
             samples = {"str": "some:thing", "int": 7, "str | None": None}
             parameters = list(inspect.signature(member).parameters.values())[1:]
             built.append(member(keys, *(samples[str(p.annotation)] for p in parameters)))
-    return [key for key in built if key.startswith("{")]
+    return built
 
 
 @pytest.mark.parametrize("namespace", ["asb", "t-1_x"])
-def test_internal_keys_share_the_slot_of_the_log(namespace: str) -> None:
+def test_internal_keys_share_the_slot_of_what_they_belong_to(namespace: str) -> None:
     keys = Keys(namespace)
-    found = internal_keys(keys)
-    assert len(found) >= 4
-    assert {slot(key) for key in found} == {slot(keys.log)}
+    built = built_keys(keys)
+    of_the_log = [key for key in built if key.startswith(f"{{{keys.log}}}:")]
+    assert len(of_the_log) >= 4
+    assert {slot(key) for key in of_the_log} == {slot(keys.log)}
+    for key in built:
+        if key.startswith("{"):  # written by one script together with the key in the braces
+            owner = key[1:].partition("}")[0]
+            assert owner in built
+            assert slot(key) == slot(owner)
 
 
 def test_slots_are_computed_as_redis_does() -> None:

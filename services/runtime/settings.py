@@ -67,7 +67,7 @@ __all__ = [
 # tells the process that runs a task, which may well call `asb` itself.
 _TOLD_TO_TASKS = ("TASK", "ATTEMPT", "SESSION", "WORKER", "MODEL", "AGENT", "KIND", "RUN")
 NOT_SETTINGS = frozenset({"ASB_CONFIG", *(f"ASB_{name}" for name in _TOLD_TO_TASKS)})
-NOT_SETTINGS_PREFIX = "ASB_TEST_"
+NOT_SETTINGS_PREFIXES = ("ASB_TEST_", "ASB_RUN_")  # the second: from us to our own processes
 
 
 class Row(Struct, frozen=True):
@@ -209,7 +209,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
     by_variable = {leaf.variable: leaf for leaf in _LEAVES.values()}
     for variable in sorted(environ):
         ours = variable.startswith("ASB_") and variable not in NOT_SETTINGS
-        if not ours or variable.startswith(NOT_SETTINGS_PREFIX):
+        if not ours or variable.startswith(NOT_SETTINGS_PREFIXES):
             continue
         leaf = by_variable.get(variable)
         if leaf is None:
