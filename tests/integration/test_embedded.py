@@ -215,6 +215,22 @@ def test_a_foreign_redis_on_the_port_is_not_taken_for_ours(
         foreign.stop()
 
 
+def test_an_address_of_a_foreign_redis_is_not_believed(
+    start: Start, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = RedisServer(tmp_path / "foreign").start()
+    try:
+        with start() as started:
+            (folder / "address").write_text(foreign.url)
+            monkeypatch.setattr(embedded, "ANSWER_S", 0.2)
+            with pytest.raises(AsbError, match="does not answer"):
+                start()
+            assert call(started.url, "PING") == b"PONG"
+        assert foreign.call("PING") == b"PONG"
+    finally:
+        foreign.stop()
+
+
 def test_starts_at_the_same_moment_make_one_server(start: Start) -> None:
     started: list[Embedded] = []
     gate = threading.Barrier(6)

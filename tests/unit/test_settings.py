@@ -161,6 +161,11 @@ def test_lists_replace_and_tables_add(read: Load) -> None:
     assert settings.delegator.rules == (RuleSetting(kind="database", pattern="vacuum", weight=50),)
 
 
+def test_amounts_are_exact_beyond_what_a_float_holds(read: Load) -> None:
+    one = limit(unit="money", amount=0).replace("amount = 0", "amount = 100000000.000000001")
+    assert read(one).policy.limits[0].amount == Decimal("100000000.000000001")
+
+
 def test_lists_and_tables_in_the_environment_are_json(read: Load) -> None:
     one = [{"scope": "global", "unit": "money", "window": "day", "amount": 0.3}]
     settings = read(
