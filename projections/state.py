@@ -23,7 +23,7 @@ from events.task import Booking
 from projections import alerts, policy, progress, reports, tasks, workers
 from projections.queues import Queues
 from projections.tasks import BACKOFF, QUEUED, RUNNING, SUBMITTED, Outcome, PastAttempt, Task
-from projections.throttle import Bucket, Scope, Used
+from projections.throttle import Bucket, Check, Scope, Used
 from projections.undo import Undo
 from projections.usage import Cell, Day
 from projections.workers import Worker
@@ -106,6 +106,7 @@ class State:
         self.day = Day("", 0, 0)
         self.sums: dict[str, dict[str, Used]] = {}
         self.limits_by_scope: dict[str, tuple[Limit, ...]] = {}
+        self.checks_by_scope: dict[str, tuple[Check, ...]] = {}
         self.dirty_scopes: set[str] = set()
         self.queues = Queues()
         self.undelegated: deque[str] = deque()
@@ -159,6 +160,7 @@ class State:
         """Another policy is in force; forget what was derived from the old one."""
         self.meta.policy = self.policy = policy
         self.limits_by_scope.clear()
+        self.checks_by_scope.clear()
         self.zone = ZoneInfo(self.policy.timezone)
         self.day = Day("", 0, 0)
         self.dirty_scopes.update(self.scopes)
@@ -168,7 +170,6 @@ class State:
     def apply(self, event: Event) -> None:
         """Fold one event, the next on the log."""
         meta = self.meta
-        self.undo.touch(meta)
         meta.log_id = event.log_id
         meta.events += 1
         meta.clock = max(meta.clock, event.at)
@@ -180,6 +181,7 @@ class State:
     def begin(self) -> None:
         """From here on ``rollback`` leads back here."""
         self.undo.begin()
+        self.undo.touch(self.meta)
 
     def commit(self) -> None:
         self.undo.commit()

@@ -128,7 +128,6 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
 def submitted(state: State, event: Event) -> None:
     d = event.data
     meta = state.meta
-    state.undo.touch(meta)
     meta.submitted += 1
     priority = PRIORITY_RANK.get(d.priority, 1)
     given = (
@@ -350,7 +349,6 @@ def _forget_past(state: State, d: AttemptEnd) -> None:
 def completed(state: State, event: Event) -> None:
     task = _end_attempt(state, event, 1, 0)
     if task is not None:
-        state.undo.touch(state.meta)
         state.meta.completed += 1
         _close(state, task, COMPLETED, event.at)
 
@@ -363,7 +361,6 @@ def failed(state: State, event: Event) -> None:
     if event.data.retry_at:
         _back(state, task, BACKOFF, event.data.retry_at)
     else:
-        state.undo.touch(state.meta)
         state.meta.failed += 1
         _close(state, task, FAILED, event.at)
 
@@ -371,7 +368,6 @@ def failed(state: State, event: Event) -> None:
 def cancelled(state: State, event: Event) -> None:
     task = _end_attempt(state, event, 0, 0)
     if task is not None:
-        state.undo.touch(state.meta)
         state.meta.cancelled += 1
         _close(state, task, CANCELLED, event.at)
 

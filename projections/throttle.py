@@ -307,25 +307,47 @@ def refusal(
     if priority == 3 and state.policy.critical_overdraft:
         return None
     for key in keys:
-        for limit in limits_for(state, key):
-            which = UNITS.index(limit.unit)
-            amount = ask[which] + held(state, key, limit.unit)
-            if kept and key in kept:
-                amount += kept[key][which]
-            found = used(state, key, limit.window, now)
-            amount += found.of(limit.unit)
-            most = gate(priority, limit.amount)
-            if amount > most:
-                never = ask[which] > most
-                return Refusal(
-                    key,
-                    limit.unit,
-                    limit.window,
-                    limit.amount,
-                    amount - most,
-                    0 if never else _resets_at(limit.window, found, now),
-                )
+        checks = state.checks_by_scope.get(key)
+        if checks is None:
+            checks = _checks(state, key)
+        if not checks:
+            continue
+        found = state.scopes.get(key)
+        holds = (found.held_tokens, found.held_nanos, found.held_tasks) if found else (0, 0, 0)
+        room = kept.get(key) if kept else None
+        for limit, which, gates in checks:
+            amount = ask[which] + holds[which] + used(state, key, limit.window, now).of(limit.unit)
+            if room:
+                amount += room[which]
+            if amount > gates[priority]:
+                return _refused(state, key, limit, ask[which], amount, gates[priority], now)
     return None
+
+
+Check = tuple[Limit, int, tuple[int, int, int, int]]
+
+
+def _checks(state: State, key: str) -> tuple[Check, ...]:
+    """The limits of a scope with their gates worked out, kept until the policy changes."""
+    found = tuple(
+        (
+            x,
+            UNITS.index(x.unit),
+            (gate(0, x.amount), gate(1, x.amount), gate(2, x.amount), gate(3, x.amount)),
+        )
+        for x in limits_for(state, key)
+    )
+    if len(state.checks_by_scope) < SCOPES_MAX:
+        state.checks_by_scope[key] = found
+    return found
+
+
+def _refused(
+    state: State, key: str, limit: Limit, asked: int, amount: int, most: int, now: int
+) -> Refusal:
+    never = asked > most
+    resets_at = 0 if never else _resets_at(limit.window, used(state, key, limit.window, now), now)
+    return Refusal(key, limit.unit, limit.window, limit.amount, amount - most, resets_at)
 
 
 def _resets_at(window: str, found: Used, now: int) -> int:

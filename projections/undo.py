@@ -8,7 +8,6 @@ it, newest first. Replay and readers keep ``entries`` None and pay nothing.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import msgspec
@@ -24,25 +23,32 @@ MISSING = Missing()
 class Undo:
     """The journal of one turn."""
 
-    __slots__ = ("entries",)
+    __slots__ = ("_saved", "entries")
 
     def __init__(self) -> None:
         self.entries: list[tuple[Any, ...]] | None = None
+        self._saved: set[int] = set()  # ids of records which need no (further) copy this turn
 
     def begin(self) -> None:
         self.entries = []
+        self._saved = set()
 
     def commit(self) -> None:
         self.entries = None
 
-    def touch(self, record: msgspec.Struct) -> None:
-        """Call before changing fields of ``record``."""
-        if self.entries is not None:
-            self.entries.append((record, copy.copy(record)))
+    def touch(self, record: Any) -> None:
+        """Call before changing fields of ``record``, a msgspec Struct."""
+        entries = self.entries
+        if entries is not None and id(record) not in self._saved:
+            self._saved.add(id(record))
+            entries.append((record, record.__copy__()))
 
     def put(self, mapping: dict[Any, Any], key: Any, value: Any) -> None:
+        """``mapping[key] = value``. A record that is new in this turn needs no copy."""
         if self.entries is not None:
-            self.entries.append((mapping, key, mapping.get(key, MISSING)))
+            # The entry keeps ``value`` alive, so that its id cannot come to mean another record.
+            self.entries.append((mapping, key, mapping.get(key, MISSING), value))
+            self._saved.add(id(value))
         mapping[key] = value
 
     def drop(self, mapping: dict[Any, Any], key: Any) -> None:
