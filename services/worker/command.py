@@ -28,6 +28,8 @@ from services.worker.task import PermanentError, Result, RetryableError, Task
 from services.worker.usage import told_by
 
 PROMPT = "{prompt}"
+ERROR_CHARACTERS = 300  # the desk shows the first 500 of an error; the end of stderr tells most
+STDERR_CHARACTERS = 3000  # kept beside it
 _PERMANENT = {64: "it was used wrongly", 126: "it is not executable", 127: "it was not found"}
 _CANNOT_RUN = {errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 
@@ -83,8 +85,13 @@ class CommandDriver:
         told = told_by(run.stdout.bytes())
         if told.usage is not None:
             task.spent = told.usage
-        self._raise_failure(end, run)
-        return Result(run.stdout.text(), model=told.model, cost_usd=told.cost_usd)
+        self._raise_failure(task, end, run)
+        return Result(
+            run.stdout.text(),
+            model=told.model,
+            cost_usd=told.cost_usd,
+            left_out=run.stdout.left_out,
+        )
 
     def _arguments(self, task: Task) -> list[str]:
         if not self._in_arguments:
@@ -97,7 +104,7 @@ class CommandDriver:
         text = task.text.encode("utf-8", "replace").decode()
         return [part.replace(PROMPT, text) for part in self._command]
 
-    def _raise_failure(self, end: Exit, run: Supervised) -> None:
+    def _raise_failure(self, task: Task, end: Exit, run: Supervised) -> None:
         name = self._command[0]
         if end.code == 0:
             return
@@ -105,6 +112,8 @@ class CommandDriver:
             text = f"{name} cannot be run: {os.strerror(end.errno)}"
             raise (PermanentError if end.errno in _CANNOT_RUN else RetryableError)(text)
         said = run.stderr.text().strip()
+        if said:
+            task.extra = {"stderr": said[-STDERR_CHARACTERS:]}
         if end.signal is not None:
             why = "" if end.why == "left behind" else f" ({end.why})"
             raise RetryableError(_joined(f"{name} was ended by signal {end.signal}{why}", said))
@@ -117,7 +126,7 @@ class CommandDriver:
 
 
 def _joined(what: str, said: str) -> str:
-    return f"{what}: {said[-3000:]}" if said else what
+    return f"{what}: {said[-ERROR_CHARACTERS:]}" if said else what
 
 
 def environment(task: Task) -> dict[str, str]:

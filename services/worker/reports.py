@@ -5,15 +5,21 @@ The names of the fields are a contract with the desk; see ``DESIGN.md``, section
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import msgspec
 
+from events.money import nanos_of
 from services.worker.task import RESULT_BYTES, Result, Task, Usage, WorkerOptions
 
 Report = tuple[str, bytes]  # type and data
 
 _encode = msgspec.json.Encoder().encode
+log = logging.getLogger("asb.worker")
+
+REPORT_BYTES = 64 * 1024
+EXTRA_BYTES = 16 * 1024
 _ERROR_BYTES = 4 * 1024
 
 
@@ -77,21 +83,41 @@ def progress(task: Task, document: Any) -> Report:
 
 
 def completed(task: Task, outcome: Result | str | None, duration_ms: int) -> Report:
-    """A handler's own figures win over what it counted with ``task.usage`` on the way."""
+    """A handler's own figures win over what it counted with ``task.usage`` on the way.
+
+    The whole report has at most 64 kB: from a longer one the desk would take the end away.
+    Raises TypeError, ValueError or AttributeError for what is no result.
+    """
+    result = outcome if isinstance(outcome, Result) else Result(outcome or "")
     body = _body(task)
     body.duration_ms = duration_ms
-    body.usage = task.spent
-    body.model = task.model
-    extra = task.extra
-    if isinstance(outcome, Result):
-        body.usage = outcome.usage or task.spent
-        body.model = outcome.model or task.model
-        body.cost_usd = outcome.cost_usd
-        extra = {**(extra or {}), **(outcome.extra or {})}
-        body.result = clipped(outcome.text)
-    else:
-        body.result = clipped(outcome) if outcome else ""
-    return "task.completed", _with(body, extra)
+    body.usage = result.usage or task.spent
+    body.model = result.model or task.model
+    body.cost_usd = _possible(result.cost_usd)
+    extra = {**(task.extra or {}), **(result.extra or {})}
+    body.result = clipped(result.text, RESULT_BYTES, result.left_out)
+    data = _with(body, extra)
+    limit = RESULT_BYTES
+    while len(data) > REPORT_BYTES:  # JSON writes some characters as six
+        spare = max(512, (len(data) - REPORT_BYTES) * limit // len(data))
+        limit = max(128, limit - spare)
+        body.result = clipped(result.text, limit, result.left_out)
+        data = _with(body, extra)
+    return "task.completed", data
+
+
+def _possible(cost: float | str | None) -> float | str | None:
+    """``cost`` unless the desk would refuse the whole report for it."""
+    if cost is None:
+        return None
+    try:
+        nanos = nanos_of(cost)
+    except ValueError:
+        nanos = -1
+    if 0 <= nanos <= 10**15:
+        return cost
+    log.warning("a cost of %r dollars is not possible and is not reported", cost)
+    return None
 
 
 def failed(task: Task, error: str, *, retryable: bool, begun: bool, duration_ms: int) -> Report:
@@ -123,31 +149,29 @@ def _with(body: _Attempt, extra: dict[str, Any] | None) -> bytes:
         return data
     known = _Attempt.__struct_fields__  # nobody's extra field may replace one of the protocol
     beside = {name: value for name, value in extra.items() if name not in known}
-    return data[:-1] + b"," + _encode(beside)[1:] if beside else data
+    try:
+        more = _encode(beside)
+    except (TypeError, ValueError) as error:
+        log.warning("extra fields of task %s cannot be written: %s", body.task, error)
+        return data
+    if len(more) > EXTRA_BYTES:
+        log.warning("extra fields of task %s have %d bytes: left out", body.task, len(more))
+        return data
+    return data[:-1] + b"," + more[1:] if beside else data
 
 
-def clipped(text: str, limit: int = RESULT_BYTES) -> str:
-    """The last ``limit`` bytes of ``text``: the end of an answer matters most.
+def clipped(text: str, limit: int = RESULT_BYTES, left_out: int = 0) -> str:
+    """The end of ``text`` in at most ``limit`` bytes: the end of an answer matters most.
 
     What JSON cannot hold (lone surrogates) is replaced. A shortened text begins with a mark that
-    says how much is missing; mark and rest together stay within ``limit`` bytes.
+    says how much is missing, ``left_out`` bytes of an earlier cut included.
     """
-    if len(text) <= limit and text.isascii():
+    if not left_out and len(text) <= limit and text.isascii():
         return text
     data = text.encode("utf-8", "replace")
-    if len(data) <= limit:
+    if not left_out and len(data) <= limit:
         return data.decode("utf-8")
-    return clipped_bytes(data[-limit:], len(data), limit)
-
-
-def clipped_bytes(tail: bytes, total: int, limit: int = RESULT_BYTES) -> str:
-    """As ``clipped``, for the ``tail`` of an output of ``total`` bytes; binary is replaced."""
-    text = tail.decode("utf-8", "replace")
-    if total <= limit and len(text) * 3 <= limit:
-        return text
-    data = text.encode("utf-8")  # a replacement is longer than the byte it stands for
-    if total <= limit and len(data) <= limit:
-        return text
-    kept = limit - 64  # the mark's length has an upper bound
+    kept = limit - 64  # the mark is shorter than that
     rest = data[-kept:].decode("utf-8", "ignore")
-    return f"[… the first {max(total - kept, 1)} bytes are left out …]\n{rest}"
+    missing = left_out + len(data) - len(rest.encode())
+    return f"[… the first {missing} bytes are left out …]\n{rest}"

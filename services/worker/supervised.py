@@ -21,7 +21,6 @@ from typing import Any
 import anyio
 import msgspec
 
-from services.worker.reports import clipped_bytes
 from services.worker.task import RESULT_BYTES, RetryableError
 
 SUPERVISOR = str(Path(__file__).with_name("supervisor.py"))
@@ -61,8 +60,13 @@ class Tail:
         return b"".join(self._chunks)[-self._limit :]
 
     def text(self) -> str:
-        """Decoded, with replacement; what is missing at the beginning is marked."""
-        return clipped_bytes(self.bytes(), self.total, self._limit)
+        """Decoded, binary replaced."""
+        return self.bytes().decode("utf-8", "replace")
+
+    @property
+    def left_out(self) -> int:
+        """Bytes that were written before those that are held."""
+        return max(0, self.total - self._limit)
 
 
 class Supervised:

@@ -5,14 +5,17 @@ Nothing here talks to Redis; the session (``session.py``) does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
 
+from events.money import TOKENS_MAX
+
 RESULT_BYTES = 64 * 1024
 PROGRESS_BYTES = 64 * 1024
-_TOKENS_MAX = 10**15  # beyond any bill: such a figure is a mistake
+_NAME = re.compile(r"[^\s\x00-\x20\x7f:*?\[\]{}]{1,100}")  # what may be a part of a key
 
 
 class PermanentError(Exception):
@@ -39,7 +42,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if value is not None and not (type(value) is int and 0 <= value <= _TOKENS_MAX):
+            if value is not None and not (type(value) is int and 0 <= value <= TOKENS_MAX):
                 raise ValueError(f"{name} is {value!r}: it must be a whole number of tokens")
 
     def plus(self, other: Usage) -> Usage:
@@ -56,8 +59,9 @@ def _sum(one: int | None, other: int | None) -> int | None:
 class Result(msgspec.Struct):
     """What a task came to.
 
-    ``text`` beyond 64 kB loses its beginning. ``usage`` and ``cost_usd`` stay ``None`` where they
-    are not known. ``extra`` fields stand beside the others in the report.
+    ``text`` loses its beginning where the report would exceed 64 kB; ``left_out`` says how many
+    bytes were lost before. ``usage`` and ``cost_usd`` stay ``None`` where they are not known.
+    ``extra`` fields (at most 16 kB of JSON) stand beside the others in the report.
     """
 
     text: str = ""
@@ -65,6 +69,7 @@ class Result(msgspec.Struct):
     model: str = ""
     cost_usd: float | str | None = None
     extra: dict[str, Any] | None = None
+    left_out: int = 0
 
 
 class Task:
@@ -169,8 +174,12 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Raises ValueError, naming the field, for what cannot work."""
-        if not self.name or any(c.isspace() or ord(c) < 32 for c in self.name):
-            raise ValueError(f"name {self.name!r}: a worker's name has no blanks and is not empty")
+        for field, name in (("name", self.name), ("agent", self.agent)):
+            if name is not None and not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"{field} {name[:60]!r}: 1 to 100 characters, no blanks, colons, brackets or "
+                    "wildcards"
+                )
         if self.capacity < 1:
             raise ValueError(f"capacity {self.capacity}: at least 1")
         if self.lease_s < 1:

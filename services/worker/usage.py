@@ -19,7 +19,7 @@ import msgspec
 from services.worker.task import Usage
 
 _decode = msgspec.json.Decoder().decode
-_OUTPUT = ("output_tokens", "completion_tokens")
+_OUTPUT = ("output_tokens", "completion_tokens", "completion")
 _READ = ("cache_read_tokens", "cache_read_input_tokens")
 _WRITE = ("cache_write_tokens", "cache_creation_input_tokens", "cache_write_input_tokens")
 
@@ -69,7 +69,7 @@ def _usage(raw: dict[str, Any]) -> Usage | None:
     fresh = _count(raw, "input_tokens")
     within = _count(raw, "cached_input_tokens")
     if fresh is None:
-        fresh = _count(raw, "prompt_tokens")
+        fresh = _count(raw, "prompt_tokens", "prompt")
         within = _count(_object(raw.get("prompt_tokens_details")), "cached_tokens")
     if within is not None and read is None:
         read = within
@@ -84,7 +84,7 @@ def _count(raw: dict[str, Any], *names: str) -> int | None:
     """The first of ``names`` that is there. Raises ValueError for what is no count."""
     for name in names:
         value = raw.get(name)
-        if value is not None:
+        if value is not None and not (isinstance(value, str) and name in ("prompt", "completion")):
             if isinstance(value, float) and value.is_integer():
                 value = int(value)
             if type(value) is not int or value < 0:

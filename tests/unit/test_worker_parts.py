@@ -42,6 +42,8 @@ def task(name: str = "t1", attempt: int = 1) -> Task:
         ),
         ('{"prompt_tokens": 5.0, "completion_tokens": 0}', Usage(5, 0)),
         ('{"total_tokens": 12}', Usage(total_tokens=12)),
+        ('{"prompt": 7, "completion": 8}', Usage(7, 8)),
+        ('{"prompt": "the text", "output_tokens": 8}', Usage(None, 8)),
     ],
 )
 def test_usage_is_read_in_every_vendors_words(line: str, usage: Usage) -> None:
@@ -104,7 +106,25 @@ def test_a_tail_holds_the_end_in_bounded_memory(chunks: list[bytes]) -> None:
     whole = b"".join(chunks)
     assert tail.bytes() == whole[-100:]
     assert tail.total == len(whole)
-    assert len(tail.text().encode()) <= 100
+    assert tail.left_out == max(0, len(whole) - 100)
+
+
+@given(st.text(st.characters(codec=None), min_size=1, max_size=3), st.integers(0, 9))
+def test_a_report_never_exceeds_what_the_desk_takes_whole(unit: str, left_out: int) -> None:
+    data = completed(task(), Result(unit * 70_000 + "the end", left_out=left_out), 0)[1]
+    assert len(data) <= 64 * 1024
+    result = msgspec.json.decode(data)["result"]
+    assert result.endswith("the end")
+    assert result.startswith("[… the first ")
+
+
+def test_what_the_desk_would_refuse_a_report_for_is_left_out_of_it() -> None:
+    for cost in (-1.0, float("nan"), 1e12, "free"):
+        assert b"cost_usd" not in completed(task(), Result("x", cost_usd=cost), 0)[1]
+    assert b'"cost_usd":"0.10"' in completed(task(), Result("x", cost_usd="0.10"), 0)[1]
+    for extra in ({"x": object()}, {"x": "y" * 20_000}, {"\ud800": 1}):
+        said = msgspec.json.decode(completed(task(), Result("x", extra=extra), 0)[1])
+        assert said["result"] == "x"
 
 
 def test_usage_is_whole_tokens() -> None:
