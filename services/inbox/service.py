@@ -43,7 +43,6 @@ class Inboxes:
         self._log = Log(client, keys)
         self._pending: list[Note] = []
         self._wake = anyio.Event()
-        self._oldest_open = "0-0"
 
     # -- what to write -------------------------------------------------------------------------
 
@@ -170,12 +169,14 @@ class InboxTrimmer:
     def __init__(self, client: Client, keys: Keys) -> None:
         self._client, self._keys = client, keys
         self._before: dict[str, str] = {}
+        self._minute = 0
 
     def feed(self, events: Sequence[Event], state: State) -> None:
-        if events[-1].at // 60_000_000 != events[0].at // 60_000_000 or not self._before:
+        if events[-1].at // 60_000_000 != self._minute:
             self.restored(state)
 
     def restored(self, state: State) -> None:
+        self._minute = state.meta.clock // 60_000_000
         hour_ago = (max(0, state.meta.clock - KEPT_US) // 1000, 0)
         for worker in state.workers.values():
             open_ids = [

@@ -69,6 +69,9 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
             yield from _judge(case, taken)
         except Bad as error:
             yield Refused(entry, str(error))
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            # A fault of ours must not stop the desk at this entry for ever: it is kept and shown.
+            yield Refused(entry, f"asb could not handle this entry: {error!r}")
 
 
 def _judge(case: Case, taken: dict[str, str]) -> Iterator[Event | Taken]:

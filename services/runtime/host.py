@@ -35,8 +35,9 @@ from services.turn import Decide, DoorEntry, Inputs, Known, Refused
 
 logger = logging.getLogger("asb")
 
-PEEK_COUNT = 1_000
+PEEK_COUNT = 128  # door entries a turn may look at; it takes in as many as fit
 IDLE_S = 1.0  # how often an idle desk looks whether the log moved without it
+UNWATCHED_S = 3.0  # signs of life not looked at for this long say nothing about the workers
 STANDBY_US = 1_000_000  # how old work must be before a standby does it
 DUPLICATE_DAYS = 35
 DOORS_KEPT_US = 3_600_000_000
@@ -81,6 +82,7 @@ class Host:
         self._decided_types = {t for name, _ in deciders for t in TYPES_BY_DECIDER.get(name, ())}
         self._whole_desk = {name for name, _ in deciders} >= TYPES_BY_DECIDER.keys()
         self._standby = False
+        self._watched = elapsed()
         self._arrived: deque[Any] = deque()
         self._wake = anyio.Event()
         self.log = Log(client, keys)
@@ -204,6 +206,8 @@ class Host:
         await self._texts.fetch(self.log, self.state)
         inputs.texts = self._texts
         now = self.clock.now()
+        if elapsed() - self._watched > UNWATCHED_S:
+            inputs.found_since = now  # this process or the server stood still: nobody is lost yet
         self.state.begin()
         try:
             turn = run_turn(self.state, now, self._deciders, inputs)
@@ -329,15 +333,14 @@ class Host:
     async def _watch_workers(self) -> None:
         """Look for the workers' signs of life."""
         alive = [w for w in self.state.workers.values() if w.status == ALIVE and w.heartbeat]
-        if alive:
-            found = await self._client.pipeline(
-                ("GET", self._keys.worker(worker.name)) for worker in alive
-            )
-            now = self.clock.now()
-            seen = self._inputs.seen
-            for worker, value in zip(alive, found, strict=True):
-                if isinstance(value, bytes) and value.decode() == worker.session:
-                    seen[worker.name] = now
+        found = await self._client.pipeline(
+            ("GET", self._keys.worker(worker.name)) for worker in alive
+        )
+        now = self.clock.now()
+        for worker, value in zip(alive, found, strict=True):
+            if isinstance(value, bytes) and value.decode() == worker.session:
+                self._inputs.seen[worker.name] = now
+        self._watched = elapsed()
         await anyio.sleep(1.0)
 
     async def _trim_doors(self) -> None:

@@ -45,5 +45,6 @@ class Texts(dict[str, str]):
             for task_id in islice(state.undelegated, FETCH_COUNT)
             if task_id not in self and (task := state.tasks.get(task_id)) is not None
         }
-        for task, text in (await log.texts(places)).items():
-            self[task] = text
+        found = await log.texts(places) if places else {}
+        for task in places:
+            self[task] = found.get(task, "")  # a lost prompt must not hold up the queue
