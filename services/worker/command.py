@@ -17,9 +17,9 @@ death by a signal   retryable   somebody or the system ended it
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
-import time
 from collections.abc import Sequence
 
 from services.runtime.errors import ConfigError
@@ -37,15 +37,12 @@ _CANNOT_RUN = {errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.E
 class CommandDriver:
     """See the module."""
 
-    def __init__(
-        self, command: Sequence[str], *, kill_grace_s: float = 5.0, lease_s: float = 60.0
-    ) -> None:
-        """``kill_grace_s``: between SIGTERM and SIGKILL. ``lease_s``: how long a command may
-        live before the worker has renewed its lease for the first time."""
+    def __init__(self, command: Sequence[str], *, kill_grace_s: float = 5.0) -> None:
+        """``kill_grace_s``: between SIGTERM and SIGKILL; less where the lease ends sooner."""
         self._command = list(command)
         self._in_arguments = any(PROMPT in part for part in command)
         self._grace = kill_grace_s
-        self._until = time.monotonic() + lease_s
+        self._lease = (math.inf, math.inf)
         self._runs: set[Supervised] = set()
 
     async def prepare(self) -> None:
@@ -60,10 +57,10 @@ class CommandDriver:
                 hint="give its full path, or add its folder to PATH",
             )
 
-    def renewed(self, until: float, /) -> None:
-        self._until = until - self._grace
+    def renewed(self, until: float, end: float, /) -> None:
+        self._lease = (until, end)
         for run in self._runs:
-            run.renew(self._until)
+            run.renew(until, end)
 
     async def run(self, task: Task, /) -> Result:
         run = Supervised(
@@ -71,7 +68,7 @@ class CommandDriver:
             env=environment(task),
             stdin=None if self._in_arguments else task.text.encode("utf-8", "replace"),
             grace_s=self._grace,
-            until=self._until,
+            lease=self._lease,
         )
         self._runs.add(run)
         try:

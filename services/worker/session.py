@@ -139,6 +139,7 @@ class Session:
         session = await client.call("XADD", door, "*", "type", kind, "data", data)
         self = cls(options, keys, client, outbox, session)
         self._renewed = begun
+        self._tell_driver()
         return self
 
     # -- the life of the session -------------------------------------------------------------
@@ -198,6 +199,9 @@ class Session:
         lease = self._options.lease_s
         return self._renewed + lease - min(10.0, lease / 4)
 
+    def _tell_driver(self) -> None:
+        self._driver.renewed(self._last_moment, self._renewed + self._options.lease_s)
+
     async def _keep_alive(self) -> None:
         while True:
             began = self._loop.time()
@@ -210,7 +214,7 @@ class Session:
                     if not await self._renew():
                         return
                     self._renewed = began  # the lease runs from when it was asked for, at worst
-                    self._driver.renewed(self._last_moment)
+                    self._tell_driver()
                     await self._read_clock()
                 pause = self._options.heartbeat_s
             except (RedisUnavailable, TimeoutError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import signal
 import socket
@@ -79,10 +80,10 @@ class Supervised:
         env: Mapping[str, str],
         stdin: bytes | None = None,
         grace_s: float = 5.0,
-        until: float,
+        lease: tuple[float, float] = (math.inf, math.inf),
         stdout: Tail | None = None,
     ) -> None:
-        """``stdin`` none: it reads from the null device. ``until``: see ``renew``."""
+        """``stdin`` none: it reads from the null device. ``lease``: see ``renew``."""
         self.stdout = stdout or Tail()
         self.stderr = Tail(8 * 1024)
         self._command = list(command)
@@ -90,15 +91,16 @@ class Supervised:
         self._env = {**env, MARK: self._mark}
         self._stdin = stdin
         self._grace = grace_s
-        self._until = until
+        self._lease = lease
         self._said = b""
         self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
 
-    def renew(self, until: float) -> None:
-        """The command may live until then (``time.monotonic``) without another word from us."""
-        self._until = until
-        self._say(b"L %.3f\n" % until)
+    def renew(self, until: float, end: float) -> None:
+        """The command may live until ``until`` (``time.monotonic``) without another word from us;
+        at ``end`` nothing of it may be left."""
+        self._lease = (until, end)
+        self._say(b"L %.3f %.3f\n" % self._lease)
 
     def end(self) -> None:
         """Have the command and all its descendants ended; ``wait`` tells when they are gone."""
@@ -140,7 +142,7 @@ class Supervised:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         start = [sys.executable, "-I", "-S", SUPERVISOR, str(self._theirs.fileno())]
-        times = [repr(self._grace), repr(self._until)]
+        times = [repr(seconds) for seconds in (self._grace, *self._lease)]
         try:
             process = await asyncio.create_subprocess_exec(
                 *start,

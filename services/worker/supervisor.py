@@ -1,11 +1,11 @@
 """Runs one command and answers for everything it starts. A program, not a module to import.
 
-    python -I -S supervisor.py CONTROL GRACE UNTIL COMMAND [ARG…]
+    python -I -S supervisor.py CONTROL GRACE UNTIL END COMMAND [ARG…]
 
 Standard input, output and error are the command's. ``CONTROL`` is a socket to the worker:
 
 ==============================  ====================================================================
-from the worker                 ``K`` a line: end everything. ``L SECONDS``: the new ``UNTIL``.
+from the worker                 ``K``, a line: end everything. ``L UNTIL END``: the new ones.
                                 End of file, whatever the reason: the worker is gone, end everything
 to the worker                   one line when all is over: ``exit CODE``, ``signal NUMBER`` or
                                 ``error ERRNO``, then how many processes had to be ended, and why
@@ -13,6 +13,7 @@ to the worker                   one line when all is over: ``exit CODE``, ``sign
 
 ``GRACE`` is the time in seconds between SIGTERM and SIGKILL. After ``UNTIL`` (on the machine's
 monotonic clock) everything is ended unasked: a worker that hangs cannot renew its lease either.
+``END`` is when the lease ends: the grace is cut short where it would reach so far.
 When the command has ended by itself, what it left in the background is ended too.
 
 It is the subreaper of what it starts, so a daemon that forked twice into a session of its own
@@ -73,10 +74,11 @@ def descendants() -> list[int]:
 class Supervisor:
     """See the module."""
 
-    def __init__(self, control: int, grace: float, until: float) -> None:
+    def __init__(self, control: int, grace: float, until: float, end: float) -> None:
         self.control = control
         self.grace = grace
         self.until = until
+        self.end = end
         self.main = 0
         self.status: int | None = None  # of the main command, once it has ended
         self.childless = False
@@ -147,7 +149,7 @@ class Supervisor:
             if line == b"K":
                 return True
             if line.startswith(b"L "):
-                self.until = float(line[2:])
+                self.until, self.end = map(float, line.split()[1:])
         return False
 
     def reap(self) -> None:
@@ -172,7 +174,7 @@ class Supervisor:
         self.poll.unregister(self.control)  # nothing the worker says changes what follows
         self.signal_all(signal.SIGTERM)
         self.signal_all(signal.SIGCONT)  # what is stopped could not answer
-        if self.over_within(self.grace):
+        if self.over_within(min(self.grace, (self.end - time.monotonic()) * 0.8)):
             return
         give_up = time.monotonic() + GIVE_UP_S
         while time.monotonic() < give_up:  # again and again: a fork may be faster than one look
@@ -218,12 +220,12 @@ class Supervisor:
 
 
 def main(argv: list[str]) -> int:
-    control, grace, until = int(argv[1]), float(argv[2]), float(argv[3])
+    control, grace, until, end = int(argv[1]), float(argv[2]), float(argv[3]), float(argv[4])
     os.set_inheritable(control, False)
     become_subreaper()
-    supervisor = Supervisor(control, grace, until)
+    supervisor = Supervisor(control, grace, until, end)
     try:
-        supervisor.start(argv[4:])
+        supervisor.start(argv[5:])
     except OSError as error:
         supervisor.report(f"error {error.errno} 0 not started")
         return 127

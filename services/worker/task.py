@@ -152,9 +152,9 @@ class Driver(Protocol):
         """Do it. Any exception but PermanentError means that another attempt may succeed."""
         ...
 
-    def renewed(self, until: float, /) -> None:
-        """The session is good until ``until`` (``time.monotonic`` seconds, valid in every process
-        of this machine): a process that outlives it must be ended without being asked."""
+    def renewed(self, until: float, end: float, /) -> None:
+        """The lease runs to ``end`` (``time.monotonic`` seconds, the same in every process of this
+        machine). At ``until`` processes must begin to end, unasked, so as to be gone by then."""
         ...
 
 

@@ -81,7 +81,7 @@ async def test_a_worker_that_cannot_renew_ends_its_tasks_before_its_lease_does(
     class Watch:
         async def prepare(self) -> None: ...
 
-        def renewed(self, until: float, /) -> None:
+        def renewed(self, until: float, end: float, /) -> None:
             renewed.append(anyio.current_time())
 
         async def run(self, task: Task, /) -> None:

@@ -256,12 +256,14 @@ async def test_a_worker_that_stops_renewing_is_outlived_by_nothing(tmp_path: Pat
     run = Supervised(
         ["bash", "-c", WILD + "sleep 600", "bash", str(pids)],
         env=os.environ,
-        grace_s=0.2,
-        until=time.monotonic() + 0.2,
+        grace_s=60,
+        lease=(time.monotonic() + 0.2, time.monotonic() + 0.3),
     )
-    run.renew(time.monotonic() + 1.0)
+    lease_end = time.monotonic() + 2.0
+    run.renew(lease_end - 1.0, lease_end)
     end = await run.wait()
     assert end.why == "the lease is over"
+    assert lease_end - 1.0 < time.monotonic() < lease_end
     assert alive(written(pids)) == []
 
 
