@@ -1,0 +1,62 @@
+"""``python -m tests.bench [NAMES…]``: measure, and print each figure with its aim.
+
+``python -m tests.bench profile``: where the desk's time goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import msgspec
+
+from tests.bench import table
+from tests.bench.ground import Ground, machine
+from tests.bench.measures import MEASURES, Figure, Plan
+from tests.bench.profiling import profile
+
+
+def main() -> None:
+    asked = _arguments()
+    plan = Plan(asked.repeats, asked.tasks, asked.events)
+    with Ground.open(asked.fsync) as ground:
+        about = machine(ground)
+        print(", ".join(f"{name} {value}" for name, value in about.items()), flush=True)
+        if asked.names[:1] == ["profile"]:
+            profile(ground, plan)
+            return
+        figures: list[Figure] = []
+        for name in asked.names or MEASURES:
+            print(f"{name} …", flush=True)
+            found = MEASURES[name](ground, plan)
+            table.show(found)
+            figures += found
+    if len(asked.names or MEASURES) > 1:
+        print()
+        table.show(figures)
+    if asked.json:
+        rows = [{**msgspec.structs.asdict(f), "reached": f.reached} for f in figures]
+        asked.json.write_bytes(
+            msgspec.json.format(msgspec.json.encode({"machine": about, "figures": rows})) + b"\n"
+        )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join((*MEASURES, "profile")))
+    parser.add_argument("--fsync", choices=("everysec", "always"), default="everysec")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tasks", type=int, default=0, help="for submit, e2e, flat and profile")
+    parser.add_argument("--events", type=int, default=200_000, help="on the log, for replay")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    asked = parser.parse_args()
+    for name in asked.names:
+        if name not in MEASURES and name != "profile" and asked.names[0] != "profile":
+            parser.error(
+                f"there is no measure {name!r}; one of {', '.join((*MEASURES, 'profile'))}"
+            )
+    return asked
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""What measures stand on: a server, the processes of a bus, and what machine this is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from events.keys import Keys
+from services.runtime.client import SyncClient
+from services.runtime.replay import rebuild
+from tests.bench import reference
+from tests.servers import RedisServer
+
+ROOT = Path(__file__).resolve().parents[2]
+CAPACITY = 200
+POLL_S = 0.005
+QUIET_S = 0.25
+LIFE = 4  # events of a task that does nothing: submitted, delegated, dispatched, completed
+SUBMIT_BATCH = 500
+
+
+class Child:
+    """One process of ``children``. CPU seconds need /proc; elsewhere they read as 0."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.children", *arguments],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if self.line() != "ready":
+            raise RuntimeError(f"{arguments[0]} did not start")
+
+    def line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args!r} has ended")
+        return line.strip()
+
+    def stop(self) -> str:
+        """End it; what it said since."""
+        said, _ = self._process.communicate(timeout=60)
+        return said
+
+    @property
+    def cpu(self) -> float:
+        return cpu_of(self._process.pid)
+
+
+def cpu_of(pid: int) -> float:
+    """User and system seconds of a process so far."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Ground:
+    """A server of the bench's own: AOF as asked, no RDB, no rewrite in the middle of a measure."""
+
+    def __init__(self, server: RedisServer, fsync: str) -> None:
+        self.url, self.fsync = server.url, fsync
+        self.client = SyncClient(server.url)
+        self.reader = Child("reader", server.url, "")
+        self._names = 0
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, fsync: str) -> Generator[Ground]:
+        with tempfile.TemporaryDirectory(prefix="asb-bench-") as folder:
+            server = RedisServer(
+                Path(folder) / "redis",
+                appendfsync=fsync,
+                options=("--auto-aof-rewrite-percentage", "0"),
+            ).start()
+            try:
+                with contextlib.closing(cls(server, fsync)) as ground:
+                    yield ground
+            finally:
+                server.stop()
+
+    def close(self) -> None:
+        self.reader.stop()
+        self.client.close()
+
+    def keys(self) -> Keys:
+        """A namespace nobody used; everything else on the server is forgotten."""
+        self.client.call("FLUSHALL", "SYNC")
+        self._names += 1
+        return Keys(f"bench{self._names}")
+
+    def rate(self) -> float:
+        """The reference R."""
+        return reference.rate(self.url)
+
+    def hand_off(self) -> tuple[float, float]:
+        """The reference H."""
+        return reference.hand_off(self.url, self.reader.line)
+
+    @property
+    def server_cpu(self) -> float:
+        info: bytes = self.client.call("INFO", "cpu")
+        found = dict(line.split(b":") for line in info.split() if b":" in line)
+        return float(found[b"used_cpu_sys"]) + float(found[b"used_cpu_user"])
+
+
+class Bus:
+    """A desk and a no-op worker, each in a process of its own, on a fresh namespace."""
+
+    def __init__(self, ground: Ground, profile: str = "") -> None:
+        self.ground, self.keys = ground, ground.keys()
+        self.client = ground.client
+        self.desk = Child("desk", ground.url, self.keys.namespace, profile)
+        self.worker = Child("worker", ground.url, self.keys.namespace, str(CAPACITY))
+        self.submitted = 0
+        self._wait(lambda: self._last_type() == b"worker.joined", "the worker has joined")
+
+    def submit(self, titles: Sequence[str]) -> None:
+        bulk_submit(self.client, self.keys, titles)
+        self.submitted += len(titles)
+
+    def done(self, before: int, count: int) -> float:
+        """When (``time.monotonic``) the last of ``count`` tasks was complete on the log.
+
+        ``before`` is the log's length when the first of them was submitted.
+        """
+        self._wait(lambda: self.length >= before + LIFE * count, f"{count} tasks are done")
+        length, changed = self.length, time.monotonic()
+        while time.monotonic() - changed < QUIET_S:
+            time.sleep(POLL_S)
+            if (now := self.length) != length:
+                length, changed = now, time.monotonic()
+        return changed
+
+    @property
+    def length(self) -> int:
+        return int(self.client.call("XLEN", self.keys.log))
+
+    def cpu(self) -> dict[str, float]:
+        return {
+            "desk": self.desk.cpu,
+            "worker": self.worker.cpu,
+            "client": cpu_of(os.getpid()),
+            "redis": self.ground.server_cpu,
+        }
+
+    def stop(self) -> dict[str, int]:
+        """End both; which task the worker began when (ns). The log must say that all are done."""
+        begun: list[tuple[str, int]] = msgspec.json.decode(self.worker.stop().splitlines()[-1])
+        self.desk.stop()
+        meta = rebuild(self.client, self.keys, snapshot=False).meta
+        if meta.completed != self.submitted or len(begun) != self.submitted:
+            raise RuntimeError(
+                f"of {self.submitted} tasks {len(begun)} began and {meta.completed} were completed"
+            )
+        return dict(begun)
+
+    def _last_type(self) -> bytes:
+        found = self.client.call("XREVRANGE", self.keys.log, "+", "-", "COUNT", 1)
+        return found[0][1][1] if found else b""
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 300
+        while not condition():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"not within 300 s: {what}")
+            time.sleep(POLL_S)
+
+
+def bulk_submit(client: SyncClient, keys: Keys, titles: Sequence[str]) -> None:
+    """Thousands of submissions from one process."""
+    encode, door = msgspec.json.Encoder().encode, keys.main_door
+    for start in range(0, len(titles), SUBMIT_BATCH):
+        client.pipeline(
+            ("XADD", door, "*", "type", "task.submitted", "data", encode({"text": text}))
+            for text in titles[start : start + SUBMIT_BATCH]
+        )
+
+
+def load_now() -> str:
+    """The load averages, as text."""
+    return " ".join(f"{x:.2f}" for x in os.getloadavg())
+
+
+def machine(ground: Ground) -> dict[str, Any]:
+    """What the figures depend on."""
+    info: bytes = ground.client.call("INFO", "server")
+    server = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    return {
+        "cpus": os.cpu_count(),
+        "load": load_now(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "server": server["redis_version"],
+        "appendfsync": ground.fsync,
+        **{name: version(name) for name in ("redis", "hiredis", "msgspec")},
+    }

@@ -1,0 +1,138 @@
+"""A long log without a desk: the four events of each task, in turns as a desk appends them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from events.envelope import Payload, encode
+from events.keys import Keys
+from events.policy import PolicyChanged
+from events.task import (
+    Booking,
+    Candidate,
+    TaskCompleted,
+    TaskDelegated,
+    TaskDispatched,
+    TaskSubmitted,
+)
+from events.worker import WorkerJoined
+from services.runtime.client import SyncClient
+from tests.bench.titles import titles
+
+A_TURN = 50  # tasks submitted, delegated and dispatched, and as many completed
+SPAN_US = 86_400_000_000  # the history lies within the last day, as buckets see it
+WORKERS = 5
+ROUTES = (("codex", "sonnet", "coding"), ("claude", "haiku", "documentation"))
+
+
+class History:
+    """Writes ever more of one history."""
+
+    def __init__(self, client: SyncClient, keys: Keys, events: int, policy: PolicyChanged) -> None:
+        self._client, self._keys = client, keys
+        self._step = SPAN_US // (events // (4 * A_TURN) + 2)
+        self._at = time.time_ns() // 1000 - SPAN_US
+        self._tasks = 0
+        self._ended = 0
+        self.events = 0
+        self._append([(policy, ""), *((_joined(n), f"door 1-{n}") for n in range(WORKERS))])
+
+    def grow(self, events: int) -> None:
+        """Append about ``events`` more."""
+        goal = self.events + events
+        while self.events < goal:
+            self._append(list(self._turn()))
+
+    def _turn(self) -> Iterator[tuple[Payload | bytes, str]]:
+        first = self._tasks
+        self._tasks += A_TURN
+        new = range(first, self._tasks)
+        for n in range(self._ended, first):
+            yield _completed(n), f"{self._keys.main_door} 2-{2 * n + 1}"
+        self._ended = first
+        for n, text in zip(new, titles(A_TURN, first), strict=True):
+            yield TaskSubmitted(_task(n), text), f"{self._keys.main_door} 2-{2 * n}"
+        for n in new:
+            yield _delegated(n), ""
+        for n in new:
+            yield _dispatched(n, self._at), ""
+
+    def _append(self, events: list[tuple[Payload | bytes, str]]) -> None:
+        self._at += self._step
+        log, at, ms = self._keys.log, self._at, self._at // 1000
+        self._client.pipeline(
+            _entry(log, f"{ms}-{n}", at, payload, origin)
+            for n, (payload, origin) in enumerate(events)
+        )
+        self.events += len(events)
+
+
+def _entry(
+    log: str, place: str, at: int, payload: Payload | bytes, origin: str
+) -> tuple[str | bytes | int, ...]:
+    kind, raw = (
+        (payload.type, encode(payload))
+        if isinstance(payload, Payload)
+        else (TaskCompleted.type, payload)
+    )
+    source = origin.partition(" ")[0] or "dispatcher"
+    fields = ("type", kind, "id", place, "source", source, "from", origin, "at", at, "data", raw)
+    return "XADD", log, place, *fields
+
+
+def _task(n: int) -> str:
+    return f"1795330000000-{n}"
+
+
+def _worker(n: int) -> tuple[str, str]:
+    return f"w{n % WORKERS}", f"1795329999999-{n % WORKERS}"
+
+
+def _joined(n: int) -> WorkerJoined:
+    name, session = _worker(n)
+    return WorkerJoined(name, session, capacity=200)
+
+
+def _delegated(n: int) -> TaskDelegated:
+    agent, model, kind = ROUTES[n % 2]
+    words = f"“fix” and “crash” speak for {kind}: {agent} with {model}, worth sonnet"
+    found = (Candidate(kind, agent, model, 40), Candidate("testing", "codex", "sonnet", 12))
+    return TaskDelegated(_task(n), kind, agent, model, "medium", 1012, words, found)
+
+
+def _dispatched(n: int, at: int) -> TaskDispatched:
+    agent, model, _ = ROUTES[n % 2]
+    end = at + 7_200_000_000
+    return TaskDispatched(_task(n), 1, *_worker(n), agent, model, 1012, 15_180_000, end)
+
+
+def _completed(n: int) -> bytes:
+    agent, model, kind = ROUTES[n % 2]
+    name, session = _worker(n)
+    booked = Booking(
+        agent,
+        model,
+        name,
+        kind=kind,
+        input_tokens=600,
+        output_tokens=240,
+        tokens=840,
+        nanos=12_600_000,
+        tasks=1,
+        book=1,
+        meter="driver",
+    )
+    told = {
+        "v": 1,
+        "task": _task(n),
+        "attempt": 1,
+        "session": session,
+        "result": "done",
+        "usage": {"input_tokens": 600, "output_tokens": 240},
+        "duration_ms": 812,
+    }
+    ours = encode(TaskCompleted(_task(n), 1, session, False, booked))
+    return ours[:-1] + b',"told":' + msgspec.json.encode(told) + b"}"
