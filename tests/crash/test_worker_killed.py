@@ -20,7 +20,7 @@ from tests.wait import wait_blocking, wait_until
 pytestmark = [pytest.mark.anyio, pytest.mark.crash]
 
 PROGRAM = """
-import sys, anyio
+import os, sys, anyio
 from events.keys import Keys
 from services.runtime.client import Client
 from services.worker import WorkerOptions, serve
@@ -29,7 +29,10 @@ from services.worker.command import CommandDriver
 async def main():
     url, namespace, *command = sys.argv[1:]
     driver = CommandDriver(command, kill_grace_s=0.2)
-    options = WorkerOptions(name="w1", driver=driver, capacity=8)
+    lease = int(os.environ["LEASE_S"])
+    options = WorkerOptions(
+        name="w1", driver=driver, capacity=8, lease_s=lease, heartbeat_s=lease / 6
+    )
     await serve(options, Keys(namespace), Client(url))
 
 anyio.run(main)
@@ -46,9 +49,10 @@ class Workers:
         self._command += [f"{pids}-{{prompt}}"]
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, lease_s: int = 60) -> subprocess.Popen[bytes]:
         root = Path(__file__).parents[2]
-        process = subprocess.Popen(self._command, cwd=root, env={**os.environ})
+        env = {**os.environ, "LEASE_S": str(lease_s)}
+        process = subprocess.Popen(self._command, cwd=root, env=env)
         self.processes.append(process)
         return process
 
@@ -87,15 +91,18 @@ async def test_kill_9_of_the_worker_ends_all_it_ran(
     print(f"\nkill -9 of the worker: 3 kills, {3 * RUNS} tasks in flight, {ended} processes ended")  # noqa: T201
 
 
-async def test_a_frozen_worker_process_is_outlived_by_nothing_once_killed(
+async def test_what_a_frozen_worker_ran_is_gone_before_its_lease_ends(
     client: Client, keys: Keys, workers: Workers, tmp_path: Path
 ) -> None:
     desk = Desk(client, keys)
-    process = workers.start()
+    process = workers.start(lease_s=3)
     await desk.joined()
     await desk.dispatch("t1", "frozen")
     found = await wait_until(lambda: written(tmp_path / "pids-frozen"), within=15)
     process.send_signal(signal.SIGSTOP)
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=10)
-    wait_blocking(lambda: not alive(found), within=10)
+    assert len(alive(found)) == 3
+    wait_blocking(lambda: not alive(found), within=3)
+    process.send_signal(signal.SIGCONT)
+    said = await desk.report("task.failed", "t1")
+    assert said["retryable"] is True
+    await desk.joined(2)
