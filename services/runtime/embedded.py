@@ -93,10 +93,9 @@ class Embedded:
 
         Raises AsbError with the last lines of its log if it does not come up.
         """
-        if self._child is not None:
-            self._child.poll()  # collect the dead one
         if self.alive():
             return False
+        self._reap()
         with _locked(self.data_dir / "start.lock"):
             self._start_or_join()
         return True
@@ -232,8 +231,16 @@ class Embedded:
         for sign, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
-            if _eventually(self._is_down, patience_s):
-                return
+            if _eventually(lambda: not self.alive(), patience_s):
+                break
+        self._reap()
+
+    def _reap(self) -> None:
+        """Collect a child that has ended; it frees its lock a moment before it is gone."""
+        if self._child is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(STOP_S)
+            self._child = None
 
     def _pid_to_stop(self) -> int | None:
         if self._child is not None and self._child.poll() is None:
@@ -242,11 +249,6 @@ class Embedded:
             return None
         # The one joined may hang and not answer any more; its lock is proof that it lives.
         return _answering_pid(self.url, self.data_dir) or self._joined_pid
-
-    def _is_down(self) -> bool:
-        if self._child is not None:
-            self._child.poll()
-        return not self.alive()
 
 
 def start(data_dir: Path, port: int = 6379, appendfsync: str = "always") -> Embedded:
