@@ -18,6 +18,7 @@ from projections.state import State
 from projections.tasks import RUNNING, Task
 from services.runtime.client import Client
 from services.runtime.log import Log, parse_id
+from services.runtime.points import point
 from services.runtime.scripts import Argument, script
 from services.runtime.texts import Texts
 
@@ -148,7 +149,9 @@ class Inboxes:
             args.append(note.log_id)
             args.append(len(note.fields) // 2)
             args += note.fields
+        point("inbox.before")
         await script("inbox")(self._client, [self._keys.inbox(worker)], args)
+        point("inbox.after")
 
 
 _OTHERS = frozenset(

@@ -28,6 +28,7 @@ from services.runtime.clock import ServerClock, elapsed
 from services.runtime.doors import Doors
 from services.runtime.errors import RedisUnavailable
 from services.runtime.log import Appended, Log, after
+from services.runtime.points import point
 from services.runtime.scripts import Argument, script
 from services.runtime.texts import Texts
 from services.runtime.turns import Turn, run_turn
@@ -279,6 +280,7 @@ class Host:
                 args += (one.entry.door, one.entry.id, one.error, len(fields) // 2, *fields)
             keys = [self._keys.deadletter, self._keys.deadletter_marks]
             await script("deadletter")(self._client, keys, args)
+            point("deadletter.after")
 
     # -- others on the log -----------------------------------------------------------------------
 

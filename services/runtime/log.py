@@ -10,6 +10,7 @@ import msgspec
 from events.envelope import Event, decode
 from events.keys import Keys
 from services.runtime.client import Client
+from services.runtime.points import point
 from services.runtime.scripts import Argument, script
 from services.turn import Taken
 
@@ -52,7 +53,11 @@ class Log:
         Raises RedisUnavailable when the outcome is unknown.
         """
         keys, args = self._arguments(expected, now, events, list(taken))
+        if events:
+            point("append.before")
         reply = await self._append(self._client, keys, args)
+        if events:
+            point("append.after")
         outcome = reply[0].decode()
         return Appended(outcome, int(reply[1]), reply[2] if outcome == "conflict" else [])
 

@@ -10,6 +10,7 @@ from projections.state import State, decode_state
 from services.runtime.client import SyncClient
 from services.runtime.errors import LogError
 from services.runtime.log import READ_COUNT, START, after
+from services.runtime.points import point
 
 
 def read_log(
@@ -71,5 +72,6 @@ def write_snapshot(client: SyncClient, keys: Keys) -> tuple[str, int]:
     """Fold up to the end of the log and keep the result; its log id and its size in bytes."""
     state = rebuild(client, keys)
     data = state.encode()
+    point("snapshot.before_set")
     client.call("SET", keys.snapshot, data)
     return state.meta.log_id, len(data)

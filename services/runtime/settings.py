@@ -70,6 +70,11 @@ NOT_SETTINGS = frozenset({"ASB_CONFIG", *(f"ASB_{name}" for name in _TOLD_TO_TAS
 NOT_SETTINGS_PREFIXES = ("ASB_TEST_", "ASB_RUN_")  # the second: from us to our own processes
 
 
+def told_by_tests(name: str) -> str:
+    """A variable that only tests set."""
+    return os.environ.get(f"ASB_TEST_{name}", "")
+
+
 class Row(Struct, frozen=True):
     """One line of ``asb config``: texts for people, ``raw`` (plain JSON types) for programs."""
 

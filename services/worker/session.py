@@ -26,6 +26,7 @@ import anyio
 from events.keys import Keys
 from services.runtime.client import Client, CommandRefused
 from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
+from services.runtime.points import point
 from services.worker import reports
 from services.worker.outbox import Outbox
 from services.worker.reports import Report
@@ -335,6 +336,7 @@ class Session:
         except ValueError as error:
             log.error("an entry of the inbox is not a task (%s): %r", error, fields)
             return
+        point("worker.received")
         job = _Job(key, task)
         self._jobs[key] = job
         if self._running < self._options.capacity and not self._stopping:
@@ -389,6 +391,7 @@ class Session:
         except (Exception, SystemExit) as error:
             self._ended(job, error)
         else:
+            point("worker.done_before_report")
             self._ended(job, outcome)
 
     def _end(self, job: _Job, why: _Why) -> None:
