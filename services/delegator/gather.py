@@ -18,25 +18,31 @@ ASKING_VERB: Final[Feature] = ((RESEARCH, 5),)  # "Is …?", "Can I …?"
 def gather(sentence: Sentence, vocabulary: Vocabulary) -> list[Hit]:
     """All there is to say for and against each kind."""
     hits: list[Hit] = []
-    tokens, stems, words, tags, lead, head, question, run_on = sentence
+    tokens, stems, words, tags, lead, _, question, run_on = sentence
     phrases = vocabulary.phrases
     for at, word in enumerate(words):
         if at < tags and word.tag:
             hits.append((at, tokens[at], word.tag))
         elif word.any:
             hits.append((at, tokens[at], word.any))
-        if (starting := phrases.get(stems[at])) is not None:
-            _find_phrases(starting, at, sentence, hits)
+        if (starting := phrases.get(stems[at])) is not None and at + 1 < len(stems):
+            for phrase in starting.get(stems[at + 1], ()):
+                _match(phrase, at, sentence, hits)
     if lead < len(words):
-        if words[lead].lead:
-            hits.append((lead, tokens[lead], words[lead].lead))
-        if head >= 0 and words[head].head:
-            hits.append((head, tokens[head], words[head].head))
+        _add_places(sentence, hits)
     if question:
         _ask(sentence, vocabulary, hits)
     if run_on:
         hits += _find_run_on(run_on, len(words), vocabulary)
     return hits
+
+
+def _add_places(sentence: Sentence, hits: list[Hit]) -> None:
+    tokens, _, words, _, lead, head, _, _ = sentence
+    if words[lead].lead:
+        hits.append((lead, tokens[lead], words[lead].lead))
+    if head >= 0 and words[head].head:
+        hits.append((head, tokens[head], words[head].head))
 
 
 def _find_run_on(text: str, after: int, vocabulary: Vocabulary) -> list[Hit]:
@@ -47,16 +53,13 @@ def _find_run_on(text: str, after: int, vocabulary: Vocabulary) -> list[Hit]:
     ]
 
 
-def _find_phrases(
-    starting: tuple[Phrase, ...], at: int, sentence: Sentence, hits: list[Hit]
-) -> None:
-    stems = sentence.stems
-    for phrase in starting:
-        end = at + 1 + len(phrase.rest)
-        if stems[at + 1 : end] == phrase.rest and (
-            phrase.place == "any" or _stands(phrase.place, at, end, sentence)
-        ):
-            hits.append((at, " ".join(sentence.tokens[at:end]), phrase.feature))
+def _match(phrase: Phrase, at: int, sentence: Sentence, hits: list[Hit]) -> None:
+    """Add a phrase if all of it stands here, in a place where it counts."""
+    start, end = at + 2, at + 2 + len(phrase.rest)
+    if sentence.stems[start:end] == phrase.rest and (
+        phrase.place == "any" or _stands(phrase.place, at, end, sentence)
+    ):
+        hits.append((at, " ".join(sentence.tokens[at:end]), phrase.feature))
 
 
 def _stands(place: str, at: int, end: int, sentence: Sentence) -> bool:

@@ -27,7 +27,12 @@ _LINKER: Final = re.compile(
     r"(?<=\w)-(?:to|in|of|the|and|on|up|by|for|a|as)-(?=\w)"
 )  # "end-to-end"
 _HUMP: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_SENTENCE_END: Final = re.compile(r"(?<=[.!?;])[\s\"')]+(?=\S)|\s*[\r\n]+\s*|(?<=[。？！])")
+_SENTENCE_END: Final = re.compile(
+    r"(?<=[.!?;])(?<!\bvs\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\betc\.)[\s\"')]+(?=\S)"
+    r"|\s*[\r\n]+\s*"
+    r"|(?<=[。？！])",
+    re.IGNORECASE,
+)
 _CLAUSE_END: Final = re.compile(r",\s+(?=(?:and|then|but|also|or)\s)", re.IGNORECASE)
 _MORE: Final = re.compile(
     r"[.!?;\n\r。？！][\s\"')\w]"
@@ -84,6 +89,8 @@ def read(text: str, vocabulary: Vocabulary) -> Sentence:
     question = next((mark for mark in _QUESTION_MARKS if mark in text), "")
     tags = _tags(stems, words)
     lead = _lead(stems, tags, bool(question), vocabulary)
+    if run_on and is_run_on(run_on[:1]):
+        lead = len(stems)  # the first Latin word of such a text is just a name in it
     if question and "you" in stems[tags:lead]:  # "could you please …?"
         question = ""
     head = -1 if run_on else _head(stems, words, lead, vocabulary)
@@ -94,21 +101,22 @@ def _look_up(tokens: list[str], stems: list[str], vocabulary: Vocabulary) -> lis
     """What is known of each word. Puts its plain form into `stems`, and takes CamelCase apart."""
     known = vocabulary.words
     words: list[Word] = []
-    shift = 0
-    for at, folded in enumerate(tuple(stems)):
-        word = known.get(folded)
+    names: list[int] = []
+    for at, word in enumerate(map(known.get, tuple(stems))):
         if word is None:
-            pieces = _HUMP.findall(tokens[at + shift]) if folded != tokens[at + shift] else ()
-            word = _unknown(folded, vocabulary)
-            if len(pieces) > 1 and word is NO_WORD and not tokens[at + shift].isupper():
-                tokens[at + shift : at + shift + 1] = pieces
-                stems[at + shift : at + shift + 1] = [piece.lower() for piece in pieces]
-                words += [known.get(piece.lower(), NO_WORD) for piece in pieces]
-                shift += len(pieces) - 1
-                continue
+            word = _unknown(stems[at], vocabulary)
+            if word is NO_WORD and not tokens[at].islower() and not tokens[at].istitle():
+                names.append(at)
         if word.stem:
-            stems[at + shift] = word.stem
+            stems[at] = word.stem
         words.append(word)
+    for at in reversed(names):
+        pieces: list[str] = _HUMP.findall(tokens[at])
+        if len(pieces) > 1:
+            lowered = [piece.lower() for piece in pieces]
+            tokens[at : at + 1] = pieces
+            stems[at : at + 1] = lowered
+            words[at : at + 1] = [known.get(piece, NO_WORD) for piece in lowered]
     return words
 
 
@@ -121,9 +129,12 @@ def _unknown(folded: str, vocabulary: Vocabulary) -> Word:
         before, _, after = folded.partition("'")
         longer = max(after.replace("'", ""), before, key=len)
         return vocabulary.words.get(longer) or _unknown(longer, vocabulary)
-    for ending, word in vocabulary.endings:
-        if folded.endswith(ending):
-            return word
+    if folded.endswith(vocabulary.endings):
+        return next(
+            word
+            for start in range(len(folded))
+            if (word := vocabulary.by_ending.get(folded[start:])) is not None
+        )
     return NO_WORD
 
 
@@ -147,6 +158,8 @@ def _lead(stems: list[str], tags: int, question: bool, vocabulary: Vocabulary) -
     filler = vocabulary.filler
     last = len(stems) - 1
     at = tags
+    if at <= last and stems[at] in vocabulary.aside and "," in stems[at:last]:
+        at = stems.index(",", at) + 1
     while at < last:
         stem = stems[at]
         if stem in vocabulary.aux and (question or stems[at + 1] == "you"):

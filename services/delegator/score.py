@@ -34,6 +34,7 @@ __all__ = ["DEFAULT_ROUTES", "KINDS", "Candidate", "Delegation", "Delegator", "R
 CANDIDATES: Final = 3
 QUOTED: Final = 3  # words a reason names
 ASK, FIRST, OTHER = 4, 2, 1  # what a sentence counts in a text of several
+DOUBT: Final = 3  # a single hint is not enough to leave the safe route
 CHARS_PER_TOKEN: Final = 4
 TOKENS_OVERHEAD: Final = 1_000
 LONG = 600  # characters: a long text is seldom an easy task
@@ -56,6 +57,10 @@ class Delegator:
             if kind not in KINDS:
                 raise ValueError(f"route for unknown kind {kind!r}; one of {', '.join(KINDS)}")
         self._routes = tuple({**DEFAULT_ROUTES, **routes}[kind] for kind in KINDS)
+        self._named = tuple(
+            (kind, route.agent, route.model)
+            for kind, route in zip(KINDS, self._routes, strict=True)
+        )
         self._rules = tuple((rule, compile_rule(rule)) for rule in rules)
         self._vocabulary = default_vocabulary()
 
@@ -70,10 +75,10 @@ class Delegator:
             chosen = KINDS.index(kind)
             order.remove(chosen)
             order.insert(0, chosen)
-            evidence = "you said so"
+            reason = f"you said it is {kind}"
         else:
             chosen = order[0]
-            evidence = _evidence(chosen, hits, text)
+            reason = f"reads as {KINDS[chosen]}: {_evidence(chosen, hits, text)}"
         route = self._routes[chosen]
         return Delegation(
             kind=KINDS[chosen],
@@ -81,13 +86,9 @@ class Delegator:
             model=route.model,
             complexity=_complexity(KINDS[chosen], text, stems, self._vocabulary),
             estimated_tokens=len(text) // CHARS_PER_TOKEN + TOKENS_OVERHEAD,
-            candidates=tuple([self._candidate(i, totals[i]) for i in order[:CANDIDATES]]),
-            reason=f"reads as {KINDS[chosen]}: {evidence}; {_WHY.get(route.model, route.model)}",
+            candidates=tuple([Candidate(*self._named[i], totals[i]) for i in order[:CANDIDATES]]),
+            reason=f"{reason}; {_WHY.get(route.model, route.model)}",
         )
-
-    def _candidate(self, kind: int, score: int) -> Candidate:
-        route = self._routes[kind]
-        return Candidate(KINDS[kind], route.agent, route.model, score)
 
     def _apply_rules(self, text: str, scores: list[int]) -> list[Hit]:
         hits: list[Hit] = []
@@ -101,21 +102,27 @@ class Delegator:
 
 def _weigh(text: str, vocabulary: Vocabulary) -> tuple[list[int], list[Hit], list[str]]:
     """The evidence for each kind, what it consists of, and the words of the text."""
-    parts = [read(part, vocabulary) for part in sentences(text)]
-    ask = _ask(parts) if len(parts) > 1 else 0
     scores = [0] * len(KINDS)
+    texts = sentences(text)
+    if len(texts) == 1:
+        only = read(texts[0], vocabulary)
+        hits = gather(only, vocabulary)
+        _add(hits, 1, scores)
+        return scores, hits, only.stems
+    parts = [read(part, vocabulary) for part in texts]
+    ask = _ask(parts)
     every: list[Hit] = []
     for number, part in enumerate(parts):
-        times = 1 if len(parts) == 1 else ASK if number == ask else OTHER if number else FIRST
         hits = gather(part, vocabulary)
-        for _, _, feature in hits:
-            for kind, weight in feature:
-                scores[kind] += weight * times
-        if number == ask:
-            every = [*hits, *every]
-        else:
-            every += hits
+        _add(hits, ASK if number == ask else OTHER if number else FIRST, scores)
+        every = [*hits, *every] if number == ask else [*every, *hits]
     return scores, every, [stem for part in parts for stem in part.stems]
+
+
+def _add(hits: list[Hit], times: int, scores: list[int]) -> None:
+    for _, _, feature in hits:
+        for kind, weight in feature:
+            scores[kind] += weight * times
 
 
 def _ask(parts: list[Sentence]) -> int:
@@ -136,8 +143,8 @@ def _totals(scores: list[int]) -> list[int]:
         others = family - scores[i]
         if others > 0:
             totals[i] += others
-    if totals[_UNKNOWN] < 1:
-        totals[_UNKNOWN] = 1
+    if totals[_UNKNOWN] < DOUBT:
+        totals[_UNKNOWN] = DOUBT
     return totals
 
 

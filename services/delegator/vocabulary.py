@@ -16,6 +16,7 @@ Feature = tuple[tuple[int, int], ...]  # (index of a kind in KINDS, weight), …
 Stems = dict[str, tuple[tuple[str, "Word"], ...]]
 Raw = dict[tuple[str, str], dict[int, int]]  # (place, item) -> kind index -> weight
 
+GRAMMAR: Final = ("filler", "stop", "aux", "aside")
 PLACES: Final = ("any", "lead", "head", "tag")
 SHORTEST_STEM: Final = 3
 PUNCTUATION: Final = frozenset("[]():?;,&，：；（）【】「」-–—|")  # the marks a reader goes by
@@ -37,23 +38,28 @@ NO_WORD: Final = Word("", (), (), (), ())
 
 
 class Phrase(NamedTuple):
-    """Words which mean more together; found by the stem of the first."""
+    """Words which mean more together; found by the stems of the first two."""
 
-    rest: list[str]
+    rest: list[str]  # from the third on
     place: str
     feature: Feature
+
+
+Phrases = dict[str, dict[str, tuple[Phrase, ...]]]
 
 
 class Vocabulary(NamedTuple):
     words: dict[str, Word]  # every form of every word
     stems: Stems  # first letters -> beginnings: "misalign*"
-    endings: tuple[tuple[str, Word], ...]  # "*exception"
-    phrases: dict[str, tuple[Phrase, ...]]
+    endings: tuple[str, ...]  # "*exception"
+    by_ending: dict[str, Word]
+    phrases: Phrases
     run_on: re.Pattern[str]  # what is looked for in scripts written without spaces
     run_on_features: dict[str, Feature]
     filler: frozenset[str]
     stop: frozenset[str]
     aux: frozenset[str]
+    aside: frozenset[str]
     complexity: dict[str, int]  # stem -> +1 for hard, -1 for easy
 
 
@@ -103,31 +109,34 @@ def default_vocabulary() -> Vocabulary:
 def build(languages: list[dict[str, dict[str, object]]]) -> Vocabulary:
     """One vocabulary out of several languages' tables."""
     raw: Raw = {}
-    grammar: dict[str, set[str]] = {"filler": set(), "stop": set(), "aux": set()}
+    grammar: dict[str, set[str]] = {name: set() for name in GRAMMAR}
     hard: dict[str, int] = {}
+    exact: set[str] = set()  # "=spacing" is not a form of "space"
     for language in languages:
         for name, words in language.get("grammar", {}).items():
             grammar[name] |= set(fold(str(words)).split())
         for name, words in language.get("complexity", {}).items():
             hard |= dict.fromkeys(fold(str(words)).split(), 1 if name == "high" else -1)
-        for place, kind, weight, item in _items(language):
+        for place, kind, weight, written in _items(language):
+            item = written.removeprefix("=")
+            if item != written:
+                exact.add(item)
             kinds = raw.setdefault((place, item), {})
             index = KINDS.index(kind)  # a word of two languages: the stronger opinion counts
             kinds[index] = max(kinds.get(index, weight), weight, key=abs)
-    closed = grammar["filler"] | grammar["stop"] | grammar["aux"]
+    closed = exact.union(*grammar.values())
     canon = _canon([*(item for _, item in raw), *hard], closed)
     return Vocabulary(
         words=_words(raw, canon, stems := _stems(raw)),
         stems=stems,
-        endings=_endings(raw),
+        endings=tuple(endings := _endings(raw)),
+        by_ending=endings,
         phrases=_phrases(raw, canon),
         run_on=_run_on_pattern(raw),
         run_on_features={
             item: _feature(kinds) for (_, item), kinds in raw.items() if is_run_on(item)
         },
-        filler=frozenset(grammar["filler"]),
-        stop=frozenset(grammar["stop"]),
-        aux=frozenset(grammar["aux"]),
+        **{name: frozenset(words) for name, words in grammar.items()},
         complexity={_stem_of(item, canon): sign for item, sign in hard.items()},
     )
 
@@ -206,12 +215,12 @@ def beginning(word: str, stems: Stems) -> Word:
     return NO_WORD
 
 
-def _endings(raw: Raw) -> tuple[tuple[str, Word], ...]:
-    return tuple(
-        (item[1:], _word(item[1:], {place: kinds}))
-        for (place, item), kinds in sorted(raw.items())
-        if item.startswith("*")
-    )
+def _endings(raw: Raw) -> dict[str, Word]:
+    by_ending: dict[str, dict[str, dict[int, int]]] = {}
+    for (place, item), kinds in raw.items():
+        if item.startswith("*"):
+            by_ending.setdefault(item[1:], {})[place] = kinds
+    return {ending: _word(ending, by_ending[ending]) for ending in sorted(by_ending)}
 
 
 def _stems(raw: Raw) -> Stems:
@@ -231,19 +240,18 @@ def _word(stem: str, places: dict[str, dict[int, int]]) -> Word:
     return Word(stem, *(_feature(places.get(place, {})) for place in PLACES))
 
 
-def _phrases(raw: Raw, canon: dict[str, str]) -> dict[str, tuple[Phrase, ...]]:
+def _phrases(raw: Raw, canon: dict[str, str]) -> Phrases:
     merged: dict[tuple[str, str], dict[int, int]] = {}
     for (place, item), kinds in raw.items():
         if "_" in item and not is_run_on(item):
             merged.setdefault((place, _stem_of(item, canon)), {}).update(kinds)
-    found: dict[str, list[Phrase]] = {}
-    for (place, item), kinds in merged.items():
-        first, *rest = item.split("_")
-        found.setdefault(first, []).append(Phrase(rest, place, _feature(kinds)))
-    return {
-        first: tuple(sorted(phrases, key=lambda phrase: (-len(phrase.rest), phrase.rest)))
-        for first, phrases in found.items()
-    }
+    found: Phrases = {}
+    for (place, item), kinds in sorted(merged.items()):
+        first, second, *rest = item.split("_")
+        starting = found.setdefault(first, {})
+        phrase = Phrase(rest, place, _feature(kinds))
+        starting[second] = (*starting.get(second, ()), phrase)
+    return found
 
 
 def _run_on_pattern(raw: Raw) -> re.Pattern[str]:
