@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 from collections.abc import Awaitable, Callable
 
@@ -104,10 +105,13 @@ def worker(  # noqa: PLR0913 - the options are its vocabulary
     """Make an async function a worker; the parameters are those of ``WorkerOptions``.
 
     The function gets a ``Task`` and returns a ``Result``, a text or nothing. An exception fails
-    the attempt, and another one follows unless it was a ``PermanentError``.
+    the attempt, and another one follows unless it was a ``PermanentError``. Raises TypeError for
+    a function that is not async.
     """
 
     def decorate(handler: Handler) -> PythonWorker:
+        if not inspect.iscoroutinefunction(handler):
+            raise TypeError(f"{handler!r} is no async function: write `async def`")
         options = WorkerOptions(
             name=name,
             driver=FunctionDriver(handler),

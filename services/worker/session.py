@@ -132,12 +132,19 @@ class Session:
     ) -> Session:
         """Announce the worker; the id of that entry is the session.
 
-        Raises RedisUnavailable (another call may join a second time: the desk ends the first).
+        Raises RedisUnavailable (another call may join a second time: the desk ends the first),
+        and AsbError when the door cannot be written to.
         """
         begun = asyncio.get_running_loop().time()
         kind, data = reports.joined(options)
         door = keys.door(options.door)
-        session = await client.call("XADD", door, "*", "type", kind, "data", data)
+        try:
+            session = await client.call("XADD", door, "*", "type", kind, "data", data)
+        except CommandRefused as error:
+            raise AsbError(
+                f"the front door {door} refuses this worker: {error}",
+                hint=f"look at the key {door}: it has to be a stream",
+            ) from error
         self = cls(options, keys, client, outbox, session)
         self._renewed = begun
         self._tell_driver()
@@ -204,6 +211,7 @@ class Session:
         self._driver.renewed(self._last_moment, self._renewed + self._options.lease_s)
 
     async def _keep_alive(self) -> None:
+        quiet = False  # one warning an outage
         while True:
             began = self._loop.time()
             if began >= self._last_moment:
@@ -218,8 +226,12 @@ class Session:
                     self._tell_driver()
                     await self._read_clock()
                 pause = self._options.heartbeat_s
+                quiet = False
             except (RedisUnavailable, TimeoutError) as error:
-                log.warning("no renewal: %s", str(error).partition("\n")[0] or "no answer")
+                if not quiet:
+                    reason = str(error).partition("\n")[0] or "Redis does not answer"
+                    log.warning("the lease cannot be renewed: %s", reason)
+                quiet = True
             await anyio.sleep(max(0.0, min(began + pause, self._last_moment) - self._loop.time()))
 
     async def _renew(self) -> bool:

@@ -93,3 +93,8 @@ async def test_the_decorated_function_is_still_a_function() -> None:
     assert await handle(task) == "x"
     assert handle.__doc__ == "What it is for."
     assert handle.options.capacity == 3
+
+
+async def test_a_function_that_is_not_async_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="async def"):
+        worker("w1")(lambda task: None)  # type: ignore[arg-type, return-value]

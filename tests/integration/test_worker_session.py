@@ -379,6 +379,58 @@ async def test_progress_reaches_the_door(client: Client, keys: Keys) -> None:
         }
 
 
+async def test_more_tasks_than_the_worker_may_keep_waiting_are_all_done(
+    client: Client, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.worker.session.WAITING_MAX", 5)
+    monkeypatch.setattr("services.worker.session.READ_COUNT", 10)
+
+    async def handle(task: Task) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async with working(client, keys, options(handle, capacity=1)) as desk:
+        for n in range(100):
+            await desk.dispatch(f"t{n}")
+
+        async def all_done() -> bool:
+            return len(await desk.reports("task.completed")) == 100
+
+        await wait_until(all_done)
+
+
+async def test_a_handler_that_tells_more_than_redis_takes_waits_for_it(
+    client: Client, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.worker.outbox.ROOM_BYTES", 10_000)
+    most = 0
+
+    class Watching(Client):
+        async def pipeline(self, commands: Any) -> list[Any]:
+            nonlocal most
+            batch = list(commands)
+            most = max(most, len(batch))
+            return await super().pipeline(batch)
+
+    async def handle(task: Task) -> None:
+        for n in range(500):
+            await task.progress({"n": n, "filler": "x" * 1000})
+
+    watching = Watching(client.url)
+    async with working(watching, keys, options(handle)) as desk:
+        await desk.dispatch("t1")
+        await desk.report("task.completed", "t1")
+        told = [r["document"]["n"] for r in await desk.reports("progress.updated")]
+        assert told == list(range(500))
+        assert most <= 12
+    await watching.close()
+
+
+async def test_a_door_that_is_no_stream_is_a_clear_error(client: Client, keys: Keys) -> None:
+    await client.call("SET", keys.main_door, "x", "EX", 60)
+    with pytest.raises(AsbError, match="refuses this worker"):
+        await serve(options(shout), keys, client)
+
+
 # -- ending before the time --------------------------------------------------------------------
 
 
