@@ -31,9 +31,39 @@ class AlertBudget(msgspec.Struct, frozen=True, gc=False, order=True):
     threshold_percent: int = 80
 
 
+class Saving(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """When to prefer the cheap ``model``: ``off``, ``always``, or from a level of the global scope
+    on (``WARNING``, ``SOFT``, ``HARD``, ``CRITICAL``), for tasks of ``kinds`` whose model the user
+    did not ask for."""
+
+    start: str = "off"
+    model: str = "haiku"
+    kinds: tuple[str, ...] = ("ui", "documentation", "research", "testing", "automation")
+
+
+class Guard(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What happens when a running attempt uses more than it holds.
+
+    The hold is raised by ``step_percent`` of the first hold at a time, each under the check of
+    admission; once that is refused ``action`` follows: ``warn``, ``pause`` or ``cancel``.
+    """
+
+    step_percent: int = 50
+    action: str = "warn"
+
+
+class Learning(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """How estimates learn: from ``min_samples`` settled attempts of a kind and model on, the
+    ``percentile`` of what they used; at most ``share_percent`` of any limit they touch."""
+
+    min_samples: int = 20
+    percentile: int = 90
+    share_percent: int = 50
+
+
 @wire("policy.changed")
 class PolicyChanged(Payload):
-    """The whole policy from here on. ``version`` of the price book counts its changes."""
+    """The whole policy from here on. ``book`` is the version of the price book."""
 
     limits: tuple[Limit, ...] = ()
     prices: dict[str, Price] = msgspec.field(default_factory=dict[str, Price])
@@ -42,6 +72,10 @@ class PolicyChanged(Payload):
     cache_read_weight_percent: int = 0
     timezone: str = "UTC"
     critical_overdraft: bool = False
+    min_priority: str = "low"
+    saving: Saving = Saving()
+    guard: Guard = Guard()
+    learning: Learning = Learning()
     reason: str = ""
 
 

@@ -68,6 +68,7 @@ class TaskSubmitted(Payload):
     max_attempts: int = 3
     estimate_tokens: int | None = None
     retry_of: str | None = None
+    reuse: bool = False
 
 
 class Candidate(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
@@ -156,7 +157,9 @@ class AttemptEnd(Payload):
 
 @wire("task.completed")
 class TaskCompleted(AttemptEnd):
-    """Done; the result (at most 64 kB) stands in ``told``."""
+    """Done; the result (at most 64 kB) stands in ``told``, or in the task it was reused from."""
+
+    reused: str = ""
 
 
 @wire("task.failed")

@@ -40,6 +40,21 @@ class ProgressUpdated(Payload):
     booked: Booking | None = None
 
 
+@wire("hold.refused")
+class HoldRefused(Payload):
+    """A running attempt wants more than it holds and the budgets refuse it; said once.
+
+    ``action`` is what the policy asks of the worker: ``warn``, ``pause`` or ``cancel``.
+    """
+
+    task: str
+    attempt: int
+    session: str
+    worker: str
+    action: str
+    reason: str
+
+
 @wire("hold.extended")
 class HoldExtended(Payload):
     """A running attempt holds more, admitted under the same check."""

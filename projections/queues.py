@@ -30,6 +30,11 @@ class QueueKey(NamedTuple):
 TIMEOUT_GRACE = 60_000_000
 
 
+def _most(state: State) -> int:
+    """How long a heap may grow before its stale entries are thrown out."""
+    return 1_000 + 4 * len(state.tasks)
+
+
 def queue_key(task: Task) -> QueueKey:
     return QueueKey(
         task.priority, task.agent, task.model, task.given, task.given_worker, task.project
@@ -54,13 +59,22 @@ class Queues:
         self.waiting: dict[QueueKey, list[tuple[int, int, str]]] = {}
         self.timers: list[tuple[int, str]] = []
 
-    def add(self, task: Task) -> None:
-        heap = self.waiting.setdefault(queue_key(task), [])
+    def add(self, state: State, task: Task) -> None:
+        key = queue_key(task)
+        heap = self.waiting.setdefault(key, [])
         heapq.heappush(heap, (task.rank, task.n, task.id))
+        if len(heap) > _most(state):
+            queued = [t for t in state.tasks.values() if t.status == QUEUED]
+            heap[:] = [(t.rank, t.n, t.id) for t in queued if queue_key(t) == key]
+            heapq.heapify(heap)
 
-    def remind(self, task: Task) -> None:
+    def remind(self, state: State, task: Task) -> None:
         """Come back to ``task`` when it is due."""
         heapq.heappush(self.timers, (wake_at(task), task.id))
+        if len(self.timers) > _most(state):
+            timed = (BACKOFF, *RUNNING)
+            self.timers = [(wake_at(t), t.id) for t in state.tasks.values() if t.status in timed]
+            heapq.heapify(self.timers)
 
     def head(self, state: State, key: QueueKey) -> Task | None:
         """The task of this queue to try first, or None; drops what is stale."""

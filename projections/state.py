@@ -18,11 +18,21 @@ import msgspec
 from msgspec.structs import replace
 
 from events.envelope import Event
-from events.policy import AlertBudget, Limit, PolicyChanged
+from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Saving
 from events.task import Booking
 from projections import alerts, policy, progress, reports, tasks, workers
+from projections.estimates import Learnt
 from projections.queues import Queues
-from projections.tasks import BACKOFF, QUEUED, RUNNING, SUBMITTED, Outcome, PastAttempt, Task
+from projections.tasks import (
+    BACKOFF,
+    COMPLETED,
+    QUEUED,
+    RUNNING,
+    SUBMITTED,
+    Outcome,
+    PastAttempt,
+    Task,
+)
 from projections.throttle import Bucket, Check, Scope, Used
 from projections.undo import Undo
 from projections.usage import Cell, Day
@@ -60,6 +70,7 @@ class Snapshot(msgspec.Struct):
     raised: dict[str, alerts.Raised]
     progress: dict[str, progress.Progress]
     reports: dict[str, int]
+    learnt: dict[str, Learnt]
 
 
 def _shape(cls: type[msgspec.Struct]) -> str:
@@ -73,6 +84,7 @@ FORMAT = zlib.crc32(
         for cls in (
             *(Meta, Task, PastAttempt, Outcome, Worker, Scope, Bucket, Cell, Snapshot),
             *(PolicyChanged, Limit, AlertBudget, Booking, alerts.Raised, progress.Progress),
+            *(Learnt, Saving, Guard, Learning),
         )
     ).encode()
 )
@@ -96,6 +108,7 @@ class State:
         self.raised = s.raised if s else {}
         self.progress = s.progress if s else {}
         self.reports = s.reports if s else {}
+        self.learnt = s.learnt if s else {}
         self.undo = Undo()
         self._reindex()
 
@@ -111,7 +124,10 @@ class State:
         self.queues = Queues()
         self.undelegated: deque[str] = deque()
         self.orphans: deque[str] = deque()
+        self.overruns: deque[str] = deque()
         self.dependents: dict[str, dict[str, None]] = {}
+        ended = sorted(self.outcomes.items(), key=lambda item: item[1].n)
+        self.results = {o.digest: task for task, o in ended if o.status == COMPLETED}
         for task in sorted(self.tasks.values(), key=lambda t: t.n):
             self.index(task)
 
@@ -122,13 +138,15 @@ class State:
         for other in task.after:
             self.dependents.setdefault(other, {})[task.id] = None
         if task.status == QUEUED:
-            self.queues.add(task)
+            self.queues.add(self, task)
         elif task.status == SUBMITTED:
             self.undelegated.append(task.id)
         elif task.status == BACKOFF:
-            self.queues.remind(task)
+            self.queues.remind(self, task)
         elif task.status in RUNNING:
-            self.queues.remind(task)
+            self.queues.remind(self, task)
+            if task.overruns:
+                self.overruns.append(task.id)
             if self._is_orphan(task):
                 self.orphans.append(task.id)
 
@@ -148,6 +166,15 @@ class State:
             if task is not None and self._is_orphan(task):
                 return task
             self.orphans.popleft()
+        return None
+
+    def next_overrun(self) -> Task | None:
+        """A running task that used more than it holds, and was not refused more yet."""
+        while self.overruns:
+            task = self.tasks.get(self.overruns[0])
+            if task is not None and task.overruns:
+                return task
+            self.overruns.popleft()
         return None
 
     def _is_orphan(self, task: Task) -> bool:
@@ -226,6 +253,8 @@ def _canonical(value: Any) -> Any:
         return replace(value, hours=_canonical(value.hours), minutes=_canonical(value.minutes))
     if isinstance(value, Worker):
         return replace(value, running=_canonical(value.running))
+    if isinstance(value, Learnt):
+        return replace(value, tokens=_canonical(value.tokens), nanos=_canonical(value.nanos))
     return value
 
 
@@ -262,6 +291,7 @@ FOLDS: dict[str, Callable[[State, Event], Any]] = {
     "task.cancelled": tasks.cancelled,
     "task.requeued": tasks.requeued,
     "hold.extended": tasks.hold_extended,
+    "hold.refused": tasks.hold_refused,
     "usage.recorded": tasks.spent,
     "usage.corrected": tasks.spent,
     "progress.updated": progress.updated,

@@ -10,13 +10,14 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from events.envelope import Event
 from events.task import PRIORITIES, AttemptEnd, Booking
-from projections import throttle, usage
+from projections import estimates, throttle, usage
 
 if TYPE_CHECKING:
     from projections.state import State
@@ -85,9 +86,12 @@ class Task(msgspec.Struct, array_like=True, gc=False):
     started_at: int = 0
     dispatch_id: str = ""  # log id of the attempt's dispatch
     cancel_id: str = ""  # log id of the request to cancel it
+    first_hold: tuple[int, int] = (0, 0)  # tokens, nanos: what was held at the dispatch
+    hold_refused: bool = False
     deferred: bool = False
     retry_of: str = ""
     last_error: str = ""
+    digest: bytes = b""  # of what makes two tasks the same, for reuse of results
     doomed: str = ""  # why it can never run: a task it waited for did not complete
     past: tuple[PastAttempt, ...] = ()
 
@@ -102,6 +106,15 @@ class Task(msgspec.Struct, array_like=True, gc=False):
     @property
     def cancelling(self) -> bool:
         return bool(self.cancel_id)
+
+    @property
+    def overruns(self) -> bool:
+        """Whether the running attempt used more than it holds, and nothing was said of it yet."""
+        return (
+            self.status in RUNNING
+            and not self.hold_refused
+            and (self.used_tokens > self.hold_tokens or self.used_nanos > self.hold_nanos)
+        )
 
     @property
     def run_scopes(self) -> tuple[str, ...]:
@@ -123,6 +136,13 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
     tokens: int = 0
     nanos: int = 0
     past: tuple[PastAttempt, ...] = ()
+    digest: bytes = b""
+
+
+def digest(text: str, agent: str | None, model: str | None) -> bytes:
+    """What makes two tasks the same: their text, and the agent and model asked for."""
+    told = f"{agent or ''}\x1f{model or ''}\x1f{text}"
+    return blake2b(told.encode(errors="surrogatepass"), digest_size=12).digest()
 
 
 def submitted(state: State, event: Event) -> None:
@@ -153,6 +173,7 @@ def submitted(state: State, event: Event) -> None:
         submitted_at=event.at,
         rank=event.at + LEAD[priority],
         retry_of=d.retry_of or "",
+        digest=digest(d.text, d.agent, d.model),
     )
     if d.after:
         _wait_for(state, task, d.after)
@@ -207,7 +228,8 @@ def dispatched(state: State, event: Event) -> None:
     task.attempt = d.attempt
     task.worker, task.session = d.worker, d.session
     task.run_agent, task.run_model = d.agent, d.model
-    task.hold_tokens, task.hold_nanos = d.hold_tokens, d.hold_nanos
+    task.hold_tokens, task.hold_nanos = task.first_hold = d.hold_tokens, d.hold_nanos
+    task.hold_refused = False
     task.used_tokens = task.used_nanos = 0
     task.used = None
     task.dispatched_at, task.started_at = event.at, 0
@@ -251,6 +273,8 @@ def spent(state: State, event: Event) -> None:
         task.used_nanos += d.booked.nanos
         after = task.hold_left
         throttle.hold(state, task.run_scopes, after[0] - before[0], after[1] - before[1], 0)
+        if task.overruns:
+            state.overruns.append(task.id)
     throttle.book(state, event.at, d.booked)
     usage.book(state, event.at, d.booked)
 
@@ -276,6 +300,13 @@ def hold_extended(state: State, event: Event) -> None:
     task.hold_nanos += d.nanos
     after = task.hold_left
     throttle.hold(state, task.run_scopes, after[0] - before[0], after[1] - before[1], 0)
+
+
+def hold_refused(state: State, event: Event) -> None:
+    task = state.tasks.get(event.data.task)
+    if task is not None and task.attempt == event.data.attempt:
+        state.undo.touch(task)
+        task.hold_refused = True
 
 
 # -- ends of attempts ------------------------------------------------------------------------
@@ -311,6 +342,8 @@ def _end_attempt(state: State, event: Event, completed: int, failed: int) -> Tas
     if task.status in RUNNING:
         task.spent_tokens += task.used_tokens
         task.spent_nanos += task.used_nanos
+        if d.booked is not None and d.booked.tasks and not d.booked.estimated:
+            estimates.settle(state, task, d.booked)
         if not event.origin:
             task.past = (*task.past, _past(task, event))
         throttle.hold(state, task.run_scopes, -left[0], -left[1], -1)
@@ -403,21 +436,27 @@ def _close(state: State, task: Task, status: str, at: int) -> None:
         task.spent_tokens,
         task.spent_nanos,
         task.past,
+        task.digest,
     )
+    if status == COMPLETED:
+        undo.put(state.results, task.digest, task.id)
     undo.drop(state.tasks, task.id)
     undo.put(state.outcomes, task.id, outcome)
     undo.put(state.ended_order, meta.ended, task.id)
     forgotten = state.ended_order.get(meta.ended - OUTCOMES_KEPT)
     if forgotten is not None:
         undo.drop(state.ended_order, meta.ended - OUTCOMES_KEPT)
+        old = state.outcomes.get(forgotten)
         undo.drop(state.outcomes, forgotten)
+        if old is not None and state.results.get(old.digest) == forgotten:
+            undo.drop(state.results, old.digest)
     if task.id in state.dependents:
         _release_dependents(state, task, status)
 
 
 def _release_dependents(state: State, task: Task, status: str) -> None:
     """What waited for this task may be tried now, or never."""
-    for dependent in list(state.dependents[task.id]):
+    for dependent in state.dependents.pop(task.id):
         waiting = state.tasks.get(dependent)
         if waiting is None or task.id not in waiting.after:
             continue

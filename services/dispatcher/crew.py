@@ -27,21 +27,35 @@ class Crew:
         self._state, self._now = state, now
         self._live = [w for w in state.workers.values() if w.status == ALIVE and not w.paused]
         self.free = sum(max(0, w.free) for w in self._live)
-        self._routes: dict[tuple[str, str, str, str], list[Post]] = {}
+        self._routes: dict[tuple[str, str, str, str, str], list[Post]] = {}
+        self._level = throttle.scope_level(state, "global", now)
 
     def took(self, _worker: str) -> None:
         self.free -= 1
 
     def posts(self, task: Task) -> Iterator[Post]:
         """Where ``task`` could run now, best first: most headroom, then similar work."""
-        key = (task.agent, task.model, task.given, task.given_worker)
+        saving = self._saves(task)
+        key = (task.agent, task.model, task.given, task.given_worker, saving)
         route = self._routes.get(key)
         if route is None:
-            route = self._routes[key] = self._serving(task)
+            route = self._routes[key] = self._serving(task, saving)
         free = [post for post in route if post.worker.free > 0]
         if len(free) > 1:
             free.sort(key=lambda post: self._merit(post.worker, task.kind))
         yield from free
+
+    def _saves(self, task: Task) -> str:
+        """Why the cheap model is preferred for ``task``, "" where it is not."""
+        saving = self._state.policy.saving
+        if saving.start == "off" or "m" in task.given or task.kind not in saving.kinds:
+            return ""
+        if task.model == saving.model:
+            return ""
+        if saving.start == "always":
+            return "saving is on"
+        reached = self._level >= throttle.LEVELS.index(saving.start)
+        return f"saving from {saving.start} on" if reached else ""
 
     def _merit(self, worker: Worker, kind: str) -> tuple[int, bool, str]:
         return -self._headroom(worker), worker.last_kind != kind, worker.name
@@ -57,29 +71,37 @@ class Crew:
                 most = min(most, 100 * (limit.amount - spent) // limit.amount)
         return most
 
-    def _serving(self, task: Task) -> list[Post]:
+    def _serving(self, task: Task, saving: str) -> list[Post]:
         """The live workers for a route; where none serves it, the next best, saying why."""
         live = self._live
         if task.given_worker:
             live = [w for w in live if w.name == task.given_worker]
-        agent, model = task.agent, task.model
-        exact = [Post(w, w.agent or agent, model) for w in live if w.serves(agent, model)]
-        if exact:
-            return exact
-        anyone, any_model = "a" not in task.given, "m" not in task.given
-        why = f"no live worker serves {agent} with {model}"
-        if anyone:
-            found = [Post(w, w.agent, model, why) for w in live if w.serves(w.agent, model)]
+        if saving:
+            cheap = self._state.policy.saving.model
+            found = _serving_route(live, task, task.agent, cheap)
             if found:
-                return found
-        if any_model:
-            found = [
-                Post(w, w.agent or agent, w.models[0], why)
-                for w in live
-                if w.models and w.serves(agent, w.models[0])
-            ]
-            if found:
-                return found
-        if anyone and any_model:
-            return [Post(w, w.agent or agent, w.models[0], why) for w in live if w.models]
-        return []
+                return [
+                    post._replace(why=f"{saving}: {cheap} instead of {task.model}")
+                    for post in found
+                ]
+        return _serving_route(live, task, task.agent, task.model)
+
+
+def _serving_route(live: list[Worker], task: Task, agent: str, model: str) -> list[Post]:
+    exact = [Post(w, w.agent or agent, model) for w in live if w.serves(agent, model)]
+    if exact:
+        return exact
+    anyone, any_model = "a" not in task.given, "m" not in task.given
+    why = f"no live worker serves {agent} with {model}"
+    found: list[Post] = []
+    if anyone:
+        found = [Post(w, w.agent, model, why) for w in live if w.serves(w.agent, model)]
+    if not found and any_model:
+        found = [
+            Post(w, w.agent or agent, w.models[0], why)
+            for w in live
+            if w.models and w.serves(agent, w.models[0])
+        ]
+    if not found and anyone and any_model:
+        found = [Post(w, w.agent or agent, w.models[0], why) for w in live if w.models]
+    return found

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import heapq
 
-from events.money import hold_nanos
-from events.task import TaskDeferred, TaskDispatched
-from projections import throttle
-from projections.policy import price_of
+from events.task import PRIORITIES, TaskDeferred, TaskDispatched
+from projections import estimates, throttle
 from projections.state import State
 from projections.tasks import Task
-from services.dispatcher import attempts
+from services.dispatcher import attempts, guard
 from services.dispatcher.crew import Crew, Post
 from services.turn import Decisions, Inputs, decided
 
@@ -21,6 +19,7 @@ KEEP_ROOM_AFTER = 600_000_000  # µs: a task that waited this long at the head h
 def decide(state: State, now: int, inputs: Inputs) -> Decisions:
     """End what is over, then start what may start."""
     yield from attempts.decide(state, now, inputs)
+    yield from guard.decide(state, now)
     yield from dispatch(state, now)
 
 
@@ -31,8 +30,11 @@ def dispatch(state: State, now: int) -> Decisions:
         return
     heads = state.queues.by_rank(state)
     kept: dict[str, list[int]] = {}
+    lowest = PRIORITIES.index(state.policy.min_priority)
     while heads and crew.free:
         _, _, key = heapq.heappop(heads)
+        if key.priority < lowest:
+            continue
         task = state.queues.head(state, key)
         if task is None:
             continue
@@ -60,20 +62,14 @@ def _admit(
     """The dispatch of ``task``, why the budgets refuse it, or None where no worker is free."""
     refusal: throttle.Refusal | None = None
     for post in crew.posts(task):
-        asked = ask(state, task, post.model)
         keys = throttle.scope_keys(post.worker.name, post.agent, post.model, task.project)
+        asked = estimates.ask(state, task, post.model, keys)
         refusal = throttle.refusal(state, keys, task.priority, asked, now, kept)
         if refusal is None:
             return _dispatched(task, post, asked, now)
         if not refusal.scope.startswith("worker:"):
             break  # another worker of the same route would be refused as well
     return refusal
-
-
-def ask(state: State, task: Task, model: str) -> tuple[int, int, int]:
-    """What is held for one attempt: tokens, nano-dollars, one task."""
-    price = price_of(state, model)
-    return task.estimate, hold_nanos(task.estimate, price) if price else 0, 1
 
 
 def _dispatched(task: Task, post: Post, asked: tuple[int, int, int], now: int) -> TaskDispatched:
@@ -93,8 +89,9 @@ def _dispatched(task: Task, post: Post, asked: tuple[int, int, int], now: int) -
 
 def _keep_room(state: State, task: Task, kept: dict[str, list[int]]) -> None:
     """Later tasks of this turn leave room for ``task`` in the scopes it will touch in any case."""
-    asked = ask(state, task, task.model)
-    for key in throttle.scope_keys("", task.agent, task.model, task.project):
+    keys = throttle.scope_keys("", task.agent, task.model, task.project)
+    asked = estimates.ask(state, task, task.model, keys)
+    for key in keys:
         room = kept.setdefault(key, [0, 0, 0])
         for i in range(3):
             room[i] += asked[i]

@@ -106,6 +106,10 @@ class Inboxes:
             task = state.tasks.get(d.task)
             if task is not None and task.status in RUNNING:
                 self._pending.append(_cancel(task, d.reason))
+        elif kind == "hold.refused":
+            fields = ["type", kind, "task", d.task, "attempt", str(d.attempt)]
+            fields += ["session", d.session, "action", d.action, "reason", d.reason]
+            self._pending.append(Note(d.worker, event.log_id, fields))
         elif kind == "worker.lost":
             fields = ["type", kind, "session", d.session, "reason", d.evidence]
             self._pending.append(Note(d.worker, event.log_id, fields))
@@ -155,7 +159,14 @@ class Inboxes:
 
 
 _OTHERS = frozenset(
-    ("task.cancel_requested", "worker.lost", "task.requeued", "task.failed", "task.cancelled")
+    (
+        "task.cancel_requested",
+        "worker.lost",
+        "hold.refused",
+        "task.requeued",
+        "task.failed",
+        "task.cancelled",
+    )
 )
 
 

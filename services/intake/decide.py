@@ -9,7 +9,7 @@ import msgspec
 
 from events.envelope import Event, Payload, payload_class
 from projections.state import State
-from services.intake import reports, shapes, submissions
+from services.intake import policies, reports, shapes, submissions
 from services.intake.shapes import Bad
 from services.turn import Decisions, Defaults, DoorEntry, Inputs, Known, Refused, Taken
 
@@ -52,7 +52,7 @@ HANDLERS: dict[str, Handler] = {
     "worker.resumed": reports.resumed,
     "usage.recorded": reports.usage_recorded,
     "progress.updated": reports.progress_updated,
-    "policy.changed": reports.policy_changed,
+    "policy.changed": policies.policy_changed,
 }
 
 

@@ -9,7 +9,6 @@ import msgspec
 
 from events.envelope import Event, Payload, encode
 from events.money import Usage, nanos_of, usage_of
-from events.policy import PolicyChanged
 from events.task import (
     AttemptEnd,
     Booking,
@@ -22,7 +21,6 @@ from events.task import (
 from events.usage import ProgressUpdated, UsageRecorded
 from events.worker import HeldAttempt, WorkerJoined, WorkerLeft, WorkerLost, WorkerPaused
 from events.worker import WorkerResumed as Resumed
-from projections import throttle
 from projections.tasks import RUNNING, Outcome, PastAttempt, Task
 from projections.workers import ALIVE
 from services import settle
@@ -336,7 +334,7 @@ def _known_worker(case: Case) -> WorkerIn:
     return d
 
 
-# -- usage, progress, policy -----------------------------------------------------------------
+# -- usage, progress -------------------------------------------------------------------------
 
 
 class UsageIn(ReportIn, gc=False, kw_only=True):
@@ -400,17 +398,3 @@ def progress_updated(case: Case) -> Iterable[Event]:
         raise Bad(f"document has {len(d.document):,} bytes, too many")
     payload = ProgressUpdated(d.agent, d.task, msgspec.Raw(bytes(d.document)))
     yield case.event(payload)
-
-
-_policy = msgspec.json.Decoder(PolicyChanged)
-
-
-def policy_changed(case: Case) -> Iterable[Event]:
-    """The whole policy, checked, from here on."""
-    if case.door_name:
-        raise Bad("policy is changed through the shared door only")
-    d: PolicyChanged = shapes.decode(case.raw, _policy)
-    problem = throttle.policy_problem(d)
-    if problem:
-        raise Bad(problem)
-    yield case.event(d)

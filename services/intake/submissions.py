@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from events.envelope import Event
-from events.task import TaskCancelled, TaskCancelRequested, TaskSubmitted
-from projections.tasks import RUNNING
+from events.task import Booking, TaskCancelled, TaskCancelRequested, TaskCompleted, TaskSubmitted
+from projections.tasks import COMPLETED, RUNNING, digest
 from services.intake import shapes
 from services.intake.shapes import Bad
 
@@ -37,6 +37,7 @@ class SubmitIn(msgspec.Struct, gc=False):
     max_attempts: int | None = None
     estimate_tokens: int | None = None
     retry_of: str | None = None
+    reuse: bool = False
 
 
 _submit = msgspec.json.Decoder(SubmitIn)
@@ -64,7 +65,21 @@ def submitted(case: Case) -> Iterable[Event]:
     _check_references(case, d, d.task or ours["task"])
     raw = shapes.beside(case.raw, ours) if ours else case.raw
     # Decoded from what goes on the log, so that live and replay fold the very same thing.
-    yield case.event(shapes.decode(raw, _payload), raw)
+    event = case.event(shapes.decode(raw, _payload), raw)
+    yield event
+    if d.reuse:
+        yield from _reused(case, event.data)
+
+
+def _reused(case: Case, task: TaskSubmitted) -> Iterable[Event]:
+    """The stored result of an identical task that was completed, at no cost."""
+    earlier = case.state.results.get(digest(task.text, task.agent, task.model))
+    done = case.state.outcomes.get(earlier) if earlier else None
+    if earlier and done is not None and done.status == COMPLETED:
+        booked = Booking(agent=done.agent, model=done.model, kind=done.kind, meter="reuse")
+        event = case.event(TaskCompleted(task.task, booked=booked, reused=earlier))
+        event.id = f"{case.entry.id}.reused"
+        yield event
 
 
 def _check_text(text: str, most: int) -> None:

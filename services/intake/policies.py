@@ -1,0 +1,119 @@
+"""Changes of policy, told as differences: two people changing it at once lose nothing. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from events.envelope import Event
+from events.money import Price
+from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Saving
+from events.task import PRIORITIES
+from projections import throttle
+from services.intake import shapes
+from services.intake.shapes import Bad
+
+if TYPE_CHECKING:
+    from services.intake.decide import Case
+
+
+class LimitName(msgspec.Struct, frozen=True):
+    """Which limit: its scope, unit and window."""
+
+    scope: str
+    unit: str
+    window: str
+
+
+class PolicyIn(msgspec.Struct, forbid_unknown_fields=True):
+    """``policy.changed`` as it is sent: what is left out stays as it is."""
+
+    v: int = 1
+    set_limits: tuple[Limit, ...] = ()
+    remove_limits: tuple[LimitName, ...] = ()
+    set_prices: dict[str, Price] = {}
+    remove_prices: tuple[str, ...] = ()
+    alert_budgets: tuple[AlertBudget, ...] | UnsetType = UNSET
+    cache_read_weight_percent: int | UnsetType = UNSET
+    timezone: str | UnsetType = UNSET
+    critical_overdraft: bool | UnsetType = UNSET
+    min_priority: str | UnsetType = UNSET
+    saving: Saving | UnsetType = UNSET
+    guard: Guard | UnsetType = UNSET
+    learning: Learning | UnsetType = UNSET
+    reason: str = ""
+
+
+_policy = msgspec.json.Decoder(PolicyIn)
+_PLAIN = (
+    "alert_budgets",
+    "cache_read_weight_percent",
+    "timezone",
+    "critical_overdraft",
+    "min_priority",
+    "saving",
+    "guard",
+    "learning",
+)
+
+
+def policy_changed(case: Case) -> Iterable[Event]:
+    """The whole policy with this change in it, checked, from here on."""
+    if case.door_name:
+        raise Bad("policy is changed through the shared door only")
+    d: PolicyIn = shapes.decode(case.raw, _policy)
+    policy = changed(case.state.policy, d)
+    problem = problem_of(policy)
+    if problem:
+        raise Bad(problem)
+    yield case.event(policy)
+
+
+def changed(policy: PolicyChanged, d: PolicyIn) -> PolicyChanged:
+    """``policy`` with the change ``d``."""
+    limits = {(x.scope, x.unit, x.window): x for x in policy.limits}
+    for name in d.remove_limits:
+        key = (name.scope, name.unit, name.window)
+        if key not in limits:
+            raise Bad(f"there is no limit on {name.unit}/{name.window} of {name.scope}")
+        del limits[key]
+    limits.update({(x.scope, x.unit, x.window): x for x in d.set_limits})
+    prices = {m: p for m, p in policy.prices.items() if m not in d.remove_prices} | d.set_prices
+    plain = {name: value for name in _PLAIN if (value := getattr(d, name)) is not UNSET}
+    return replace(
+        policy,
+        limits=tuple(limits.values()),
+        prices=prices,
+        book=policy.book + (prices != policy.prices),
+        reason=d.reason[:500],
+        **plain,
+    )
+
+
+def problem_of(policy: PolicyChanged) -> str:
+    """What is wrong with a policy, "" when nothing is."""
+    if policy.min_priority not in PRIORITIES:
+        return f"min_priority {policy.min_priority!r} is not one of {', '.join(PRIORITIES)}"
+    starts = ("off", "always", *throttle.LEVELS[1:])
+    if policy.saving.start not in starts:
+        return f"saving.start {policy.saving.start!r} is not one of {', '.join(starts)}"
+    if policy.guard.action not in ("warn", "pause", "cancel"):
+        return f"guard.action {policy.guard.action!r} is not one of warn, pause, cancel"
+    ranges = (
+        ("guard.step_percent", policy.guard.step_percent, 1, 1000),
+        ("learning.min_samples", policy.learning.min_samples, 1, 1_000_000),
+        ("learning.percentile", policy.learning.percentile, 1, 100),
+        ("learning.share_percent", policy.learning.share_percent, 1, 100),
+        ("cache_read_weight_percent", policy.cache_read_weight_percent, 0, 100),
+    )
+    for name, value, low, high in ranges:
+        if not low <= value <= high:
+            return f"{name} must be from {low} to {high}, not {value}"
+    for price in policy.prices.values():
+        if min(price.input, price.output, price.cache_read, price.cache_write) < 0:
+            return "a price must not be negative"
+    return throttle.policy_problem(policy)
