@@ -84,10 +84,13 @@ class Doors:
             return
         for key, entries in reply:
             door = key.decode()
+            position = parse_id(self._positions[door])  # another desk may have moved it meanwhile
             for entry_id, fields in entries:
-                if fields is not None:
-                    self._ahead.append(DoorEntry(door, entry_id.decode(), fields))
-            self._positions[door] = entries[-1][0].decode()
+                place = entry_id.decode()
+                if fields is not None and parse_id(place) > position:
+                    self._ahead.append(DoorEntry(door, place, fields))
+            if parse_id(place := entries[-1][0].decode()) > position:
+                self._positions[door] = place
         self.wake.set()
 
     async def trim(self, cursors: Mapping[str, str], before_us: int) -> None:

@@ -27,7 +27,7 @@ from services.runtime.client import Client, SyncClient
 from services.runtime.clock import ServerClock, elapsed
 from services.runtime.doors import Doors
 from services.runtime.errors import RedisUnavailable
-from services.runtime.log import Appended, Log, after
+from services.runtime.log import START, Appended, Log, after
 from services.runtime.points import point
 from services.runtime.scripts import Argument, script
 from services.runtime.texts import Texts
@@ -85,6 +85,9 @@ class Host:
         self._standby = False
         self._watched = elapsed()
         self._arrived: deque[Any] = deque()
+        self._followed = START  # the last event folded for good: not one of a turn under way
+        self._epoch = 0  # counts the times at which what was read ahead is no longer trusted
+        self._doubt = False  # a reader lost Redis: what it sees next may follow another past
         self._wake = anyio.Event()
         self.log = Log(client, keys)
         self.doors = Doors(client, keys)
@@ -119,6 +122,8 @@ class Host:
                 await work()
                 pause = RETRY_S[0]
             except RedisUnavailable:
+                self._doubt = True
+                self._wake.set()
                 await anyio.sleep(pause)
                 pause = min(2 * pause, RETRY_S[1])
 
@@ -134,7 +139,7 @@ class Host:
             gc.enable()
             gc.freeze()
         self.stats.rebuilds += 1
-        self._arrived.clear()
+        self._followed = self.state.meta.log_id
         self.doors.reset(self.state.doors)
         for projector in self._projectors:
             projector.restored(self.state)
@@ -147,6 +152,8 @@ class Host:
 
     async def _step(self) -> None:
         try:
+            if self._doubt:
+                raise RedisUnavailable("a connection to Redis was lost")
             self._fold_arrived()
             if not await self._turn():
                 await self._rest()
@@ -161,6 +168,9 @@ class Host:
         while True:
             await anyio.sleep(pause)
             pause = min(2 * pause, RETRY_S[1])
+            self._doubt = False
+            self._epoch += 1
+            self._arrived.clear()
             try:
                 if not await self.log.holds(self.state.meta.log_id):
                     logger.warning("the log went back; folding it again from what it still says")
@@ -250,6 +260,7 @@ class Host:
 
     def _keep(self, turn: Turn) -> None:
         self.state.commit()
+        self._followed = self.state.meta.log_id
         self.doors.drop(turn.consumed)
         if turn.events:
             self.state.dirty_scopes.clear()
@@ -289,13 +300,18 @@ class Host:
         if self._whole_desk and not self._standby:
             await anyio.sleep(0.2)
             return
-        cursor = self.state.meta.log_id
+        cursor, epoch = self._followed, self._epoch
         if self._arrived and after(self._arrived[-1][0].decode(), cursor):
             cursor = self._arrived[-1][0].decode()
         reply = await self._client.block(
             "XREAD", "COUNT", 1000, "BLOCK", 500, "STREAMS", self._keys.log, cursor
         )
-        if reply:
+        if not reply:
+            return
+        # A connection opened anew without a word may lead to a log that went back.
+        if not await self.log.holds(cursor):
+            raise RedisUnavailable("the log went back behind what was read")
+        if epoch == self._epoch:
             self._arrived.extend(reply[0][1])
             self._wake.set()
 
@@ -314,6 +330,7 @@ class Host:
             self._texts.saw(event)
             if event.data.type in self._decided_types:
                 self._standby = True
+        self._followed = self.state.meta.log_id
         if fresh:
             for projector in self._projectors:
                 projector.feed(fresh, self.state)
@@ -339,6 +356,8 @@ class Host:
             ("GET", self._keys.worker(worker.name)) for worker in alive
         )
         now = self.clock.now()
+        if elapsed() - self._watched > UNWATCHED_S:
+            self._inputs.found_since = now
         for worker, value in zip(alive, found, strict=True):
             if isinstance(value, bytes) and value.decode() == worker.session:
                 self._inputs.seen[worker.name] = now
