@@ -25,7 +25,7 @@ import msgspec
 from services.worker.task import RESULT_BYTES, RetryableError
 
 SUPERVISOR = str(Path(__file__).with_name("supervisor.py"))
-MARK = "ASB_RUN"  # in the environment of everything a run starts: the last means of finding it
+MARK = "ASB_RUN_ID"  # in the environment of everything a run starts: the last means of finding it
 _PIPE_BYTES = 64 * 1024
 _AFTER_S = 2.0  # how long output may be awaited when every process of the run is gone
 

@@ -107,6 +107,13 @@ async def test_the_environment_tells_the_task(client: Client, keys: Keys) -> Non
     assert said["result"].strip() == f"t1 1 w1 sonnet codex coding {said['session']}"
 
 
+async def test_a_command_may_itself_call_asb(client: Client, keys: Keys) -> None:
+    """Nothing the worker puts into the environment is an unknown setting there."""
+    script = "from services.runtime.settings import load; load(); print('fine')"
+    said = await end_of(client, keys, python(script))
+    assert said.get("result") == "fine\n", said
+
+
 # -- what its end means ------------------------------------------------------------------------
 
 
