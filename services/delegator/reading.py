@@ -162,10 +162,10 @@ def _lead(stems: list[str], tags: int, question: bool, vocabulary: Vocabulary) -
         at = stems.index(",", at) + 1
     while at < last:
         stem = stems[at]
-        if stem in vocabulary.aux and (question or stems[at + 1] == "you"):
-            if stems[at + 1] != "you":
-                break  # "can we …?" asks, "can you …?" requests
+        if stem in vocabulary.polite and stems[at + 1] == "you":
             at += 2
+        elif question and stem in vocabulary.aux:
+            break
         elif stem in PUNCTUATION or stem in filler or stem.isdigit():
             at += 1
         else:
