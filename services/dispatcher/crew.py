@@ -28,10 +28,13 @@ class Crew:
         self._live = [w for w in state.workers.values() if w.status == ALIVE and not w.paused]
         self.free = sum(max(0, w.free) for w in self._live)
         self._routes: dict[tuple[str, str, str, str, str], list[Post]] = {}
+        self._headrooms: dict[str, int] = {}
         self._level = throttle.scope_level(state, "global", now)
 
-    def took(self, _worker: str) -> None:
+    def took(self, worker: str) -> None:
+        """``worker`` was given a task: it has one slot and some headroom less."""
         self.free -= 1
+        self._headrooms.pop(worker, None)
 
     def posts(self, task: Task) -> Iterator[Post]:
         """Where ``task`` could run now, best first: most headroom, then similar work."""
@@ -58,7 +61,10 @@ class Crew:
         return f"saving from {saving.start} on" if reached else ""
 
     def _merit(self, worker: Worker, kind: str) -> tuple[int, bool, str]:
-        return -self._headroom(worker), worker.last_kind != kind, worker.name
+        headroom = self._headrooms.get(worker.name)
+        if headroom is None:
+            headroom = self._headrooms[worker.name] = self._headroom(worker)
+        return -headroom, worker.last_kind != kind, worker.name
 
     def _headroom(self, worker: Worker) -> int:
         """What is left of the tightest of its budgets and of its slots, in whole percent."""

@@ -55,6 +55,7 @@ class ReportIn(msgspec.Struct, gc=False):
     error: str = ""
     reason: str = ""
     retryable: bool = True
+    started: bool = True
     usage: dict[str, Any] | None = None
     model: str = ""
     cost_usd: Any = None
@@ -142,10 +143,13 @@ def _stale(case: Case, told: ReportIn, make: type[AttemptEnd]) -> Iterable[Event
 
 
 def _booked(case: Case, task: Task, told: ReportIn) -> Booking:
+    usage = _usage(told)
+    if not told.started and usage is None and not task.started_at and task.used is None:
+        return settle.unstarted(task)  # the worker says it never began: the hold is released
     return settle.settled(
         case.state,
         task,
-        _usage(told),
+        usage,
         model=told.model,
         own_cost=_own_cost(told.cost_usd),
     )
