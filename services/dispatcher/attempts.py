@@ -14,12 +14,18 @@ BY = "dispatcher"
 
 
 def decide(state: State, now: int, inputs: Inputs) -> Decisions:
-    """Facts of time, each decided once: lost workers first, then what they held, then timers."""
+    """Facts of time, each decided once: lost workers first, then what they held, then timers, then
+    what waited for a task that just failed."""
     yield from lost_workers(state, now, inputs)
-    while (task := state.next_orphan()) is not None:
-        yield decided(_orphaned(state, task), BY)
+    yield from _orphans(state)
     while (task := state.queues.next_timer(state, now)) is not None:
         yield decided(_timed(state, task, now, inputs.defaults), BY)
+    yield from _orphans(state)
+
+
+def _orphans(state: State) -> Decisions:
+    while (task := state.next_orphan()) is not None:
+        yield decided(_orphaned(state, task), BY)
 
 
 def lost_workers(state: State, now: int, inputs: Inputs) -> Decisions:
@@ -27,7 +33,7 @@ def lost_workers(state: State, now: int, inputs: Inputs) -> Decisions:
     found: an outage of Redis alone loses nobody."""
     if not inputs.found_since:
         return
-    for worker in list(state.workers.values()):
+    for _, worker in sorted(state.workers.items()):
         if worker.status != ALIVE or not worker.heartbeat:
             continue
         last = max(inputs.seen.get(worker.name, 0), worker.joined_at, inputs.found_since)
