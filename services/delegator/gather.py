@@ -18,7 +18,7 @@ ASKING_VERB: Final[Feature] = ((RESEARCH, 5),)  # "Is …?", "Can I …?"
 def gather(sentence: Sentence, vocabulary: Vocabulary) -> list[Hit]:
     """All there is to say for and against each kind."""
     hits: list[Hit] = []
-    tokens, stems, words, tags, lead, _, question, run_on = sentence
+    tokens, stems, words, tags, lead, _, question, _, run_on = sentence
     phrases = vocabulary.phrases
     for at, word in enumerate(words):
         if at < tags and word.tag:
@@ -38,7 +38,7 @@ def gather(sentence: Sentence, vocabulary: Vocabulary) -> list[Hit]:
 
 
 def _add_places(sentence: Sentence, hits: list[Hit]) -> None:
-    tokens, _, words, _, lead, head, _, _ = sentence
+    tokens, _, words, _, lead, head, *_ = sentence
     if words[lead].lead:
         hits.append((lead, tokens[lead], words[lead].lead))
     if head >= 0 and words[head].head:

@@ -23,9 +23,8 @@ MAX_TAG_TOKENS: Final = 5
 _TOKEN: Final = re.compile(
     r"[^\W_]+(?:['’][^\W_]+)*|[\[\]():?;,&，：；（）【】「」]|(?<=\s)[-–—|]+(?=\s)"
 )
-_LINKER: Final = re.compile(
-    r"(?<=\w)-(?:to|in|of|the|and|on|up|by|for|a|as)-(?=\w)"
-)  # "end-to-end"
+# Small words inside a compound, which end no phrase there: "end-to-end".
+_LINKER: Final = re.compile(r"(?<=\w)-(?:to|in|of|the|and|on|up|by|for|a|as)-(?=\w)")
 _HUMP: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SENTENCE_END: Final = re.compile(
     r"(?<=[.!?;])(?<!\bvs\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\betc\.)[\s\"')]+(?=\S)"
@@ -34,9 +33,8 @@ _SENTENCE_END: Final = re.compile(
     re.IGNORECASE,
 )
 _CLAUSE_END: Final = re.compile(r",\s+(?=(?:and|then|but|also|or)\s)", re.IGNORECASE)
-_MORE: Final = re.compile(
-    r"[.!?;\n\r。？！][\s\"')\w]"
-)  # cheap: is there a second sentence at all?
+# Cheaper than splitting: is there a second sentence at all?
+_MORE: Final = re.compile(r"[.!?;\n\r。？！][\s\"')\w]")
 _USER_STORY: Final = re.compile(
     r"^\W*as an? [^,]{1,60}?,? i(?:'d| would)? (?:want|need|like|can|should|am able|wish)(?: be)?"
     r"(?: able)?(?: to)?\b",
@@ -59,6 +57,7 @@ class Sentence(NamedTuple):
     lead: int  # where the request begins
     head: int  # the noun its first phrase is about; -1 without one
     question: str  # its question mark, if it has one and does not merely request politely
+    request: bool  # somebody is politely told to do something
     run_on: str  # the text itself where words are not parted by spaces, else ""
 
 
@@ -91,10 +90,13 @@ def read(text: str, vocabulary: Vocabulary) -> Sentence:
     lead = _lead(stems, tags, bool(question), vocabulary)
     if run_on and is_run_on(run_on[:1]):
         lead = len(stems)  # the first Latin word of such a text is just a name in it
-    if question and "you" in stems[tags:lead]:  # "could you please …?"
+    request = not vocabulary.request.isdisjoint(stems[tags:lead])  # "could you please …?"
+    if request:
         question = ""
+    elif run_on:
+        request = any(word in run_on for word in vocabulary.request)
     head = -1 if run_on else _head(stems, words, lead, vocabulary)
-    return Sentence(tokens, stems, words, tags, lead, head, question, run_on)
+    return Sentence(tokens, stems, words, tags, lead, head, question, request, run_on)
 
 
 def _look_up(tokens: list[str], stems: list[str], vocabulary: Vocabulary) -> list[Word]:
@@ -149,7 +151,8 @@ def _tags(stems: list[str], words: list[Word]) -> int:
         at = end + 1
     for i in range(at + 1, min(at + MAX_TAG_TOKENS + 1, count)):
         if stems[i] in _COLONS or (i == at + 1 and stems[i] in _DASHES):
-            return i + 1
+            asks = words[at].lead and not words[at].tag and i > at + 1  # "Add this: that"
+            return at if asks else i + 1
     return at
 
 

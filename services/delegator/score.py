@@ -32,12 +32,12 @@ from services.delegator.vocabulary import Vocabulary, default_vocabulary
 __all__ = ["DEFAULT_ROUTES", "KINDS", "Candidate", "Delegation", "Delegator", "Route", "Rule"]
 
 CANDIDATES: Final = 3
-QUOTED: Final = 3  # words a reason names
+QUOTED, QUOTED_CHARS = 3, 80  # words a reason names, and how much of each
 ASK, FIRST, OTHER = 4, 2, 1  # what a sentence counts in a text of several
 DOUBT: Final = 3  # a single hint is not enough to leave the safe route
 CHARS_PER_TOKEN: Final = 4
 TOKENS_OVERHEAD: Final = 1_000
-LONG = 600  # characters: a long text is seldom an easy task
+LONG: Final = 600  # characters: a long text is seldom an easy task
 
 _UNKNOWN: Final = KINDS.index("unknown")
 _ALL: Final = range(len(KINDS))
@@ -94,9 +94,10 @@ class Delegator:
         hits: list[Hit] = []
         for rule, pattern in self._rules:
             if pattern.search(text, 0, READ_AT_MOST):
-                kind = KINDS.index(rule.kind)
-                scores[kind] += rule.weight * ASK
-                hits.append((-1, f"your rule {rule.pattern}", ((kind, rule.weight * ASK),)))
+                kind, weight = KINDS.index(rule.kind), rule.weight * ASK
+                scores[kind] += weight
+                shown = rule.pattern if rule.pattern.isprintable() else repr(rule.pattern)
+                hits.append((-1, f"your rule {shown}", ((kind, weight),)))
         return hits
 
 
@@ -128,7 +129,11 @@ def _add(hits: list[Hit], times: int, scores: list[int]) -> None:
 def _ask(parts: list[Sentence]) -> int:
     """Which sentence asks for something: the first with a verb in front or a question mark."""
     for number, part in enumerate(parts):
-        if part.question or (part.lead < len(part.words) and part.words[part.lead].lead):
+        if (
+            part.question
+            or part.request
+            or (part.lead < len(part.words) and part.words[part.lead].lead)
+        ):
             return number
     return 0
 
@@ -163,7 +168,7 @@ def _evidence(chosen: int, hits: list[Hit], text: str) -> str:
     if len(best) > 1:
         best = sorted(best, key=lambda words: (-of_kind[words][1], of_kind[words][0]))[:QUOTED]
         best.sort(key=of_kind.__getitem__)
-    return '"' + " … ".join(best) + '"'
+    return '"' + " … ".join([words[:QUOTED_CHARS] for words in best]) + '"'
 
 
 def _complexity(kind: str, text: str, stems: list[str], vocabulary: Vocabulary) -> str:

@@ -16,7 +16,7 @@ Feature = tuple[tuple[int, int], ...]  # (index of a kind in KINDS, weight), …
 Stems = dict[str, tuple[tuple[str, "Word"], ...]]
 Raw = dict[tuple[str, str], dict[int, int]]  # (place, item) -> kind index -> weight
 
-GRAMMAR: Final = ("filler", "stop", "aux", "aside", "polite")
+GRAMMAR: Final = ("filler", "stop", "aux", "aside", "polite", "request")
 PLACES: Final = ("any", "lead", "head", "tag")
 SHORTEST_STEM: Final = 3
 PUNCTUATION: Final = frozenset("[]():?;,&，：；（）【】「」-–—|")  # the marks a reader goes by
@@ -61,6 +61,7 @@ class Vocabulary(NamedTuple):
     aux: frozenset[str]
     aside: frozenset[str]
     polite: frozenset[str]
+    request: frozenset[str]
     complexity: dict[str, int]  # stem -> +1 for hard, -1 for easy
 
 

@@ -44,7 +44,7 @@ def check(found: Delegation, text: str) -> None:
     assert len({candidate.kind for candidate in found.candidates}) == len(found.candidates)
     assert found.reason.isprintable()
     assert found.reason
-    assert len(found.reason) <= 3_000
+    assert len(found.reason) <= 400
 
 
 @given(TEXTS)
