@@ -41,6 +41,7 @@ IDLE_S = 1.0  # how often an idle desk looks whether the log moved without it
 UNWATCHED_S = 3.0  # signs of life not looked at for this long say nothing about the workers
 STANDBY_US = 1_000_000  # how old work must be before a standby does it
 DUPLICATE_DAYS = 35
+LETTER_FIELDS = 1_000  # a dead letter keeps so many: Lua cannot hand on 8,000 values at once
 DOORS_KEPT_US = 3_600_000_000
 RETRY_S = (0.05, 2.0)  # first and longest pause while Redis is away
 
@@ -287,7 +288,7 @@ class Host:
             batch = refused[start : start + 50]
             args: list[Argument] = [len(batch)]
             for one in batch:
-                fields = one.entry.fields
+                fields = one.entry.fields[: 2 * LETTER_FIELDS]
                 args += (one.entry.door, one.entry.id, one.error, len(fields) // 2, *fields)
             keys = [self._keys.deadletter, self._keys.deadletter_marks]
             await script("deadletter")(self._client, keys, args)
