@@ -7,6 +7,7 @@ checks them against the record. That keeps each change O(log n) and rollback tri
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from projections.tasks import BACKOFF, QUEUED, RUNNING, Task
@@ -50,6 +51,35 @@ def wake_at(task: Task) -> int:
     return task.due + TIMEOUT_GRACE if task.status in RUNNING else task.due
 
 
+class Pile:
+    """Tasks to come back to, the oldest first whatever order they came in."""
+
+    __slots__ = ("_heap",)
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, str]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
+    def __iter__(self) -> Iterator[str]:
+        """The ids, the oldest in front, the rest roughly by age."""
+        return (task_id for _, task_id in self._heap)
+
+    def add(self, task: Task) -> None:
+        heapq.heappush(self._heap, (task.n, task.id))
+
+    def first(self, state: State, wanted: Callable[[Task], bool]) -> Task | None:
+        """The oldest that is (still) wanted; drops what is stale."""
+        while self._heap:
+            n, task_id = self._heap[0]
+            task = state.tasks.get(task_id)
+            if task is not None and task.n == n and wanted(task):
+                return task
+            heapq.heappop(self._heap)
+        return None
+
+
 class Queues:
     """Heaps of waiting tasks by queue, and one of timers."""
 
@@ -80,9 +110,9 @@ class Queues:
         """The task of this queue to try first, or None; drops what is stale."""
         heap = self.waiting.get(key, [])
         while heap:
-            _, n, task_id = heap[0]
+            rank, n, task_id = heap[0]
             task = state.tasks.get(task_id)
-            if task is not None and task.n == n and _waits_in(task, key):
+            if task is not None and (task.rank, task.n) == (rank, n) and _waits_in(task, key):
                 return task
             heapq.heappop(heap)
         self.waiting.pop(key, None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 from zoneinfo import ZoneInfo
@@ -22,7 +21,7 @@ from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Sa
 from events.task import Booking
 from projections import alerts, policy, progress, reports, tasks, workers
 from projections.estimates import Learnt
-from projections.queues import Queues
+from projections.queues import Pile, Queues
 from projections.tasks import (
     BACKOFF,
     COMPLETED,
@@ -120,11 +119,11 @@ class State:
         self.sums: dict[str, dict[str, Used]] = {}
         self.limits_by_scope: dict[str, tuple[Limit, ...]] = {}
         self.checks_by_scope: dict[str, tuple[Check, ...]] = {}
-        self.dirty_scopes: set[str] = set()
+        # What was folded before may hold a level nobody has spoken of yet.
+        self.dirty_scopes: set[str] = set(self.scopes)
+        self._dirty_before: set[str] = set()
         self.queues = Queues()
-        self.undelegated: deque[str] = deque()
-        self.orphans: deque[str] = deque()
-        self.overruns: deque[str] = deque()
+        self.undelegated, self.orphans, self.overruns = Pile(), Pile(), Pile()
         self.dependents: dict[str, dict[str, None]] = {}
         ended = sorted(self.outcomes.items(), key=lambda item: item[1].n)
         self.results = {o.digest: task for task, o in ended if o.status == COMPLETED}
@@ -134,48 +133,33 @@ class State:
     def index(self, task: Task) -> None:
         """Put ``task`` where its status belongs. Entries elsewhere go stale and are ignored."""
         if task.doomed and task.status not in RUNNING:
-            self.orphans.append(task.id)
+            self.orphans.add(task)
         for other in task.after:
             self.dependents.setdefault(other, {})[task.id] = None
         if task.status == QUEUED:
             self.queues.add(self, task)
         elif task.status == SUBMITTED:
-            self.undelegated.append(task.id)
+            self.undelegated.add(task)
         elif task.status == BACKOFF:
             self.queues.remind(self, task)
         elif task.status in RUNNING:
             self.queues.remind(self, task)
             if task.overruns:
-                self.overruns.append(task.id)
+                self.overruns.add(task)
             if self._is_orphan(task):
-                self.orphans.append(task.id)
+                self.orphans.add(task)
 
     def next_undelegated(self) -> Task | None:
-        """The oldest task without a route; stale entries are dropped on the way."""
-        while self.undelegated:
-            task = self.tasks.get(self.undelegated[0])
-            if task is not None and task.status == SUBMITTED:
-                return task
-            self.undelegated.popleft()
-        return None
+        """The oldest task without a route."""
+        return self.undelegated.first(self, lambda task: task.status == SUBMITTED)
 
     def next_orphan(self) -> Task | None:
         """A task whose attempt has no worker any more, or which can never run."""
-        while self.orphans:
-            task = self.tasks.get(self.orphans[0])
-            if task is not None and self._is_orphan(task):
-                return task
-            self.orphans.popleft()
-        return None
+        return self.orphans.first(self, self._is_orphan)
 
     def next_overrun(self) -> Task | None:
         """A running task that used more than it holds, and was not refused more yet."""
-        while self.overruns:
-            task = self.tasks.get(self.overruns[0])
-            if task is not None and task.overruns:
-                return task
-            self.overruns.popleft()
-        return None
+        return self.overruns.first(self, lambda task: task.overruns)
 
     def _is_orphan(self, task: Task) -> bool:
         if task.status not in RUNNING:
@@ -209,6 +193,7 @@ class State:
         """From here on ``rollback`` leads back here."""
         self.undo.begin()
         self.undo.touch(self.meta)
+        self._dirty_before = set(self.dirty_scopes)
 
     def commit(self) -> None:
         self.undo.commit()
@@ -226,6 +211,7 @@ class State:
         self.sums.clear()
         if self.policy is not self.meta.policy:
             self.set_policy(self.meta.policy)
+        self.dirty_scopes = self._dirty_before
 
     # -- encoding -------------------------------------------------------------------------------
 

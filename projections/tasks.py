@@ -46,6 +46,8 @@ class PastAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tokens: int = 0
     nanos: int = 0
     parts: Booking | None = None
+    estimated_tokens: int = 0  # what of it nobody measured: a late result may take that back
+    estimated_nanos: int = 0
 
 
 class Task(msgspec.Struct, array_like=True, gc=False):
@@ -178,7 +180,7 @@ def submitted(state: State, event: Event) -> None:
     if d.after:
         _wait_for(state, task, d.after)
     state.undo.put(state.tasks, task.id, task)
-    state.undelegated.append(task.id)
+    state.undelegated.add(task)
 
 
 def _wait_for(state: State, task: Task, after: tuple[str, ...]) -> None:
@@ -274,7 +276,7 @@ def spent(state: State, event: Event) -> None:
         after = task.hold_left
         throttle.hold(state, task.run_scopes, after[0] - before[0], after[1] - before[1], 0)
         if task.overruns:
-            state.overruns.append(task.id)
+            state.overruns.add(task)
     throttle.book(state, event.at, d.booked)
     usage.book(state, event.at, d.booked)
 
@@ -358,6 +360,7 @@ def _end_attempt(state: State, event: Event, completed: int, failed: int) -> Tas
 
 def _past(task: Task, event: Event) -> PastAttempt:
     booked: Booking | None = event.data.booked
+    guessed = booked is not None and booked.estimated
     return PastAttempt(
         task.attempt,
         task.session,
@@ -368,6 +371,8 @@ def _past(task: Task, event: Event) -> PastAttempt:
         task.used_tokens,
         task.used_nanos,
         _summed(task.used, booked) if booked is not None else task.used,
+        booked.tokens if booked is not None and guessed else 0,
+        booked.nanos if booked is not None and guessed else 0,
     )
 
 

@@ -79,11 +79,10 @@ def day_cells(state: State, at: int) -> dict[str, Cell]:
 
 def _cell(state: State, cells: dict[str, Cell], key: str) -> Cell:
     found = cells.get(key)
+    if found is None and len(cells) >= CELLS_PER_DAY:
+        key = key.rpartition(SEPARATOR)[0] + SEPARATOR + "other"
+        found = cells.get(key)
     if found is None:
-        if len(cells) >= CELLS_PER_DAY:
-            key = key.rpartition(SEPARATOR)[0] + SEPARATOR + "other"
-            if key in cells:
-                return cells[key]
         found = Cell()
         state.undo.put(cells, key, found)
     state.undo.touch(found)
@@ -94,7 +93,7 @@ def book(state: State, at: int, b: Booking, completed: int = 0, failed: int = 0)
     """Add a booking, and how the attempt ended, for all time and for its report day."""
     key = SEPARATOR.join((b.agent, b.model, b.kind, b.worker, b.project))
     estimated = b.tokens if b.estimated else 0
-    for cells in (state.lifetime, day_cells(state, b.day_at or at)):
+    for cells in (state.lifetime, day_cells(state, b.day_at or b.window_at or at)):
         cell = _cell(state, cells, key)
         cell.tokens += b.tokens
         cell.nanos += b.nanos

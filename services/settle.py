@@ -88,8 +88,9 @@ def unstarted(task: Task) -> Booking:
     return Booking(task.run_agent, task.run_model, task.worker, task.project, task.kind)
 
 
-def late(state: State, task_kind: str, project: str, past: PastAttempt, usage: Usage) -> Booking:
-    """A late actual: it takes the place of what was booked for that attempt, in its window."""
+def late(state: State, past: PastAttempt, usage: Usage) -> Booking:
+    """A late actual: it takes the place of what was estimated for that attempt, in its window and
+    in its scopes. What a meter had measured before is not taken back."""
     found = booking(
         state,
         agent=past.agent,
@@ -97,21 +98,27 @@ def late(state: State, task_kind: str, project: str, past: PastAttempt, usage: U
         usage=usage,
         fallback_nanos=past.nanos,
     )
-    before = past.parts
+    before = past.parts or Booking(past.agent, past.model, past.worker)
+    more = less(found, before)
     return replace(
-        less(found, before) if before is not None else found,
+        more,
+        **{part: max(0, getattr(more, part)) for part in _PARTS},
+        tokens=max(-past.estimated_tokens, more.tokens),
+        nanos=max(-past.estimated_nanos, more.nanos),
         worker=past.worker,
-        project=project,
-        kind=task_kind,
+        project=before.project,
+        kind=before.kind,
         meter="driver",
-        window_at=past.at if before is not None and before.estimated else 0,
+        window_at=past.at if before.estimated else 0,
     )
+
+
+_PARTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 
 
 def _not_negative(b: Booking) -> Booking:
     """Within an attempt totals only rise: a meter that falls back takes nothing away."""
-    parts = (*(f"{part}_tokens" for part in ("input", "output", "cache_read", "cache_write")),)
-    return replace(b, **{f: max(0, getattr(b, f)) for f in (*parts, "tokens", "nanos")})
+    return replace(b, **{f: max(0, getattr(b, f)) for f in (*_PARTS, "tokens", "nanos")})
 
 
 def less(actual: Booking, before: Booking) -> Booking:

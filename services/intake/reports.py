@@ -21,7 +21,7 @@ from events.task import (
 from events.usage import ProgressUpdated, UsageRecorded
 from events.worker import HeldAttempt, WorkerJoined, WorkerLeft, WorkerLost, WorkerPaused
 from events.worker import WorkerResumed as Resumed
-from projections.tasks import RUNNING, Outcome, PastAttempt, Task
+from projections.tasks import RUNNING, PastAttempt, Task
 from projections.workers import ALIVE
 from services import settle
 from services.intake import shapes
@@ -111,7 +111,7 @@ def _current(case: Case, told: ReportIn) -> Task | None:
     return None
 
 
-def _past(case: Case, told: ReportIn) -> tuple[Task | Outcome, PastAttempt] | None:
+def _past(case: Case, told: ReportIn) -> PastAttempt | None:
     """The ended attempt ``told`` is about, if its worker had not spoken yet; None for a repeat."""
     state = case.state
     record = state.tasks.get(told.task) or state.outcomes.get(told.task)
@@ -124,21 +124,15 @@ def _past(case: Case, told: ReportIn) -> tuple[Task | Outcome, PastAttempt] | No
     for past in record.past:
         if past.attempt == told.attempt and past.session == told.session:
             _check_speaks_for(case, past.worker)
-            return record, past
+            return past
     return None
 
 
 def _stale(case: Case, told: ReportIn, make: type[AttemptEnd]) -> Iterable[Event]:
-    found = _past(case, told)
-    if found is not None:
-        record, past = found
+    past = _past(case, told)
+    if past is not None:
         usage = _usage(told)
-        project = record.project if isinstance(record, Task) else ""
-        booked = (
-            settle.late(case.state, record.kind, project, past, usage)
-            if usage is not None
-            else None
-        )
+        booked = settle.late(case.state, past, usage) if usage is not None else None
         yield _told(case, make(told.task, told.attempt, told.session, True, booked))
 
 
