@@ -1,0 +1,205 @@
+"""One good example of every payload, to be changed where a test cares: ``started(attempt=2)``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from events.envelope import Payload
+from events.money import Price
+from events.policy import AlertBudget, AlertRaised, Limit, PolicyChanged, ReportIssued
+from events.task import (
+    Booking,
+    Candidate,
+    TaskCancelled,
+    TaskCancelRequested,
+    TaskCompleted,
+    TaskDeferred,
+    TaskDelegated,
+    TaskDelivered,
+    TaskDispatched,
+    TaskFailed,
+    TaskRequeued,
+    TaskStarted,
+    TaskSubmitted,
+)
+from events.usage import HoldExtended, ProgressUpdated, UsageCorrected, UsageRecorded
+from events.worker import (
+    HeldAttempt,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerLost,
+    WorkerPaused,
+    WorkerResumed,
+)
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+NOON = 1_795_348_800 * SECOND  # 2026-11-22 12:00:00 UTC, a Sunday
+
+HAIKU = Price(1_000_000_000, 1_000_000_000, 1_000_000_000, 1_000_000_000, flat=True)
+SONNET = Price(9_000_000_000, 9_000_000_000, 9_000_000_000, 9_000_000_000, flat=True)
+OPUS = Price(5_000_000_000, 25_000_000_000, 500_000_000, 6_250_000_000)
+PRICES = {"haiku": HAIKU, "sonnet": SONNET, "opus-full": OPUS, "local": Price()}
+
+
+def policy(*limits: Limit, **changes: Any) -> PolicyChanged:
+    """A policy with these limits and the example prices."""
+    return replace(PolicyChanged(limits, PRICES), **changes)
+
+
+def limit(scope: str, unit: str, window: str, amount: int) -> Limit:
+    return Limit(scope, unit, window, amount)
+
+
+def submitted(task: str = "t1", **changes: Any) -> TaskSubmitted:
+    return replace(TaskSubmitted(task, "Fix the login form"), **changes)
+
+
+def delegated(task: str = "t1", **changes: Any) -> TaskDelegated:
+    made = TaskDelegated(
+        task,
+        "coding",
+        "codex",
+        "sonnet",
+        "medium",
+        1000,
+        "it speaks of fixing",
+        (Candidate("coding", "codex", "sonnet", 7),),
+    )
+    return replace(made, **changes)
+
+
+def deferred(task: str = "t1", **changes: Any) -> TaskDeferred:
+    return replace(TaskDeferred(task, "more than the limit ever allows"), **changes)
+
+
+def dispatched(task: str = "t1", **changes: Any) -> TaskDispatched:
+    made = TaskDispatched(
+        task, 1, "w1", "5-0", "codex", "sonnet", 1000, 9_000_000, NOON + 7200 * SECOND
+    )
+    return replace(made, **changes)
+
+
+def delivered(task: str = "t1", **changes: Any) -> TaskDelivered:
+    return replace(TaskDelivered(task, 1, "5-0"), **changes)
+
+
+def started(task: str = "t1", **changes: Any) -> TaskStarted:
+    return replace(TaskStarted(task, 1, "5-0"), **changes)
+
+
+def cancel_requested(task: str = "t1", **changes: Any) -> TaskCancelRequested:
+    return replace(TaskCancelRequested(task, "no longer needed"), **changes)
+
+
+def booking(tokens: int = 600, nanos: int = 5_400_000, **changes: Any) -> Booking:
+    made = Booking(
+        "codex", "sonnet", "w1", "", "coding", input_tokens=tokens, tokens=tokens, nanos=nanos
+    )
+    return replace(made, **{"tasks": 1, "book": 1, "meter": "driver", **changes})
+
+
+def completed(task: str = "t1", **changes: Any) -> TaskCompleted:
+    return replace(TaskCompleted(task, 1, "5-0", False, booking()), **changes)
+
+
+def failed(task: str = "t1", **changes: Any) -> TaskFailed:
+    return replace(TaskFailed(task, 1, "5-0", False, booking(), "exit code 1"), **changes)
+
+
+def cancelled(task: str = "t1", **changes: Any) -> TaskCancelled:
+    return replace(TaskCancelled(task, 1, "5-0", False, booking(), "as asked"), **changes)
+
+
+def requeued(task: str = "t1", **changes: Any) -> TaskRequeued:
+    return replace(TaskRequeued(task, 1, "5-0", False, booking(), "worker w1 was lost"), **changes)
+
+
+def hold_extended(task: str = "t1", **changes: Any) -> HoldExtended:
+    return replace(HoldExtended(task, 1, 500, 4_500_000), **changes)
+
+
+def usage_recorded(task: str = "t1", **changes: Any) -> UsageRecorded:
+    made = UsageRecorded("codex", booking(200, 1_800_000, tasks=0), "sonnet", task, 1, "driver")
+    return replace(made, **changes)
+
+
+def usage_corrected(task: str = "t1", **changes: Any) -> UsageCorrected:
+    made = UsageCorrected("codex", booking(-100, -900_000, tasks=0), task, 1)
+    return replace(made, **changes)
+
+
+def progress_updated(task: str = "t1", **changes: Any) -> ProgressUpdated:
+    return replace(ProgressUpdated("codex", task, msgspec.Raw(b'{"percent": 40}')), **changes)
+
+
+def joined(worker: str = "w1", **changes: Any) -> WorkerJoined:
+    return replace(WorkerJoined(worker, "5-0"), **changes)
+
+
+def left(worker: str = "w1", **changes: Any) -> WorkerLeft:
+    return replace(WorkerLeft(worker, "5-0"), **changes)
+
+
+def lost(worker: str = "w1", **changes: Any) -> WorkerLost:
+    return replace(WorkerLost(worker, "5-0", "no sign of life for 61 s"), **changes)
+
+
+def paused(worker: str = "w1", **changes: Any) -> WorkerPaused:
+    return replace(WorkerPaused(worker, "lunch"), **changes)
+
+
+def resumed(worker: str = "w1") -> WorkerResumed:
+    return WorkerResumed(worker)
+
+
+def alert_raised(**changes: Any) -> AlertRaised:
+    made = AlertRaised("level", "global", "tokens", "hour", NOON, "WARNING", 410_000, 500_000)
+    return replace(made, **changes)
+
+
+def report_issued(**changes: Any) -> ReportIssued:
+    return replace(ReportIssued("2026-11-22", 1, {"tokens": 600}), **changes)
+
+
+def every_payload() -> dict[str, Payload]:
+    """An example of each wire type, with the optional fields filled."""
+    full_policy = policy(
+        limit("global", "tokens", "hour", 500_000),
+        limit("worker", "money", "5h", 5_000_000_000),
+        alert_budgets=(AlertBudget("tokens", "day", 150_000),),
+        cache_read_weight_percent=10,
+        timezone="Europe/Berlin",
+        reason="an example",
+    )
+    found: list[Payload] = [
+        submitted(kind="coding", agent="codex", model="sonnet", worker="w1", project="shop"),
+        delegated(),
+        deferred(),
+        dispatched(why="no live worker serves comet with haiku"),
+        delivered(),
+        started(),
+        cancel_requested(),
+        completed(),
+        failed(retry_at=NOON + 5 * SECOND),
+        cancelled(),
+        requeued(),
+        hold_extended(),
+        usage_recorded(),
+        usage_corrected(),
+        progress_updated(),
+        joined(agent="codex", models=("sonnet",), holds=(HeldAttempt("t1", 1, "pane %3"),)),
+        left(),
+        lost(),
+        paused(),
+        resumed(),
+        full_policy,
+        alert_raised(),
+        report_issued(),
+    ]
+    return {payload.type: payload for payload in found}

@@ -1,0 +1,231 @@
+"""Given–when–then for folds and deciders, and the whole desk in memory.
+
+``given(*payloads)`` folds facts; ``.when(decider)`` lets one decide; ``.then(*payloads)`` says what
+it must have decided. ``Bus`` is the desk without Redis: entries go in at the doors, turns are
+decided and folded, time passes by hand, and ``log`` holds what would stand on the log, as wire
+entries.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from events.envelope import Event, Payload, decode, encode
+from events.policy import PolicyChanged
+from projections.state import State
+from projections.workers import ALIVE
+from services.delegator.decide import decider
+from services.delegator.score import Delegator
+from services.dispatcher import decide as dispatcher
+from services.intake import decide as intake
+from services.runtime.turns import Turn, run_turn
+from services.throttle import decide as throttle
+from services.turn import Decide, Decision, DoorEntry, Inputs, Known, Refused
+from tests.examples import NOON, SECOND
+
+DOOR = "asb:intake"
+_delegate = decider(Delegator())
+DECIDERS: tuple[tuple[str, Decide], ...] = (
+    ("policy", throttle.seed),
+    ("intake", intake.decide),
+    ("delegator", _delegate),
+    ("dispatcher", dispatcher.decide),
+    ("throttle", throttle.decide),
+)
+
+
+class Given:
+    """A state made of facts, each a millisecond after the one before."""
+
+    def __init__(self, at: int = NOON) -> None:
+        self.state = State()
+        self.now = at
+        self.decisions: list[Decision] = []
+
+    def given(self, *payloads: Payload, at: int | None = None, origin: str = "") -> Given:
+        """Fold ``payloads``, the first at ``at`` where one is named."""
+        if at is not None:
+            self.now = at
+        for payload in payloads:
+            self._fold(Event(payload, origin=origin))
+            self.now += 1000
+        return self
+
+    def _fold(self, event: Event) -> None:
+        event.at = self.now
+        event.log_id = f"{self.now // 1000}-{self.state.meta.events}"
+        self.state.apply(event)
+
+    def when(self, decide: Decide, inputs: Inputs | None = None, at: int | None = None) -> Given:
+        """Let a decider speak; what it decides is folded as it speaks."""
+        if at is not None:
+            self.now = at
+        self.decisions = []
+        for decision in decide(self.state, self.now, inputs or Inputs()):
+            self.decisions.append(decision)
+            if isinstance(decision, Event):
+                self._fold(decision)
+        return self
+
+    @property
+    def decided(self) -> list[Any]:
+        """The payloads decided last."""
+        return [d.data for d in self.decisions if isinstance(d, Event)]
+
+    @property
+    def errors(self) -> list[str]:
+        return [d.error for d in self.decisions if isinstance(d, Refused)]
+
+    def then(self, *payloads: Payload) -> Given:
+        assert self.decided == list(payloads)
+        return self
+
+
+def given(*payloads: Payload, at: int = NOON) -> Given:
+    return Given(at).given(*payloads)
+
+
+def door_entry(
+    kind: str, entry_id: str, data: dict[str, Any], *, door: str = DOOR, given_id: str = ""
+) -> DoorEntry:
+    fields = [b"type", kind.encode()]
+    if given_id:
+        fields += [b"id", given_id.encode()]
+    return DoorEntry(door, entry_id, [*fields, b"data", json.dumps(data).encode()])
+
+
+def wire_entry(event: Event) -> list[Any]:
+    """``event`` as redis-py hands an entry of the log over: ``[id, [field, value, …]]``."""
+    fields = (
+        ("type", event.data.type),
+        ("id", event.id),
+        ("source", event.source),
+        ("from", event.origin),
+        ("at", str(event.at)),
+    )
+    flat = [part.encode() for pair in fields for part in pair]
+    return [event.log_id.encode(), [*flat, b"data", event.raw or encode(event.data)]]
+
+
+def replayed(log: Sequence[list[Any]], state: State | None = None) -> State:
+    """A state folded from wire entries, as a reader would."""
+    state = state or State()
+    for entry in log:
+        state.apply(decode(entry))
+    return state
+
+
+class Bus:
+    """The desk, its doors, its clock and its workers' signs of life, in memory."""
+
+    def __init__(self, policy: PolicyChanged | None = None, at: int = NOON) -> None:
+        self.state = State()
+        self.now = at
+        self.log: list[list[Any]] = []
+        self.events: list[Event] = []
+        self.refused: list[Refused] = []
+        self.silent: set[str] = set()  # workers that give no sign of life
+        self.ids: dict[str, str] = {}
+        self.ever: set[str] = set()  # tasks that ever stood on the log
+        self.inputs = Inputs(
+            main_door=DOOR, initial_policy=policy or PolicyChanged(), found_since=at
+        )
+        self._pending: list[DoorEntry] = []
+        self._entry = 0
+
+    # -- the doors -------------------------------------------------------------------------------
+
+    def send(self, type_: str, /, *, given_id: str = "", door: str = DOOR, **data: Any) -> str:
+        """Put an entry into a door; its entry id."""
+        self._entry += 1
+        entry_id = f"{self.now // 1000}-{self._entry}"
+        self._pending.append(door_entry(type_, entry_id, data, door=door, given_id=given_id))
+        return entry_id
+
+    def put(self, fields: list[bytes], door: str = DOOR) -> str:
+        """Put raw fields into a door; the entry id."""
+        self._entry += 1
+        entry_id = f"{self.now // 1000}-{self._entry}"
+        self._pending.append(DoorEntry(door, entry_id, fields))
+        return entry_id
+
+    def submit(self, text: str = "Fix the login form", **data: Any) -> str:
+        """Submit a task; its id."""
+        entry_id = self.send("task.submitted", text=text, **data)
+        return str(data.get("task", entry_id))
+
+    def join(self, worker: str = "w1", **data: Any) -> str:
+        """A worker joins; its session."""
+        self.silent.discard(worker)
+        return self.send("worker.joined", worker=worker, **data)
+
+    def report(self, type_: str, task: str, /, **data: Any) -> str:
+        """The present attempt of ``task`` tells how it goes."""
+        record = self.state.tasks[task]
+        told: dict[str, Any] = {"attempt": record.attempt, "session": record.session, **data}
+        return self.send(type_, task=task, **told)
+
+    # -- turns -----------------------------------------------------------------------------------
+
+    def decide(self) -> Turn:
+        """One turn, folded but not yet appended: ``keep`` or ``undo`` must follow."""
+        self._signs_of_life()
+        self.inputs.entries = list(self._pending)
+        self.inputs.known = Known(
+            dict(self.ids), frozenset(self.ever - {*self.state.tasks, *self.state.outcomes})
+        )
+        self.state.begin()
+        return run_turn(self.state, self.now, DECIDERS, self.inputs)
+
+    def keep(self, turn: Turn) -> None:
+        """The turn reached the log."""
+        self.state.commit()
+        del self._pending[: turn.consumed]
+        self.refused += turn.refused
+        self.ids.update((mark.key, mark.digest) for mark in turn.taken if turn.events)
+        if turn.events:
+            self.state.dirty_scopes.clear()
+        self.events += turn.events
+        self.log += [wire_entry(event) for event in turn.events]
+        self.ever.update(e.data.task for e in turn.events if e.data.type == "task.submitted")
+
+    def undo(self) -> None:
+        """The turn did not reach the log."""
+        self.state.rollback()
+
+    def _signs_of_life(self) -> None:
+        for worker in self.state.workers.values():
+            if worker.status == ALIVE and worker.name not in self.silent:
+                self.inputs.seen[worker.name] = self.now
+
+    def run(self) -> list[Event]:
+        """Turns until the desk rests; the events appended."""
+        before = len(self.events)
+        for _ in range(10_000):
+            turn = self.decide()
+            self.keep(turn)
+            if not turn.events and not turn.more:
+                return self.events[before:]
+        raise AssertionError("the desk does not come to rest")
+
+    def wait(self, seconds: float) -> list[Event]:
+        """Let time pass, then run."""
+        self.now += int(seconds * SECOND)
+        return self.run()
+
+    def types(self, *wanted: str) -> list[str]:
+        return [e.data.type for e in self.events if not wanted or e.data.type in wanted]
+
+    def of(self, kind: str) -> list[Any]:
+        """The payloads of one type on the log."""
+        return [e.data for e in self.events if e.data.type == kind]
+
+
+def as_json(event: Event) -> dict[str, Any]:
+    """An event's data as plain JSON values, as it stands on the wire."""
+    found: dict[str, Any] = msgspec.json.decode(event.raw or encode(event.data))
+    return found
