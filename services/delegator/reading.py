@@ -42,7 +42,7 @@ _USER_STORY: Final = re.compile(
 )
 _OPENING: Final = frozenset("[(【（「")
 _CLOSING: Final = frozenset("])】）」")
-_QUESTION_MARKS: Final = "?？¿"
+_OTHER_QUESTION_MARKS: Final = "？¿؟"
 _COLONS: Final = frozenset(":：")
 _DASHES: Final = frozenset("-–—|")
 
@@ -85,18 +85,22 @@ def read(text: str, vocabulary: Vocabulary) -> Sentence:
     tokens: list[str] = _TOKEN.findall(text)
     stems = fold("\n".join(tokens)).split("\n") if tokens else []
     words = _look_up(tokens, stems, vocabulary)
-    question = next((mark for mark in _QUESTION_MARKS if mark in text), "")
+    question = "?" if "?" in text else "" if text.isascii() else _other_mark(text)
     tags = _tags(stems, words)
     lead = _lead(stems, tags, bool(question), vocabulary)
     if run_on and is_run_on(run_on[:1]):
         lead = len(stems)  # the first Latin word of such a text is just a name in it
-    request = not vocabulary.request.isdisjoint(stems[tags:lead])  # "could you please …?"
-    if request:
+    request = lead > tags and not vocabulary.request.isdisjoint(stems[tags:lead])
+    if request:  # "could you please …?"
         question = ""
     elif run_on:
         request = any(word in run_on for word in vocabulary.request)
     head = -1 if run_on else _head(stems, words, lead, vocabulary)
     return Sentence(tokens, stems, words, tags, lead, head, question, request, run_on)
+
+
+def _other_mark(text: str) -> str:
+    return next((mark for mark in _OTHER_QUESTION_MARKS if mark in text), "")
 
 
 def _look_up(tokens: list[str], stems: list[str], vocabulary: Vocabulary) -> list[Word]:

@@ -111,12 +111,13 @@ def _weigh(text: str, vocabulary: Vocabulary) -> tuple[list[int], list[Hit], lis
         _add(hits, 1, scores)
         return scores, hits, only.stems
     parts = [read(part, vocabulary) for part in texts]
-    ask = _ask(parts)
-    every: list[Hit] = []
-    for number, part in enumerate(parts):
-        hits = gather(part, vocabulary)
+    gathered = [gather(part, vocabulary) for part in parts]
+    ask = _ask(parts, gathered)
+    every = list(gathered[ask])  # a reason quotes the request first
+    for number, hits in enumerate(gathered):
         _add(hits, ASK if number == ask else OTHER if number else FIRST, scores)
-        every = [*hits, *every] if number == ask else [*every, *hits]
+        if number != ask:
+            every += hits
     return scores, every, [stem for part in parts for stem in part.stems]
 
 
@@ -126,16 +127,22 @@ def _add(hits: list[Hit], times: int, scores: list[int]) -> None:
             scores[kind] += weight * times
 
 
-def _ask(parts: list[Sentence]) -> int:
-    """Which sentence asks for something: the first with a verb in front or a question mark."""
-    for number, part in enumerate(parts):
-        if (
-            part.question
-            or part.request
-            or (part.lead < len(part.words) and part.words[part.lead].lead)
-        ):
+def _ask(parts: list[Sentence], gathered: list[list[Hit]]) -> int:
+    """Which sentence asks for something: the first that tells to do it, else the first question."""
+    asked = -1
+    for number, (part, hits) in enumerate(zip(parts, gathered, strict=True)):
+        if part.question:
+            asked = number if asked < 0 else asked
+        elif part.request or _begins_with_request(part, hits):
             return number
-    return 0
+    return max(asked, 0)
+
+
+def _begins_with_request(part: Sentence, hits: list[Hit]) -> bool:
+    """Does it begin with a verb we know, or with several words which mean one ("go through")?"""
+    if part.lead < len(part.words) and part.words[part.lead].lead:
+        return True
+    return any(at == part.lead and " " in words for at, words, _ in hits)
 
 
 def _totals(scores: list[int]) -> list[int]:
