@@ -1,0 +1,237 @@
+"""demo: a whole bus at work, in half a minute, on a machine with nothing but this program."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import msgspec
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from events.keys import Keys
+from services import desk
+from services.cli import bus, out, screens, view
+from services.cli.bus import Bus
+from services.cli.demo_tasks import submissions
+from services.cli.lines import Checker, Submission
+from services.cli.out import note, pad
+from services.cli.running import Running, hosted, one_error, settled, stop_at_signals
+from services.cli.submit import send
+from services.cli.words import count, span
+from services.runtime import embedded
+from services.runtime.client import Client, SyncClient
+from services.runtime.errors import Refused
+from services.runtime.settings import Settings
+from services.worker import Driver, WorkerOptions, serve
+from services.worker.command import CommandDriver
+from services.worker.simulated import SimulatedDriver
+
+MARK = "made-by-asb-demo"
+FRAME_S = 0.1
+BAR = 30
+
+
+def demo(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- CMD…]", help="Your agent, instead of the simulated one."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=100, help="Workers.")] = 3,
+    tasks: Annotated[int, typer.Option(min=4, max=10_000, help="Tasks.")] = 40,
+    speed: Annotated[
+        float, typer.Option(min=0.1, max=1000, help="How fast the simulated agent pretends.")
+    ] = 1.0,
+    keep: Annotated[bool, typer.Option("--keep", help="Go on with the last demo's data.")] = False,
+) -> None:
+    """See it at work: a bus of its own, three workers, forty tasks, and the screens at the end.
+
+    The agent is simulated (it waits, reports invented usage, and sometimes fails) unless you name
+    a command after --, which gets each prompt on its standard input or as {prompt}.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    settings = bus.settings(redis_url="")
+    folder = _folder(settings.data_dir / "demo", keep)
+    with embedded.start(folder, settings.embedded.port, settings.embedded.appendfsync) as server:
+        note(f"Redis {server.url} (embedded, append-only), data in {folder}")
+        driver = "your command" if command else "a SIMULATED agent: its work and usage are invented"
+        note(f"{count(workers, 'worker')}, each running {driver}")
+        done = anyio.run(_run, settings, server.url, list(command or []), workers, tasks, speed)
+    note("")
+    if not command:
+        note("The figures are true sums over the log; the work and its usage were simulated.")
+    note(f"Data: {folder} (look into it again: asb --data-dir {folder} up)")
+    note("Try next:")
+    note("  asb up --workers 3 -- claude -p {prompt}      a bus that stays, with your agent")
+    note('  asb submit "Write documentation for the API" --wait')
+    note("  asb status --watch")
+    if not done:
+        raise typer.Exit(1)
+
+
+def _folder(folder: Path, keep: bool) -> Path:
+    """The demo's own data folder, empty unless ``keep``; only what a demo made is removed."""
+    if embedded.address_of(folder) is not None:
+        raise Refused(
+            f"a bus is running on {folder}", hint="stop it first, or name another --data-dir"
+        )
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARK).exists():
+            raise Refused(
+                f"{folder} was not made by a demo, so it is left alone",
+                hint="name another --data-dir",
+            )
+        if not keep:
+            shutil.rmtree(folder)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / MARK).touch()
+    return folder
+
+
+async def _run(
+    settings: Settings, url: str, command: list[str], workers: int, tasks: int, speed: float
+) -> bool:
+    """Run it all; True when every task ended, False when it was stopped before."""
+    with one_error():
+        async with hosted(settings, url, desk.SERVICES) as running:
+            client = Client(url)
+            crew_stop = anyio.Event()
+            try:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(stop_at_signals, running.stop, group.cancel_scope.cancel)
+                    async with anyio.create_task_group() as crew:
+                        for number in range(1, workers + 1):
+                            options = _options(settings, number, _driver(settings, command, speed))
+                            keys = Keys(settings.namespace)
+                            crew.start_soon(_serve, options, keys, client, crew_stop)
+                        show = Show(running, running.host.state.meta.ended)
+                        show.titles = await anyio.to_thread.run_sync(_submit, settings, url, tasks)
+                        done = await _watch(show)
+                        # While the workers are still there: that is what was at work.
+                        shown = await anyio.to_thread.run_sync(_screens, settings, url)
+                        crew_stop.set()
+                    await settled(running.host)
+                    group.cancel_scope.cancel()
+                    out.say(shown)
+                    sys.stdout.flush()
+                    return done
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await client.close()
+    return False
+
+
+async def _serve(options: WorkerOptions, keys: Keys, client: Client, stop: anyio.Event) -> None:
+    await serve(options, keys, client, stop=stop)
+
+
+def _driver(settings: Settings, command: list[str], speed: float) -> Driver:
+    if command:
+        return CommandDriver(command, lease_s=settings.tasks.lease_s)
+    return SimulatedDriver(speed=speed)
+
+
+def _options(settings: Settings, number: int, driver: Driver) -> WorkerOptions:
+    return WorkerOptions(
+        name=f"concurrent_worker{number}",
+        driver=driver,
+        lease_s=settings.tasks.lease_s,
+        heartbeat_s=settings.tasks.heartbeat_s,
+        grace_s=1.0,
+    )
+
+
+def _submit(settings: Settings, url: str, tasks: int) -> dict[str, str]:
+    """Submit the demo's tasks; task id → what it is about, for each that must end."""
+    wanted = submissions(tasks)
+    checker = Checker({}, desk.defaults(settings))
+    lines = [msgspec.json.encode(one) for one in wanted]
+    good = [one for one in checker.lines(lines) if isinstance(one, Submission)]
+    sent = [good[0], *good]  # the first one twice: the same id with the same content
+    b = Bus(settings, SyncClient(url), Keys(settings.namespace))
+    try:
+        entries = list(send(b, sent))
+    finally:
+        b.client.close()
+    note(f"submitted {len(good):,} tasks, one of them twice, which changes nothing")
+    ids = [one.task or entry for one, entry in zip(sent, entries, strict=True)]
+    return dict(zip(ids[1:], (one["text"] for one in wanted), strict=True))
+
+
+# -- what a person sees meanwhile ------------------------------------------------------------------
+
+
+class Show(msgspec.Struct):
+    """What the progress is drawn from. ``before``: tasks that had ended when it began."""
+
+    running: Running
+    before: int
+    titles: dict[str, str] = {}
+
+
+async def _watch(show: Show) -> bool:
+    """Show progress until all have ended; False when stopped before."""
+    console = Console(stderr=True)
+    began, expected = anyio.current_time(), len(show.titles)
+    said = 0
+    live = Live(console=console, transient=True, auto_refresh=False, redirect_stdout=False)
+    if console.is_terminal:
+        live.start()
+    try:
+        while not show.running.stop.is_set():
+            ended = show.running.host.state.meta.ended - show.before
+            line = _progress(show, ended, int((anyio.current_time() - began) * 1_000_000))
+            if console.is_terminal:
+                live.update(Text(_frame(show, ended, line), no_wrap=True), refresh=True)
+            elif ended >= min(expected, said + max(1, expected // 10)):
+                said = ended
+                note(line)
+            if ended >= expected:
+                return True
+            await anyio.sleep(FRAME_S)
+    finally:
+        live.stop()
+    return False
+
+
+def _progress(show: Show, ended: int, elapsed: int) -> str:
+    failed = show.running.host.state.meta.failed
+    after = f", {failed} failed" if failed else ""
+    return f"{ended} of {len(show.titles)} ended after {span(elapsed)}{after}"
+
+
+def _frame(show: Show, ended: int, line: str) -> str:
+    state = show.running.host.state
+    full = BAR * ended // max(1, len(show.titles))
+    lines = [f"{'━' * full}{'╌' * (BAR - full)}  {line}"]
+    for worker in screens.by_name(state):
+        first = next(iter(worker.running), "")
+        lines.append(
+            f"  {pad(worker.name, 20)} {screens.symbol(worker)} {screens.word(worker):<8}"
+            f" | Done: {worker.completed:>2} | Task: {show.titles.get(first) or 'None'}"
+        )
+    return "\n".join(lines)
+
+
+def _screens(settings: Settings, url: str) -> str:
+    """The seed's three screens, from the log."""
+    b = Bus(settings, SyncClient(url), Keys(settings.namespace))
+    try:
+        state, now = b.state(), b.now()
+        texts = view.prompts(b, screens.running_texts(state))
+    finally:
+        b.client.close()
+    return "\n\n".join(
+        (
+            "",
+            screens.status(state, now, texts),
+            screens.metrics(state),
+            screens.throttle_screen(state, now),
+        )
+    )

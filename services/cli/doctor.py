@@ -1,0 +1,192 @@
+"""doctor, config: is all well, and what is set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import anyio
+import msgspec
+import typer
+
+from events.policy import PolicyChanged
+from projections.state import State
+from projections.workers import ALIVE
+from services import desk
+from services.cli import bus, out
+from services.cli.bus import Bus
+from services.cli.screens import running_count, waiting_count
+from services.cli.words import count, span
+from services.runtime import replay
+from services.runtime.client import Client, redacted
+from services.runtime.health import (
+    FactRow,
+    ServerFacts,
+    durability,
+    facts_table,
+    read_facts,
+)
+from services.runtime.log import after
+from services.runtime.settings import describe
+
+MARKS = {"ok": "✅", "warn": "🟡", "bad": "🔴"}
+PATIENCE_US = 3_000_000  # an entry that waits at a door for longer has no desk
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="The same findings as JSON.")] = False,
+) -> None:
+    """Say how things stand: Redis and what it promises, the log, the desk, workers, policy.
+
+    Exit code 1 when something is bad.
+    """
+    with bus.opened() as b:
+        facts = anyio.run(_facts, b.client.url)
+        rows = [("redis", redacted(b.client.url), "ok", ""), *facts_table(facts), _promise(facts)]
+        rows += _bus_rows(b)
+    bad = any(row[2] == "bad" for row in rows)
+    if as_json:
+        checks = [dict(zip(("name", "value", "verdict", "hint"), row, strict=True)) for row in rows]
+        out.say_json({"good": not bad, "checks": checks})
+    else:
+        widest = max(len(row[0]) for row in rows)
+        for name, value, verdict, hint in rows:
+            out.say(f"{MARKS[verdict]} {name:<{widest}}  {value}")
+            if hint and verdict != "ok":
+                out.say(f"   {'':<{widest}}  hint: {hint}")
+    if bad:
+        raise typer.Exit(1)
+
+
+async def _facts(url: str) -> ServerFacts:
+    client = Client(url)
+    try:
+        return await read_facts(client)
+    finally:
+        await client.close()
+
+
+def _promise(facts: ServerFacts) -> FactRow:
+    found = durability(facts)
+    return ("durability", found.promise, "ok" if found.holds else "bad", found.hint)
+
+
+def _bus_rows(b: Bus) -> Iterator[FactRow]:
+    state, now = b.state(), b.now()
+    memory = b.client.call("MEMORY", "USAGE", b.keys.log, "SAMPLES", 100) or 0
+    length = b.client.call("XLEN", b.keys.log)
+    yield ("log", f"{count(length, 'event')}, about {memory / 2**20:,.1f} MiB", "ok", "")
+    yield _snapshot_row(b, state, now)
+    yield _desk_row(b, state, now)
+    yield (
+        "tasks",
+        f"{waiting_count(state):,} waiting, {running_count(state):,} running, "
+        f"{state.meta.completed:,} completed, {state.meta.failed:,} failed",
+        "ok",
+        "",
+    )
+    yield _worker_row(state)
+    letters = b.client.call("XLEN", b.keys.deadletter)
+    yield (
+        "dead letters",
+        f"{letters:,}",
+        "warn" if letters else "ok",
+        f"entries that were refused; `asb task ENTRY` says why, "
+        f"redis-cli XREVRANGE {b.keys.deadletter} + - COUNT 5 shows the last",
+    )
+    yield _policy_row(b, state)
+
+
+def _snapshot_row(b: Bus, state: State, now: int) -> FactRow:
+    found = replay.load_snapshot(b.client, b.keys)
+    if found is None:
+        tail = f"none yet; a start folds {count(state.meta.events, 'event')}"
+        return ("snapshot", tail, "ok", "")
+    behind = count(state.meta.events - found.meta.events, "event")
+    age = span(now - int(found.meta.log_id.partition("-")[0]) * 1000)
+    return ("snapshot", f"{age} old, {behind} behind", "ok", "")
+
+
+def _desk_row(b: Bus, state: State, now: int) -> FactRow:
+    """A desk has no sign of life of its own: entries that it does not take in tell."""
+    door = b.keys.main_door
+    cursor = state.doors.get(door, "0-0")
+    first = b.client.call("XRANGE", door, f"({cursor}", "+", "COUNT", 1)
+    if not first:
+        return ("desk", "nothing waits at the door", "ok", "")
+    last = b.client.call("XREVRANGE", door, "+", "-", "COUNT", 1)[0][0].decode()
+    age = now - int(first[0][0].partition(b"-")[0]) * 1000
+    if age <= PATIENCE_US or not after(last, cursor) or _only_refused(b, last):
+        return ("desk", "it takes in what comes", "ok", "")
+    hint = "`asb up` or `asb service desk` runs one"
+    return ("desk", f"none runs: entries wait at the door for {span(age)}", "bad", hint)
+
+
+def _only_refused(b: Bus, last: str) -> bool:
+    """Refused entries and repeats do not move the desk's cursor; the newest one tells."""
+    mark = b.client.call("HGET", b.keys.deadletter_marks, b.keys.main_door)
+    return mark is not None and not after(last, mark.decode())
+
+
+def _worker_row(state: State) -> FactRow:
+    workers = state.workers.values()
+    alive = sum(w.status == ALIVE for w in workers)
+    words = f"{count(alive, 'worker')} alive of {len(workers):,}"
+    idle = not alive and bool(state.tasks)
+    hint = "tasks wait for one: asb worker NAME -- CMD…"
+    return ("workers", words, "warn" if idle else "ok", hint)
+
+
+def _policy_row(b: Bus, state: State) -> FactRow:
+    if not state.meta.events:
+        return ("policy", "the log is empty: the settings seed it at the first start", "ok", "")
+    differing = differences(desk.policy(b.settings), state.policy)
+    if not differing:
+        return ("policy", "the log's policy is that of the settings", "ok", "")
+    return (
+        "policy",
+        f"the log's own policy counts, and differs from the settings in {', '.join(differing)}",
+        "warn",
+        "`asb limits` changes the log's policy; or set the configuration to what the log says",
+    )
+
+
+def differences(settings: PolicyChanged, log: PolicyChanged) -> list[str]:
+    """Which parts of the policy the settings would set differently."""
+    names = [f.name for f in msgspec.structs.fields(PolicyChanged)]
+    return [
+        name.replace("_", " ")
+        for name in names
+        if name not in ("book", "reason") and _plain(settings, name) != _plain(log, name)
+    ]
+
+
+def _plain(policy: PolicyChanged, name: str) -> Any:
+    value = getattr(policy, name)
+    return sorted(value) if isinstance(value, tuple) else value
+
+
+def config(
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Every setting: its value, where that came from, and what it means."""
+    chosen = bus.settings()
+    rows = describe(chosen)
+    if as_json:
+        found = [
+            {
+                "name": r.name,
+                "value": r.raw,
+                "origin": r.origin,
+                "default": r.default,
+                "meaning": r.meaning,
+            }
+            for r in rows
+        ]
+        out.say_json({"file": str(chosen.file) if chosen.file else None, "settings": found})
+        return
+    out.note(f"file: {chosen.file}" if chosen.file else "no configuration file")
+    cells = [
+        (r.name, out.clip(r.value, 48 if out.width() else 0), r.origin, r.meaning) for r in rows
+    ]
+    out.say(out.table(("SETTING", "VALUE", "FROM", "MEANING"), cells, most=out.width()))

@@ -1,0 +1,265 @@
+"""One task's whole history: what became of it, and its events with the gaps to scale. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from events.envelope import Event
+from events.money import dollars
+from events.task import Booking
+from projections import views
+from services.cli.out import clip, first_line
+from services.cli.screens import RULE
+from services.cli.words import count, span
+
+TRACK = 32  # columns of the time bar
+RESULT_LINES = 40
+_tell = msgspec.json.Decoder(type=dict[str, Any])
+
+
+class Story(msgspec.Struct):
+    """A task's events in order, and what is known beside them."""
+
+    task: str
+    events: list[Event]
+    status: str
+    waiting: str = ""  # why it waits, if it does
+
+    def last(self, kind: str) -> Event | None:
+        return next((e for e in reversed(self.events) if e.type == kind), None)
+
+    @property
+    def booked(self) -> Booking:
+        """Sums over all its attempts."""
+        total = Booking()
+        for event in self.events:
+            b: Booking | None = getattr(event.data, "booked", None)
+            if b is not None:
+                total.tokens += b.tokens
+                total.nanos += b.nanos
+                total.input_tokens += b.input_tokens
+                total.output_tokens += b.output_tokens
+                total.cache_read_tokens += b.cache_read_tokens
+                total.cache_write_tokens += b.cache_write_tokens
+                total.estimated |= b.estimated and b.tokens > 0
+        return total
+
+
+def told(event: Event) -> dict[str, Any]:
+    """What the worker itself reported in ``event``, as it wrote it."""
+    found = _tell.decode(event.raw).get("told") if event.raw else None
+    return found if isinstance(found, dict) else {}
+
+
+def text(story: Story, columns: int = 0) -> str:
+    """The history as a person reads it."""
+    lines = [f"TASK {story.task}", RULE, *_text_lines(story), "", *_facts(story), ""]
+    lines += _track_lines(story, columns)
+    result = told(story.events[-1]).get("result") if story.events else None
+    if isinstance(result, str) and result.strip():
+        found = result.strip().splitlines()
+        lines += ["", "Result:", *(f"  {line}" for line in found[:RESULT_LINES])]
+        if len(found) > RESULT_LINES:
+            lines.append(f"  … {len(found) - RESULT_LINES:,} more lines: --json has them all")
+    return "\n".join(clip(line, columns) for line in lines)
+
+
+def _text_lines(story: Story) -> list[str]:
+    submitted = story.last("task.submitted")
+    if submitted is None:
+        return []
+    found = submitted.data.text.strip().splitlines()
+    more = [f"  … {len(found) - 8:,} more lines"] if len(found) > 8 else []
+    return [*(f"  {line}" for line in found[:8]), *more]
+
+
+def _facts(story: Story) -> list[str]:
+    rows: list[tuple[str, str]] = [("Status", story.status)]
+    if story.waiting:
+        rows.append(("Waits", story.waiting))
+    submitted, delegated = story.last("task.submitted"), story.last("task.delegated")
+    if submitted is not None:
+        d = submitted.data
+        rows.append(("Priority", d.priority))
+        rows += [(n.capitalize(), v) for n in ("project", "retry_of") if (v := getattr(d, n))]
+        if d.after:
+            rows.append(("After", ", ".join(d.after)))
+    if delegated is not None:
+        d = delegated.data
+        rows.append(("Kind", f"{d.kind} ({d.complexity}), estimate {d.estimate_tokens:,} tokens"))
+        rows.append(("Route", f"{d.agent} with {d.model}: {d.reason}"))
+        if d.candidates:
+            each = [f"{c.kind} {c.score} ({c.agent}/{c.model})" for c in d.candidates]
+            rows.append(("Candidates", ", ".join(each)))
+    dispatched = story.last("task.dispatched")
+    if dispatched is not None:
+        d = dispatched.data
+        most = f" of {submitted.data.max_attempts}" if submitted is not None else ""
+        rows.append(("Worker", f"{d.worker}, attempt {d.attempt}{most}"))
+        if d.why:
+            rows.append(("", d.why))
+        rows += _spent(story.booked)
+    return [f"{name + ':' if name else '':<12}{value}" for name, value in rows]
+
+
+def _spent(b: Booking) -> list[tuple[str, str]]:
+    parts = [
+        f"{name} {getattr(b, name.replace(' ', '_') + '_tokens'):,}"
+        for name in ("input", "output", "cache read", "cache write")
+        if getattr(b, name.replace(" ", "_") + "_tokens")
+    ]
+    inside = f" ({', '.join(parts)})" if parts else ""
+    guess = ", in part estimated: no meter spoke" if b.estimated else ""
+    return [("Tokens", f"{b.tokens:,}{inside}{guess}"), ("Cost", dollars(b.nanos))]
+
+
+# -- the time bar ------------------------------------------------------------------------------
+
+
+def _track_lines(story: Story, columns: int) -> list[str]:
+    events = story.events
+    if not events:
+        return []
+    start, whole = events[0].at, max(1, events[-1].at - events[0].at)
+    track = TRACK if columns == 0 or columns >= 90 else 12
+    scale = f"{span(whole)}, to scale" if len(events) > 1 else "just taken in"
+    lines = [f"History ({views.iso(start)}, {scale}):"]
+    before = 0
+    for event in events:
+        here = (event.at - start) * (track - 1) // whole if len(events) > 1 else 0
+        bar = " " * before + "─" * (here - before) + "●"
+        lines.append(
+            f"  {_offset(event.at - start):>11}  {bar:<{track}}  "
+            f"{event.type.removeprefix('task.'):<17}{describe(event)}"
+        )
+        before = here
+    return lines
+
+
+def _offset(micros: int) -> str:
+    """``+0.004 s``: thousandths while they mean something."""
+    if micros < 60_000_000:
+        return f"+{micros // 1_000_000}.{micros % 1_000_000 // 1000:03d} s"
+    return f"+{span(micros)}"
+
+
+def describe(event: Event) -> str:
+    """What an event says beyond its type, in a few words; for every type of the log."""
+    d = event.data
+    says = _DESCRIBE.get(event.type)
+    words = says(d, event) if says is not None else ""
+    booked: Booking | None = getattr(d, "booked", None)
+    if booked is not None and (booked.tokens or booked.nanos):
+        how = " (estimated)" if booked.estimated else ""
+        spent = f"{booked.tokens:,} tokens{how}, {dollars(booked.nanos)}"
+        words = f"{words} · {spent}" if words else spent
+    if getattr(d, "stale", False):
+        words = f"{words} · of an older attempt, without effect".lstrip(" ·")
+    return words
+
+
+def _submitted(d: Any, event: Event) -> str:
+    return f"{d.priority}, through {event.origin.partition(' ')[0] or event.source}"
+
+
+def _failed(d: Any, event: Event) -> str:
+    again = f"; again in {span(d.retry_at - event.at)}" if d.retry_at else "; for good"
+    return f"{clip(first_line(d.error), 100)}{again}"
+
+
+def _joined(d: Any, _event: Event) -> str:
+    serves = " ".join((d.agent or "any agent", *d.models))
+    return f"{d.worker}, {count(d.capacity, 'task')} at once, serves {serves}"
+
+
+def _alert(d: Any, _event: Event) -> str:
+    scale = (dollars(d.usage, 2), dollars(d.budget, 2)) if d.unit == "money" else None
+    usage, budget = scale or (f"{d.usage:,}", f"{d.budget:,}")
+    return f"{d.level}: {d.scope} {d.unit}/{d.window} at {usage} of {budget}"
+
+
+_DESCRIBE: dict[str, Any] = {
+    "task.submitted": _submitted,
+    "task.delegated": lambda d, _: f"{d.kind} → {d.agent}/{d.model}",
+    "task.deferred": lambda d, _: d.reason,
+    "task.dispatched": lambda d, _: (
+        f"attempt {d.attempt} to {d.worker} ({d.agent or 'any'}/{d.model}), "
+        f"holds {d.hold_tokens:,} tokens, {dollars(d.hold_nanos)}"
+    ),
+    "task.delivered": lambda d, _: f"attempt {d.attempt}",
+    "task.started": lambda d, _: f"attempt {d.attempt}",
+    "task.completed": lambda d, _: f"attempt {d.attempt}",
+    "task.failed": _failed,
+    "task.cancel_requested": lambda d, _: d.reason,
+    "task.cancelled": lambda d, _: d.reason,
+    "task.requeued": lambda d, _: d.reason,
+    "hold.extended": lambda d, _: f"{d.tokens:,} tokens, {dollars(d.nanos)}",
+    "usage.recorded": lambda d, _: f"{d.agent} {d.model}".strip(),
+    "usage.corrected": lambda d, _: d.agent,
+    "progress.updated": lambda d, _: f"{d.agent} {d.task}",
+    "worker.joined": _joined,
+    "worker.left": lambda d, _: d.worker,
+    "worker.lost": lambda d, _: f"{d.worker}: {d.evidence}",
+    "worker.paused": lambda d, _: f"{d.worker} {d.reason}".strip(),
+    "worker.resumed": lambda d, _: d.worker,
+    "policy.changed": lambda d, _: (
+        f"{count(len(d.limits), 'limit')}, {count(len(d.prices), 'price')}: {d.reason}"
+    ),
+    "alert.raised": _alert,
+    "report.issued": lambda d, _: f"{d.date} version {d.version}",
+}
+
+
+def view(story: Story) -> dict[str, Any]:
+    """``asb task ID --json``."""
+    submitted = story.last("task.submitted")
+    b = story.booked
+    return {
+        "task": story.task,
+        "status": story.status,
+        "waiting": story.waiting or None,
+        "text": submitted.data.text if submitted is not None else None,
+        "tokens": b.tokens,
+        "cost": dollars(b.nanos),
+        "cost_nanos": b.nanos,
+        "result": told(story.events[-1]).get("result") if story.events else None,
+        "events": [event_view(event) for event in story.events],
+    }
+
+
+def event_view(event: Event) -> dict[str, Any]:
+    """One event of the log for programs: the envelope, and its data as it was written."""
+    return {
+        "log_id": event.log_id,
+        "type": event.type,
+        "id": event.id,
+        "source": event.source,
+        "from": event.origin,
+        "at": views.iso(event.at),
+        "at_us": event.at,
+        "data": msgspec.Raw(event.raw),
+    }
+
+
+def status_of(events: Sequence[Event]) -> str:
+    """What the events of a task came to."""
+    names = {
+        "task.completed": "completed",
+        "task.cancelled": "cancelled",
+        "task.dispatched": "dispatched",
+        "task.started": "started",
+        "task.requeued": "queued",
+        "task.delegated": "queued",
+    }
+    found = "submitted"
+    for event in events:
+        if getattr(event.data, "stale", False):
+            continue
+        if event.type == "task.failed":
+            found = "backoff" if event.data.retry_at else "failed"
+        else:
+            found = names.get(event.type, found)
+    return found

@@ -1,0 +1,143 @@
+"""The program ``asb``: options that hold everywhere, errors, exit codes.
+
+Exit codes: 0 done, 1 refused or failed, 2 used wrongly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from services.cli import (
+    bus,
+    demo,
+    doctor,
+    log,
+    manager,
+    submit,
+    tasks,
+    up,
+    view,
+    work,
+)
+from services.cli.out import note
+from services.runtime.client import CommandRefused
+from services.runtime.errors import AsbError
+
+EVERYWHERE = "Every command takes: --redis URL, --namespace NAME, --config FILE, --data-dir FOLDER."
+
+app = typer.Typer(
+    help="The bus for a fleet of AI agents: tasks go in, agents do them, budgets hold.",
+    epilog="Begin with: asb demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def everywhere(
+    redis: Annotated[
+        str | None, typer.Option(help="Redis to use, instead of the embedded one.")
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option(help="First part of every key: one bus each.")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="The TOML file with the settings.")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Folder of the embedded Redis.")] = None,
+) -> None:
+    """These stand before or after the name of the command; `main` takes them out."""
+
+
+COMMANDS = {
+    "Run a bus": {
+        "up": up.up,
+        "demo": demo.demo,
+        "service": up.service,
+        "worker": work.worker,
+        "pause": work.pause,
+        "resume": work.resume,
+    },
+    "Tasks": {
+        "submit": submit.submit,
+        "tasks": tasks.tasks,
+        "task": tasks.task,
+        "cancel": tasks.cancel,
+        "retry": tasks.retry,
+        "manager": manager.manager,
+    },
+    "See": {
+        "status": view.status,
+        "metrics": view.metrics,
+        "throttle": view.throttle,
+        "events": log.events,
+        "replay": log.replay,
+        "doctor": doctor.doctor,
+        "config": doctor.config,
+    },
+}
+for panel, commands in COMMANDS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel, epilog=EVERYWHERE)(command)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and end the process with its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments = take_options(arguments)
+        app(args=arguments, prog_name="asb")
+    except AsbError as error:
+        note(f"error: {error}")
+        sys.exit(1)
+    except CommandRefused as error:
+        note(f"error: Redis refused a command: {error}\nhint: see `asb doctor`")
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read us has seen enough; nothing may be flushed into the closed pipe at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def take_options(arguments: list[str]) -> list[str]:
+    """Move the options that hold everywhere into ``bus.given``, wherever they stand before ``--``.
+
+    ``--watch`` may stand without its seconds, which the parser does not know: they are put in.
+    """
+    bus.given.clear()
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--":
+            return [*rest, argument, *waiting]
+        name, equals, value = argument.partition("=")
+        if name in bus.OPTIONS:
+            found = value if equals else next(waiting, None)
+            if found is None:
+                note(f"error: {name} needs a value")
+                sys.exit(2)
+            bus.given[bus.OPTIONS[name]] = found
+        else:
+            rest.append(argument)
+    return _with_seconds(rest)
+
+
+def _with_seconds(arguments: list[str]) -> list[str]:
+    if "--watch" in arguments:
+        place = arguments.index("--watch") + 1
+        following = arguments[place] if place < len(arguments) else ""
+        if not following.replace(".", "", 1).isdecimal():
+            arguments.insert(place, str(view.WATCH_S))
+    return arguments
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Data on stdout, everything else on stderr; tables that fit the terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from rich.cells import cell_len, set_cell_size
+
+NARROW = 40  # columns: below that a table is not squeezed any further
+
+
+def say(text: str = "") -> None:
+    """Data: a line on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """For the person at the terminal: a line on stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def say_json(value: Any, *, pretty: bool = True) -> None:
+    """``value`` as JSON: indented for a document, one line for a stream of them."""
+    encoded = msgspec.json.encode(value)
+    say((msgspec.json.format(encoded, indent=2) if pretty else encoded).decode())
+    sys.stdout.flush()
+
+
+def width() -> int:
+    """Columns to fill; 0 where the output goes to a file or program and must be whole."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def clip(text: str, columns: int) -> str:
+    """``text`` cut to ``columns`` terminal cells, with … where something is missing."""
+    if columns <= 0 or cell_len(text) <= columns:
+        return text
+    return set_cell_size(text, columns - 1).rstrip() + "…"
+
+
+def pad(text: str, columns: int) -> str:
+    """``text`` filled with blanks to ``columns`` cells; longer text stays as it is."""
+    return text + " " * max(0, columns - cell_len(text))
+
+
+def pad_left(text: str, columns: int) -> str:
+    return " " * max(0, columns - cell_len(text)) + text
+
+
+def first_line(text: str) -> str:
+    """What a task is about, on one line."""
+    for line in text.splitlines():
+        if line.strip():
+            return " ".join(line.split())
+    return ""
+
+
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "", most: int = 0
+) -> str:
+    """Rows below heads, columns aligned; ``right`` names the heads whose columns are figures.
+
+    ``most`` columns of terminal: the last column is cut to what is left of them.
+    """
+    figures = set(right.split())
+    widths = [
+        max(cell_len(heads[i]), *(cell_len(row[i]) for row in rows), 0) if rows else cell_len(head)
+        for i, head in enumerate(heads)
+    ]
+    lines: list[str] = []
+    for row in (heads, *rows):
+        cells = [
+            pad_left(cell, widths[i]) if heads[i] in figures else pad(cell, widths[i])
+            for i, cell in enumerate(row[:-1])
+        ]
+        before = "  ".join(cells)
+        last = clip(row[-1], max(10, most - cell_len(before) - 2)) if most else row[-1]
+        line = f"{before}  {last}".rstrip() if cells else last
+        lines.append(clip(line, most) if most >= NARROW else line)
+    return "\n".join(lines)

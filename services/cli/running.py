@@ -1,0 +1,221 @@
+"""A host, its Redis and its workers, from start to clean stop.
+
+Workers run in processes of their own: what an agent's output costs to read never delays the desk,
+a second core is used, and the death of one is nobody else's. Each holds the read end of a pipe
+from here, so that none outlives us, whatever ends us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import msgspec
+
+from services import desk
+from services.cli import bus
+from services.cli.out import note
+from services.runtime.client import Client
+from services.runtime.embedded import Embedded
+from services.runtime.errors import AsbError
+from services.runtime.health import check_server
+from services.runtime.host import Host
+from services.runtime.settings import Settings
+
+CHECK_S = 0.3  # how often the embedded Redis and the workers are looked after
+QUIET_S = 15.0  # how long a stopping bus waits for its workers' last reports
+RESTART_S = (1.0, 30.0)  # first and longest pause before a worker that ended is started again
+FAILED_QUICKLY_S = 3.0
+
+
+class WorkerSpec(msgspec.Struct, frozen=True):
+    """A worker to run in a process of its own: its name and the rest of its command line."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+class WorkerProcess:
+    """One worker's process; started again when it ends by itself."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec = spec
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._pause = RESTART_S[0]
+        self._next = 0.0
+
+    def look_after(self, now: float) -> None:
+        """Start it if it does not run and its pause is over."""
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return
+            self._close()
+            quickly = now - self._started < FAILED_QUICKLY_S
+            self._pause = min(2 * self._pause, RESTART_S[1]) if quickly else RESTART_S[0]
+            self._next = now + self._pause
+            note(f"worker {self.spec.name} ended with {code}; again in {self._pause:.0f} s")
+        if now >= self._next:
+            self._started = now
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "services.cli.main", "worker", self.spec.name,
+                 "--until-stdin-closes", *bus.arguments(), *self.spec.arguments],
+                stdin=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for us; we stop the workers in order
+            )  # fmt: skip
+
+    def ask_to_stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """The end without grace; its supervisors end what it started."""
+        if self._process is not None and self.running:
+            self._process.kill()
+            self._process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process = None
+
+
+class Running(msgspec.Struct):
+    """What runs: for those who show it."""
+
+    host: Host
+    stop: anyio.Event
+
+
+async def run_bus(
+    settings: Settings,
+    url: str,
+    services: Sequence[str],
+    *,
+    embedded: Embedded | None = None,
+    workers: Sequence[WorkerSpec] = (),
+    say: str = "",
+) -> None:
+    """Run ``services`` (and ``workers``) until SIGINT or SIGTERM; then stop in order.
+
+    A second signal does not wait for running tasks. Raises AsbError where it cannot go on.
+    """
+    processes = [WorkerProcess(spec) for spec in workers]
+    try:
+        with one_error():
+            async with (
+                hosted(settings, url, services) as running,
+                anyio.create_task_group() as tasks,
+            ):
+                tasks.start_soon(stop_at_signals, running.stop, lambda: _kill(processes))
+                if embedded is not None and embedded.owned:
+                    tasks.start_soon(_revive, embedded, url, running.stop)
+                if processes:
+                    tasks.start_soon(_look_after, processes, running.stop)
+                if say:
+                    note(say)
+                await running.stop.wait()
+                await _stop_workers(processes)
+                await settled(running.host)
+                tasks.cancel_scope.cancel()
+    finally:
+        _kill(processes)
+
+
+@contextlib.asynccontextmanager
+async def hosted(settings: Settings, url: str, services: Sequence[str]) -> AsyncGenerator[Running]:
+    """A host for ``services``, folded and ready; it ends with the block."""
+    client = Client(url)
+    try:
+        await check_server(client)
+        running = Running(desk.host(client, settings, services), anyio.Event())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(running.host.run)
+            await running.host.ready.wait()
+            yield running
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await client.close()
+
+
+async def settled(host: Host) -> None:
+    """Wait until the desk has taken in what stands at its doors, and is between two turns."""
+    with anyio.move_on_after(2.0):
+        quiet = 0
+        while quiet < 5:
+            await anyio.sleep(0.02)
+            quiet = quiet + 1 if len(host.doors) == 0 and not host.state.ahead else 0
+
+
+async def stop_at_signals(stop: anyio.Event, at_once: Callable[[], object]) -> None:
+    """The first SIGINT or SIGTERM sets ``stop``; on the next one ``at_once`` is called."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            if stop.is_set():
+                at_once()
+            stop.set()
+
+
+def _kill(processes: Sequence[WorkerProcess]) -> None:
+    for process in processes:
+        process.kill()
+
+
+async def _stop_workers(processes: Sequence[WorkerProcess]) -> None:
+    if any(process.running for process in processes):
+        note("stopping: running tasks get 10 s (Ctrl-C again: none)")
+    for process in processes:
+        process.ask_to_stop()
+    with anyio.move_on_after(QUIET_S):
+        while any(process.running for process in processes):  # noqa: ASYNC110 - other processes
+            await anyio.sleep(0.05)
+
+
+async def _look_after(processes: Sequence[WorkerProcess], stop: anyio.Event) -> None:
+    while not stop.is_set():
+        for process in processes:
+            process.look_after(anyio.current_time())
+        with anyio.move_on_after(CHECK_S):
+            await stop.wait()
+
+
+async def _revive(embedded: Embedded, url: str, stop: anyio.Event) -> None:
+    """Start the embedded Redis again when it died; the host finds it where it was."""
+    while not stop.is_set():
+        if not embedded.alive():
+            note("the embedded Redis died; starting it again")
+            await anyio.to_thread.run_sync(embedded.revive)
+            if embedded.url != url:
+                raise AsbError(
+                    f"the embedded Redis had to move from {url} to {embedded.url}",
+                    hint="start again: everything acknowledged is on disk",
+                )
+        with anyio.move_on_after(CHECK_S):
+            await stop.wait()
+
+
+@contextlib.contextmanager
+def one_error() -> Generator[None]:
+    """A person reads one error, not a group of one."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        found = group.subgroup(AsbError)
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        if isinstance(found, AsbError):
+            raise found from group
+        raise

@@ -1,0 +1,260 @@
+"""submit: tasks in, one id a line out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from events.money import dollars
+from services import desk
+from services.cli import bus, history, out
+from services.cli.bus import Bus
+from services.cli.follow import Ended, Follower, ended_view
+from services.cli.lines import BadLine, Checker, Submission
+from services.cli.out import first_line
+from services.cli.words import count, span
+from services.runtime.client import Command, CommandRefused
+from services.runtime.errors import AsbError, RedisUnavailable, Refused
+
+BATCH = 500  # XADDs a round trip
+PROGRESS_FROM = 2_000  # fewer are in before a bar could be read
+ERRORS_SHOWN = 20
+
+
+def submit(
+    text: Annotated[
+        list[str] | None, typer.Argument(help="What is to be done, a task each.")
+    ] = None,
+    priority: Annotated[str | None, typer.Option(help="low, normal, high or critical.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Its kind, where the delegator need not guess.")
+    ] = None,
+    agent: Annotated[str | None, typer.Option(help="Only an agent of this name may do it.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only with this model.")] = None,
+    worker: Annotated[str | None, typer.Option(help="Only this worker.")] = None,
+    project: Annotated[str | None, typer.Option(help="The project it is booked on.")] = None,
+    id_: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            help="Task id and idempotency key: the same submission again changes nothing. "
+            "For several tasks -1, -2, … is added.",
+        ),
+    ] = None,
+    after: Annotated[
+        list[str] | None, typer.Option(help="Only once this task is completed; may be repeated.")
+    ] = None,
+    timeout: Annotated[int | None, typer.Option(help="Seconds an attempt may take.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="Attempts before it has failed.")] = None,
+    estimate: Annotated[int | None, typer.Option(help="Tokens it may take.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(help="A task a line, text or JSON; - is the standard input."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until all have ended.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="What a broken task does: stop (none goes in) or skip (the good ones go in)."
+        ),
+    ] = "stop",
+) -> None:
+    """Submit tasks: arguments, a file, or lines on the standard input (`-`).
+
+    Prints one task id a line. Exit code 1 when a task was refused, or with --wait failed.
+    """
+    if on_error not in ("stop", "skip"):
+        raise typer.BadParameter("--on-error is stop or skip")
+    texts = list(text or [])
+    if file is None and texts == ["-"]:
+        file, texts = "-", []
+    if not texts and file is None:
+        raise typer.BadParameter("nothing to submit: give a text, --file FILE, or - for stdin")
+    common: dict[str, Any] = {
+        "priority": priority,
+        "kind": kind,
+        "agent": agent,
+        "model": model,
+        "worker": worker,
+        "project": project,
+        "after": list(after) if after else None,
+        "timeout_s": timeout,
+        "max_attempts": max_attempts,
+        "estimate_tokens": estimate,
+    }
+    with bus.opened() as b:
+        checker = Checker(
+            {name: value for name, value in common.items() if value is not None},
+            desk.defaults(b.settings),
+            id_ or "",
+        )
+        good, bad = _sorted(_read(checker, texts, file))
+        if bad and on_error == "stop":
+            raise Refused(_listed(bad, good), hint="correct them, or --on-error skip")
+        failed = _run(b, good, wait, as_json)
+    if bad:
+        out.note(_listed(bad, good))
+    if bad or failed:
+        raise typer.Exit(1)
+
+
+def _read(checker: Checker, texts: list[str], file: str | None) -> Iterator[Submission | BadLine]:
+    yield from checker.texts(texts)
+    if file == "-":
+        yield from checker.lines(sys.stdin.buffer)
+    elif file is not None:
+        try:
+            with Path(file).open("rb") as opened:
+                yield from checker.lines(opened)
+        except OSError as error:
+            raise Refused(
+                f"cannot read {file}: {error.strerror}", hint="check the path; nothing went in"
+            ) from error
+
+
+def _sorted(found: Iterable[Submission | BadLine]) -> tuple[list[Submission], list[BadLine]]:
+    good: list[Submission] = []
+    bad: list[BadLine] = []
+    for one in found:
+        if isinstance(one, Submission):
+            good.append(one)
+        else:
+            bad.append(one)
+    return good, bad
+
+
+def _listed(bad: list[BadLine], good: list[Submission]) -> str:
+    head = f"{len(bad):,} of {count(len(bad) + len(good), 'task')} cannot be accepted:"
+    lines = [f"  {b.where}: {b.error}" for b in bad[:ERRORS_SHOWN]]
+    if len(bad) > ERRORS_SHOWN:
+        lines.append(f"  … and {len(bad) - ERRORS_SHOWN:,} more")
+    if len(bad) == 1 and not good:
+        return bad[0].error
+    return "\n".join((head, *lines))
+
+
+def _run(b: Bus, good: list[Submission], wait: bool, as_json: bool) -> int:
+    """Send, print, and wait where asked; how many failed or were refused."""
+    follower = Follower(b) if wait else None
+    sent: list[str] = []
+    for entry, one in zip(send(b, good), good, strict=True):
+        task = one.task or entry
+        if follower is not None:
+            follower.expect(entry, task)
+        if not (wait and as_json):
+            sent.append(
+                msgspec.json.encode({"task": task, "entry": entry}).decode() if as_json else task
+            )
+            if len(sent) == BATCH:
+                _print(sent)
+    _print(sent)
+    return _wait(follower, len(good), as_json) if follower is not None else 0
+
+
+def _print(lines: list[str]) -> None:
+    if lines:
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+        lines.clear()
+
+
+def send(b: Bus, tasks: list[Submission]) -> Iterator[str]:
+    """Write the tasks to the shared door; the entry id of each, once it is acknowledged.
+
+    Raises AsbError saying how many were acknowledged when the connection is lost: what was under
+    way then may stand at the door or not, and is not sent again.
+    """
+    done = 0
+    with _bar(len(tasks)) as progress:
+        bar = progress.add_task("submitting", total=len(tasks)) if len(tasks) else None
+        for start in range(0, len(tasks), BATCH):
+            batch = tasks[start : start + BATCH]
+            try:
+                replies = b.client.pipeline(_xadd(b.keys.main_door, one) for one in batch)
+            except RedisUnavailable as error:
+                raise _lost(error, done, len(batch), len(tasks)) from error
+            for reply in replies:
+                if isinstance(reply, CommandRefused):
+                    raise AsbError(
+                        f"Redis refused a task after {done:,} of {len(tasks):,}: {reply}",
+                        hint="see `asb doctor`",
+                    )
+                done += 1
+                yield reply.decode()
+            if bar is not None:
+                progress.update(bar, completed=done)
+
+
+def _xadd(door: str, one: Submission) -> Command:
+    if one.id:
+        return ("XADD", door, "*", "type", "task.submitted", "data", one.data, "id", one.id)
+    return ("XADD", door, "*", "type", "task.submitted", "data", one.data)
+
+
+def _lost(error: AsbError, done: int, under_way: int, whole: int) -> AsbError:
+    why = str(error).partition("\n")[0]
+    if whole == 1:
+        message = f"{why}; it is not known whether the task went in"
+    else:
+        message = (
+            f"{why}; {done:,} of {count(whole, 'task')} were acknowledged, "
+            f"and of the next {under_way:,} it is not known"
+        )
+    return AsbError(
+        message,
+        hint="with --id the same submission can be sent again: what went in is not taken twice",
+    )
+
+
+def _bar(total: int) -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal or total < PROGRESS_FROM,
+    )
+
+
+# -- waiting -----------------------------------------------------------------------------------
+
+
+def _wait(follower: Follower, expected: int, as_json: bool) -> int:
+    failed = 0
+    for ended in follower.ends():
+        failed += not ended.good
+        if as_json:
+            out.say_json(ended_view(ended), pretty=False)
+        else:
+            out.say(_outcome(ended, whole=expected == 1))
+            sys.stdout.flush()
+    return failed
+
+
+def _outcome(ended: Ended, *, whole: bool) -> str:
+    """``ID  completed  by w1 in 4.2 s, 1,234 tokens, $0.0037`` and a single result."""
+    words = [f"{ended.task}  {ended.status}"]
+    story = ended.story
+    if story is not None:
+        worker = story.last("task.dispatched")
+        took = span(story.events[-1].at - story.events[0].at)
+        by = f"by {worker.data.worker} " if worker is not None else ""
+        words.append(
+            f"{by}in {took}, {story.booked.tokens:,} tokens, {dollars(story.booked.nanos)}"
+        )
+    if ended.error:
+        words.append(first_line(ended.error))
+    line = "  ".join(words)
+    result = history.told(story.events[-1]).get("result") if story is not None else None
+    return f"{line}\n{result}" if whole and isinstance(result, str) and result.strip() else line

@@ -1,0 +1,261 @@
+"""tasks, task, cancel, retry."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from events.envelope import Event
+from events.task import PRIORITIES
+from projections.state import State
+from projections.tasks import BACKOFF, BLOCKED, FAILED, QUEUED, RUNNING, SUBMITTED, Outcome, Task
+from projections.views import iso
+from services.cli import bus, follow, history, out, submit
+from services.cli.bus import Bus
+from services.cli.follow import Answers
+from services.cli.history import Story
+from services.cli.lines import Submission
+from services.cli.waiting import Waiting
+from services.cli.words import span
+from services.runtime.errors import Refused
+
+WAITING = (SUBMITTED, BLOCKED, QUEUED, BACKOFF)
+STATUSES = (*WAITING, *RUNNING, "completed", "failed", "cancelled")
+LIMIT = 50
+HEADS = ("TASK", "STATUS", "PRIORITY", "KIND", "ROUTE", "WORKER", "AGE", "TEXT")
+
+
+def tasks(
+    waiting: Annotated[bool, typer.Option("--waiting", help="What waits, and why.")] = False,
+    running: Annotated[bool, typer.Option("--running", help="What runs now.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="What failed for good.")] = False,
+    status: Annotated[
+        list[str] | None, typer.Option(help=f"One of {', '.join(STATUSES)}; may be repeated.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many; 0 for all.")] = LIMIT,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON array.")] = False,
+) -> None:
+    """List tasks: running, then waiting in the order they are tried, then the newest ended."""
+    wanted = set(status or [])
+    if unknown := wanted - set(STATUSES):
+        raise typer.BadParameter(f"--status {unknown.pop()}: one of {', '.join(STATUSES)}")
+    wanted |= set(WAITING if waiting else ()) | set(RUNNING if running else ())
+    wanted |= {FAILED} if failed else set()
+    wanted = wanted or set(STATUSES)
+    with bus.opened() as b:
+        state, now = b.state(), b.now()
+        chosen = _chosen(state, wanted)
+        shown = list(islice(chosen, limit or None))
+        rows = _rows(b, state, now, shown)
+    if as_json:
+        out.say_json(rows)
+        return
+    if not rows:
+        out.note("no tasks" if wanted == set(STATUSES) else "no such tasks")
+        return
+    out.say(_table(rows))
+    total = sum(t.status in wanted for t in state.tasks.values())
+    total += sum(o.status in wanted for o in state.outcomes.values())
+    if total > len(rows):
+        out.note(f"{total - len(rows):,} more; --limit 0 lists all")
+
+
+def _chosen(state: State, wanted: set[str]) -> list[tuple[str, Task | Outcome]]:
+    opened = [t for t in state.tasks.values() if t.status in wanted]
+    opened.sort(key=lambda t: (t.status not in RUNNING, t.status != QUEUED, t.rank, t.n))
+    ended = (
+        (task, outcome)
+        for _, task in sorted(state.ended_order.items(), reverse=True)
+        if (outcome := state.outcomes[task]).status in wanted
+    )
+    return [*((t.id, t) for t in opened), *ended]
+
+
+def _rows(
+    b: Bus, state: State, now: int, chosen: list[tuple[str, Task | Outcome]]
+) -> list[dict[str, Any]]:
+    submissions = _submissions(b, chosen)
+    why = Waiting(state, now)
+    rows: list[dict[str, Any]] = []
+    for task_id, found in chosen:
+        event = submissions.get(task_id)
+        row = _open_row(found, why) if isinstance(found, Task) else _ended_row(found)
+        row["text"] = event.data.text if event is not None else ""
+        row["priority"] = event.data.priority if event is not None else row.get("priority", "")
+        submitted_at = event.at if event is not None else row.pop("_at", now)
+        row.pop("_at", None)
+        row["submitted_at"], row["age_us"] = iso(submitted_at), now - submitted_at
+        rows.append({"task": task_id, **row})
+    return rows
+
+
+def _submissions(b: Bus, chosen: list[tuple[str, Task | Outcome]]) -> dict[str, Event]:
+    """The submission of each task; for ended ones its place stands in the task's index."""
+    ended = [task for task, found in chosen if isinstance(found, Outcome)]
+    firsts = b.client.pipeline(("LINDEX", b.keys.task_index(task), 0) for task in ended)
+    places = {task: found.log_id for task, found in chosen if isinstance(found, Task)}
+    places |= {
+        t: first.decode()
+        for t, first in zip(ended, firsts, strict=True)
+        if isinstance(first, bytes)
+    }
+    found = b.events_at(list(places.values()))
+    return {task: found[place] for task, place in places.items() if place in found}
+
+
+def _open_row(task: Task, why: Waiting) -> dict[str, Any]:
+    return {
+        "status": task.status,
+        "priority": PRIORITIES[task.priority],
+        "kind": task.kind,
+        "agent": task.run_agent if task.status in RUNNING else task.agent,
+        "model": task.run_model if task.status in RUNNING else task.model,
+        "worker": task.worker or None,
+        "attempt": task.attempt,
+        "waiting": why.reason(task) or None,
+        "tokens": task.spent_tokens + task.used_tokens,
+        "cost_nanos": task.spent_nanos + task.used_nanos,
+        "_at": task.submitted_at,
+    }
+
+
+def _ended_row(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "status": outcome.status,
+        "kind": outcome.kind,
+        "agent": outcome.agent,
+        "model": outcome.model,
+        "worker": outcome.worker or None,
+        "attempt": outcome.attempt,
+        "waiting": None,
+        "tokens": outcome.tokens,
+        "cost_nanos": outcome.nanos,
+        "ended_at": iso(outcome.at),
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    waiting = any(row["waiting"] for row in rows)
+    heads = (*HEADS[:-1], *(("WAITS FOR",) if waiting else ()), HEADS[-1])
+    most = out.width()
+    cells = [
+        (
+            row["task"],
+            row["status"],
+            row["priority"],
+            row["kind"] or "-",
+            "/".join(x for x in (row["agent"], row["model"]) if x) or "-",
+            row["worker"] or "-",
+            span(row["age_us"]),
+            *((out.clip(row["waiting"] or "-", 60 if most else 0),) if waiting else ()),
+            out.first_line(row["text"]),
+        )
+        for row in rows
+    ]
+    return out.table(heads, cells, right="AGE", most=most)
+
+
+# -- one task ----------------------------------------------------------------------------------
+
+
+def task(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The task's id, as submit printed it.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Every event, as JSON.")] = False,
+) -> None:
+    """One task's whole history: route and reason, attempts, tokens, cost, result, and the times."""
+    with bus.opened() as b:
+        state, now = b.state(), b.now()
+        events = follow.story(b, id_)
+        if not events:
+            raise _unknown(b, id_)
+        found = state.tasks.get(id_)
+        outcome = state.outcomes.get(id_)
+        status = found.status if found else outcome.status if outcome else history.status_of(events)
+        waits = Waiting(state, now).reason(found) if found is not None else ""
+        story = Story(id_, events, status, waits)
+    if as_json:
+        out.say_json(history.view(story))
+    else:
+        out.say(history.text(story, out.width()))
+
+
+def _unknown(b: Bus, task_id: str) -> Refused:
+    """Why there is no such task: refused, not yet taken in, or never heard of."""
+    for letter in follow.dead_letters(b):
+        if letter.entry == task_id or f"{letter.door}.{letter.entry}".endswith(f":{task_id}"):
+            return Refused(
+                f"task {task_id} was refused: {letter.error}",
+                hint="correct it and submit it again",
+            )
+    if _at_door(b, task_id):
+        return Refused(
+            f"task {task_id} waits at the door: no desk has taken it in yet",
+            hint="`asb up` or `asb service desk` runs one",
+        )
+    return Refused(f"there is no task {task_id}", hint="`asb tasks` lists them")
+
+
+def _at_door(b: Bus, entry: str) -> bool:
+    ms, dash, seq = entry.partition("-")
+    if not (dash and ms.isdecimal() and seq.isdecimal()):
+        return False
+    return bool(b.client.call("XRANGE", b.keys.main_door, entry, entry))
+
+
+# -- changing what goes on -----------------------------------------------------------------------
+
+
+def cancel(
+    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Tasks that shall not be done.")],
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+) -> None:
+    """Cancel tasks: waiting ones at once; of running ones every process is ended first."""
+    with bus.opened() as b:
+        answers = Answers(b)
+        for task_id in ids:
+            data: dict[str, object] = {"task": task_id}
+            if reason:
+                data["reason"] = reason
+            answers.expect(b.send("task.cancel_requested", data), task_id)
+        refused = answers.refused()
+        for task_id, event in answers.events.items():
+            word = "cancelled" if event.type == "task.cancelled" else "being cancelled"
+            out.say(f"{task_id}  {word}")
+    if refused:
+        raise typer.Exit(1)
+
+
+def retry(
+    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Ended tasks to do again.")],
+) -> None:
+    """Submit ended tasks again, as new tasks that name the old ones; prints the new ids."""
+    with bus.opened() as b:
+        state = b.state()
+        again = [_again(b, state, task_id) for task_id in ids]
+        answers = Answers(b)
+        for entry, task_id in zip(submit.send(b, again), ids, strict=True):
+            out.say(entry)
+            answers.expect(entry, f"retry of {task_id}")
+        refused = answers.refused()
+    if refused:
+        raise typer.Exit(1)
+
+
+def _again(b: Bus, state: State, task_id: str) -> Submission:
+    """The old submission without its place in the world: id, and what it waited for."""
+    if task_id in state.tasks:
+        raise Refused(
+            f"task {task_id} has not ended: it is {state.tasks[task_id].status}",
+            hint=f"cancel it first: asb cancel {task_id}",
+        )
+    events = follow.story(b, task_id)
+    if not events:
+        raise _unknown(b, task_id)
+    fields: dict[str, Any] = msgspec.json.decode(events[0].raw)
+    for name in ("v", "task", "after"):
+        fields.pop(name, None)
+    fields["retry_of"] = task_id
+    return Submission(msgspec.json.encode(fields))

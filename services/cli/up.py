@@ -1,0 +1,122 @@
+"""up, service: a bus, or a part of one, until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import anyio
+import typer
+
+from services import desk
+from services.cli import bus
+from services.cli.running import WorkerSpec, run_bus
+from services.cli.words import count
+from services.runtime import embedded
+from services.runtime.client import redacted
+from services.runtime.embedded import Embedded, resolve_url
+from services.runtime.settings import Settings
+
+
+def up(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- CMD…]", help="What the workers run; {prompt} or stdin."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Workers to run, worker1, worker2, …; they need a command.")
+    ] = 0,
+    driver: Annotated[str | None, typer.Option(help="How the workers do tasks: command.")] = None,
+    capacity: Annotated[int, typer.Option(min=1, help="Tasks each worker runs at once.")] = 1,
+    port: Annotated[int | None, typer.Option(help="Port of the embedded Redis.")] = None,
+) -> None:
+    """Run a bus until Ctrl-C: an embedded Redis (unless --redis), all services, workers.
+
+    A second start resumes: nothing is lost, nothing done twice.
+    """
+    words = list(command or [])
+    if words and not workers:
+        raise typer.BadParameter(f"a command without workers: --workers 3 -- {' '.join(words)}")
+    if workers and not words:
+        raise typer.BadParameter(
+            "--workers needs what they shall run: --workers 3 -- my-agent -p {prompt} "
+            "(nothing is simulated unasked; `asb demo` shows a bus at work)"
+        )
+    if driver not in (None, "command"):
+        raise typer.BadParameter(f"--driver {driver} is not known; it is command")
+    logs_to_stderr()
+    settings = bus.settings(**({} if port is None else {"embedded.port": port}))
+    specs = [
+        WorkerSpec(f"worker{n}", ("--driver=command", f"--capacity={capacity}", "--", *words))
+        for n in range(1, workers + 1)
+    ]
+    if settings.redis_url is not None:
+        say = _banner(settings, settings.redis_url, specs, None)
+        anyio.run(
+            lambda: run_bus(
+                settings, settings.redis_url or "", desk.SERVICES, workers=specs, say=say
+            )
+        )
+        return
+    with embedded.start(
+        settings.data_dir, settings.embedded.port, settings.embedded.appendfsync
+    ) as server:
+        say = _banner(settings, server.url, specs, server)
+        anyio.run(
+            lambda: run_bus(
+                settings, server.url, desk.SERVICES, embedded=server, workers=specs, say=say
+            )
+        )
+    sys.stderr.write("stopped\n")
+
+
+def service(
+    names: Annotated[
+        list[str],
+        typer.Argument(help=f"desk (the deciders as one), or any of {', '.join(desk.SERVICES)}."),
+    ],
+) -> None:
+    """Run some services alone, beside others on the same bus. Two of the same may run."""
+    chosen: list[str] = []
+    for name in names:
+        if name != "desk" and name not in desk.SERVICES:
+            raise typer.BadParameter(f"{name} is none of desk, {', '.join(desk.SERVICES)}")
+        chosen += desk.DECIDERS if name == "desk" else [name]
+    logs_to_stderr()
+    settings = bus.settings()
+    url = resolve_url(settings)
+    say = f"{', '.join(dict.fromkeys(chosen))} on {redacted(url)}; Ctrl-C stops"
+    anyio.run(lambda: run_bus(settings, url, tuple(dict.fromkeys(chosen)), say=say))
+
+
+def logs_to_stderr() -> None:
+    """What services and workers have to say goes to stderr, one line each."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+
+def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> str:
+    which = "  (embedded)" if server is not None else ""
+    if server is not None and not server.owned:
+        which = "  (embedded, started by another process: it lives as long as that one)"
+    lines = [
+        "asb is up",
+        f"  Redis     {redacted(url)}{which}",
+        f"  Data      {server.data_dir}" if server is not None else "  Data      in that Redis",
+        f"  Services  {', '.join(desk.SERVICES)}",
+        f"  Workers   {count(len(specs), 'worker') if specs else 'none yet'}",
+    ]
+    try_next = ['asb submit "Write documentation for the API"', "asb status --watch"]
+    if not specs:
+        try_next.insert(0, "asb worker w1 -- my-agent -p {prompt}")
+    extra = "".join(f" {a}" for a in bus.arguments() if not a.startswith("--redis="))
+    if any(a.startswith("--redis=") for a in bus.arguments()):
+        extra += f" --redis={redacted(url)}"
+    return "\n".join(
+        [
+            *lines,
+            "Try next, in another terminal:",
+            *(f"  {line.replace('asb ', f'asb{extra} ', 1)}" for line in try_next),
+            "Ctrl-C stops it; the next `asb up` goes on where this one ended.",
+        ]
+    )

@@ -1,0 +1,131 @@
+"""worker, pause, resume."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import Annotated
+
+import anyio
+import typer
+
+from events.keys import Keys
+from services.cli import bus
+from services.cli.follow import Answers
+from services.cli.out import note
+from services.cli.running import one_error, stop_at_signals
+from services.cli.up import logs_to_stderr
+from services.runtime.client import Client, redacted
+from services.runtime.embedded import resolve_url
+from services.runtime.errors import Refused
+from services.runtime.settings import Settings
+from services.worker import WorkerOptions, serve
+from services.worker.command import CommandDriver
+
+
+def worker(
+    name: Annotated[str, typer.Argument(help="Its name; one worker each.")],
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- CMD…", help="What it runs per task; {prompt} or stdin."),
+    ] = None,
+    driver: Annotated[str, typer.Option(help="How it does tasks: command.")] = "command",
+    capacity: Annotated[int, typer.Option(min=1, help="Tasks it runs at once.")] = 1,
+    agent: Annotated[
+        str | None, typer.Option(help="The agent it is; without one it serves all.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model it serves; may be repeated.")
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="The account it is booked on.")] = None,
+    door: Annotated[str | None, typer.Option(help="Its own front door, where it has one.")] = None,
+    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
+) -> None:
+    """Run a worker until Ctrl-C: it joins, is given tasks, runs the command for each, reports.
+
+    The prompt goes to the command's standard input, or replaces {prompt} in its arguments; it
+    never passes through a shell. A last line of JSON may report usage.
+    """
+    if driver != "command":
+        raise typer.BadParameter(f"--driver {driver} is not known; it is command")
+    if not command:
+        raise typer.BadParameter("the command is missing: asb worker NAME -- my-agent -p {prompt}")
+    logs_to_stderr()
+    settings = bus.settings()
+    options = WorkerOptions(
+        name=name,
+        driver=CommandDriver(command, lease_s=settings.tasks.lease_s),
+        agent=agent,
+        models=tuple(model or ()),
+        capacity=capacity,
+        account=account,
+        door=door,
+        lease_s=settings.tasks.lease_s,
+        heartbeat_s=settings.tasks.heartbeat_s,
+    )
+    with one_error():
+        anyio.run(_serve, settings, options, until_stdin_closes)
+
+
+async def _serve(settings: Settings, options: WorkerOptions, until_stdin_closes: bool) -> None:
+    client = Client(resolve_url(settings))
+    stop = anyio.Event()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stop_at_signals, stop, tasks.cancel_scope.cancel)
+            if until_stdin_closes:
+                _stop_with_parent(stop)
+            else:
+                note(f"worker {options.name} on {redacted(client.url)}; Ctrl-C stops")
+            await serve(options, Keys(settings.namespace), client, stop=stop)
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await client.close()
+
+
+def _stop_with_parent(stop: anyio.Event) -> None:
+    """Stop when the process that started us is gone: then its end of our stdin closes."""
+    loop = asyncio.get_running_loop()
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        loop.call_soon_threadsafe(stop.set)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def pause(
+    workers: Annotated[list[str], typer.Argument(help="Workers that get no new tasks.")],
+    reason: Annotated[str, typer.Option(help="Why, for those who wonder.")] = "",
+) -> None:
+    """Give workers no new tasks; what they run goes on."""
+    _tell("worker.paused", workers, reason)
+
+
+def resume(
+    workers: Annotated[list[str], typer.Argument(help="Workers that get tasks again.")],
+) -> None:
+    """Give paused workers tasks again."""
+    _tell("worker.resumed", workers, "")
+
+
+def _tell(kind: str, workers: list[str], reason: str) -> None:
+    with bus.opened() as b:
+        state = b.state()
+        unknown = [name for name in workers if name not in state.workers]
+        if unknown:
+            raise Refused(
+                f"no worker named {', '.join(unknown)} ever joined",
+                hint="`asb status` lists them",
+            )
+        answers = Answers(b)
+        for name in workers:
+            data: dict[str, object] = {"worker": name}
+            if reason:
+                data["reason"] = reason
+            answers.expect(b.send(kind, data), name)
+        if answers.refused():
+            raise typer.Exit(1)

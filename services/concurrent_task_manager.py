@@ -1,0 +1,98 @@
+"""The task manager under its first name.
+
+from services.concurrent_task_manager import ConcurrentTaskManager
+
+manager = ConcurrentTaskManager()
+manager.add_task("Write documentation for the API")
+manager.distribute_tasks()
+print(manager.status())
+
+It asks a running bus; dispatch is continuous there, so ``distribute_tasks`` says what has moved.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from projections.state import State
+from services import desk
+from services.cli import bus, screens, view
+from services.cli.bus import Bus
+from services.cli.lines import BadLine, Checker
+from services.cli.submit import send
+from services.runtime.errors import Refused
+
+__all__ = ["ConcurrentTaskManager", "Moved"]
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """What has moved since the last look, and how things stand."""
+
+    dispatched: int
+    completed: int
+    failed: int
+    waiting: int
+    running: int
+
+    def __str__(self) -> str:
+        return (
+            f"Since the last look: {self.dispatched:,} dispatched, {self.completed:,} completed, "
+            f"{self.failed:,} failed. Now: {self.waiting:,} in the queue, {self.running:,} running."
+        )
+
+
+class ConcurrentTaskManager:
+    """Adds tasks to the running bus and shows how it fares. Raises AsbError where none runs."""
+
+    def __init__(self, redis_url: str | None = None, namespace: str | None = None) -> None:
+        self._opened = bus.opened(redis_url=redis_url, namespace=namespace)
+        self._bus: Bus = self._opened.__enter__()
+        self._seen = self._counts(self._bus.state())
+
+    def close(self) -> None:
+        self._opened.__exit__(None, None, None)
+
+    def add_task(self, text: str, **options: Any) -> str:
+        """Submit ``text``; its task id. ``options`` as on the command line: priority, kind, …
+
+        Raises Refused for what cannot be a task.
+        """
+        checker = Checker(options, desk.defaults(self._bus.settings))
+        found = next(iter(checker.texts([text])))
+        if isinstance(found, BadLine):
+            raise Refused(found.error, hint="nothing was submitted")
+        entry = next(iter(send(self._bus, [found])))
+        return found.task or entry
+
+    def distribute_tasks(self) -> Moved:
+        """What the bus has distributed since the last call (or since this manager began)."""
+        state = self._bus.state()
+        now, before = self._counts(state), self._seen
+        self._seen = now
+        return Moved(
+            now[0] - before[0],
+            now[1] - before[1],
+            now[2] - before[2],
+            screens.waiting_count(state),
+            screens.running_count(state),
+        )
+
+    def status(self) -> str:
+        """The status screen."""
+        state = self._bus.state()
+        texts = view.prompts(self._bus, screens.running_texts(state))
+        return screens.status(state, self._bus.now(), texts)
+
+    def metrics(self) -> str:
+        """The metrics screen."""
+        return screens.metrics(self._bus.state())
+
+    def throttle(self) -> str:
+        """The throttle screen."""
+        return screens.throttle_screen(self._bus.state(), self._bus.now())
+
+    def _counts(self, state: State) -> tuple[int, int, int]:
+        dispatched = sum(worker.dispatched for worker in state.workers.values())
+        return dispatched, state.meta.completed, state.meta.failed

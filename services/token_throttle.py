@@ -1,0 +1,66 @@
+"""The token throttle under its first name.
+
+from services.token_throttle import TokenThrottle
+
+throttle = TokenThrottle()
+throttle.record_usage("worker1", 1500, 0.0045, "sonnet")
+throttle.status()["levels"]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from events.money import nanos_of
+from services.cli import bus
+from services.cli.bus import Bus
+from services.cli.screens import throttle_view
+from services.runtime.errors import Refused
+
+__all__ = ["TokenThrottle"]
+
+
+class TokenThrottle:
+    """Tells a running bus of usage it did not dispatch, and asks how the limits stand."""
+
+    def __init__(self, redis_url: str | None = None, namespace: str | None = None) -> None:
+        self._opened = bus.opened(redis_url=redis_url, namespace=namespace)
+        self._bus: Bus = self._opened.__enter__()
+
+    def close(self) -> None:
+        self._opened.__exit__(None, None, None)
+
+    def record_usage(
+        self,
+        worker: str,
+        tokens: int,
+        cost: float | str | None = None,
+        model: str = "",
+        *,
+        agent: str = "",
+    ) -> str:
+        """Book ``tokens`` on ``worker`` (and its agent); the door entry id.
+
+        ``cost`` in dollars counts where the model's price is not known; otherwise the price book
+        does. Raises Refused for what is no amount.
+        """
+        if isinstance(tokens, bool) or tokens < 0:
+            raise Refused(f"{tokens!r} is no number of tokens", hint="nothing was booked")
+        data: dict[str, object] = {
+            "agent": agent or worker,
+            "worker": worker,
+            "total_tokens": tokens,
+            "model": model,
+        }
+        if cost is not None:
+            try:
+                if nanos_of(cost) < 0:
+                    raise ValueError(f"{cost!r} is less than nothing")
+            except ValueError as error:
+                raise Refused(str(error), hint="nothing was booked") from error
+            data["cost_usd"] = cost
+        return self._bus.send("usage.recorded", data)
+
+    def status(self) -> dict[str, Any]:
+        """Every limited window of every scope and the level of each: ``asb throttle --json``."""
+        return throttle_view(self._bus.state(), self._bus.now())
