@@ -7,6 +7,7 @@ only orders. ``data`` is kept as it was written, so fields this version does not
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -81,16 +82,17 @@ def decode(entry: Sequence[Any]) -> Event:
     """
     log_id, f = entry
     found = _registry.get(f[1])
-    if found is None:
+    if found is None or len(f) < 12:
         return _foreign(log_id, f)
     raw = f[11]
     if not raw.startswith(b'{"v":1,') and _version(raw) > found[0].wire_version:
         return _foreign(log_id, f)
+    place = log_id.decode()
     try:
         data = found[1].decode(raw)
-    except msgspec.MsgspecError as error:
-        raise UnsupportedEvent(f"entry {log_id.decode()} ({f[1].decode()}): {error}") from error
-    return Event(data, int(f[9]), log_id.decode(), f[5].decode(), f[7].decode(), f[3].decode(), raw)
+        return Event(data, int(f[9]), place, f[5].decode(), f[7].decode(), f[3].decode(), raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UnsupportedEvent(f"entry {place} ({f[1].decode()}): {error}") from error
 
 
 class _Head(msgspec.Struct):
@@ -111,8 +113,8 @@ _head = msgspec.json.Decoder(_Head)
 def _version(raw: bytes) -> int:
     try:
         return _head.decode(raw).v
-    except msgspec.MsgspecError:
-        return 1
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return sys.maxsize  # what cannot be read is not of this version
 
 
 def _foreign(log_id: bytes, f: Sequence[bytes]) -> Event:
@@ -120,7 +122,7 @@ def _foreign(log_id: bytes, f: Sequence[bytes]) -> Event:
     try:
         head = _head.decode(f[11])
         at, source, origin, event_id = int(f[9]), f[5].decode(), f[7].decode(), f[3].decode()
-    except (msgspec.MsgspecError, IndexError, ValueError) as error:
+    except (msgspec.MsgspecError, IndexError, ValueError, RecursionError) as error:
         raise UnsupportedEvent(
             f"entry {log_id.decode()} of the log is not an event of asb (type {wire_type!r})"
         ) from error
