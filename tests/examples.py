@@ -9,7 +9,16 @@ from msgspec.structs import replace
 
 from events.envelope import Payload
 from events.money import Price
-from events.policy import AlertBudget, AlertRaised, Limit, PolicyChanged, ReportIssued
+from events.policy import (
+    AlertBudget,
+    AlertRaised,
+    Guard,
+    Learning,
+    Limit,
+    PolicyChanged,
+    ReportIssued,
+    Saving,
+)
 from events.task import (
     Booking,
     Candidate,
@@ -25,7 +34,7 @@ from events.task import (
     TaskStarted,
     TaskSubmitted,
 )
-from events.usage import HoldExtended, ProgressUpdated, UsageCorrected, UsageRecorded
+from events.usage import HoldExtended, HoldRefused, ProgressUpdated, UsageCorrected, UsageRecorded
 from events.worker import (
     HeldAttempt,
     WorkerJoined,
@@ -124,6 +133,11 @@ def hold_extended(task: str = "t1", **changes: Any) -> HoldExtended:
     return replace(HoldExtended(task, 1, 500, 4_500_000), **changes)
 
 
+def hold_refused(task: str = "t1", **changes: Any) -> HoldRefused:
+    made = HoldRefused(task, 1, "5-0", "w1", "warn", "tokens/hour of global allows no more")
+    return replace(made, **changes)
+
+
 def usage_recorded(task: str = "t1", **changes: Any) -> UsageRecorded:
     made = UsageRecorded("codex", booking(200, 1_800_000, tasks=0), "sonnet", task, 1, "driver")
     return replace(made, **changes)
@@ -175,6 +189,11 @@ def every_payload() -> dict[str, Payload]:
         alert_budgets=(AlertBudget("tokens", "day", 150_000),),
         cache_read_weight_percent=10,
         timezone="Europe/Berlin",
+        critical_overdraft=True,
+        min_priority="normal",
+        saving=Saving("SOFT", "haiku", ("ui",)),
+        guard=Guard(25, "cancel"),
+        learning=Learning(10, 80, 40),
         reason="an example",
     )
     found: list[Payload] = [
@@ -190,6 +209,7 @@ def every_payload() -> dict[str, Payload]:
         cancelled(),
         requeued(),
         hold_extended(),
+        hold_refused(),
         usage_recorded(),
         usage_corrected(),
         progress_updated(),
