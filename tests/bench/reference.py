@@ -66,7 +66,7 @@ def hand_off(url: str, next_line: Callable[[], str]) -> tuple[float, float]:
 async def read_hand_offs(url: str, note: Callable[[str], None]) -> None:
     """The reader of H; runs until cancelled."""
     client: Any = _asyncio.from_url(url, socket_timeout=None)
-    cursor = b"$"
+    cursor = b"0-0"
     while True:
         reply = await client.xread({HAND_OFF_KEY: cursor}, block=0)
         now = time.monotonic_ns()
