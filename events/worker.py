@@ -60,3 +60,11 @@ class WorkerResumed(Payload):
     """New work again."""
 
     worker: str
+
+
+@wire("door.opened")
+class DoorOpened(Payload):
+    """``name`` has a front door of its own from here on; ``door`` is its key."""
+
+    door: str
+    name: str

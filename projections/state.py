@@ -20,8 +20,10 @@ from events.envelope import Event
 from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Saving
 from events.task import Booking
 from projections import alerts, policy, progress, reports, tasks, workers
+from projections.days import Day
 from projections.estimates import Learnt
 from projections.queues import Pile, Queues
+from projections.reports import Issued
 from projections.tasks import (
     BACKOFF,
     COMPLETED,
@@ -34,7 +36,7 @@ from projections.tasks import (
 )
 from projections.throttle import Bucket, Check, Scope, Used
 from projections.undo import Undo
-from projections.usage import Cell, Day
+from projections.usage import Cell
 from projections.workers import Worker
 
 
@@ -50,6 +52,7 @@ class Meta(msgspec.Struct, gc=False):
     failed: int = 0
     cancelled: int = 0
     unknown: int = 0  # events of types this version may skip
+    reported: str = ""  # every day up to this date had its report
     policy: PolicyChanged = msgspec.field(default_factory=PolicyChanged)
 
 
@@ -68,7 +71,7 @@ class Snapshot(msgspec.Struct):
     doors: dict[str, str]
     raised: dict[str, alerts.Raised]
     progress: dict[str, progress.Progress]
-    reports: dict[str, int]
+    reports: dict[str, Issued]
     learnt: dict[str, Learnt]
 
 
@@ -83,7 +86,7 @@ FORMAT = zlib.crc32(
         for cls in (
             *(Meta, Task, PastAttempt, Outcome, Worker, Scope, Bucket, Cell, Snapshot),
             *(PolicyChanged, Limit, AlertBudget, Booking, alerts.Raised, progress.Progress),
-            *(Learnt, Saving, Guard, Learning),
+            *(Learnt, Saving, Guard, Learning, Issued),
         )
     ).encode()
 )
@@ -116,6 +119,10 @@ class State:
     def _reindex(self) -> None:
         self.zone = ZoneInfo(self.policy.timezone)
         self.day = Day("", 0, 0)
+        self.today = self.day
+        self.late_days: dict[str, None] = {
+            day: None for day, known in self.reports.items() if known.late_at
+        }
         self.sums: dict[str, dict[str, Used]] = {}
         self.limits_by_scope: dict[str, tuple[Limit, ...]] = {}
         self.checks_by_scope: dict[str, tuple[Check, ...]] = {}
@@ -173,7 +180,7 @@ class State:
         self.limits_by_scope.clear()
         self.checks_by_scope.clear()
         self.zone = ZoneInfo(self.policy.timezone)
-        self.day = Day("", 0, 0)
+        self.day = self.today = Day("", 0, 0)
         self.dirty_scopes.update(self.scopes)
 
     # -- folding --------------------------------------------------------------------------------
@@ -286,6 +293,7 @@ FOLDS: dict[str, Callable[[State, Event], Any]] = {
     "worker.lost": workers.ended,
     "worker.paused": workers.paused,
     "worker.resumed": workers.resumed,
+    "door.opened": workers.door_opened,
     "policy.changed": policy.changed,
     "alert.raised": alerts.raised,
     "report.issued": reports.issued,

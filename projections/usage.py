@@ -7,18 +7,17 @@ for all time and once per report day. Every breakdown is a sum over cells, so al
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 import msgspec
 
 from events.task import Booking
+from projections import reports
+from projections.days import DAYS_KEPT, day_of
 
 if TYPE_CHECKING:
     from projections.state import State
 
-DAYS_KEPT = 400
 CELLS_PER_DAY = 10_000
 SEPARATOR = "\x1f"  # cannot occur in a name: control characters are refused at the door
 DIMENSIONS = ("agent", "model", "kind", "worker", "project")
@@ -41,26 +40,8 @@ class Cell(msgspec.Struct, array_like=True, gc=False):
         for field in self.__struct_fields__:
             setattr(self, field, getattr(self, field) + getattr(other, field))
 
-
-class Day:
-    """The report day of a moment: its date and its half-open interval in µs. A cache."""
-
-    __slots__ = ("date", "end", "start")
-
-    def __init__(self, date: str, start: int, end: int) -> None:
-        self.date, self.start, self.end = date, start, end
-
-
-def day_of(at: int, zone: ZoneInfo) -> Day:
-    """The calendar day of ``at`` in ``zone``; days of 23 and 25 hours come out right."""
-    local = datetime.fromtimestamp(at // 1_000_000, zone)
-    start = datetime(local.year, local.month, local.day, tzinfo=zone)
-    following = datetime.fromordinal(start.toordinal() + 1).replace(tzinfo=zone)
-    return Day(
-        start.date().isoformat(),
-        int(start.timestamp()) * 1_000_000,
-        int(following.timestamp()) * 1_000_000,
-    )
+    def negative(self) -> Cell:
+        return Cell(*(-getattr(self, field) for field in self.__struct_fields__))
 
 
 def day_cells(state: State, at: int) -> dict[str, Cell]:
@@ -104,6 +85,8 @@ def book(state: State, at: int, b: Booking, completed: int = 0, failed: int = 0)
         cell.estimated_tokens += estimated
         cell.completed += completed
         cell.failed += failed
+    if state.day.date <= state.meta.reported:
+        reports.late(state, state.day.date, at)
 
 
 def by(cells: dict[str, Cell], dimension: str) -> dict[str, Cell]:

@@ -96,6 +96,12 @@ def resumed(state: State, event: Event) -> None:
     _pause(state, event, False)
 
 
+def door_opened(state: State, event: Event) -> None:
+    """A door of somebody's own is read from its beginning."""
+    if event.data.door not in state.doors:
+        state.undo.put(state.doors, event.data.door, "0-0")
+
+
 def _pause(state: State, event: Event, value: bool) -> None:
     worker = state.workers.get(event.data.worker)
     if worker is not None:

@@ -13,6 +13,8 @@ from services.delegator.score import DEFAULT_ROUTES, Delegator, Route, Rule
 from services.dispatcher import decide as dispatcher
 from services.inbox.service import Inboxes, InboxTrimmer
 from services.intake import decide as intake
+from services.reporter import decide as reporter
+from services.reporter.daily import DailyReports
 from services.reporter.service import UsageFeed
 from services.runtime.client import Client
 from services.runtime.host import Host, Projector
@@ -24,8 +26,8 @@ from services.throttle import decide as throttle
 from services.throttle.service import Alerts
 from services.turn import Decide, Defaults, Inputs
 
-DECIDERS = ("intake", "delegator", "dispatcher", "throttle")
-PROJECTORS = ("inbox", "views", "alerts", "usage", "snapshot")
+DECIDERS = ("intake", "delegator", "dispatcher", "throttle", "reporter")
+PROJECTORS = ("inbox", "views", "alerts", "usage", "reports", "snapshot")
 SERVICES = (*DECIDERS, *PROJECTORS)
 
 
@@ -48,6 +50,7 @@ def _deciders(settings: Settings, services: Sequence[str]) -> list[tuple[str, De
         "delegator": delegator.decider(_delegator(settings)),
         "dispatcher": dispatcher.decide,
         "throttle": throttle.decide,
+        "reporter": reporter.decide,
     }
     chosen = [(name, every[name]) for name in DECIDERS if name in services]
     # Whoever decides first on an empty log seeds it with the policy.
@@ -74,6 +77,8 @@ def _projectors(
         found.append(Alerts(client, keys))
     if "usage" in services:
         found.append(UsageFeed(client, keys))
+    if "reports" in services:
+        found.append(DailyReports(client, keys))
     if "snapshot" in services:
         found.append(Snapshots(client.url, keys))
     return found

@@ -36,6 +36,7 @@ from events.task import (
 )
 from events.usage import HoldExtended, HoldRefused, ProgressUpdated, UsageCorrected, UsageRecorded
 from events.worker import (
+    DoorOpened,
     HeldAttempt,
     WorkerJoined,
     WorkerLeft,
@@ -172,6 +173,10 @@ def resumed(worker: str = "w1") -> WorkerResumed:
     return WorkerResumed(worker)
 
 
+def door_opened(name: str = "w1") -> DoorOpened:
+    return DoorOpened(f"asb:intake:{name}", name)
+
+
 def alert_raised(**changes: Any) -> AlertRaised:
     made = AlertRaised("level", "global", "tokens", "hour", NOON, "WARNING", 410_000, 500_000)
     return replace(made, **changes)
@@ -218,6 +223,7 @@ def every_payload() -> dict[str, Payload]:
         lost(),
         paused(),
         resumed(),
+        door_opened(),
         full_policy,
         alert_raised(),
         report_issued(),

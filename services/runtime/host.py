@@ -376,4 +376,5 @@ TYPES_BY_DECIDER: dict[str, tuple[str, ...]] = {
     "delegator": ("task.delegated",),
     "dispatcher": ("task.dispatched", "worker.lost"),
     "throttle": ("alert.raised",),
+    "reporter": ("report.issued",),
 }
