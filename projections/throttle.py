@@ -147,6 +147,7 @@ def _sum(scope: Scope | None, window: str, at: int) -> Used:
 # -- booking and holding ---------------------------------------------------------------------
 
 
+@lru_cache(maxsize=10_000)
 def scope_keys(worker: str, agent: str, model: str, project: str) -> tuple[str, ...]:
     """The scopes that work of this kind touches; an empty name touches none."""
     keys = ["global"]
@@ -172,6 +173,13 @@ def scope(state: State, key: str) -> tuple[str, Scope]:
     return key, found
 
 
+def _counted(state: State, key: str) -> str:
+    """The scope in which work of ``key`` is counted: its own, or the one that the rest share."""
+    if key in state.scopes or len(state.scopes) < SCOPES_MAX:
+        return key
+    return key.partition(":")[0] + ":other"
+
+
 def book(state: State, at: int, booked: Booking) -> None:
     """Add usage to every scope it touches, in the windows of ``at``."""
     if booked.window_at:
@@ -179,8 +187,11 @@ def book(state: State, at: int, booked: Booking) -> None:
     minute, hour = at // MINUTE, at // HOUR
     tokens, nanos, tasks = booked.tokens, booked.nanos, booked.tasks
     undo, sums = state.undo, state.sums
-    for wanted in scope_keys(booked.worker, booked.agent, booked.model, booked.project):
-        key, found = scope(state, wanted)
+    scopes = state.scopes
+    for key in scope_keys(booked.worker, booked.agent, booked.model, booked.project):
+        found = scopes.get(key)
+        if found is None:
+            key, found = scope(state, key)
         bucket = found.hours.get(hour)
         if bucket is None:
             _prune(state, found, at)
@@ -218,9 +229,12 @@ def _prune(state: State, found: Scope, at: int) -> None:
 
 def hold(state: State, keys: tuple[str, ...], tokens: int, nanos: int, tasks: int) -> None:
     """Hold (or, with negative amounts, release) in every scope of ``keys``."""
-    for wanted in keys:
-        key, found = scope(state, wanted)
-        state.undo.touch(found)
+    scopes, touch = state.scopes, state.undo.touch
+    for key in keys:
+        found = scopes.get(key)
+        if found is None:
+            key, found = scope(state, key)
+        touch(found)
         found.held_tokens += tokens
         found.held_nanos += nanos
         found.held_tasks += tasks
@@ -271,7 +285,9 @@ def level(amount: int, limit: int) -> int:
 
 def gate(priority: int, limit: int) -> int:
     """The largest ``used + held + estimate`` a task of ``priority`` (0 low … 3 critical) may reach:
-    low < 90 %, normal < 95 %, high ≤ 99 %, critical ≤ 100 %."""
+    low < 90 %, normal < 95 %, high ≤ 99 %, critical ≤ 100 %. A limit of 0 refuses even nothing."""
+    if limit <= 0:
+        return -1
     if priority <= 1:
         return (limit * (90 if priority == 0 else 95) - 1) // 100
     return limit * 99 // 100 if priority == 2 else limit
@@ -312,11 +328,13 @@ def refusal(
             checks = _checks(state, key)
         if not checks:
             continue
-        found = state.scopes.get(key)
+        counted = _counted(state, key)
+        found = state.scopes.get(counted)
         holds = (found.held_tokens, found.held_nanos, found.held_tasks) if found else (0, 0, 0)
         room = kept.get(key) if kept else None
         for limit, which, gates in checks:
-            amount = ask[which] + holds[which] + used(state, key, limit.window, now).of(limit.unit)
+            spent = used(state, counted, limit.window, now).of(limit.unit)
+            amount = ask[which] + holds[which] + spent
             if room:
                 amount += room[which]
             if amount > gates[priority]:
