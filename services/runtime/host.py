@@ -223,14 +223,14 @@ class Host:
         self.state.begin()
         try:
             turn = run_turn(self.state, now, self._deciders, inputs)
-            if turn.refused:
+            sent, appended = elapsed(), Appended("ok", 0)
+            if turn.refused:  # on an outdated state a good report looks like one about nothing
+                appended = await self.log.append(turn.base, now, [])
+            if turn.refused and appended.outcome == "ok":
                 await self._write_refused(turn.refused)
-            sent = elapsed()
-            appended = (
-                await self.log.append(turn.base, now, turn.events, turn.taken)
-                if turn.events
-                else Appended("ok", 0)
-            )
+                sent, appended = elapsed(), Appended("ok", 0)
+            if turn.events and appended.outcome == "ok":
+                appended = await self.log.append(turn.base, now, turn.events, turn.taken)
         except BaseException:
             self.state.rollback()  # the outcome is unknown: the log will tell
             raise
