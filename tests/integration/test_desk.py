@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from decimal import Decimal
 
 import anyio
 import pytest
 
-from services.runtime.settings import LimitSetting
-from tests.integration.test_desk_ground import Bus, Hands, caught_up, proven, running
+from tests.integration.test_desk_ground import Bus, Hands, caught_up, limit, proven, running
 from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -114,7 +112,7 @@ async def test_what_waits_for_a_task_that_fails_fails_with_it(bus: Bus) -> None:
 
 
 async def test_a_limit_makes_tasks_wait_and_never_breaks(redis_url: str, namespace: str) -> None:
-    most = LimitSetting(scope="global", unit="tasks", window="day", amount=Decimal(3))
+    most = limit("global", "tasks", "day", 3)
     bus = Bus(redis_url, namespace, limits=(most,))
     async with running(bus.host()):
         worker = await Hands(bus).join(capacity=10)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,17 @@ from services.runtime import replay
 from services.runtime.client import Client, SyncClient
 from services.runtime.host import Host
 from services.runtime.settings import LimitSetting, Settings
-from services.runtime.settings_types import PolicySettings, TaskSettings
+from services.runtime.settings_types import PolicySettings, TaskSettings, Unit
 from services.worker import Result, Task, Usage, WorkerOptions, serve
 from services.worker.python import FunctionDriver
 from tests.wait import wait_until
 
 Entry = dict[str, str]
 Handler = Callable[[Task], Awaitable[Result | str | None]]
+
+
+def limit(scope: str, unit: Unit, window: str, amount: int) -> LimitSetting:
+    return LimitSetting(scope=scope, unit=unit, window=window, amount=Decimal(amount))
 
 
 def settings_for(namespace: str, limits: tuple[LimitSetting, ...] = (), **tasks: int) -> Settings:
@@ -93,7 +98,7 @@ class Bus:
     # -- on the log ----------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _sync(self) -> Iterator[SyncClient]:
+    def _sync(self) -> Generator[SyncClient]:
         with contextlib.closing(SyncClient(self.url)) as client:
             yield client
 
@@ -112,11 +117,11 @@ class Bus:
     async def ended(self, *tasks: str, within: float = 10) -> State:
         """Wait until all these tasks are over; the state then."""
 
-        def look() -> State | None:
+        def look() -> list[State]:
             state = self.folded()
-            return state if all(t in state.outcomes for t in tasks) else None
+            return [state] if all(t in state.outcomes for t in tasks) else []
 
-        return await wait_until(look, within=within, what=f"the end of {len(tasks)} tasks")
+        return (await wait_until(look, within, f"the end of {len(tasks)} tasks"))[0]
 
 
 @contextlib.asynccontextmanager
@@ -174,19 +179,18 @@ class Hands:
         async def look() -> list[Entry]:
             return [entry for entry in await self.inbox() if entry["type"] == kind]
 
-        found = await wait_until(look, within=within, what=f"{kind} for {self.name}")
+        found: list[Entry] = await wait_until(look, within, f"{kind} for {self.name}")
         self._unread.remove(found[0])
         return found[0]
 
     async def says(self, kind: str, entry: Entry, **data: Any) -> str:
         return await self.bus.tell(
             f"task.{kind}",
-            **{
-                "task": entry["task"],
-                "attempt": int(entry["attempt"]),
-                "session": entry["session"],
-                **data,
-            },
+            door=None,
+            task=entry["task"],
+            attempt=int(entry["attempt"]),
+            session=entry["session"],
+            **data,
         )
 
     async def does(self, entry: Entry, tokens: int = 100) -> None:

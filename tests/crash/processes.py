@@ -1,0 +1,213 @@
+"""Hosts, workers and submitters as real processes, each to be killed at any moment.
+
+``python -m tests.crash.processes host|worker|submitter URL NAMESPACE …``; `Fleet` starts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+
+from events.keys import Keys
+from services import desk
+from services.runtime import snapshots
+from services.runtime.client import Client, SyncClient
+from services.runtime.errors import RedisUnavailable
+from services.runtime.host import Host
+from services.worker import Result, Task, Usage, WorkerOptions, serve
+from services.worker.python import FunctionDriver
+from tests.integration.test_desk_ground import limit, settings_for
+from tests.wait import wait_blocking
+
+ROOT = Path(__file__).parents[2]
+LEASE_S = 3
+CAPACITY = 20
+SNAPSHOT_TAIL = 1_000
+# Holds are about 1,000 tokens, usage is 10: the limit binds on what runs at once.
+LIMITS = (limit("global", "tokens", "hour", 60_000),)
+POISON_EVERY = 10
+
+
+# -- the processes -------------------------------------------------------------------------------
+
+
+def run_host(url: str, namespace: str, services: str, told: str) -> None:
+    """A host. SIGUSR1 has it write where it stands to the file ``told``."""
+    snapshots.TAIL_MIN = SNAPSHOT_TAIL
+    anyio.run(_host, url, namespace, services, Path(told))
+
+
+async def _host(url: str, namespace: str, services: str, told: Path) -> None:
+    chosen = services.split(",") if services else desk.SERVICES
+    host = desk.host(Client(url), settings_for(namespace, LIMITS, lease_s=LEASE_S), chosen)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell, host, told)
+    await host.run()
+
+
+def _tell(host: Host, told: Path) -> None:
+    where: dict[str, Any] = {"ahead": host.state.ahead, "log_id": host.state.meta.log_id}
+    if not host.state.ahead:
+        where["digest"] = host.state.digest()
+    where["stats"] = host.stats
+    fresh = told.with_suffix(".new")
+    fresh.write_bytes(msgspec.json.encode(where))
+    fresh.rename(told)
+
+
+def run_worker(url: str, namespace: str, name: str) -> None:
+    anyio.run(_worker, url, namespace, name)
+
+
+async def _worker(url: str, namespace: str, name: str) -> None:
+    options = WorkerOptions(
+        name=name,
+        driver=FunctionDriver(_some_milliseconds),
+        capacity=CAPACITY,
+        lease_s=LEASE_S,
+        heartbeat_s=LEASE_S / 4,
+        grace_s=0.1,
+    )
+    await serve(options, Keys(namespace), Client(url))
+
+
+async def _some_milliseconds(task: Task) -> Result:
+    with anyio.move_on_after(random.uniform(0, 0.1)):
+        await anyio.sleep_forever()
+    return Result("ok", Usage(input_tokens=6, output_tokens=4))
+
+
+def run_submitter(url: str, namespace: str, name: str, allowed: str, acknowledged: str) -> None:
+    """Submit one by one, as many as the file ``allowed`` says, for ever; a key stands in the file
+    ``acknowledged`` once Redis has said yes."""
+    client, door = SyncClient(url), Keys(namespace).main_door
+    with Path(acknowledged).open("ab", buffering=0) as file:
+        for n in itertools.count():
+            wait_blocking(lambda n=n: n < int(Path(allowed).read_text()), within=3600)
+            key = f"{name}-{n}"
+            poison = n % POISON_EVERY == POISON_EVERY - 1
+            data = msgspec.json.encode({"text": "" if poison else f"fix bug {key}", "key": key})
+            command = ("XADD", door, "*", "type", "task.submitted", "id", key, "data", data)
+            wait_blocking(lambda command=command: _sent(client, command), within=60)
+            file.write(f"{'poison' if poison else 'task'} {key}\n".encode())
+
+
+def _sent(client: SyncClient, command: tuple[str | bytes, ...]) -> bool:
+    try:
+        client.call(*command)
+    except RedisUnavailable:
+        return False  # perhaps it was taken: the same key once more does no harm
+    return True
+
+
+# -- the fleet -----------------------------------------------------------------------------------
+
+
+class Process:
+    """One of them, with what it was started with."""
+
+    def __init__(self, fleet: Fleet, kind: str, arguments: tuple[str, ...], die_at: str) -> None:
+        environment = {**os.environ, "ASB_TEST_DIE_AT": die_at}
+        command = [sys.executable, "-m", __name__, kind, fleet.url, fleet.namespace, *arguments]
+        self.kind, self.arguments, self.die_at = kind, arguments, die_at
+        self.log = fleet.folder / f"{kind}-{len(fleet.all)}.log"
+        with self.log.open("wb") as log:
+            self._popen = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    @property
+    def code(self) -> int | None:
+        return self._popen.poll()
+
+    @property
+    def died_at_its_point(self) -> bool:
+        return bool(self.die_at) and self.code == -signal.SIGKILL
+
+    def signal(self, number: int) -> None:
+        self._popen.send_signal(number)
+
+    def kill9(self) -> None:
+        self._popen.kill()
+        self._popen.wait(timeout=20)
+
+    def said(self) -> str:
+        """The end of what it said: for failures."""
+        return self.log.read_text(errors="replace")[-2_000:]
+
+
+class Fleet:
+    """All processes of a test; none outlives it."""
+
+    def __init__(self, url: str, namespace: str, folder: Path) -> None:
+        self.url, self.namespace, self.folder = url, namespace, folder
+        self.all: list[Process] = []
+        self.allowed = 0
+        self.allow(0)
+
+    def allow(self, more: int) -> None:
+        """Let every submitter submit so many more."""
+        self.allowed += more
+        fresh = self.folder / "allowed.new"
+        fresh.write_text(str(self.allowed))
+        fresh.rename(self.folder / "allowed")
+
+    def _start(self, kind: str, *arguments: str, die_at: str = "") -> Process:
+        process = Process(self, kind, arguments, die_at)
+        self.all.append(process)
+        return process
+
+    def host(self, services: str = "", die_at: str = "") -> Process:
+        told = self.folder / f"told-{len(self.all)}"
+        return self._start("host", services, str(told), die_at=die_at)
+
+    def worker(self, name: str, die_at: str = "") -> Process:
+        return self._start("worker", name, die_at=die_at)
+
+    def submitter(self, name: str) -> Process:
+        files = (str(self.folder / file) for file in ("allowed", f"acks-{name}"))
+        return self._start("submitter", name, *files)
+
+    def again(self, process: Process, die_at: str = "") -> Process:
+        """A new process in the place of one that ended."""
+        if process.kind == "host":
+            return self.host(process.arguments[0], die_at)
+        return self._start(process.kind, *process.arguments, die_at=die_at)
+
+    def acknowledged(self) -> Mapping[str, list[str]]:
+        """Keys that Redis has acknowledged, tasks and poison."""
+        found: dict[str, list[str]] = {"task": [], "poison": []}
+        for file in self.folder.glob("acks-*"):
+            for line in file.read_text().splitlines():
+                what, key = line.split()
+                found[what].append(key)
+        return found
+
+    def told_by(self, host: Process) -> dict[str, Any]:
+        """Where a host stands: its log id, its digest (unless a turn is under way), its stats."""
+        file = Path(host.arguments[1])
+        file.unlink(missing_ok=True)
+        host.signal(signal.SIGUSR1)
+        wait_blocking(file.exists, within=20, what=f"a word from {host.kind}: {host.said()}")
+        return msgspec.json.decode(file.read_bytes())
+
+    def end(self) -> None:
+        for process in self.all:
+            if process.code is None:
+                process.kill9()
+
+
+PROCESSES = {"host": run_host, "worker": run_worker, "submitter": run_submitter}
+
+if __name__ == "__main__":
+    PROCESSES[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,152 @@
+"""The front doors: read ahead, taken in once, trimmed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+
+import anyio
+import pytest
+
+from services.runtime.client import SyncClient
+from services.runtime.doors import AHEAD_MAX, Doors
+from services.runtime.log import parse_id
+from tests.integration.test_desk_ground import Bus, Hands, proven, running
+from tests.wait import wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
+    made = Bus(redis_url, namespace)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def doors(bus: Bus) -> Doors:
+    return Doors(bus.client, bus.keys)
+
+
+async def entries(bus: Bus, count: int, door: str | None = None) -> list[str]:
+    return [await bus.put("type", "x", "n", str(n), door=door) for n in range(count)]
+
+
+def ahead(doors: Doors) -> list[str]:
+    return [entry.id for entry in doors.peek(10_000)]
+
+
+async def test_entries_come_in_order_and_stay_until_they_are_dropped(
+    bus: Bus, doors: Doors
+) -> None:
+    ids = await entries(bus, 5)
+    await doors.read_once()
+    assert ahead(doors) == ids
+    assert [e.id for e in doors.peek(2)] == ids[:2]
+    doors.drop(2)
+    assert ahead(doors) == ids[2:]
+    assert doors.oldest_us() == parse_id(ids[2])[0] * 1000
+    assert doors.peek(1)[0].fields == [b"type", b"x", b"n", b"2"]
+
+
+async def test_a_waiting_reader_wakes_the_host(bus: Bus, doors: Doors) -> None:
+    ids: list[str] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(doors.read_once)
+        ids = [*ids, *await entries(bus, 1)]
+        await doors.wake.wait()
+    assert ahead(doors) == ids
+    assert len(ids) == 1
+
+
+async def test_after_a_reset_reading_begins_behind_what_the_log_has_taken(
+    bus: Bus, doors: Doors
+) -> None:
+    ids = await entries(bus, 5)
+    await doors.read_once()
+    doors.reset({bus.keys.main_door: ids[1]})
+    assert ahead(doors) == []
+    await doors.read_once()
+    assert ahead(doors) == ids[2:]
+
+
+async def test_what_another_desk_took_is_dropped(bus: Bus, doors: Doors) -> None:
+    ids = await entries(bus, 5)
+    await doors.read_once()
+    doors.drop_taken({bus.keys.main_door: ids[2]})
+    assert ahead(doors) == ids[3:]
+
+
+async def test_what_another_desk_took_while_we_were_reading_is_not_taken_again(
+    bus: Bus, doors: Doors, redis_url: str
+) -> None:
+    ids: list[str] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(doors.read_once)
+        await wait_until(lambda: _blocked(bus))
+        # In one step of this loop: two entries come, the other desk takes the first, we hear of it.
+        with contextlib.closing(SyncClient(redis_url)) as other:
+            command = ("XADD", bus.keys.main_door, "*", "type", "x")
+            ids = [reply.decode() for reply in other.pipeline([command, command])]
+        doors.drop_taken({bus.keys.main_door: ids[0]})
+    await doors.read_once()
+    assert ahead(doors)[-1] == ids[1]
+    assert ids[0] not in ahead(doors)
+
+
+async def _blocked(bus: Bus) -> bool:
+    return b"blocked_clients:0" not in await bus.client.call("INFO", "clients")
+
+
+async def test_a_reader_that_is_far_ahead_waits_for_room(bus: Bus, doors: Doors) -> None:
+    await bus.submit_many(AHEAD_MAX + 700)
+    while len(doors) < AHEAD_MAX:
+        await doors.read_once()
+    assert len(doors) < AHEAD_MAX + 500
+    async with anyio.create_task_group() as group:
+        group.start_soon(doors.read_once)
+        await anyio.wait_all_tasks_blocked()
+        assert len(doors) < AHEAD_MAX + 500
+        doors.drop(1_000)
+    await doors.read_once()
+    assert len(doors) > AHEAD_MAX - 1_000
+
+
+async def test_an_agent_s_own_door_is_read_from_its_start(bus: Bus, doors: Doors) -> None:
+    mine = await entries(bus, 2, door="codex")
+    doors.open(bus.keys.door("codex"))
+    both = mine + await entries(bus, 2)
+    await doors.read_once()
+    assert sorted(ahead(doors)) == sorted(both)
+    assert {e.door for e in doors.peek(4)} == {bus.keys.main_door, bus.keys.door("codex")}
+
+
+async def test_trimming_forgets_what_was_taken_and_is_old_and_nothing_else(bus: Bus) -> None:
+    host = bus.host()
+    async with running(host):
+        await bus.submit_many(900)
+        await wait_until(lambda: host.state.meta.submitted == 900)
+        waiting = await _length(bus)
+        await host.doors.trim(host.state.doors, host.clock.now() - 3_600_000_000)
+        assert await _length(bus) == waiting  # an hour is kept
+        await host.doors.trim(host.state.doors, host.clock.now())
+        assert await _length(bus) < 200  # whole nodes only
+    async with running(bus.host()):
+        worker = await Hands(bus).join(capacity=10)
+        await worker.takes()
+    a = proven(bus)
+    assert len(a.submitted) == 900
+
+
+async def test_trimming_never_passes_what_waits(bus: Bus) -> None:
+    host = bus.host()
+    ids = await bus.submit_many(900)
+    await host.doors.trim({bus.keys.main_door: ids[450]}, 10**17)
+    found = [e.decode() for e, _ in await bus.client.call("XRANGE", bus.keys.main_door, "-", "+")]
+    assert set(ids[450:]) <= set(found)
+    assert len(found) < 900
+
+
+async def _length(bus: Bus) -> int:
+    return int(await bus.client.call("XLEN", bus.keys.main_door))

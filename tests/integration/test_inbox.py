@@ -1,0 +1,118 @@
+"""The inbox projector: what a worker is asked to do stands in its inbox, whatever happened."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from events.envelope import Event
+from tests.integration.test_desk_ground import Bus, Hands, proven, running
+from tests.wait import stays, wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
+    made = Bus(redis_url, namespace)
+    yield made
+    await made.close()
+
+
+async def stands(bus: Bus, worker: str = "w1") -> list[tuple[str, str]]:
+    """Log id and task of every entry, in the order a worker reads them."""
+    found = await bus.client.call("XRANGE", bus.keys.inbox(worker), "-", "+")
+    return [(fields[1].decode(), fields[5].decode()) for _, fields in found]
+
+
+def asked(events: list[Event]) -> list[tuple[str, str]]:
+    return [(event.log_id, event.data.task) for event in events]
+
+
+async def test_entries_carry_the_log_s_id_and_all_a_worker_needs(bus: Bus) -> None:
+    async with running(bus.host()):
+        worker = await Hands(bus).join()
+        task = await bus.submit("Fix the crash", priority="high", timeout_s=100)
+        entry = await worker.takes()
+    [dispatched] = bus.events("task.dispatched")
+    assert entry == {
+        "log": dispatched.log_id,
+        "type": "task.dispatched",
+        "task": task,
+        "attempt": "1",
+        "session": worker.session,
+        "text": "Fix the crash",
+        "kind": "debugging",
+        "agent": "codex",
+        "model": "sonnet",
+        "deadline": str(dispatched.at + 100_000_000),
+        "priority": "high",
+    }
+
+
+async def test_a_deleted_inbox_is_written_again_for_what_is_open(bus: Bus) -> None:
+    async with running(bus.host()):
+        worker = await Hands(bus).join(capacity=10)
+        tasks = [await bus.submit(f"task {n}") for n in range(6)]
+        for _ in range(3):
+            await worker.does(await worker.takes())
+        await bus.ended(*tasks[:3])
+        await wait_until(lambda: len(bus.events("task.dispatched")) == 6)
+    await bus.client.call("DEL", bus.keys.inbox("w1"))
+    async with running(bus.host()):
+
+        async def again() -> bool:
+            return len(await stands(bus)) == 3
+
+        await wait_until(again)
+        late = await Hands(bus, "w1").inbox()
+        assert late == []  # entries name the session they are for
+    found = await stands(bus)
+    assert found == asked(bus.events("task.dispatched"))[3:]
+    texts = await bus.client.call("XRANGE", bus.keys.inbox("w1"), "-", "+")
+    assert [fields[11] for _, fields in texts] == [b"task 3", b"task 4", b"task 5"]
+
+
+async def test_a_restart_writes_nothing_twice(bus: Bus) -> None:
+    for _ in range(3):
+        async with running(bus.host()):
+            if not bus.events("worker.joined"):
+                await Hands(bus).join(capacity=20)
+            await bus.submit_many(5)
+            await wait_until(lambda: _all_written(bus))
+    assert await stands(bus) == asked(bus.events("task.dispatched"))
+    proven(bus)
+
+
+async def _all_written(bus: Bus) -> bool:
+    submitted = len(await bus.client.call("XRANGE", bus.keys.main_door, "-", "+")) - 1
+    return len(await stands(bus)) == submitted
+
+
+async def test_two_projectors_write_each_entry_once(bus: Bus) -> None:
+    async with running(bus.host(), bus.host("inbox"), bus.host("inbox")):
+        worker = await Hands(bus).join(capacity=200)
+        await bus.submit_many(200)
+        await wait_until(lambda: _all_written(bus))
+        await stays(lambda: _all_written(bus), during=0.2)
+        assert len(await worker.inbox()) == 200
+    assert sorted(await stands(bus)) == sorted(asked(bus.events("task.dispatched")))
+
+
+async def test_cancel_requests_of_a_deleted_inbox_come_again(bus: Bus) -> None:
+    async with running(bus.host()):
+        worker = await Hands(bus).join()
+        task = await bus.submit()
+        await worker.takes()
+        await bus.tell("task.cancel_requested", task=task)
+        await worker.takes("task.cancel_requested")
+    await bus.client.call("DEL", bus.keys.inbox("w1"))
+    async with running(bus.host()):
+        await wait_until(lambda: _two(bus))
+    found = await bus.client.call("XRANGE", bus.keys.inbox("w1"), "-", "+")
+    assert [fields[3] for _, fields in found] == [b"task.dispatched", b"task.cancel_requested"]
+
+
+async def _two(bus: Bus) -> bool:
+    return len(await stands(bus)) == 2
