@@ -101,5 +101,10 @@ class Keys(msgspec.Struct, frozen=True):
         return self._internal(f"ids:{day}")
 
     @property
+    def stray_doors(self) -> str:
+        """What the last look for doors that nobody opened has found; expires."""
+        return self._internal("stray-doors")
+
+    @property
     def snapshot(self) -> str:
         return self._internal("snapshot")

@@ -25,10 +25,14 @@ class DoorEntry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
-    """A door entry that cannot be accepted: it goes to the dead letters with this error."""
+    """A door entry that cannot be accepted: it goes to the dead letters with this error.
+
+    ``ahead``: its id lies far in the future, so it has to leave the door, too.
+    """
 
     entry: DoorEntry
     error: str
+    ahead: bool = False
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):

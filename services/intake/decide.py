@@ -9,7 +9,7 @@ import msgspec
 
 from events.envelope import Event, Payload, payload_class
 from projections.state import State
-from services.intake import policies, reports, shapes, submissions
+from services.intake import doors, policies, reports, shapes, submissions
 from services.intake.shapes import Bad
 from services.turn import Decisions, Defaults, DoorEntry, Inputs, Known, Refused, Taken
 
@@ -53,6 +53,7 @@ HANDLERS: dict[str, Handler] = {
     "usage.recorded": reports.usage_recorded,
     "progress.updated": reports.progress_updated,
     "policy.changed": policies.policy_changed,
+    "door.opened": doors.opened,
 }
 
 
@@ -63,7 +64,13 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
     refused.
     """
     taken: dict[str, str] = {}
+    beyond: set[str] = set()
     for entry in inputs.entries:
+        if doors.is_ahead(state, entry, now):
+            if entry.door not in beyond:
+                yield Refused(entry, doors.AHEAD_ERROR, ahead=True)
+            beyond.add(entry.door)
+            continue
         case = Case(state, now, entry, inputs.defaults, inputs.known, inputs.main_door)
         try:
             yield from _judge(case, taken)

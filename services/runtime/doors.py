@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import anyio
 
 from events.keys import Keys
-from services.runtime.client import Client
+from services.runtime.client import Client, CommandRefused
 from services.runtime.log import after, parse_id
+from services.runtime.scripts import script
 from services.turn import DoorEntry
+
+logger = logging.getLogger("asb")
 
 READ_COUNT = 500
 AHEAD_MAX = 2_000
 BLOCK_MS = 1_000
+CLOSED_S = 2.0  # how often a door that is no stream is looked at again
 
 
 class Doors:
@@ -27,15 +32,30 @@ class Doors:
         self._positions: dict[str, str] = {keys.main_door: "0-0"}
         self._ahead: deque[DoorEntry] = deque()
         self._generation = 0
+        self._cursors = 0
+        self._closed: set[str] = set()  # doors whose key is no stream
+        self._looked_at = 0.0
         self._room = anyio.Event()
         self.wake = wake or anyio.Event()
 
     def __len__(self) -> int:
         return len(self._ahead)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The doors that are read."""
+        return frozenset(self._positions)
+
     def open(self, door: str) -> None:
         """Read this door too."""
         self._positions.setdefault(door, "0-0")
+
+    def open_all(self, cursors: Mapping[str, str]) -> None:
+        """Read every door that the log knows of; ``cursors`` only grows."""
+        if len(cursors) != self._cursors:
+            self._cursors = len(cursors)
+            for door, cursor in cursors.items():
+                self._positions.setdefault(door, cursor)
 
     def reset(self, cursors: Mapping[str, str]) -> None:
         """Begin again behind the entries that the log has taken."""
@@ -75,11 +95,18 @@ class Doors:
             self._room = anyio.Event()
             await self._room.wait()
             return
-        generation, doors = self._generation, list(self._positions)
-        reply = await self._client.block(
-            "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", *doors,
-            *(self._positions[d] for d in doors),
-        )  # fmt: skip
+        generation, doors = self._generation, self._readable()
+        if not doors:
+            await anyio.sleep(CLOSED_S)
+            return
+        try:
+            reply = await self._client.block(
+                "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", *doors,
+                *(self._positions[d] for d in doors),
+            )  # fmt: skip
+        except CommandRefused as error:
+            await self._find_closed(doors, error)
+            return
         if not reply or generation != self._generation:
             return
         for key, entries in reply:
@@ -93,9 +120,45 @@ class Doors:
                 self._positions[door] = place
         self.wake.set()
 
+    def _readable(self) -> list[str]:
+        """The doors to read; one that was no stream is tried again from time to time."""
+        if self._closed and anyio.current_time() - self._looked_at > CLOSED_S:
+            self._looked_at = anyio.current_time()
+            return list(self._positions)
+        return [door for door in self._positions if door not in self._closed]
+
+    async def _find_closed(self, doors: Sequence[str], error: CommandRefused) -> None:
+        """Something else than a stream stands where a door should be: the others are read on."""
+        types = await self._client.pipeline(("TYPE", door) for door in doors)
+        closed = {
+            door: kind.decode()
+            for door, kind in zip(doors, types, strict=True)
+            if isinstance(kind, bytes) and kind not in (b"stream", b"none")
+        }
+        for door in closed.keys() - self._closed:
+            logger.error("the door %s is a %s, not a stream: delete that key", door, closed[door])
+        if not closed:
+            logger.warning("the doors cannot be read: %s", error)
+            await anyio.sleep(0.1)
+        self._closed = set(closed)
+        self._looked_at = anyio.current_time()
+
+    async def expel(self, door: str, ids: Sequence[str], first_ahead: str, cursor: str) -> None:
+        """Entries ``ids`` of ``door``, which are among the dead letters, leave it, and it goes on
+        from where it was; what came behind them is put back with new ids."""
+        await script("expel")(self._client, [door], [first_ahead, cursor, *ids])
+        self._generation += 1
+        self._ahead = deque(e for e in self._ahead if e.door != door)
+        self._positions[door] = cursor
+        self._room.set()
+        logger.warning("the door %s was ahead of its time by %s; it was set back", door, ids[0])
+
     async def trim(self, cursors: Mapping[str, str], before_us: int) -> None:
         """Forget entries that were taken in and are older than ``before_us``."""
         oldest = (before_us // 1000, 0)
         for door, cursor in cursors.items():
             ms, seq = min(parse_id(cursor), oldest)
-            await self._client.call("XTRIM", door, "MINID", "~", f"{ms}-{seq}")
+            try:
+                await self._client.call("XTRIM", door, "MINID", "~", f"{ms}-{seq}")
+            except CommandRefused as error:
+                logger.warning("the door %s cannot be trimmed: %s", door, error)

@@ -22,6 +22,7 @@ from events.keys import Keys
 from projections.state import State
 from projections.workers import ALIVE
 from services.intake.decide import lookups
+from services.intake.doors import newest_ms
 from services.runtime import replay
 from services.runtime.client import Client, SyncClient
 from services.runtime.clock import ServerClock, elapsed
@@ -30,6 +31,7 @@ from services.runtime.errors import RedisUnavailable
 from services.runtime.log import START, Appended, Log, after
 from services.runtime.points import point
 from services.runtime.scripts import Argument, script
+from services.runtime.stray_doors import StrayDoors
 from services.runtime.texts import Texts
 from services.runtime.turns import Turn, run_turn
 from services.turn import Decide, DoorEntry, Inputs, Known, Refused
@@ -92,6 +94,7 @@ class Host:
         self._wake = anyio.Event()
         self.log = Log(client, keys)
         self.doors = Doors(client, keys)
+        self._strays = StrayDoors(client, keys)
         self.clock = ServerClock()
         self.state = State()
         self.stats = Stats()
@@ -111,6 +114,8 @@ class Host:
                 tasks.start_soon(self._through_outages, self._read_doors)
                 tasks.start_soon(self._through_outages, self._watch_workers)
                 tasks.start_soon(self._through_outages, self._trim_doors)
+                if self._reads_doors:
+                    tasks.start_soon(self._through_outages, self._watch_stray_doors)
             self.ready.set()
             while True:
                 await self._step()
@@ -234,7 +239,19 @@ class Host:
         except BaseException:
             self.state.rollback()  # the outcome is unknown: the log will tell
             raise
-        return self._settle(appended, turn, sent)
+        again = self._settle(appended, turn, sent)
+        if appended.outcome == "ok" and any(one.ahead for one in turn.refused):
+            await self._expel([one.entry for one in turn.refused if one.ahead], now)
+        return again
+
+    async def _expel(self, entries: Sequence[DoorEntry], now: int) -> None:
+        """Entries with ids of the far future leave their doors, once they are dead letters."""
+        for door in {entry.door for entry in entries}:
+            ids = [entry.id for entry in entries if entry.door == door]
+            first = f"{newest_ms(self.state, door, now) + 1}-0"
+            await self.doors.expel(door, ids, first, self.state.doors.get(door, START))
+            marks = [f"{door} {entry}" for entry in ids]
+            await self._client.call("HDEL", self._keys.deadletter_marks, *marks)
 
     @property
     def _reads_doors(self) -> bool:
@@ -263,6 +280,7 @@ class Host:
         self.state.commit()
         self._followed = self.state.meta.log_id
         self.doors.drop(turn.consumed)
+        self.doors.open_all(self.state.doors)
         if turn.events:
             self.state.dirty_scopes.clear()
             self._standby = False
@@ -289,7 +307,9 @@ class Host:
             args: list[Argument] = [len(batch)]
             for one in batch:
                 fields = one.entry.fields[: 2 * LETTER_FIELDS]
-                args += (one.entry.door, one.entry.id, one.error, len(fields) // 2, *fields)
+                door, entry = one.entry.door, one.entry.id
+                mark = f"{door} {entry}" if one.ahead else door
+                args += (door, entry, mark, one.error, len(fields) // 2, *fields)
             keys = [self._keys.deadletter, self._keys.deadletter_marks]
             await script("deadletter")(self._client, keys, args)
             point("deadletter.after")
@@ -332,6 +352,7 @@ class Host:
             if event.data.type in self._decided_types:
                 self._standby = True
         self._followed = self.state.meta.log_id
+        self.doors.open_all(self.state.doors)
         if fresh:
             for projector in self._projectors:
                 projector.feed(fresh, self.state)
@@ -368,6 +389,9 @@ class Host:
     async def _trim_doors(self) -> None:
         await anyio.sleep(60)
         await self.doors.trim(self.state.doors, self.clock.now() - DOORS_KEPT_US)
+
+    async def _watch_stray_doors(self) -> None:
+        await self._strays.watch(self.doors.names)
 
 
 # Which events tell that somebody else runs the same decider.

@@ -324,7 +324,7 @@ async def test_a_view_may_expire(redis: Client) -> None:
 async def bury(redis: Client, *letters: tuple[str, str], error: str = "why") -> int:
     args: list[Argument] = [len(letters)]
     for door, entry in letters:
-        args += [door, entry, error, 2, b"type", b"x", b"data", b"\xff"]
+        args += [door, entry, door, error, 2, b"type", b"x", b"data", b"\xff"]
     return await script("deadletter")(redis, [KEYS.deadletter, KEYS.deadletter_marks], args)
 
 
