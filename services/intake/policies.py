@@ -48,6 +48,7 @@ class PolicyIn(msgspec.Struct, forbid_unknown_fields=True):
     reason: str = ""
 
 
+LIMITS_MAX = 1_000
 _policy = msgspec.json.Decoder(PolicyIn)
 _PLAIN = (
     "alert_budgets",
@@ -116,4 +117,17 @@ def problem_of(policy: PolicyChanged) -> str:
     for price in policy.prices.values():
         if min(price.input, price.output, price.cache_read, price.cache_write) < 0:
             return "a price must not be negative"
-    return throttle.policy_problem(policy)
+    return _limits_problem(policy) or throttle.policy_problem(policy)
+
+
+def _limits_problem(policy: PolicyChanged) -> str:
+    if len(policy.limits) > LIMITS_MAX:
+        return f"{len(policy.limits):,} limits; at most {LIMITS_MAX:,}"
+    for limit in policy.limits:
+        kind, colon, name = limit.scope.partition(":")
+        if bool(colon) != bool(name) or (kind == "global" and colon) or not name.isprintable():
+            return f"scope {limit.scope!r} must be a kind, or a kind and a name: worker:w1"
+    for budget in policy.alert_budgets:
+        if not 1 <= budget.threshold_percent <= 1000:
+            return f"threshold_percent must be from 1 to 1000, not {budget.threshold_percent}"
+    return ""

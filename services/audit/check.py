@@ -1,0 +1,286 @@
+"""The audit of a log: one pass over raw entries, with a judgement of each event.
+
+It decodes the JSON itself and keeps its own sums (``ledger``); no fold, no decoder and no record of
+the rest of asb is used, so a fault there cannot hide here. What it looks at:
+
+- ``limit``: no dispatch and no extension went beyond a gate in force at its place,
+- ``hold``: every hold was settled or released exactly once, and estimated at what was left of it,
+- ``attempt``: one dispatch per attempt, in order; ``task``: taken in once, ended once,
+- ``alert``: one per scope, window instance and level, saying true figures,
+- ``shape``: an entry that is no event.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from services.audit.ledger import LEVELS, Amounts, Ledger, is_rolling, level, scopes_of, window
+
+FINDINGS_MAX = 1_000  # further ones are counted only
+ENDED = ("completed", "failed", "cancelled")
+
+
+class Finding(NamedTuple):
+    """An event that breaks a promise, by its place on the log."""
+
+    log_id: str
+    rule: str
+    text: str
+
+
+class Run:
+    """A running attempt: its scopes, what is held for it and what it has used of that."""
+
+    __slots__ = ("attempt", "hold", "scopes", "spent", "started")
+
+    def __init__(self, attempt: int, scopes: tuple[str, ...], hold: tuple[int, int]) -> None:
+        self.attempt, self.scopes = attempt, scopes
+        self.hold, self.spent = list(hold), [0, 0]
+        self.started = False
+
+    def left(self) -> tuple[int, int]:
+        return max(0, self.hold[0] - self.spent[0]), max(0, self.hold[1] - self.spent[1])
+
+
+class Job:
+    """A task: where it stands, and the attempt that runs."""
+
+    __slots__ = ("attempts", "priority", "project", "run", "status")
+
+    def __init__(self, priority: str, project: str) -> None:
+        self.priority, self.project = priority, project
+        self.attempts = 0
+        self.status = "waiting"  # waiting, running, completed, failed, cancelled
+        self.run: Run | None = None
+
+
+class Audit:
+    """Feed it every entry of a log in order; then read ``findings``, ``checked`` and the sums."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.jobs: dict[str, Job] = {}
+        self.findings: list[Finding] = []
+        self.broken = 0
+        self.checked: Counter[str] = Counter()
+        self.total: list[int] = [0, 0, 0]  # tokens, nano-dollars, tasks: the sum of all bookings
+        self.by_agent: dict[str, list[int]] = {}
+        self.by_day: dict[str, list[int]] = {}
+        self.completed: Counter[str] = Counter()  # by agent
+        self._thresholds: dict[tuple[str, str], int] = {}
+        self._zone: ZoneInfo | None = None
+        self._said: dict[tuple[str, ...], tuple[int, set[int]]] = {}
+        self._log_id = ""
+        self._at = 0
+        self._judges: dict[str, Callable[[Mapping[str, Any]], None]] = {
+            "policy.changed": self._policy,
+            "task.submitted": self._submitted,
+            "task.dispatched": self._dispatched,
+            "task.started": self._started,
+            "hold.extended": self._extended,
+            "usage.recorded": self._spent,
+            "usage.corrected": self._spent,
+            "progress.updated": self._booked,
+            "task.completed": lambda d: self._end(d, "completed"),
+            "task.cancelled": lambda d: self._end(d, "cancelled"),
+            "task.failed": lambda d: self._end(d, "waiting" if d.get("retry_at") else "failed"),
+            "task.requeued": lambda d: self._end(d, "waiting"),
+            "alert.raised": self._alert,
+        }
+
+    @property
+    def open_holds(self) -> int:
+        """Holds that are neither settled nor released yet."""
+        return sum(job.run is not None for job in self.jobs.values())
+
+    def feed(self, entry: Sequence[Any]) -> None:
+        """One raw entry ``[id, [field, value, …]]``, the next on the log."""
+        self._log_id = bytes(entry[0]).decode()
+        fields = dict(zip(entry[1][0::2], entry[1][1::2], strict=False))
+        self.checked["events"] += 1
+        try:
+            kind, self._at = fields[b"type"].decode(), int(fields[b"at"])
+            judge = self._judges.get(kind)
+            if judge is not None:
+                judge(json.loads(fields[b"data"]))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            self._find("shape", f"it is no event this audit understands: {error!r}")
+
+    def _find(self, rule: str, text: str) -> None:
+        self.broken += 1
+        if len(self.findings) < FINDINGS_MAX:
+            self.findings.append(Finding(self._log_id, rule, text))
+
+    # -- the rules ---------------------------------------------------------------------------------
+
+    def _policy(self, d: Mapping[str, Any]) -> None:
+        self.ledger.set_policy(d)
+        self._zone = ZoneInfo(d.get("timezone", "UTC"))
+        self._thresholds = {
+            (b["unit"], b["window"]): b.get("threshold_percent", 80)
+            for b in d.get("alert_budgets", ())
+        }
+
+    def _submitted(self, d: Mapping[str, Any]) -> None:
+        self.checked["tasks"] += 1
+        if d["task"] in self.jobs:
+            self._find("task", f"task {d['task']} was taken in twice")
+            return
+        self.jobs[d["task"]] = Job(d.get("priority", "normal"), d.get("project") or "")
+
+    def _dispatched(self, d: Mapping[str, Any]) -> None:
+        self.checked["dispatches"] += 1
+        task, attempt = d["task"], d["attempt"]
+        job = self.jobs.get(task)
+        if job is None:
+            self._find("task", f"task {task} was dispatched and never taken in")
+            return
+        if job.status != "waiting" or attempt != job.attempts + 1:
+            self._find(
+                "attempt",
+                f"attempt {attempt} of task {task} was dispatched after attempt {job.attempts}, "
+                f"while the task was {job.status}",
+            )
+        if job.run is not None:  # count its hold no longer, so that one fault is found once
+            self.ledger.hold(job.run.scopes, _less(*job.run.left(), 1))
+        scopes = scopes_of(d["worker"], d["agent"], d["model"], job.project)
+        hold = (d["hold_tokens"], d["hold_nanos"])
+        self._within("dispatch", task, job.priority, scopes, (*hold, 1))
+        job.run, job.attempts, job.status = Run(attempt, scopes, hold), attempt, "running"
+        self.ledger.hold(scopes, (*hold, 1))
+
+    def _within(
+        self, what: str, task: str, priority: str, scopes: tuple[str, ...], asked: Amounts
+    ) -> None:
+        broken, looked = self.ledger.broken(priority, scopes, asked, self._at)
+        self.checked["windows"] += looked
+        for words in broken:
+            self._find("limit", f"{what} of task {task}: {words}")
+
+    def _started(self, d: Mapping[str, Any]) -> None:
+        job = self.jobs.get(d["task"])
+        if job is not None and job.run is not None and job.run.attempt == d["attempt"]:
+            job.run.started = True
+
+    def _extended(self, d: Mapping[str, Any]) -> None:
+        self.checked["extensions"] += 1
+        job = self.jobs.get(d["task"])
+        run = job.run if job is not None else None
+        if job is None or run is None or run.attempt != d["attempt"]:
+            self._find("hold", f"a hold of task {d['task']} was raised that is not there")
+            return
+        before = run.left()
+        run.hold[0] += d["tokens"]
+        run.hold[1] += d["nanos"]
+        after = run.left()
+        added = (after[0] - before[0], after[1] - before[1], 0)
+        self._within("extension", d["task"], job.priority, run.scopes, added)
+        self.ledger.hold(run.scopes, added)
+
+    def _booked(self, d: Mapping[str, Any]) -> None:
+        """Add what an event books to every scope, and to the sums."""
+        b = d.get("booked")
+        if b is None:
+            return
+        self.checked["bookings"] += 1
+        amounts = (b.get("tokens", 0), b.get("nanos", 0), b.get("tasks", 0))
+        agent = b.get("agent", "")
+        scopes = scopes_of(b.get("worker", ""), agent, b.get("model", ""), b.get("project", ""))
+        window_at = b.get("window_at") or self._at
+        self.ledger.book(scopes, window_at, amounts)
+        day = self._day(b.get("day_at") or window_at)
+        sums = self.by_agent.setdefault(agent, [0, 0, 0]), self.by_day.setdefault(day, [0, 0, 0])
+        for i, amount in enumerate(amounts):
+            self.total[i] += amount
+            for one in sums:
+                one[i] += amount
+
+    def _day(self, at: int) -> str:
+        return datetime.fromtimestamp(at // 1_000_000, self._zone or UTC).date().isoformat()
+
+    def _spent(self, d: Mapping[str, Any]) -> None:
+        self._booked(d)
+        job = self.jobs.get(d.get("task", ""))
+        if job is not None and job.run is not None and job.run.attempt == d.get("attempt", 0):
+            self._eat(job.run, d["booked"])
+
+    def _eat(self, run: Run, booked: Mapping[str, Any]) -> None:
+        """Usage eats the hold, and never makes it negative."""
+        before = run.left()
+        run.spent[0] += booked.get("tokens", 0)
+        run.spent[1] += booked.get("nanos", 0)
+        after = run.left()
+        self.ledger.hold(run.scopes, (after[0] - before[0], after[1] - before[1], 0))
+
+    def _end(self, d: Mapping[str, Any], status: str) -> None:
+        self._booked(d)
+        job = self.jobs.get(d["task"])
+        if job is None:
+            self._find("task", f"task {d['task']} ended and was never taken in")
+            return
+        attempt = d.get("attempt", 0)
+        if d.get("stale"):
+            self.checked["late reports"] += 1
+            return
+        if job.status in ENDED:
+            self._find("task", f"task {d['task']} was {job.status}, and ends again")
+        elif attempt != job.attempts:
+            self._find("attempt", f"attempt {attempt} of task {d['task']} ends, not {job.attempts}")
+        elif job.run is not None:
+            self._release(d, job.run)
+        if job.run is not None:
+            self.ledger.hold(job.run.scopes, _less(*job.run.left(), 1))
+        job.run, job.status = None, status
+        if status == "completed":
+            self.completed[(d.get("booked") or {}).get("agent", "")] += 1
+
+    def _release(self, d: Mapping[str, Any], run: Run) -> None:
+        """How a hold ends: settled with the last usage, or released where nothing was begun."""
+        b = d.get("booked") or {}
+        left = run.left()
+        if b.get("tasks"):
+            self.checked["holds settled"] += 1
+            if b.get("estimated") and (b.get("tokens", 0), b.get("nanos", 0)) != left:
+                self._find(
+                    "hold",
+                    f"task {d['task']}: {b.get('tokens', 0):,} tokens and {b.get('nanos', 0):,} "
+                    f"nano-dollars were estimated where {left[0]:,} and {left[1]:,} were held",
+                )
+            return
+        self.checked["holds released"] += 1
+        if run.started or any(run.spent):
+            self._find("hold", f"task {d['task']} had begun, and its hold was released unsettled")
+
+    def _alert(self, d: Mapping[str, Any]) -> None:
+        self.checked["alerts"] += 1
+        what = (d["kind"], d["scope"], d["unit"], d["window"])
+        rank = LEVELS.index(d["level"])
+        name = f"{d['level']} of {d['unit']}/{d['window']} of {d['scope']}"
+        instance, ranks = self._said.get(what, (0, set[int]()))
+        if instance != d["instance"]:
+            ranks = set[int]()
+        if rank in ranks:
+            self._find("alert", f"{name} was said before for this window")
+        self._said[what] = (d["instance"], ranks | {rank})
+        start = window(d["window"], self._at)[0]
+        if not is_rolling(d["window"]) and d["instance"] != start:
+            self._find("alert", f"{name} names a window that is not the present one")
+        used, held = self.ledger.standing(d["scope"], d["unit"], d["window"], self._at)
+        amount = used + held if d["kind"] == "level" else used
+        if amount != d["usage"] or not self._reached(d, amount):
+            self._find("alert", f"{name} says {d['usage']:,} of {d['budget']:,}; it is {amount:,}")
+
+    def _reached(self, d: Mapping[str, Any], amount: int) -> bool:
+        if d["kind"] == "level":
+            return level(amount, d["budget"]) == d["level"]
+        percent = self._thresholds.get((d["unit"], d["window"]), 80)
+        return 100 * amount >= percent * d["budget"]
+
+
+def _less(tokens: int, nanos: int, tasks: int) -> Amounts:
+    return -tokens, -nanos, -tasks
