@@ -107,7 +107,7 @@ async def _run(
                     group.start_soon(stop_at_signals, running.stop, group.cancel_scope.cancel)
                     async with anyio.create_task_group() as crew:
                         for number in range(1, workers + 1):
-                            options = _options(settings, number, _driver(settings, command, speed))
+                            options = _options(settings, number, _driver(command, speed))
                             keys = Keys(settings.namespace)
                             crew.start_soon(_serve, options, keys, client, crew_stop)
                         show = Show(running, running.host.state.meta.ended)
@@ -131,9 +131,9 @@ async def _serve(options: WorkerOptions, keys: Keys, client: Client, stop: anyio
     await serve(options, keys, client, stop=stop)
 
 
-def _driver(settings: Settings, command: list[str], speed: float) -> Driver:
+def _driver(command: list[str], speed: float) -> Driver:
     if command:
-        return CommandDriver(command, lease_s=settings.tasks.lease_s)
+        return CommandDriver(command)
     return SimulatedDriver(speed=speed)
 
 

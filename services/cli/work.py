@@ -55,7 +55,7 @@ def worker(
     settings = bus.settings()
     options = WorkerOptions(
         name=name,
-        driver=CommandDriver(command, lease_s=settings.tasks.lease_s),
+        driver=CommandDriver(command),
         agent=agent,
         models=tuple(model or ()),
         capacity=capacity,

@@ -1,0 +1,263 @@
+"""deadletter: what was refused at the doors, and why; correct it and send it again, or drop it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from projections.views import iso
+from services.cli import bus, out
+from services.cli.bus import Bus
+from services.cli.words import count
+from services.runtime.client import CommandRefused
+from services.runtime.errors import AsbError, Refused
+from services.runtime.log import parse_id
+
+READ_COUNT = 500
+LISTED = 50
+SHOWN_BYTES = 2_000  # of one field on a screen
+HEAD = (b"door", b"entry", b"error")
+ACTIONS = ("list", "show", "retry", "drop")
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """A dead letter. ``fields`` are those of the refused entry, names and values in turn."""
+
+    id: str
+    door: str
+    entry: str
+    error: str
+    fields: list[bytes]
+
+    @property
+    def type(self) -> str:
+        return _shown(dict(zip(self.fields[::2], self.fields[1::2], strict=False)).get(b"type", b""))
+
+
+def deadletter(
+    action: Annotated[str, typer.Argument(help="list, show, retry or drop.")] = "list",
+    ids: Annotated[
+        list[str] | None, typer.Argument(help="Ids as `list` shows them.", show_default=False)
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="With retry: correct a field of the data first (or `type`); FIELD= removes it. "
+            "May be repeated.",
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="With retry, drop, list: all of them.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Entries that were refused at a door: list them, show one, send it again, drop it.
+
+    `retry` sends an entry to the door it came from, once, and takes it from the dead letters.
+    """
+    if action not in ACTIONS:
+        raise typer.BadParameter(f"{action!r} is not one of {', '.join(ACTIONS)}")
+    wanted = list(ids or [])
+    if action != "list" and not wanted and not (every and action != "show"):
+        raise typer.BadParameter(f"{action} which? `asb deadletter` lists their ids")
+    if set_ and action != "retry":
+        raise typer.BadParameter("--set goes with retry")
+    changes = [_change(text) for text in set_ or []]
+    with bus.opened() as b:
+        if action == "list":
+            _list(b, as_json, 0 if every else LISTED)
+            return
+        letters = list(_all(b)) if every else [_found(b, name) for name in wanted]
+        if action == "show":
+            for letter in letters:
+                _show(letter, as_json)
+        elif action == "retry":
+            _retry(b, letters, changes, as_json)
+        else:
+            for letter in letters:
+                b.client.call("XDEL", b.keys.deadletter, letter.id)
+            _done(f"dropped {count(len(letters), 'dead letter')}", letters, as_json)
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def read(entry: Any) -> Letter:
+    """A raw entry of the dead letters. Others may write there, too: nothing is taken for granted."""
+    entry_id, flat = entry
+    fields: list[bytes] = list(flat)
+    names = dict(zip(fields[0:6:2], fields[1:6:2], strict=False))
+    ours = tuple(fields[0:6:2]) == HEAD
+    door, place, error = (_shown(names.get(name, b"")) if ours else "" for name in HEAD)
+    return Letter(entry_id.decode(), door, place, error, fields[6:] if ours else fields)
+
+
+def _all(b: Bus) -> Iterator[Letter]:
+    start = "-"
+    while True:
+        entries = b.client.call("XRANGE", b.keys.deadletter, start, "+", "COUNT", READ_COUNT)
+        yield from (read(entry) for entry in entries)
+        if len(entries) < READ_COUNT:
+            return
+        start = f"({entries[-1][0].decode()}"
+
+
+def _found(b: Bus, name: str) -> Letter:
+    """The dead letter of this id, or that of a door entry of this id."""
+    try:
+        parse_id(name)
+        entries = b.client.call("XRANGE", b.keys.deadletter, name, name)
+    except (ValueError, CommandRefused):
+        raise Refused(
+            f"{name!r} is not the id of a dead letter", hint="`asb deadletter` lists them"
+        ) from None
+    if entries:
+        return read(entries[0])
+    for letter in _all(b):
+        if letter.entry == name:
+            return letter
+    raise Refused(f"there is no dead letter {name}", hint="`asb deadletter` lists them")
+
+
+def _shown(value: bytes) -> str:
+    return value.decode("utf-8", "backslashreplace")
+
+
+# -- showing -------------------------------------------------------------------------------------
+
+
+def _list(b: Bus, as_json: bool, most: int) -> None:
+    entries = b.client.call(
+        "XREVRANGE", b.keys.deadletter, "+", "-", *(("COUNT", most) if most else ())
+    )
+    letters = [read(entry) for entry in reversed(entries)]
+    if as_json:
+        for letter in letters:
+            out.say_json(view(letter), pretty=False)
+        return
+    if not letters:
+        out.note("no dead letters: nothing was refused")
+        return
+    rows = [
+        (x.id, iso(parse_id(x.id)[0] * 1000), x.door, x.type, " ".join(x.error.split()))
+        for x in letters
+    ]
+    out.say(out.table(("ID", "WHEN", "DOOR", "TYPE", "ERROR"), rows, most=out.width()))
+    whole = b.client.call("XLEN", b.keys.deadletter)
+    if whole > len(letters):
+        out.note(f"the newest {len(letters):,} of {whole:,}; --all shows all")
+    out.note("asb deadletter show|retry|drop ID")
+
+
+def _show(letter: Letter, as_json: bool) -> None:
+    if as_json:
+        out.say_json(view(letter))
+        return
+    out.say(f"DEAD LETTER {letter.id}")
+    out.say(f"  when   {iso(parse_id(letter.id)[0] * 1000)}")
+    out.say(f"  door   {letter.door}  entry {letter.entry}")
+    out.say(f"  error  {letter.error}")
+    for name, value in zip(letter.fields[::2], letter.fields[1::2], strict=False):
+        text = _shown(value[:SHOWN_BYTES])
+        more = f" … {len(value):,} bytes in all" if len(value) > SHOWN_BYTES else ""
+        out.say(f"  {_shown(name[:200]):<6} {text}{more}")
+
+
+def view(letter: Letter) -> dict[str, Any]:
+    """A dead letter for programs. What is not UTF-8 is shown with ``\\xff`` marks."""
+    pairs = zip(letter.fields[::2], letter.fields[1::2], strict=False)
+    return {
+        "id": letter.id,
+        "at": iso(parse_id(letter.id)[0] * 1000),
+        "door": letter.door,
+        "entry": letter.entry,
+        "type": letter.type,
+        "error": letter.error,
+        "fields": {_shown(name): _shown(value) for name, value in pairs},
+    }
+
+
+def _done(said: str, letters: list[Letter], as_json: bool) -> None:
+    if as_json:
+        for letter in letters:
+            out.say_json({"id": letter.id}, pretty=False)
+    else:
+        out.note(said)
+
+
+# -- sending again -------------------------------------------------------------------------------
+
+Change = tuple[str, str]
+
+
+def _change(text: str) -> Change:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise typer.BadParameter(f"--set {text!r} is not FIELD=VALUE")
+    return name, value
+
+
+def _retry(b: Bus, letters: list[Letter], changes: list[Change], as_json: bool) -> None:
+    for letter in letters:
+        if not letter.door:
+            raise Refused(
+                f"dead letter {letter.id} does not say which door it came from; asb did not write it",
+                hint=f"asb deadletter drop {letter.id}",
+            )
+        fields = corrected(letter, changes)
+        # Sent under an id of its own, so a crash before the next line cannot make it count twice.
+        try:
+            entry = b.client.call("XADD", letter.door, "*", *fields)
+        except CommandRefused as error:
+            raise AsbError(
+                f"the door {letter.door} refuses: {error}", hint="see `asb doctor`"
+            ) from error
+        b.client.call("XDEL", b.keys.deadletter, letter.id)
+        if as_json:
+            out.say_json({"id": letter.id, "door": letter.door, "entry": entry.decode()}, pretty=False)
+        else:
+            out.say(entry.decode())
+
+
+def corrected(letter: Letter, changes: list[Change]) -> list[bytes]:
+    """The fields of the entry with these changes, and with an idempotency key."""
+    names = dict(zip(letter.fields[::2], letter.fields[1::2], strict=False))
+    data: dict[str, Any] | None = None
+    for name, value in changes:
+        if name in ("type", "id", "time") or b"data" not in names:
+            _set(names, name.encode(), value.encode() if value else None)
+        else:
+            data = _data(letter, names[b"data"]) if data is None else data
+            _set(data, name, _value(value) if value else None)
+    if data is not None:
+        names[b"data"] = msgspec.json.encode(data)
+    names.setdefault(b"id", f"retry-{letter.id}".encode())
+    return [part for pair in names.items() for part in pair]
+
+
+def _set(fields: dict[Any, Any], name: Any, value: Any) -> None:
+    if value is None:
+        fields.pop(name, None)
+    else:
+        fields[name] = value
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON (numbers, lists, true), else the text itself."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+def _data(letter: Letter, raw: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise Refused(
+            f"the data of dead letter {letter.id} is not a JSON object, so no field of it can be set",
+            hint=f"submit it anew, then: asb deadletter drop {letter.id}",
+        ) from None
