@@ -41,10 +41,7 @@ def bus(zone: str = "UTC", at: int = NOON) -> Given:
 
 def issued(case: Given) -> list[tuple[str, int, int]]:
     """Date, version and tokens of the reports decided last."""
-    found: list[tuple[str, int, int]] = []
-    for d in case.decided:
-        found.append((d.date, d.version, d.report["total"]["tokens_used"]))
-    return found
+    return [(d.date, d.version, d.report["total"]["tokens_used"]) for d in case.decided]
 
 
 # -- when ----------------------------------------------------------------------------------------
