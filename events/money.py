@@ -113,6 +113,11 @@ _TOTALS = ("total_tokens", "total")
 TOKENS_MAX = 10**15
 
 
+def part_index(name: str) -> int | None:
+    """Which field of Usage a vendor's name of a token part means, None for an unknown name."""
+    return _PARTS.get(name)
+
+
 def usage_of(told: Mapping[str, object]) -> Usage | None:
     """The token parts in what an agent told; None when it says nothing of tokens.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from events.document import Totals
 from events.envelope import Payload, wire
 from events.task import Booking
 
@@ -32,12 +33,24 @@ class UsageCorrected(Payload):
 
 @wire("progress.updated")
 class ProgressUpdated(Payload):
-    """A progress document, kept as the agent wrote it."""
+    """A progress document, kept as the agent wrote it, and what we understood of it.
+
+    ``attempt`` is the one it belongs to, 0 for work asb did not dispatch. ``totals`` are running
+    totals; ``booked`` is what they add. ``flag`` says what is odd about them; where a better meter
+    (``against``) speaks for the attempt, ``difference`` is how many tokens more the document tells.
+    """
 
     agent: str
     task: str
     document: msgspec.Raw
     booked: Booking | None = None
+    attempt: int = 0
+    status: str = ""
+    percent: int | None = None
+    totals: Totals | None = None
+    flag: str = ""
+    against: str = ""
+    difference: int = 0
 
 
 @wire("hold.refused")

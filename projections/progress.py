@@ -1,32 +1,115 @@
-"""Progress documents: the newest of each agent and task, as its agent wrote it."""
+"""Progress documents: the newest of each agent and task, and the running totals it told.
+
+A document's tokens are running totals, so what is used is the difference to their running maximum:
+repeats and old documents that come late add nothing. The maximum begins anew with each attempt of
+the task, and with the first document of work that asb did not dispatch.
+"""
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from events.document import ENDED, Totals
 from events.envelope import Event
-from projections import throttle, usage
+from events.task import Booking
+from projections import tasks
 
 if TYPE_CHECKING:
     from projections.state import State
 
+RECORDS_MAX = 10_000
+RECORDS_AFTER_PURGE = 9_000
+ENDED_KEPT = 30 * 86_400_000_000  # µs after its last document
 
-class Progress(msgspec.Struct, array_like=True, gc=False):
-    """Where the newest document lies on the log, and the running totals it told."""
+
+class Progress(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The newest document of one agent and task.
+
+    It lies at ``log_id``; ``digest`` names its bytes. ``seen`` is the running maximum of the totals
+    told since ``attempt`` (0: foreign work) began, ``booked`` what of it became usage and ``nanos``
+    what that cost.
+    """
 
     log_id: str
     at: int
+    digest: bytes = b""
+    attempt: int = 0
+    status: str = ""
+    percent: int | None = None
+    seen: Totals = Totals()
+    booked: tuple[int, int, int, int] = (0, 0, 0, 0)
+    nanos: int = 0
+    flag: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
 
 
 def key_of(agent: str, task: str) -> str:
     return f"{agent}:{task}"
 
 
+def digest(document: bytes) -> bytes:
+    """Names a document by its bytes."""
+    return blake2b(document, digest_size=12).digest()
+
+
+def newest(state: State, agent: str, task: str, now: int) -> Progress | None:
+    """The record of a key; an ended one is over after 30 days, as its key in Redis is."""
+    found = state.progress.get(key_of(agent, task))
+    if found is not None and found.ended and now - found.at > ENDED_KEPT:
+        return None
+    return found
+
+
+def parts_of(booking: Booking | None) -> tuple[int, int, int, int]:
+    """The token parts of a booking: input, output, cache reads, cache writes."""
+    if booking is None:
+        return 0, 0, 0, 0
+    return (
+        booking.input_tokens,
+        booking.output_tokens,
+        booking.cache_read_tokens,
+        booking.cache_write_tokens,
+    )
+
+
 def updated(state: State, event: Event) -> None:
+    """``progress.updated``: another document of this key."""
     d = event.data
-    state.undo.put(state.progress, key_of(d.agent, d.task), Progress(event.log_id, event.at))
+    key = key_of(d.agent, d.task)
+    before = newest(state, d.agent, d.task, event.at)
+    if before is None or d.attempt not in (0, before.attempt):
+        before = Progress("", 0, attempt=d.attempt)
+    added = parts_of(d.booked)
+    have = before.booked
+    record = Progress(
+        event.log_id,
+        event.at,
+        digest(bytes(d.document)),
+        before.attempt,
+        d.status,
+        d.percent,
+        before.seen.highest(d.totals) if d.totals else before.seen,
+        (have[0] + added[0], have[1] + added[1], have[2] + added[2], have[3] + added[3]),
+        before.nanos + (d.booked.nanos if d.booked else 0),
+        d.flag,
+    )
+    if key not in state.progress and len(state.progress) >= RECORDS_MAX:
+        _purge(state, event.at)
+    state.undo.put(state.progress, key, record)
     if d.booked is not None:
-        throttle.book(state, event.at, d.booked)
-        usage.book(state, event.at, d.booked)
+        tasks.spent(state, event)
+
+
+def _purge(state: State, now: int) -> None:
+    """Make room: ended ones first, then the others, of each the oldest first."""
+    ages = sorted((not r.ended, r.at, key) for key, r in state.progress.items())
+    surplus = len(ages) - RECORDS_AFTER_PURGE
+    for n, (_, at, key) in enumerate(ages):
+        if n < surplus or (state.progress[key].ended and now - at > ENDED_KEPT):
+            state.undo.drop(state.progress, key)

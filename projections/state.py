@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec.structs import replace
 
+from events.document import Totals
 from events.envelope import Event
 from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Saving
 from events.task import Booking
@@ -86,7 +87,7 @@ FORMAT = zlib.crc32(
         for cls in (
             *(Meta, Task, PastAttempt, Outcome, Worker, Scope, Bucket, Cell, Snapshot),
             *(PolicyChanged, Limit, AlertBudget, Booking, alerts.Raised, progress.Progress),
-            *(Learnt, Saving, Guard, Learning, Issued),
+            *(Learnt, Saving, Guard, Learning, Issued, Totals),
         )
     ).encode()
 )

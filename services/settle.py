@@ -55,7 +55,10 @@ def settled(
     """The last booking of the running attempt: its usage less what was booked before, or, when
     nobody knows it, the rest of the hold, marked as estimated."""
     model = model or task.run_model
-    if usage is None:
+    if usage is None and task.used is not None and task.used.meter == "progress":
+        # Its agent's running totals are a meter: what they told stands, nothing is estimated.
+        found = Booking(agent=task.run_agent, model=model, book=state.policy.book, meter="progress")
+    elif usage is None:
         tokens, nanos = task.hold_left
         found = Booking(
             agent=task.run_agent,

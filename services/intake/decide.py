@@ -9,7 +9,7 @@ import msgspec
 
 from events.envelope import Event, Payload, payload_class
 from projections.state import State
-from services.intake import doors, policies, reports, shapes, submissions
+from services.intake import doors, policies, progress, reports, shapes, submissions
 from services.intake.shapes import Bad
 from services.turn import Decisions, Defaults, DoorEntry, Inputs, Known, Refused, Taken
 
@@ -51,7 +51,7 @@ HANDLERS: dict[str, Handler] = {
     "worker.paused": reports.paused,
     "worker.resumed": reports.resumed,
     "usage.recorded": reports.usage_recorded,
-    "progress.updated": reports.progress_updated,
+    "progress.updated": progress.updated,
     "policy.changed": policies.policy_changed,
     "door.opened": doors.opened,
 }

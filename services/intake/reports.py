@@ -1,4 +1,4 @@
-"""What workers and agents report: sessions, ends of attempts, usage, progress. PURE."""
+"""What workers and agents report: sessions, ends of attempts, usage. PURE."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from events.task import (
     TaskFailed,
     TaskStarted,
 )
-from events.usage import ProgressUpdated, UsageRecorded
+from events.usage import UsageRecorded
 from events.worker import HeldAttempt, WorkerJoined, WorkerLeft, WorkerLost, WorkerPaused
 from events.worker import WorkerResumed as Resumed
 from projections.tasks import RUNNING, PastAttempt, Task
@@ -332,7 +332,7 @@ def _known_worker(case: Case) -> WorkerIn:
     return d
 
 
-# -- usage, progress -------------------------------------------------------------------------
+# -- usage -----------------------------------------------------------------------------------
 
 
 class UsageIn(ReportIn, gc=False, kw_only=True):
@@ -376,23 +376,3 @@ def usage_recorded(case: Case) -> Iterable[Event]:
         booked.worker, booked.project, booked.kind = d.worker, d.project, d.kind
         booked.meter, attempt = meter, 0
     yield _told(case, UsageRecorded(d.agent, booked, d.model, d.task, attempt, meter))
-
-
-class ProgressIn(msgspec.Struct, gc=False):
-    agent: str
-    task: str
-    document: msgspec.Raw
-
-
-_progress = msgspec.json.Decoder(ProgressIn)
-
-
-def progress_updated(case: Case) -> Iterable[Event]:
-    """A progress document, kept as its agent wrote it."""
-    d: ProgressIn = shapes.decode(case.raw, _progress)
-    shapes.check_name(d.agent, "agent")
-    shapes.check_name(d.task, "task", shapes.TASK_ID)
-    if len(d.document) > case.defaults.result_max_bytes:
-        raise Bad(f"document has {len(d.document):,} bytes, too many")
-    payload = ProgressUpdated(d.agent, d.task, msgspec.Raw(bytes(d.document)))
-    yield case.event(payload)

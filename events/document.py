@@ -1,0 +1,251 @@
+"""What a progress document says: the JSON that agents write to ``asb:progress:<agent>:<task>``.
+
+Agents write what they like: a whole object, a bare word (``"completed"``), a percentage, token
+counts under names of their own. Nothing they write is refused for what it says, only for what it
+is (not JSON, too long); what cannot be understood is left out here and stays in the document.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import msgspec
+
+from events.money import TOKENS_MAX, part_index
+
+COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
+IN_PROGRESS, PENDING, UNKNOWN = "in_progress", "pending", "unknown"
+ENDED = frozenset((COMPLETED, FAILED, CANCELLED))
+NAME_MAX = 200  # characters of an agent or a task in a progress key
+BARE_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,60}\Z")
+
+_WORDS = {
+    COMPLETED: "completed complete done finished success successful succeeded ok passed closed "
+    "resolved merged shipped",
+    FAILED: "failed failure fail error errored crashed aborted broken timeout timed_out",
+    CANCELLED: "cancelled canceled stopped skipped abandoned",
+    IN_PROGRESS: "in_progress inprogress progress working started starting running active busy wip "
+    "ongoing processing doing executing updating testing reviewing",
+    PENDING: "pending queued todo waiting blocked paused planned new ready idle not_started",
+}
+STATUSES = {word: status for status, words in _WORDS.items() for word in words.split()}
+
+_USAGE_FIELDS = ("tokens_used", "token_usage", "usage", "tokens")
+_SHORT_PARTS = {"input": 0, "output": 1, "cache_read": 2, "cache_write": 3, "cache_creation": 3}
+_TOTALS = frozenset(("total", "total_tokens", "sum"))
+# Counted within another part by the programs that name them: adding them would count twice.
+_WITHIN = frozenset(
+    ("reasoning", "reasoning_tokens", "reasoning_output_tokens", "cached", "cached_tokens",
+     "cached_input_tokens")
+)  # fmt: skip
+_NO_TOKENS = frozenset(
+    ("cost", "costs", "price", "usd", "dollars", "percent", "percentage", "limit", "budget",
+     "remaining", "max", "rate", "window")
+)  # fmt: skip
+
+
+class Totals(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Running totals as one document told them: disjoint parts, and the total it named itself."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    total_tokens: int = 0
+
+    @property
+    def parts(self) -> tuple[int, int, int, int]:
+        return (
+            self.input_tokens,
+            self.output_tokens,
+            self.cache_read_tokens,
+            self.cache_write_tokens,
+        )
+
+    @property
+    def total(self) -> int:
+        """All tokens: the sum of the parts, or the total where that says more."""
+        return max(self.total_tokens, sum(self.parts))
+
+    def highest(self, other: Totals) -> Totals:
+        """The running maximum of both, part by part."""
+        mine = (*self.parts, self.total_tokens)
+        theirs = (*other.parts, other.total_tokens)
+        return Totals(*map(max, mine, theirs))
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A document as asb understands it. ``percent`` is 0 … 100; ``at`` its own time in µs, 0 where
+    it has none that can be read; ``flaw`` says what of its tokens could not be read."""
+
+    status: str = UNKNOWN
+    percent: int | None = None
+    totals: Totals | None = None
+    model: str = ""
+    project: str = ""
+    at: int = 0
+    flaw: str = ""
+
+
+def read(raw: bytes) -> Told:
+    """What the document says. Raises ValueError where it is not JSON."""
+    value = _decoded(raw)
+    if isinstance(value, str):
+        return Told(status_of(value))
+    if isinstance(value, int | float):  # a bare percentage
+        return Told(UNKNOWN if isinstance(value, bool) else IN_PROGRESS, _percent(value))
+    if not isinstance(value, dict):
+        return Told()
+    return _read(cast("dict[str, Any]", value))
+
+
+def _read(doc: dict[str, Any]) -> Told:
+    totals, flaw, inner = _totals(doc)
+    status = status_of(doc.get("status", doc.get("state", "")))
+    percent = _percent(doc.get("progress", doc.get("percent", doc.get("percentage"))))
+    if percent is None and status == COMPLETED:
+        percent = 100
+    return Told(
+        status,
+        percent,
+        totals,
+        _label(inner.get("model")) or _label(doc.get("model")),
+        _label(doc.get("project")),
+        _moment(doc.get("timestamp", doc.get("time", doc.get("updated_at")))),
+        flaw,
+    )
+
+
+def problem(agent: str, task: str, raw: bytes, most: int) -> str:
+    """Why this cannot be a progress document, "" when it can. ``most`` is its size in bytes."""
+    for what, name in (("agent", agent), ("task", task)):
+        if not name:
+            return f"no {what}: the key is <namespace>:progress:<agent>:<task>"
+        if len(name) > NAME_MAX or not name.isprintable():
+            return f"{what} {name[:60]!r} must be at most {NAME_MAX} printable characters"
+    if ":" in agent:
+        return f"agent {agent[:60]!r} must not hold a colon: there the task begins"
+    if len(raw) > most:
+        return f"document has more than {most:,} bytes; put long material into a file and name it"
+    try:
+        _decoded(raw)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def as_json(value: bytes) -> bytes:
+    """What an agent wrote, as JSON: a bare word becomes a string, anything else stays as it is."""
+    text = value.strip().decode("utf-8", "replace")
+    if BARE_WORD.match(text) and text not in ("true", "false", "null"):
+        return b'"' + text.encode() + b'"'
+    return value
+
+
+def status_of(word: object) -> str:
+    """One of completed, failed, cancelled, in_progress, pending; ``unknown`` for anything else."""
+    if not isinstance(word, str):
+        return UNKNOWN
+    return STATUSES.get(re.sub(r"[\s-]+", "_", word.strip().lower()), UNKNOWN)
+
+
+def _decoded(raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"document is not JSON: {error}") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise ValueError("document is not JSON: not UTF-8, or nested too deep") from None
+
+
+# -- tokens ----------------------------------------------------------------------------------
+
+
+def _totals(doc: dict[str, Any]) -> tuple[Totals | None, str, dict[str, Any]]:
+    """The totals, what was wrong with them, and the object they stand in."""
+    for field in _USAGE_FIELDS:
+        told = doc.get(field)
+        if told is None:
+            continue
+        if isinstance(told, dict):
+            inner = cast("dict[str, Any]", told)
+            return *_by_part(inner), inner
+        count = _count(told)
+        if count is not None:
+            return Totals(total_tokens=count), "", {}
+        return None, f"{field} is no number of tokens", {}
+    return None, "", {}
+
+
+def _by_part(told: Mapping[str, Any]) -> tuple[Totals | None, str]:
+    parts, total, known, flaw = [0, 0, 0, 0], 0, False, ""
+    for given, value in told.items():
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", given).lower().replace("-", "_")
+        if name in _WITHIN or _NO_TOKENS.intersection(name.split("_")) or not _is_figure(value):
+            continue
+        count = _count(value)
+        if count is None:
+            flaw = f"tokens: {given[:40]} is no whole number from 0 up"
+        elif name in _TOTALS:
+            total, known = max(total, count), True
+        else:
+            index = _SHORT_PARTS.get(name, part_index(name))
+            parts[0 if index is None else index] += count
+            known = True
+    return (Totals(*parts[:4], total_tokens=total) if known else None), flaw
+
+
+def _is_figure(value: object) -> bool:
+    """A number, or a text that begins like one: names of models and the like are neither."""
+    if isinstance(value, str):
+        return re.match(r"\s*[-+]?\d[\d,._ ]*\Z", value) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, str):
+        text = re.sub(r"[\s,_]", "", value)
+        value = int(text) if re.fullmatch(r"\d{1,18}", text) else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value <= TOKENS_MAX else None
+
+
+# -- the rest --------------------------------------------------------------------------------
+
+
+def _percent(value: object) -> int | None:
+    """``75``, ``75.4``, ``"75%"``, ``"75 %"``; a fraction between 0 and 1 is a share of one."""
+    if isinstance(value, str):
+        found = re.match(r"\s*(\d{1,6}(?:\.\d{1,6})?)\s*%?\s*\Z", value)
+        if found is None:
+            return None
+        value = float(found[1])
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and 0 < value < 1:
+        value *= 100
+    return min(100, max(0, int(value)))
+
+
+def _label(value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= NAME_MAX:
+        return ""
+    return value if value.isprintable() else ""
+
+
+def _moment(value: object) -> int:
+    """An ISO date as µs since the epoch; without a zone it is taken as UTC. 0: not readable."""
+    if not isinstance(value, str) or len(value) > 40:
+        return 0
+    try:
+        found = datetime.fromisoformat(value)
+        moment = found if found.tzinfo else found.replace(tzinfo=UTC)
+        return max(0, int(moment.timestamp()) * 1_000_000)
+    except (ValueError, OverflowError):
+        return 0

@@ -1,0 +1,183 @@
+"""Progress documents at the doors: whose they are, and what they add to usage. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
+
+from events import document
+from events.document import Told, Totals
+from events.envelope import Event
+from events.money import Usage
+from events.task import Booking
+from events.usage import ProgressUpdated
+from projections import progress
+from projections.progress import Progress
+from projections.state import State
+from projections.tasks import RUNNING, Task
+from services import settle
+from services.intake import shapes
+from services.intake.shapes import Bad
+
+if TYPE_CHECKING:
+    from services.intake.decide import Case
+
+METER = "progress"
+_BETTER_THAN = frozenset(("", METER, "estimate"))  # meters that progress is not worse than
+OWN_TIME_US = 48 * 3600 * 1_000_000  # how far back a writer's own time counts, in reports
+
+
+class ProgressIn(msgspec.Struct, gc=False):
+    """``progress.updated`` as foreigners write it.
+
+    Who reads documents out of Redis adds two fields: ``newest`` is the log id of the newest
+    document taken when this one was read ("" for none), ``unreadable`` why it is none.
+    """
+
+    agent: str
+    task: str
+    document: msgspec.Raw
+    newest: str | None = None
+    unreadable: str = ""
+
+
+_progress = msgspec.json.Decoder(ProgressIn)
+
+
+def updated(case: Case) -> Iterable[Event]:
+    """A progress document: kept as its agent wrote it, its running totals booked once."""
+    d: ProgressIn = shapes.decode(case.raw, _progress)
+    raw = bytes(d.document)
+    wrong = d.unreadable or document.problem(d.agent, d.task, raw, case.defaults.result_max_bytes)
+    if wrong:
+        raise Bad(wrong[:500])
+    state = case.state
+    record = progress.newest(state, d.agent, d.task, case.now)
+    if d.newest is not None and d.newest != (record.log_id if record else ""):
+        return  # another document was taken since: its reader looks again and finds what is there
+    task = _attempt_of(state, d.agent, d.task)
+    _check_door(case, d.agent, task)
+    told = document.read(raw)
+    payload = ProgressUpdated(
+        d.agent,
+        d.task,
+        msgspec.Raw(raw),
+        attempt=task.attempt if task else 0,
+        status=told.status,
+        percent=told.percent,
+        totals=told.totals,
+        flag=told.flaw,
+    )
+    if told.totals is not None:
+        before = record if record and (task is None or task.attempt == record.attempt) else None
+        _meter(case, payload, told, told.totals, before, task)
+    yield case.event(payload)
+
+
+def _attempt_of(state: State, agent: str, task_id: str) -> Task | None:
+    """The running attempt this document belongs to: that of its task, unless the key names
+    somebody else whom the bus knows. None: work that asb did not dispatch."""
+    task = state.tasks.get(task_id)
+    if task is None or task.status not in RUNNING:
+        return None
+    if agent in (task.worker, task.run_agent):
+        return task
+    others = state.workers.values()
+    return None if any(agent in (w.name, w.agent) for w in others) else task
+
+
+def _check_door(case: Case, agent: str, task: Task | None) -> None:
+    """A named door speaks for itself: its own name, the agent it runs, the attempt it runs."""
+    name = case.door_name
+    if not name or name == agent or (task is not None and task.worker == name):
+        return
+    worker = case.state.workers.get(name)
+    if worker is None or worker.agent != agent:
+        raise Bad(f"the door of {name} may not speak for agent {agent!r}")
+
+
+def _meter(
+    case: Case,
+    payload: ProgressUpdated,
+    told: Told,
+    totals: Totals,
+    before: Progress | None,
+    task: Task | None,
+) -> None:
+    """Book what the running totals add, or say why they add nothing."""
+    seen = before.seen if before else Totals()
+    if totals.total < seen.total:
+        payload.flag = f"tokens fell from {seen.total} to {totals.total}"
+    seen = seen.highest(totals)
+    if task is None:
+        spent = _spent_before(case.state, payload.task)
+        added = growth(seen, before.booked if before else (0, 0, 0, 0), spent)
+        if added is not None:
+            payload.booked = _foreign(case, payload.agent, told, added)
+        return
+    if task.used is not None and task.used.meter not in _BETTER_THAN:
+        payload.against = task.used.meter
+        payload.difference = seen.total - sum(progress.parts_of(task.used))
+        return
+    added = growth(seen, progress.parts_of(task.used))
+    if added is not None:
+        payload.booked = _of_attempt(case, task, told, added)
+
+
+def growth(seen: Totals, have: tuple[int, int, int, int], at_least: int = 0) -> Usage | None:
+    """What the running maximum ``seen`` adds to the parts booked so far; None for nothing.
+
+    The sum grows exactly by the growth of the total. It goes to the parts that were named, as far
+    as they grew, and to input for the rest; so an agent that first tells a bare total and its parts
+    later is not counted twice. ``at_least``: tokens booked by other ways already.
+    """
+    room = seen.total - max(sum(have), at_least)
+    if room <= 0:
+        return None
+    grown = [0, 0, 0, 0]
+    for part in (1, 3, 2):
+        grown[part] = min(room, max(0, seen.parts[part] - have[part]))
+        room -= grown[part]
+    grown[0] = room
+    return Usage(*grown)
+
+
+def _spent_before(state: State, task_id: str) -> int:
+    """What ended attempts of a task of ours used: its agent's last totals, told too late, must not
+    count again."""
+    task = state.tasks.get(task_id)
+    if task is not None:
+        return task.spent_tokens
+    ended = state.outcomes.get(task_id)
+    return ended.tokens if ended is not None else 0
+
+
+def _of_attempt(case: Case, task: Task, told: Told, added: Usage) -> Booking:
+    found = settle.booking(
+        case.state,
+        agent=task.run_agent,
+        model=told.model or task.run_model,
+        usage=added,
+        fallback_nanos=task.hold_left[1],  # an unknown price takes the money held, once
+    )
+    return replace(
+        found,
+        worker=task.worker,
+        project=task.project,
+        kind=task.kind,
+        meter=METER,
+        day_at=_own_time(case, told, task.dispatched_at),
+    )
+
+
+def _foreign(case: Case, agent: str, told: Told, added: Usage) -> Booking:
+    found = settle.booking(case.state, agent=agent, model=told.model, usage=added)
+    return replace(found, project=told.project, meter=METER, day_at=_own_time(case, told, 0))
+
+
+def _own_time(case: Case, told: Told, earliest: int) -> int:
+    """The document's own time for the reports, where it can be true; else 0."""
+    return told.at if max(earliest, case.now - OWN_TIME_US) <= told.at <= case.now else 0
