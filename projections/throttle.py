@@ -315,10 +315,13 @@ def refusal(
     ask: tuple[int, int, int],
     now: int,
     kept: dict[str, list[int]] | None = None,
+    *,
+    holds: bool = True,
 ) -> Refusal | None:
     """None when ``ask`` (tokens, nanos, tasks) fits every window of every scope, else why not.
 
-    ``kept`` is room kept for others, per scope. Whole set or nothing: nothing is changed here.
+    ``kept`` is room kept for others, per scope; without ``holds`` only settled use counts.
+    Whole set or nothing: nothing is changed here.
     """
     if priority == 3 and state.policy.critical_overdraft:
         return None
@@ -330,11 +333,11 @@ def refusal(
             continue
         counted = _counted(state, key)
         found = state.scopes.get(counted)
-        holds = (found.held_tokens, found.held_nanos, found.held_tasks) if found else (0, 0, 0)
+        held_now = (found.held_tokens, found.held_nanos, found.held_tasks) if found else (0, 0, 0)
         room = kept.get(key) if kept else None
         for limit, which, gates in checks:
             spent = used(state, counted, limit.window, now).of(limit.unit)
-            amount = ask[which] + holds[which] + spent
+            amount = ask[which] + spent + (held_now[which] if holds else 0)
             if room:
                 amount += room[which]
             if amount > gates[priority]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from typing import NamedTuple
 
 from events.task import PRIORITIES, TaskDeferred, TaskDispatched
 from projections import estimates, throttle
@@ -39,12 +40,12 @@ def dispatch(state: State, now: int) -> Decisions:
         if task is None:
             continue
         found = _admit(state, now, task, crew, kept)
-        if isinstance(found, throttle.Refusal):
+        if isinstance(found, Waits):
             if found.never:
-                yield decided(TaskDeferred(task.id, in_words(found)), BY)
+                yield decided(TaskDeferred(task.id, in_words(found.refusal)), BY)
             else:
                 if now - task.submitted_at >= KEEP_ROOM_AFTER:
-                    _keep_room(state, task, kept)
+                    _keep_room(state, now, task, kept)
                 continue
         elif found is None:
             continue
@@ -56,20 +57,54 @@ def dispatch(state: State, now: int) -> Decisions:
             heapq.heappush(heads, (following.rank, following.n, key))
 
 
+class Waits(NamedTuple):
+    """Why the budgets refuse a task; ``never``: no worker could ever take it under this policy."""
+
+    refusal: throttle.Refusal
+    never: bool
+
+
 def _admit(
     state: State, now: int, task: Task, crew: Crew, kept: dict[str, list[int]]
-) -> TaskDispatched | throttle.Refusal | None:
+) -> TaskDispatched | Waits | None:
     """The dispatch of ``task``, why the budgets refuse it, or None where no worker is free."""
-    refusal: throttle.Refusal | None = None
+    waits: Waits | None = None
+    full: set[str] = set()  # scopes that refused: other workers in them would be refused as well
     for post in crew.posts(task):
         keys = throttle.scope_keys(post.worker.name, post.agent, post.model, task.project)
+        if not full.isdisjoint(keys):
+            continue
         asked = estimates.ask(state, task, post.model, keys)
         refusal = throttle.refusal(state, keys, task.priority, asked, now, kept)
         if refusal is None:
             return _dispatched(task, post, asked, now)
-        if not refusal.scope.startswith("worker:"):
-            break  # another worker of the same route would be refused as well
-    return refusal
+        full.add(refusal.scope)
+        waits = Waits(refusal, refusal.never and _is_hopeless(state, task, post, refusal, asked))
+        if waits.never:
+            break
+    return waits
+
+
+def _is_hopeless(
+    state: State, task: Task, post: Post, refusal: throttle.Refusal, asked: tuple[int, int, int]
+) -> bool:
+    """Whether what never fits here fits nowhere: not on another worker, nor on the task's own
+    route when that has workers again."""
+    kind = refusal.scope.partition(":")[0]
+    if post.why and (kind in ("agent", "model") or refusal.unit == "money"):
+        return False
+    if kind != "worker" or task.given_worker:
+        return True
+    alike = [
+        limit
+        for limit in state.policy.limits
+        if limit.scope.partition(":")[0] == "worker"
+        and (limit.unit, limit.window) == (refusal.unit, refusal.window)
+    ]
+    most = asked[throttle.UNITS.index(refusal.unit)]
+    return any(limit.scope == "worker" for limit in alike) and all(
+        most > throttle.gate(task.priority, limit.amount) for limit in alike
+    )
 
 
 def _dispatched(task: Task, post: Post, asked: tuple[int, int, int], now: int) -> TaskDispatched:
@@ -87,10 +122,13 @@ def _dispatched(task: Task, post: Post, asked: tuple[int, int, int], now: int) -
     )
 
 
-def _keep_room(state: State, task: Task, kept: dict[str, list[int]]) -> None:
-    """Later tasks of this turn leave room for ``task`` in the scopes it will touch in any case."""
+def _keep_room(state: State, now: int, task: Task, kept: dict[str, list[int]]) -> None:
+    """Later tasks of this turn leave room for ``task`` in the scopes it will touch in any case,
+    if it only waits for what others hold: where settled use keeps it out, nobody shall wait."""
     keys = throttle.scope_keys("", task.agent, task.model, task.project)
     asked = estimates.ask(state, task, task.model, keys)
+    if throttle.refusal(state, keys, task.priority, asked, now, kept, holds=False) is not None:
+        return
     for key in keys:
         room = kept.setdefault(key, [0, 0, 0])
         for i in range(3):

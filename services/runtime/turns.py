@@ -17,6 +17,8 @@ from services.turn import Decide, DoorEntry, Inputs, Refused, Taken
 
 EVENTS_MAX = 200  # a script that appends 1,000 stops Redis for 4 to 5 ms
 BYTES_MAX = 4_000_000
+# Intake stops between entries; an alert belongs to the turn that crossed its level.
+ENTIRE = ("intake", "throttle")
 ENTRIES_MAX = 1_000  # repeats and refusals cause no event, but take time
 
 
@@ -58,13 +60,15 @@ def run_turn(
     places = _Places(turn.base, now)
     inputs.entries = _as_room_allows(inputs.entries, turn, alone="dispatcher" not in dict(deciders))
     for name, decide in deciders:
+        if name not in ENTIRE and len(turn.events) >= EVENTS_MAX:
+            turn.more = True
+            continue
         for decision in decide(state, now, inputs):
             if isinstance(decision, Event):
                 _fold(state, turn, decision, places.following())
                 if type(decision.data) is TaskSubmitted:
                     inputs.texts[decision.data.task] = decision.data.text
-                # Intake stops between entries; an alert belongs to the turn that crossed its level.
-                if name not in ("intake", "throttle") and len(turn.events) >= EVENTS_MAX:
+                if name not in ENTIRE and len(turn.events) >= EVENTS_MAX:
                     turn.more = True
                     break
             elif isinstance(decision, Refused):
