@@ -203,12 +203,15 @@ class Model:
         asked: Mapping[str, int],
         when: datetime,
         kept: Mapping[str, Mapping[str, int]] | None = None,
+        *,
+        holds: bool = True,
     ) -> bool:
         if priority == "critical" and self.policy.get("critical_overdraft"):
             return True
         for scope in scopes:
             for (unit, name), limit in self.limits(scope).items():
-                amount = self.used(scope, unit, name, when) + self.held(scope, unit) + asked[unit]
+                amount = self.used(scope, unit, name, when) + asked[unit]
+                amount += self.held(scope, unit) if holds else 0
                 amount += (kept or {}).get(scope, {}).get(unit, 0)
                 if not passes(priority, amount, limit):
                     return False
@@ -245,9 +248,18 @@ class Model:
         job.status = "queued"
 
     def _task_deferred(self, at: int, data: Mapping[str, Any]) -> None:
-        if self.jobs[data["task"]].deferred:
-            raise Broken(f"{data['task']} was deferred twice")
-        self.jobs[data["task"]].deferred = True
+        """It was said that this task never fits: true of every worker, also of a new one."""
+        job = self.jobs[data["task"]]
+        if job.deferred:
+            raise Broken(f"{job.id} was deferred twice")
+        asked = self.ask(job, job.model)
+        for name in (*self.workers, "somebody new"):
+            if job.given["worker"] in ("", name):
+                scopes = scopes_of(name, job.agent, job.model, job.project)
+                limits = [(x, y) for s in scopes for x, y in self.limits(s).items()]
+                if all(passes(job.priority, asked[unit], most) for (unit, _), most in limits):
+                    raise Broken(f"{job.id} was deferred, but would fit on {name}")
+        job.deferred = True
 
     def _task_dispatched(self, at: int, data: Mapping[str, Any]) -> None:
         job, worker = self.jobs[data["task"]], self.workers[data["worker"]]
@@ -430,8 +442,12 @@ class Model:
         return self.fits(job.priority, scopes, self.ask(job, job.model), when, kept)
 
     def _keep(self, job: Job, when: datetime, kept: dict[str, dict[str, int]]) -> None:
+        """Room is kept for what only running work keeps out."""
         asked = self.ask(job, job.model)
-        for scope in scopes_of("", job.agent, job.model, job.project):
+        scopes = scopes_of("", job.agent, job.model, job.project)
+        if not self.fits(job.priority, scopes, asked, when, kept, holds=False):
+            return
+        for scope in scopes:
             room = kept.setdefault(scope, {"tokens": 0, "money": 0, "tasks": 0})
             for unit, amount in asked.items():
                 room[unit] += amount

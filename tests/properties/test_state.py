@@ -1,5 +1,6 @@
-"""What holds for every log and every interruption: batches, rollbacks, snapshots, repeats (T16 in
-memory). Behaviour counts as well as bytes: indexes are never encoded, so only decisions show them."""
+"""What holds for every log and every interruption: batches, rollbacks, snapshots, repeats (T16,
+T17 in memory). Behaviour counts as well as bytes: indexes are never encoded, only decisions show
+them."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from events.policy import PolicyChanged
 from projections.state import State, decode_state
 from services.turn import Taken
+from tests.examples import DAY
 from tests.given import Bus, replayed, wire_entry
 from tests.strategies import Player, Step, examples, policies, steps
 
@@ -113,7 +115,7 @@ def spoken(bus: Bus) -> list[tuple[str, bytes]]:
 def test_a_desk_that_crashes_at_every_turn_loses_and_repeats_nothing(
     first: PolicyChanged, day: list[Step]
 ) -> None:
-    """Each turn is decided twice, the first time in vain; the log is that of an undisturbed desk."""
+    """Each turn is decided twice, the first time in vain; the log is that of a calm desk."""
     calm, shaken = Bus(first), Bus(first)
     for bus in (calm, shaken):
         player = Player(bus)
@@ -171,8 +173,8 @@ def test_windows_totals_and_days_agree(first: PolicyChanged, day: list[Step]) ->
     booked = [b for e in bus.events if (b := getattr(e.data, "booked", None)) is not None]
     everywhere = {(sum(b.tokens for b in booked), sum(b.nanos for b in booked))}
     hours = bus.state.scopes["global"].hours if "global" in bus.state.scopes else {}
-    kept = [b for b in hours.values()]
-    if bus.now - bus.events[0].at < 60 * 86_400_000_000:  # later, hours nobody asks for are dropped
+    if bus.now - bus.events[0].at < 60 * DAY:  # hours which no window reaches are dropped later
+        kept = hours.values()
         everywhere.add((sum(b.tokens for b in kept), sum(b.nanos for b in kept)))
     for cells in (
         [*bus.state.lifetime.values()],

@@ -1,0 +1,184 @@
+"""Money is exact (T29, T32, T35): nano-dollars, each part rounded half up, once."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from events.money import (
+    NANOS_PER_DOLLAR,
+    TOKENS_MAX,
+    Price,
+    Usage,
+    cost_nanos,
+    dollars,
+    hold_nanos,
+    nanos_of,
+    usage_of,
+)
+from tests.examples import OPUS
+
+tokens = st.integers(0, 10**12)
+prices = st.integers(0, 10**12)
+
+
+@given(st.tuples(tokens, tokens, tokens, tokens), st.tuples(prices, prices, prices, prices))
+def test_each_part_is_rounded_half_up_once(
+    parts: tuple[int, int, int, int], price: tuple[int, int, int, int]
+) -> None:
+    exact = [Fraction(n * p, 1_000_000) for n, p in zip(parts, price, strict=True)]
+    rounded = sum((2 * x.numerator + x.denominator) // (2 * x.denominator) for x in exact)
+    usage = Usage(parts[0], parts[1], parts[2], parts[3])
+    assert cost_nanos(usage, Price(price[0], price[1], price[2], price[3])) == rounded
+
+
+@pytest.mark.parametrize(
+    ("amount", "price", "nanos"),
+    [(1, 499_999, 0), (1, 500_000, 1), (1, 1_499_999, 1), (3, 500_000, 2), (0, 10**12, 0)],
+)
+def test_half_a_nano_dollar_is_a_whole_one(amount: int, price: int, nanos: int) -> None:
+    assert cost_nanos(Usage(input_tokens=amount), Price(input=price)) == nanos
+
+
+def test_two_halves_are_two_whole_ones() -> None:
+    """Rounded per part and not in sum."""
+    half = Price(input=500_000, output=500_000)
+    assert cost_nanos(Usage(1, 1), half) == 2
+
+
+def test_a_flat_price_is_per_counted_token() -> None:
+    flat = Price.flat_per_1k("0.009")
+    usage = Usage(input_tokens=600, output_tokens=300, cache_read_tokens=10_000)
+    assert usage.counted() == 900
+    assert cost_nanos(usage, flat) == 8_100_000
+    assert cost_nanos(usage, flat, cache_read_weight_percent=10) == 17_100_000
+
+
+def test_the_seeds_prices_come_out() -> None:
+    assert dollars(cost_nanos(Usage(100_000), Price.flat_per_1k("0.009"))) == "$0.9000"
+    assert dollars(cost_nanos(Usage(100_000), Price.flat_per_1k(Decimal("0.001")))) == "$0.1000"
+
+
+def test_a_full_model_name_is_priced_by_part() -> None:
+    usage = Usage(1_000, 2_000, 30_000, 400)
+    assert cost_nanos(usage, OPUS) == 5_000_000 + 50_000_000 + 15_000_000 + 2_500_000
+
+
+def test_cache_writes_count_and_cache_reads_by_their_weight() -> None:
+    usage = Usage(1, 2, 1_000, 4)
+    assert usage.counted() == 7
+    assert usage.counted(100) == 1_007
+    assert usage.counted(1) == 17
+
+
+def test_a_hold_is_priced_at_the_dearest_part() -> None:
+    assert hold_nanos(1_000, OPUS) == 25_000_000
+    assert hold_nanos(1_000, Price()) == 0
+
+
+@pytest.mark.parametrize(
+    ("told", "nanos"),
+    [
+        ("0.009", 9_000_000),
+        (0.1, 100_000_000),
+        (0.1 + 0.2, 300_000_000),
+        (5, 5_000_000_000),
+        (Decimal("1.0000000005"), 1_000_000_001),
+        (Decimal("1.00000000049"), 1_000_000_000),
+        ("1e3", 1_000_000_000_000),
+        ("-2.5", -2_500_000_000),
+        (True, 1_000_000_000),
+    ],
+)
+def test_dollars_become_nano_dollars_half_up(told: Any, nanos: int) -> None:
+    if told is True:
+        with pytest.raises(ValueError, match="True"):
+            nanos_of(told)
+    else:
+        assert nanos_of(told) == nanos
+
+
+@pytest.mark.parametrize(
+    "told", ["", "a lot", "nan", "inf", float("nan"), float("-inf"), "1e999999"]
+)
+def test_what_is_no_amount_is_refused(told: Any) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        nanos_of(told)
+
+
+def test_ten_million_nano_dollars_are_a_cent() -> None:
+    """T35: adding is exact."""
+    assert dollars(sum(1 for _ in range(10_000_000)), 2) == "$0.01"
+    assert sum(nanos_of("0.1") for _ in range(10)) == NANOS_PER_DOLLAR
+
+
+@pytest.mark.parametrize(
+    ("nanos", "places", "text"),
+    [
+        (0, 4, "$0.0000"),
+        (50_000, 4, "$0.0001"),
+        (49_999, 4, "$0.0000"),
+        (123_456_789, 4, "$0.1235"),
+        (5_000_000, 2, "$0.01"),
+        (4_999_999, 2, "$0.00"),
+        (999_999_999, 2, "$1.00"),
+        (1_234_567_890_000_000, 2, "$1,234,567.89"),
+        (-1_500_000_000, 2, "-$1.50"),
+    ],
+)
+def test_amounts_read_as_dollars(nanos: int, places: int, text: str) -> None:
+    assert dollars(nanos, places) == text
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        ({"input_tokens": 5, "output_tokens": 7}, Usage(5, 7)),
+        ({"prompt_tokens": 5, "completion_tokens": 7}, Usage(5, 7)),
+        ({"prompt": 5, "completion": 7}, Usage(5, 7)),
+        (
+            {"input_tokens": 1, "cache_read_input_tokens": 2, "cache_creation_input_tokens": 3},
+            Usage(1, 0, 2, 3),
+        ),
+        ({"cache_read_tokens": 2, "cache_write_tokens": 3}, Usage(0, 0, 2, 3)),
+        ({"total_tokens": 12}, Usage(12)),
+        ({"total": 12}, Usage(12)),
+        ({"input_tokens": "1500", "output_tokens": 7.0}, Usage(1500, 7)),
+        ({"input_tokens": 0}, Usage()),
+        ({"input_tokens": None, "total_tokens": 3}, Usage(3)),
+    ],
+)
+def test_the_names_of_the_vendors_are_understood(told: dict[str, Any], usage: Usage) -> None:
+    assert usage_of(told) == usage
+
+
+def test_a_total_above_the_sum_adds_the_rest_to_the_input() -> None:
+    assert usage_of({"input_tokens": 5, "output_tokens": 7, "total_tokens": 20}) == Usage(13, 7)
+
+
+def test_a_total_below_the_sum_takes_nothing_away() -> None:
+    assert usage_of({"input_tokens": 5, "output_tokens": 7, "total_tokens": 3}) == Usage(5, 7)
+
+
+def test_unknown_is_not_zero() -> None:
+    assert usage_of({}) is None
+    assert usage_of({"input_tokens": None, "colour": 3}) is None
+    assert usage_of({"input_tokens": 0}) == Usage()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(-1, -5, 1.5, float("nan"), float("inf"), "NaN", "-5", "", "1e3", True, (1,)),
+        *(TOKENS_MAX + 1, 2**63, "9" * 30),
+    ],
+)
+@pytest.mark.parametrize("name", ["input_tokens", "completion_tokens", "total_tokens"])
+def test_a_count_that_cannot_be_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        usage_of({"output_tokens": 1, name: value})
