@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from typing import Any, cast
 
 import msgspec
 
@@ -60,9 +61,9 @@ class Bus(msgspec.Struct):
     def events_at(self, log_ids: list[str]) -> dict[str, Event]:
         """The events that stand at these places, in one round trip; what is gone is left out."""
         wanted = list(dict.fromkeys(log_ids))
-        replies = self.client.pipeline(("XRANGE", self.keys.log, i, i) for i in wanted)
+        replies: list[Any] = self.client.pipeline(("XRANGE", self.keys.log, i, i) for i in wanted)
         return {
-            place: replay.decoded(reply)[0]
+            place: replay.decoded(cast("list[list[bytes]]", reply))[0]
             for place, reply in zip(wanted, replies, strict=True)
             if isinstance(reply, list) and reply
         }

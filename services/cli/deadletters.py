@@ -34,7 +34,9 @@ class Letter(msgspec.Struct, frozen=True):
 
     @property
     def type(self) -> str:
-        return _shown(dict(zip(self.fields[::2], self.fields[1::2], strict=False)).get(b"type", b""))
+        return _shown(
+            dict(zip(self.fields[::2], self.fields[1::2], strict=False)).get(b"type", b"")
+        )
 
 
 def deadletter(
@@ -51,7 +53,9 @@ def deadletter(
             "May be repeated.",
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="With retry, drop, list: all of them.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="With retry, drop, list: all of them.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Entries that were refused at a door: list them, show one, send it again, drop it.
@@ -217,7 +221,9 @@ def _retry(b: Bus, letters: list[Letter], changes: list[Change], as_json: bool) 
             ) from error
         b.client.call("XDEL", b.keys.deadletter, letter.id)
         if as_json:
-            out.say_json({"id": letter.id, "door": letter.door, "entry": entry.decode()}, pretty=False)
+            out.say_json(
+                {"id": letter.id, "door": letter.door, "entry": entry.decode()}, pretty=False
+            )
         else:
             out.say(entry.decode())
 

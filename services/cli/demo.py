@@ -98,6 +98,7 @@ async def _run(
     settings: Settings, url: str, command: list[str], workers: int, tasks: int, speed: float
 ) -> bool:
     """Run it all; True when every task ended, False when it was stopped before."""
+    done, shown = False, ""
     with one_error():
         async with hosted(settings, url, desk.SERVICES) as running:
             client = Client(url)
@@ -118,13 +119,12 @@ async def _run(
                         crew_stop.set()
                     await settled(running.host)
                     group.cancel_scope.cancel()
-                    out.say(shown)
-                    sys.stdout.flush()
-                    return done
             finally:
                 with anyio.CancelScope(shield=True):
                     await client.close()
-    return False
+    out.say(shown)
+    sys.stdout.flush()
+    return done
 
 
 async def _serve(options: WorkerOptions, keys: Keys, client: Client, stop: anyio.Event) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import anyio
 import msgspec
@@ -162,8 +162,8 @@ def differences(settings: PolicyChanged, log: PolicyChanged) -> list[str]:
 
 
 def _plain(policy: PolicyChanged, name: str) -> Any:
-    value = getattr(policy, name)
-    return sorted(value) if isinstance(value, tuple) else value
+    value: Any = getattr(policy, name)
+    return sorted(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
 
 
 def config(

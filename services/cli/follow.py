@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
 from events.envelope import Event
 from events.money import dollars
+from projections.throttle import DAY as DAY_US
 from projections.views import iso
 from services.cli import history
 from services.cli.bus import Bus
 from services.cli.history import Story
 from services.cli.out import note
 from services.runtime import replay
+from services.runtime.host import DUPLICATE_DAYS
 
 BLOCK_MS = 500
 READ_COUNT = 1000
@@ -42,6 +45,11 @@ class Ended(msgspec.Struct):
     @property
     def good(self) -> bool:
         return self.status == "completed"
+
+
+def digest_of(kind: str, data: bytes) -> str:
+    """The content of a submission as the desk remembers it beside its idempotency key."""
+    return blake2b(kind.encode() + b"\0" + data, digest_size=12).hexdigest()
 
 
 def is_end(event: Event) -> bool:
@@ -93,11 +101,14 @@ class Follower:
         self._letters = last_dead_letter(b)
         self._entries: dict[str, str] = {}  # door entry id → task
         self._open: dict[str, None] = {}
+        self._given: dict[str, tuple[str, bytes]] = {}  # task → idempotency key, data
 
-    def expect(self, entry: str, task: str) -> None:
-        """``task`` stands at the shared door as ``entry``."""
+    def expect(self, entry: str, task: str, key: str = "", data: bytes = b"") -> None:
+        """``task`` stands at the shared door as ``entry``, with this idempotency key and data."""
         self._entries[entry] = task
         self._open[task] = None
+        if key:
+            self._given[task] = (key, data)
 
     def ends(self) -> Iterator[Ended]:
         """One by one, as they end."""
@@ -115,15 +126,27 @@ class Follower:
 
     def _ended_before(self) -> Iterator[Ended]:
         """A repeat of what was submitted and has ended before says nothing on the log."""
-        given = [task for entry, task in self._entries.items() if task != entry]
+        given = [task for task in self._given if task in self._open]
         replies = self._bus.client.pipeline(
             ("LRANGE", self._bus.keys.task_index(task), -1, -1) for task in given
         )
         last = {t: r[0].decode() for t, r in zip(given, replies, strict=True) if r}
         found = self._bus.events_at(list(last.values()))
         for task, place in last.items():
-            if place in found and is_end(found[place]):
+            if place in found and is_end(found[place]) and self._repeated(task):
                 yield self._take(task)
+
+    def _repeated(self, task: str) -> bool:
+        """Whether its key was taken with this very content; with another the desk refuses it."""
+        key, data = self._given[task]
+        digest = digest_of("task.submitted", data).encode()
+        b, door = self._bus, self._bus.keys.main_door
+        today = b.now() // DAY_US
+        replies = b.client.pipeline(
+            ("HGET", b.keys.duplicates(today - back), f"{door}|{key}")
+            for back in range(DUPLICATE_DAYS + 1)
+        )
+        return digest in replies
 
     def _take(self, task: str) -> Ended:
         self._open.pop(task, None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import msgspec
 
@@ -51,7 +51,7 @@ class Story(msgspec.Struct):
 def told(event: Event) -> dict[str, Any]:
     """What the worker itself reported in ``event``, as it wrote it."""
     found = _tell.decode(event.raw).get("told") if event.raw else None
-    return found if isinstance(found, dict) else {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def text(story: Story, columns: int = 0) -> str:
@@ -181,7 +181,7 @@ def _alert(d: Any, _event: Event) -> str:
     return f"{d.level}: {d.scope} {d.unit}/{d.window} at {usage} of {budget}"
 
 
-_DESCRIBE: dict[str, Any] = {
+_DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "task.submitted": _submitted,
     "task.delegated": lambda d, _: f"{d.kind} → {d.agent}/{d.model}",
     "task.deferred": lambda d, _: d.reason,

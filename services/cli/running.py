@@ -14,7 +14,6 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 import msgspec
 

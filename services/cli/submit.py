@@ -148,7 +148,7 @@ def _run(b: Bus, good: list[Submission], wait: bool, as_json: bool) -> int:
     for entry, one in zip(send(b, good), good, strict=True):
         task = one.task or entry
         if follower is not None:
-            follower.expect(entry, task)
+            follower.expect(entry, task, one.id, one.data)
         if not (wait and as_json):
             sent.append(
                 msgspec.json.encode({"task": task, "entry": entry}).decode() if as_json else task
