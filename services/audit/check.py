@@ -72,6 +72,7 @@ class Audit:
         self.by_agent: dict[str, list[int]] = {}
         self.by_day: dict[str, list[int]] = {}
         self.completed: Counter[str] = Counter()  # by agent
+        self.clock = 0  # the largest time of an event, µs
         self._thresholds: dict[tuple[str, str], int] = {}
         self._zone: ZoneInfo | None = None
         self._said: dict[tuple[str, ...], tuple[int, set[int]]] = {}
@@ -85,7 +86,7 @@ class Audit:
             "hold.extended": self._extended,
             "usage.recorded": self._spent,
             "usage.corrected": self._spent,
-            "progress.updated": self._booked,
+            "progress.updated": lambda d: self._spent(d) if d.get("booked") else None,
             "task.completed": lambda d: self._end(d, "completed"),
             "task.cancelled": lambda d: self._end(d, "cancelled"),
             "task.failed": lambda d: self._end(d, "waiting" if d.get("retry_at") else "failed"),
@@ -105,6 +106,7 @@ class Audit:
         self.checked["events"] += 1
         try:
             kind, self._at = fields[b"type"].decode(), int(fields[b"at"])
+            self.clock = max(self.clock, self._at)
             judge = self._judges.get(kind)
             if judge is not None:
                 judge(json.loads(fields[b"data"]))
@@ -237,11 +239,12 @@ class Audit:
             self.ledger.hold(job.run.scopes, _less(*job.run.left(), 1))
         job.run, job.status = None, status
         if status == "completed":
-            self.completed[(d.get("booked") or {}).get("agent", "")] += 1
+            booked: Mapping[str, Any] = d.get("booked") or {}
+            self.completed[booked.get("agent", "")] += 1
 
     def _release(self, d: Mapping[str, Any], run: Run) -> None:
         """How a hold ends: settled with the last usage, or released where nothing was begun."""
-        b = d.get("booked") or {}
+        b: Mapping[str, Any] = d.get("booked") or {}
         left = run.left()
         if b.get("tasks"):
             self.checked["holds settled"] += 1

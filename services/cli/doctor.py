@@ -16,6 +16,7 @@ from services import desk
 from services.cli import bus, out
 from services.cli.bus import Bus
 from services.cli.screens import running_count, waiting_count
+from services.cli.verify import conserved
 from services.cli.words import count, span
 from services.runtime import replay
 from services.runtime.client import Client, redacted
@@ -30,13 +31,20 @@ from services.runtime.log import after
 from services.runtime.settings import describe
 
 MARKS = {"ok": "✅", "warn": "🟡", "bad": "🔴"}
+BROKEN = "a sum is not conserved: `asb replay --verify` names the first event that differs"
 PATIENCE_US = 3_000_000  # an entry that waits at a door for longer has no desk
 
 
 def doctor(
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Add up the whole log: is every sum the same?")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same findings as JSON.")] = False,
 ) -> None:
     """Say how things stand: Redis and what it promises, the log, the desk, workers, policy.
+
+    --deep compares the sum of all bookings on the raw log with every window, the totals by agent
+    and by day, the reports, and the views as they stand in Redis.
 
     Exit code 1 when something is bad.
     """
@@ -44,6 +52,8 @@ def doctor(
         facts = anyio.run(_facts, b.client.url)
         rows = [("redis", redacted(b.client.url), "ok", ""), *facts_table(facts), _promise(facts)]
         rows += _bus_rows(b)
+        if deep:
+            rows += [(r.name, r.value, "ok" if r.good else "bad", BROKEN) for r in conserved(b)]
     bad = any(row[2] == "bad" for row in rows)
     if as_json:
         checks = [dict(zip(("name", "value", "verdict", "hint"), row, strict=True)) for row in rows]

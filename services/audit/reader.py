@@ -1,0 +1,25 @@
+"""The audit's way to the log: raw entries, undecoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from events.keys import Keys
+from services.runtime.client import SyncClient
+
+COUNT = 1_000
+START = "0-0"
+
+
+def entries(
+    client: SyncClient, keys: Keys, after: str = START, until: str = "+"
+) -> Iterator[list[Any]]:
+    """The raw entries after one place and up to another, in batches."""
+    while True:
+        found: list[Any] = client.call("XRANGE", keys.log, f"({after}", until, "COUNT", COUNT)
+        if found:
+            after = found[-1][0].decode()
+            yield found
+        if len(found) < COUNT:
+            return
