@@ -356,6 +356,7 @@ def usage_recorded(case: Case) -> Iterable[Event]:
     not dispatch."""
     d: UsageIn = shapes.decode(case.raw, _usage_in)
     shapes.check_name(d.agent, "agent")
+    _check_speaks_for(case, d.worker)
     usage = _usage(d)
     if usage is None:
         raise Bad("no tokens: give input_tokens, output_tokens, … or total_tokens")
