@@ -17,6 +17,7 @@ import redis.asyncio
 from redis import exceptions as rex
 
 from services.runtime.errors import RedisUnavailable, RedisUnsuitable
+from services.runtime.wire import Wire
 
 # redis-py's own types are loose; here they end.
 _async_redis: Any = redis.asyncio.Redis
@@ -71,7 +72,7 @@ def translated(url: str) -> Generator[None]:
         raise _classified(url, error) from error
 
 
-def _classified(url: str, error: rex.ResponseError) -> Exception:
+def _classified(url: str, error: Exception) -> Exception:
     text = str(error)
     code = text.split(" ", 1)[0]
     if isinstance(error, rex.ReadOnlyError):
@@ -97,20 +98,9 @@ def redacted(url: str) -> str:
     return f"{scheme}{separator}{user}:***@{host}" if login else url
 
 
-async def _reply(connection: Any) -> Any:
-    try:
-        return await connection.read_response()
-    except rex.ResponseError as error:
-        return error
-
-
 class Client:
-    """An asyncio client with raw replies; one connection per command that is under way.
-
-    Commands are packed by hiredis and written at once, and one timeout spans the whole exchange:
-    redis-py's own asyncio path packs in Python and wraps every reply, which costs seven times as
-    much. Connections themselves (URL, login, TLS) are redis-py's.
-    """
+    """An asyncio client with raw replies: one wire for commands, which share it in order, and one
+    for each that may block. Connections (URL, login, TLS) are redis-py's."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -123,7 +113,9 @@ class Client:
                 socket_connect_timeout=CONNECT_SECONDS,
                 retry=None,
             )
-        self._idle: list[Any] = []
+        self._connecting = asyncio.Lock()
+        self._wire: Wire | None = None
+        self._idle: list[Wire] = []  # for commands that block
 
     async def call(self, *command: str | bytes | int | float) -> Any:
         """One command; its raw reply.
@@ -131,11 +123,7 @@ class Client:
         Raises RedisUnavailable, RedisUnsuitable or, for an error that is about this very
         command, CommandRefused. After RedisUnavailable the outcome is unknown.
         """
-        return await self._one(command, REPLY_SECONDS)
-
-    async def block(self, *command: str | bytes | int | float) -> Any:
-        """A command that may block for long (``XREAD … BLOCK``); it has no reply timeout."""
-        return await self._one(command, None)
+        return self._checked((await self._ask(_hiredis.pack_command(command), 1))[0])
 
     async def pipeline(self, commands: Iterable[Command]) -> list[Any]:
         """Many commands in one round trip, not a transaction. A refused one yields its
@@ -143,50 +131,50 @@ class Client:
         packed: list[bytes] = [_hiredis.pack_command(tuple(command)) for command in commands]
         if not packed:
             return []
-        with translated(self.shown):
-            replies = await self._exchange(b"".join(packed), len(packed), REPLY_SECONDS)
+        replies = await self._ask(b"".join(packed), len(packed))
         return [CommandRefused(str(r)) if isinstance(r, Exception) else r for r in replies]
 
-    async def _one(self, command: Command, timeout: float | None) -> Any:
+    async def block(self, *command: str | bytes | int | float) -> Any:
+        """A command that may block for long (``XREAD … BLOCK``); it has no reply timeout."""
         with translated(self.shown):
-            reply = (await self._exchange(_hiredis.pack_command(command), 1, timeout))[0]
-            if isinstance(reply, Exception):
-                raise reply
-            return reply
+            wire = self._idle.pop() if self._idle else None
+            if wire is None or not wire.is_open:
+                wire = await Wire.open(self._redis.connection_pool)
+            try:
+                reply = (await wire.ask(_hiredis.pack_command(command), 1))[0]
+            except BaseException:
+                wire.close()  # the command may still be under way, for nobody
+                raise
+        self._idle.append(wire)
+        return self._checked(reply)
 
-    async def _exchange(self, packed: bytes, count: int, timeout: float | None) -> list[Any]:
-        """Write ``packed``, read ``count`` replies. A connection on which anything went wrong,
-        cancellation included, is dropped: a late reply on it must not answer another command."""
-        connection = await self._connection()
-        try:
-            async with asyncio.timeout(timeout):
-                await connection.send_packed_command([packed], check_health=False)
-                replies = [await _reply(connection) for _ in range(count)]
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        self._idle.append(connection)
-        return replies
+    async def _ask(self, packed: bytes, count: int) -> list[Any]:
+        with translated(self.shown):
+            wire = self._wire
+            if wire is None or not wire.is_open:
+                wire = await self._connected()
+            return await wire.ask(packed, count, REPLY_SECONDS)
 
-    async def _connection(self) -> Any:
-        """An idle connection that the server has not closed meanwhile, else a new one."""
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection._reader.at_eof():
-                return connection
-            await connection.disconnect(nowait=True)
-        connection = self._redis.connection_pool.make_connection()
-        await connection.connect()
-        return connection
+    async def _connected(self) -> Wire:
+        async with self._connecting:
+            if self._wire is None or not self._wire.is_open:
+                self._wire = await Wire.open(self._redis.connection_pool)
+            return self._wire
+
+    def _checked(self, reply: Any) -> Any:
+        if isinstance(reply, Exception):
+            raise _classified(self.shown, reply) from reply
+        return reply
 
     def pubsub(self) -> Any:
         """A redis-py PubSub on a connection without reply timeout."""
         return self._redis.pubsub()
 
     async def close(self) -> None:
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await connection.disconnect(nowait=True)
+        for wire in (self._wire, *self._idle):
+            if wire is not None:
+                wire.close()
+        self._wire, self._idle = None, []
         await self._redis.aclose()
 
 
