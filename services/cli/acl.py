@@ -31,8 +31,8 @@ def acl(
     password_file: Annotated[
         str | None,
         typer.Option(
-            help="Where its password stands; - is stdin. A file that does not exist is made, with a "
-            "new password only you can read. Only its hash is printed."
+            help="Where its password stands; - is stdin. A file that does not exist is made, "
+            "with a new password only you can read. Only its hash is printed."
         ),
     ] = None,
     redis_version: Annotated[

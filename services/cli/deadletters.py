@@ -90,7 +90,7 @@ def deadletter(
 
 
 def read(entry: Any) -> Letter:
-    """A raw entry of the dead letters. Others may write there, too: nothing is taken for granted."""
+    """A raw entry of the dead letters. Others may write there, too: nothing is certain."""
     entry_id, flat = entry
     fields: list[bytes] = list(flat)
     names = dict(zip(fields[0:6:2], fields[1:6:2], strict=False))
@@ -208,7 +208,7 @@ def _retry(b: Bus, letters: list[Letter], changes: list[Change], as_json: bool) 
     for letter in letters:
         if not letter.door:
             raise Refused(
-                f"dead letter {letter.id} does not say which door it came from; asb did not write it",
+                f"dead letter {letter.id} names no door: asb did not write it",
                 hint=f"asb deadletter drop {letter.id}",
             )
         fields = corrected(letter, changes)
@@ -264,6 +264,6 @@ def _data(letter: Letter, raw: bytes) -> dict[str, Any]:
         return msgspec.json.decode(raw, type=dict[str, Any])
     except (msgspec.MsgspecError, ValueError, RecursionError):
         raise Refused(
-            f"the data of dead letter {letter.id} is not a JSON object, so no field of it can be set",
+            f"the data of dead letter {letter.id} is no JSON object: no field of it can be set",
             hint=f"submit it anew, then: asb deadletter drop {letter.id}",
         ) from None

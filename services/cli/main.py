@@ -14,11 +14,14 @@ from typing import Annotated
 import typer
 
 from services.cli import (
+    acl,
     bus,
+    deadletters,
     demo,
     doctor,
     log,
     manager,
+    reports,
     submit,
     tasks,
     up,
@@ -76,9 +79,12 @@ COMMANDS = {
     "See": {
         "status": view.status,
         "metrics": view.metrics,
+        "report": reports.report,
         "throttle": view.throttle,
+        "deadletter": deadletters.deadletter,
         "events": log.events,
         "replay": log.replay,
+        "acl": acl.acl,
         "doctor": doctor.doctor,
         "config": doctor.config,
     },

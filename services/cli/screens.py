@@ -242,17 +242,20 @@ def _floored(nanos: int) -> str:
     return dollars(nanos - nanos % 100_000)
 
 
-def savings(state: State) -> dict[str, Any] | None:
+def savings(state: State, cells: dict[str, Cell] | None = None) -> dict[str, Any] | None:
     """What was spent, and what the same tokens cost on the dearest model of the price book.
 
+    For all time, or for ``cells``.
     None without data: nothing completed, or nothing with a known price.
     """
     prices = state.policy.prices
-    if not prices or not state.meta.completed:
+    done = state.meta.completed if cells is None else usage.total(cells.values()).completed
+    if not prices or not done:
         return None
+    cells = state.lifetime if cells is None else cells
     dearest = max(sorted(prices), key=lambda model: prices[model].dearest)
     actual = uniform = tokens = 0
-    for model, cell in usage.by(state.lifetime, "model").items():
+    for model, cell in usage.by(cells, "model").items():
         if model in prices:
             actual += cell.nanos
             uniform += _priced_as(state, cell, dearest)
@@ -272,8 +275,8 @@ def _priced_as(state: State, cell: Cell, model: str) -> int:
     return cost_nanos(parts, price) + hold_nanos(cell.estimated_tokens, price)
 
 
-def savings_line(state: State) -> str:
-    found = savings(state)
+def savings_line(state: State, cells: dict[str, Cell] | None = None) -> str:
+    found = savings(state, cells)
     if found is None:
         return "⏳ Measured savings: not enough data yet"
     actual, uniform = found["cost_nanos"], found["uniform_nanos"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import anyio
@@ -59,7 +59,7 @@ class DailyReports:
     async def _find_missing(self) -> None:
         places, log = self._missing, self._keys.log
         replies = await self._client.pipeline(("XRANGE", log, p, p) for p in places)
-        found = [decode(reply[0]) for reply in replies if isinstance(reply, list) and reply]
+        found = [decode(entry) for entry in _entries(replies)]
         waiting = {event.log_id for event in self._pending}
         self._pending[:0] = [event for event in found if event.log_id not in waiting]
         self._missing = []
@@ -79,6 +79,12 @@ class DailyReports:
             return bool(there) and not after(log_id, _as_of(there))
         except (msgspec.MsgspecError, ValueError, KeyError, TypeError):
             return False  # somebody wrote something else there
+
+
+def _entries(replies: list[Any]) -> Iterator[Any]:
+    """The log entries that are (still) there."""
+    for reply in replies:
+        yield from reply if isinstance(reply, list) else ()
 
 
 def _as_of(view: bytes) -> str:

@@ -49,7 +49,8 @@ def line(
     head = f"user {name} on {secret} sanitize-payload resetchannels resetkeys -@all {_ALWAYS}"
     if role == "service":
         channels = f"&{keys.namespace}:* &__keyspace@*"
-        return f"{head} ~{keys.namespace}:* ~{{{keys.namespace}:* {channels} {_READ} {_LISTEN} {_SERVE}"
+        own = f"~{keys.namespace}:* ~{{{keys.namespace}:*"
+        return f"{head} {own} {channels} {_READ} {_LISTEN} {_SERVE}"
     if role == "viewer":
         channels = f"&{keys.alerts_channel} &{keys.namespace}:tokens:*"
         only = "%R" if version >= SELECTORS_SINCE else ""
