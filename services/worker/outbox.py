@@ -40,6 +40,7 @@ class Outbox:
         self._door = door
         self._items: deque[Item] = deque()
         self._bytes = 0
+        self.newest = b""  # the last entry that Redis acknowledged
         self._wake = asyncio.Event()
         self._sent = asyncio.Event()  # set after each flush
         self._flushing = False
@@ -132,6 +133,7 @@ class Outbox:
         except RedisUnavailable as error:
             log.warning("%d reports wait: %s", len(sent), str(error).splitlines()[0])
             return sent
+        self.newest = next((r for r in reversed(replies) if isinstance(r, bytes)), self.newest)
         refused = [n for n, reply in enumerate(replies) if isinstance(reply, CommandRefused)]
         return [sent[n] for n in refused if self._may_pass_later(replies[n])]
 

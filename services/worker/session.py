@@ -263,22 +263,24 @@ class Session:
 
     async def _read(self) -> None:
         await self._read_clock_once()
+        doubt = False
         while True:
             await self._outbox.wait_for_room()
             if len(self._waiting) > WAITING_MAX:
                 self._spare.clear()
                 await self._spare.wait()
             try:
-                entries = await self._read_some()
+                entries = [] if doubt else await self._read_some()
             except (RedisUnavailable, TimeoutError):
-                await anyio.sleep(RETRY_S)
-                await self._look_around()
-                continue
+                entries, doubt = [], True
             except CommandRefused as error:
                 raise AsbError(
                     f"the inbox cannot be read: {error}", hint=f"look at the key {self._inbox}"
                 ) from error
-            if entries:
+            if doubt:  # nothing is read before it is known to be the same past
+                await anyio.sleep(RETRY_S)
+                doubt = not await self._look_around()
+            elif entries:
                 self._take(entries)
             else:
                 await self._look_around()
@@ -300,18 +302,35 @@ class Session:
             )
         return reply[0][1] if reply else []
 
-    async def _look_around(self) -> None:
-        """Did the server go back (a torn file, a failover)? Redis itself gives no sign of it."""
+    async def _look_around(self) -> bool:
+        """Did the server go back (a torn file, a failover)? Redis itself gives no sign of it.
+
+        False when it does not answer. A report that is lost nobody would send again: only a new
+        session has the desk begin anew what it believes this one to run.
+        """
         try:
             inbox = await self._last_id(self._inbox)
-            door = await self._last_id(self._door)
-        except (RedisUnavailable, RedisUnsuitable):
-            return  # away still, or without the right to look: the desk will say when we are lost
+            kept = await self._still_there(max(self._session, self._outbox.newest, key=order))
+        except RedisUnavailable:
+            return False
+        except RedisUnsuitable:
+            return True  # without the right to look: the desk will say when we are lost
         if inbox is not None and order(inbox) < order(self._cursor):
             self._cursor = b"0-0"  # rewritten: what was seen already is known as such
-        if door is not None and order(door) < order(self._session):
-            log.warning("the server has lost the entry this worker joined with")
+        if not kept:
+            log.warning("the server has lost what this worker told it last")
             self._finish(Ending.LOST)
+        return True
+
+    async def _still_there(self, entry: bytes) -> bool:
+        """Whether an entry of ours stands at the door, or was trimmed there in its time."""
+        if order(await self._last_id(self._door) or entry) < order(entry):
+            return False
+        for start in (entry, b"-"):  # the second: the oldest entry the door still has
+            found = await self._client.call("XRANGE", self._door, start, "+", "COUNT", 1)
+            if not found or found[0][0] == entry:
+                return True
+        return order(found[0][0]) > order(entry)
 
     async def _last_id(self, stream: str) -> bytes | None:
         try:
