@@ -8,6 +8,7 @@ the turn, fold what the log says, decide again.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 from collections import deque
@@ -24,10 +25,10 @@ from projections.workers import ALIVE
 from services.intake.decide import lookups
 from services.intake.doors import newest_ms
 from services.runtime import replay
-from services.runtime.client import Client, SyncClient
+from services.runtime.client import Client, CommandRefused, SyncClient
 from services.runtime.clock import ServerClock, elapsed
 from services.runtime.doors import Doors
-from services.runtime.errors import RedisUnavailable
+from services.runtime.errors import RedisUnavailable, RedisUnsuitable
 from services.runtime.log import START, Appended, Log, after
 from services.runtime.points import point
 from services.runtime.scripts import Argument, script
@@ -181,6 +182,7 @@ class Host:
                 if not await self.log.holds(self.state.meta.log_id):
                     logger.warning("the log went back; folding it again from what it still says")
                     self._rebuild()
+                    await self._forget_torn_tail()
                 self.doors.reset(self.state.doors)
                 for projector in self._projectors:
                     projector.restored(self.state)
@@ -189,6 +191,12 @@ class Host:
                 continue
             logger.warning("Redis is back")
             return
+
+    async def _forget_torn_tail(self) -> None:
+        """Have Redis write its file anew. A tail torn within a transaction stays in the file, and
+        the next start would run that half together with what was written since (shown)."""
+        with contextlib.suppress(CommandRefused, RedisUnsuitable):
+            await self._client.call("BGREWRITEAOF")
 
     async def _rest(self) -> None:
         """Wait until there is something to do: an entry, a timer, or the regular look."""
