@@ -197,6 +197,8 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "task.cancelled": lambda d, _: d.reason,
     "task.requeued": lambda d, _: d.reason,
     "hold.extended": lambda d, _: f"{d.tokens:,} tokens, {dollars(d.nanos)}",
+    "hold.refused": lambda d, _: f"{d.action}: {d.reason}",
+    "door.opened": lambda d, _: f"{d.door} for {d.name}",
     "usage.recorded": lambda d, _: f"{d.agent} {d.model}".strip(),
     "usage.corrected": lambda d, _: d.agent,
     "progress.updated": lambda d, _: f"{d.agent} {d.task}",

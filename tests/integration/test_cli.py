@@ -1,0 +1,349 @@
+"""The command line against a running bus: submit, see, wait, change, stop, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from services.runtime.embedded import start
+from services.runtime.redis_server import free_port
+from tests.e2e.cli import AGENT, ASB, Up, asb, environment
+from tests.wait import wait_blocking
+
+
+@pytest.fixture(scope="module")
+def bus(tmp_path_factory: pytest.TempPathFactory) -> Generator[Up]:
+    """A bus with two workers that run a real command."""
+    folder = tmp_path_factory.mktemp("bus")
+    (folder / "agent.py").write_text(AGENT)
+    command = ("--workers=2", "--", sys.executable, str(folder / "agent.py"))
+    up = Up(folder, *command).start()
+    yield up
+    up.end()
+
+
+@pytest.fixture
+def idle(tmp_path: Path) -> Generator[Up]:
+    """A bus without workers, of the test's own."""
+    up = Up(tmp_path).start()
+    yield up
+    up.end()
+
+
+def test_submitted_and_done_by_a_real_command(bus: Up) -> None:
+    done = bus.run("submit", "Write documentation for the API", "Fix the crash", "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    ends = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {end["status"] for end in ends} == {"completed"}
+    assert {end["tokens"] for end in ends} == {1200}
+    assert any(end["result"].startswith("did: Fix the crash") for end in ends)
+    status = bus.ask("status")
+    assert status["tasks"]["completed"] >= 2
+    assert {w["worker"] for w in status["workers"]} == {"worker1", "worker2"}
+
+
+def test_one_result_is_shown_whole(bus: Up) -> None:
+    done = bus.run("submit", "Say hello", "--wait")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert lines[1].startswith(f"{lines[0]}  completed  by worker")
+    assert lines[2] == "did: Say hello"
+
+
+def test_an_id_is_taken_once(bus: Up) -> None:
+    first = bus.run("submit", "--id", "once", "Do it once", "--wait")
+    again = bus.run("submit", "--id", "once", "Do it once", "--wait")
+    assert first.stdout == again.stdout
+    assert first.returncode == again.returncode == 0
+    other = bus.run("submit", "--id", "once", "Something else", "--wait")
+    assert other.returncode == 1
+    assert "refused" in other.stdout
+    assert "other content" in other.stdout
+    submitted = [e for e in bus.ask("task", "once")["events"] if e["type"] == "task.submitted"]
+    assert len(submitted) == 1
+
+
+def test_what_only_the_desk_can_refuse(bus: Up) -> None:
+    done = bus.run("submit", "--after", "nobody", "Wait for nobody", "--wait")
+    entry = done.stdout.splitlines()[0]
+    assert done.returncode == 1
+    assert "after names task 'nobody', which is unknown" in done.stdout
+    told = bus.run("task", entry)
+    assert told.returncode == 1
+    assert "was refused: after names task 'nobody'" in told.stderr
+    assert bus.run("task", "nothing").returncode == 1
+
+
+def test_history_of_a_task(bus: Up) -> None:
+    done = bus.run("submit", "--id", "story", "--priority", "high", "Fix the login bug", "--wait")
+    assert done.returncode == 0
+    text = bus.run("task", "story").stdout
+    for part in ("TASK story", "Priority:   high", "Route:", "Candidates:", "attempt 1 of 3"):
+        assert part in text
+    assert "Tokens:     1,200 (input 1,000, output 200)" in text
+    types = [event["type"] for event in bus.ask("task", "story")["events"]]
+    assert types[:3] == ["task.submitted", "task.delegated", "task.dispatched"]
+    assert types[-1] == "task.completed"
+
+
+def test_a_failed_task_is_seen_and_retried(bus: Up) -> None:
+    done = bus.run("submit", "--worker", "nobody", "--id", "gone", "Never done")
+    assert done.stdout == "gone\n"
+    wait_blocking(lambda: bus.run("tasks", "--waiting").stdout, within=10)
+    waiting = bus.run("tasks", "--waiting").stdout
+    assert "worker nobody has not joined" in waiting
+    assert "worker nobody has not joined" in bus.run("task", "gone").stdout
+    assert bus.run("retry", "gone").returncode == 1
+    assert bus.run("cancel", "gone").stdout == "gone  cancelled\n"
+    assert bus.run("cancel", "gone").returncode == 1
+    again = bus.run("retry", "gone")
+    assert again.returncode == 0, again.stderr
+    story = bus.ask("task", again.stdout.strip())
+    assert story["text"] == "Never done"
+    assert json.loads(json.dumps(story["events"][0]["data"]))["retry_of"] == "gone"
+    assert bus.run("cancel", again.stdout.strip()).returncode == 0
+
+
+def test_pause_and_resume(bus: Up) -> None:
+    assert bus.run("pause", "worker1").returncode == 0
+    shown = {w["worker"]: w["status"] for w in bus.ask("status")["workers"]}
+    assert shown == {"worker1": "PAUSED", "worker2": "IDLE"}
+    assert bus.run("resume", "worker1").returncode == 0
+    refused = bus.run("pause", "nobody")
+    assert refused.returncode == 1
+    assert "hint:" in refused.stderr
+
+
+def test_screens_events_doctor_config_and_replay(bus: Up) -> None:
+    assert bus.run("submit", "One more", "--wait").returncode == 0
+    status = bus.run("status").stdout
+    assert status.startswith("CONCURRENT TASK MANAGER STATUS\n" + "=" * 80 + "\n")
+    assert bus.run("metrics").stdout.startswith("TOKEN USAGE & COST METRICS\n")
+    assert bus.run("throttle").stdout.startswith("Global Throttle Status:\n")
+    assert {row["scope"] for row in bus.ask("throttle")["windows"]} >= {"global"}
+    assert bus.ask("metrics")["total"]["tasks"] >= 1
+    done = bus.run("events", "--json", "--type", "task.completed")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {event["type"] for event in events} == {"task.completed"}
+    since = events[-1]["log_id"]
+    assert since not in bus.run("events", "--since", since).stdout
+    assert bus.run("doctor").returncode == 0
+    assert bus.ask("doctor")["good"] is True
+    assert "tasks.lease_s" in bus.run("config").stdout
+    verified = bus.run("replay", "--verify")
+    assert verified.returncode == 0, verified.stdout
+    first = json.loads(bus.run("events", "--json", "--since", "0").stdout.splitlines()[0])
+    assert "Total completed: 0" in bus.run("replay", "--until", first["log_id"]).stdout
+
+
+def test_manager_prompt_and_batch(bus: Up) -> None:
+    lines = "add Write a short guide\nstatus\ndistribute\nnonsense\nquit\n"
+    done = bus.run("manager", stdin=lines)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Added ")
+    assert "CONCURRENT TASK MANAGER STATUS" in done.stdout
+    assert "Since the last look:" in done.stdout
+    assert "nonsense? one of" in done.stderr
+    assert bus.run("manager", "Task 1", "Task 2").stdout.count("Task ") >= 2
+
+
+# -- what is refused at once -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "says"),
+    [
+        (("",), "", "text is empty"),
+        (("  \n ",), "", "text is empty"),
+        (("bell \x07",), "", "control character U+0007"),
+        (("x", "--kind", "cooking"), "", "kind 'cooking' is unknown"),
+        (("x", "--priority", "urgent"), "", "priority 'urgent' is unknown"),
+        (("x", "--agent", "a b"), "", "agent 'a b'"),
+        (("x", "--timeout", "0"), "", "timeout_s must be from 1"),
+        (("-",), "a" * 10_000_000, "10,000,000 bytes, more than 262,144"),
+        (("-",), "good\n{broken\n", "line 2: not valid JSON"),
+        (("-",), b"good\nbad \xff\n", "line 2: not UTF-8"),
+        (("-",), '{"text": "x", "id": "a"}\n{"text": "y", "id": "a"}\n', "line 2: id 'a' stands"),
+        (("-",), '{"priority": "high"}\n', "missing required field `text`"),
+        (("--file", "not-there.txt"), "", "cannot read not-there.txt"),
+    ],
+)
+def test_bad_input_is_refused_at_once(
+    idle_module: Up, arguments: tuple[str, ...], stdin: str | bytes, says: str
+) -> None:
+    done = idle_module.run("submit", *arguments, stdin=stdin)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def idle_module(tmp_path_factory: pytest.TempPathFactory) -> Generator[Up]:
+    """A bus without workers that takes nothing in, for tests of what is refused."""
+    up = Up(tmp_path_factory.mktemp("idle")).start()
+    yield up
+    assert up.ask("status")["tasks"]["submitted"] == 0
+    up.end()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("submit",),
+        ("submit", "x", "--on-error", "perhaps"),
+        ("up", "--workers", "2"),
+        ("up", "--", "cat"),
+        ("worker", "w1"),
+        ("worker", "w1", "--driver", "magic", "--", "cat"),
+        ("service", "nothing"),
+        ("tasks", "--status", "lost"),
+        ("events", "--type", "no.such"),
+        ("events", "--since", "yesterday"),
+        ("status", "--redis"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_use_ends_with_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = asb(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.strip()
+
+
+def test_skip_sends_the_good_lines(idle: Up) -> None:
+    lines = 'first\n{"text": ""}\n\n{"text": "second", "priority": "high", "own": 1}\n{oops\n'
+    done = idle.run("submit", "-", "--on-error", "skip", stdin=lines)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 2
+    assert "line 2: text is empty" in done.stderr
+    assert "line 5: not valid JSON" in done.stderr
+    wait_blocking(lambda: idle.ask("status")["tasks"]["submitted"] == 2, within=10)
+    texts = {task["text"]: task["priority"] for task in idle.ask("tasks")}
+    assert texts == {"first": "normal", "second": "high"}
+
+
+def test_thousands_at_once(idle: Up) -> None:
+    lines = "".join(f"Implement feature {n}\n" for n in range(3000))
+    done = idle.run("submit", "--id", "bulk", "-", stdin=lines)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[::2999] == ["bulk-1", "bulk-3000"]
+    assert idle.run("submit", "--id", "bulk", "-", stdin=lines).returncode == 0
+    wait_blocking(lambda: idle.ask("status")["tasks"]["submitted"] == 3000, within=20)
+    shown = idle.run("tasks", "--limit", "5")
+    assert len(shown.stdout.splitlines()) == 6
+    assert "2,995 more" in shown.stderr
+
+
+# -- Redis away --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status",),
+        ("submit", "x"),
+        ("tasks",),
+        ("doctor",),
+        ("manager",),
+        ("worker", "w", "--", "cat"),
+    ],
+)
+def test_no_bus_is_an_error_with_a_hint(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = asb(f"--data-dir={tmp_path}", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no bus is running" in done.stderr
+    assert "hint: `asb up` starts one" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("submit", "x"), ("doctor",), ("up",)])
+def test_redis_down_is_an_error_with_a_hint(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = asb(*arguments, "--redis", "redis://127.0.0.1:1/0", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no Redis answers" in done.stderr
+    assert "hint:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_sees_that_no_desk_runs(tmp_path: Path) -> None:
+    with start(tmp_path / "data", free_port()) as server:
+        redis = f"--redis={server.url}"
+        entry = asb("submit", redis, "x", cwd=tmp_path).stdout.strip()
+        late = asb("task", redis, entry, cwd=tmp_path)
+        assert "waits at the door" in late.stderr
+        old = wait_blocking(
+            lambda: (d := asb("doctor", redis, cwd=tmp_path)).returncode == 1 and d, within=20
+        )
+        assert "none runs: entries wait at the door" in old.stdout
+
+
+# -- start, stop, resume -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_stop_leaves_nothing_and_a_second_start_resumes(tmp_path: Path, sign: int) -> None:
+    (tmp_path / "agent.py").write_text(AGENT)
+    up = Up(tmp_path, "--workers=1", "--", sys.executable, str(tmp_path / "agent.py"))
+    try:
+        up.start()
+        assert up.run("submit", "--id", "before", "Before the stop", "--wait").returncode == 0
+        assert up.stop(sign) == 0, up.said
+        wait_blocking(lambda: up.processes() == [], within=5, what="no process is left")
+        up.start()
+        status = up.ask("status")
+        assert status["tasks"]["completed"] == 1
+        assert up.run("submit", "--id", "before", "Before the stop", "--wait").returncode == 0
+        assert up.run("submit", "After the stop", "--wait").returncode == 0
+        assert up.ask("status")["tasks"]["completed"] == 2
+        assert up.stop(sign) == 0
+    finally:
+        up.end()
+
+
+def test_a_killed_redis_is_revived(tmp_path: Path) -> None:
+    up = Up(tmp_path, "--workers=1", "--", "cat")
+    try:
+        up.start()
+        assert up.run("submit", "--id", "one", "one", "--wait").returncode == 0
+        with start(up.data) as joined:
+            pid = joined.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        wait_blocking(lambda: "starting it again" in up.said, within=10)
+        wait_blocking(lambda: up.run("status").returncode == 0, within=20)
+        assert up.run("submit", "--id", "two", "two", "--wait").returncode == 0
+        assert up.ask("status")["tasks"]["completed"] == 2
+        assert up.stop() == 0
+    finally:
+        up.end()
+
+
+def test_services_alone_share_one_bus(tmp_path: Path) -> None:
+    with start(tmp_path / "data", free_port()) as server:
+        redis = f"--redis={server.url}"
+        rest = ("inbox", "views", "alerts", "usage", "snapshot")
+        parts = [("service", "desk"), ("service", "desk"), ("service", *rest)]
+        parts.append(("worker", "w1", "--driver", "command", redis, "--", "cat"))
+        running = [
+            subprocess.Popen(
+                [*ASB, p[0], redis, *p[1:]], cwd=tmp_path, env=environment(),
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+            for p in parts
+        ]  # fmt: skip
+        try:
+            done = asb("submit", redis, "Echo this", "--wait", cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.splitlines()[-1] == "Echo this"
+        finally:
+            for process in running[::-1]:
+                process.terminate()
+            codes = [process.wait(timeout=20) for process in running[::-1]]
+        assert codes == [0, 0, 0, 0]

@@ -1,0 +1,306 @@
+"""The screens against their exact text: the seed's layout, filled from a state built by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from events.envelope import Event
+from events.money import Price, Usage, cost_nanos
+from events.policy import Limit, PolicyChanged
+from events.task import Booking, TaskDelegated, TaskDispatched, TaskSubmitted
+from events.usage import UsageRecorded
+from events.worker import WorkerJoined
+from projections import throttle
+from projections.state import State
+from projections.workers import LEFT, LOST
+from services import desk
+from services.cli import screens
+from services.cli.out import clip, first_line, table
+from services.cli.waiting import Waiting
+from services.cli.words import limit_text, refusal_text, span
+from services.runtime.settings import load
+from tests.examples import NOON
+
+SONNET = Price.flat_per_1k("0.003")
+SEED_WORKERS = (
+    ("concurrent_worker1", 4, 15_234),
+    ("concurrent_worker2", 5, 18_542),
+    ("concurrent_worker3", 3, 14_747),
+)
+
+
+class Bench:
+    """Folds facts one after the other, a millisecond apart."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.now = NOON
+        settings = load(environ={"HOME": "/nowhere"}, cwd=Path("/"))
+        self.fold(desk.policy(settings))
+
+    def fold(self, data: object, origin: str = "") -> str:
+        self.now += 1000
+        log_id = f"{self.now // 1000}-0"
+        self.state.apply(Event(data, at=self.now, log_id=log_id, origin=origin))
+        return log_id
+
+    def join(self, name: str, *, capacity: int = 1, agent: str | None = None) -> None:
+        self.fold(WorkerJoined(name, session="1-0", capacity=capacity, agent=agent))
+
+    def spend(self, worker: str, tokens: int, done: int = 0, model: str = "sonnet") -> None:
+        price = self.state.policy.prices.get(model, SONNET)
+        usage = Usage(input_tokens=tokens)
+        booked = Booking(
+            "codex", model, worker, input_tokens=tokens, tokens=tokens,
+            nanos=cost_nanos(usage, price),
+        )  # fmt: skip
+        self.fold(UsageRecorded("codex", booked, model))
+        self.state.workers[worker].completed += done
+        self.state.meta.completed += done
+        cell = next(c for k, c in self.state.lifetime.items() if k.split("\x1f")[3] == worker)
+        cell.completed += done
+
+    def queue(self, task: str, *, priority: str = "normal", estimate: int = 1000) -> None:
+        self.fold(TaskSubmitted(task, f"text of {task}", priority))
+        self.fold(TaskDelegated(task, "coding", "codex", "sonnet", "medium", estimate, "why"))
+
+
+@pytest.fixture
+def seed() -> Bench:
+    """The state that the seed's screens show."""
+    bench = Bench()
+    for name, done, tokens in SEED_WORKERS:
+        bench.join(name)
+        bench.spend(name, tokens, done)
+    bench.queue("t9")
+    bench.fold(
+        TaskDispatched("t9", 1, "concurrent_worker2", "1-0", "codex", "sonnet", 0, 0, bench.now)
+    )
+    return bench
+
+
+STATUS = """\
+CONCURRENT TASK MANAGER STATUS
+================================================================================
+Tasks in queue: 0
+Total completed: 12
+Total tokens used: 48,523
+Estimated cost: $0.1456
+
+Global Throttle Status:
+  Tokens/hour: 48,523 / 500K  (9.7%)
+  Tokens/day:  48,523 / 5M    (0.97%)
+  Cost/hour:   $0.15 / $5.00  (2.9%)
+  Cost/day:    $0.15 / $50.00 (0.29%)
+
+Worker Status:
+  concurrent_worker1   🟢 IDLE     | Done:  4 | Tokens: 15,234 | Task: None
+  concurrent_worker2   🔴 BUSY     | Done:  5 | Tokens: 18,542 | Task: Implement authentication
+  concurrent_worker3   🟢 IDLE     | Done:  3 | Tokens: 14,747 | Task: None
+
+Throttle Levels:
+  concurrent_worker1   🟢 NONE       | Hour: 15,234 | Day: 15,234
+  concurrent_worker2   🟢 NONE       | Hour: 18,542 | Day: 18,542
+  concurrent_worker3   🟢 NONE       | Hour: 14,747 | Day: 14,747"""
+
+
+def test_status_is_the_seeds_screen(seed: Bench) -> None:
+    text = screens.status(seed.state, seed.now, {"t9": "\n Implement  authentication\nand more"})
+    assert text == STATUS
+
+
+METRICS = """\
+TOKEN USAGE & COST METRICS
+================================================================================
+Global Metrics:
+  Total tasks completed:  12
+  Total tokens used:      48,523
+  Estimated total cost:   $0.1456
+  Average tokens/task:    4,043
+  Average cost/task:      $0.0121
+
+Per-Worker Metrics:
+  concurrent_worker1
+    Tasks completed:  4
+    Tokens used:      15,234
+    Estimated cost:   $0.0457
+    Avg tokens/task:  3,808
+
+  concurrent_worker2
+    Tasks completed:  5
+    Tokens used:      18,542
+    Estimated cost:   $0.0556
+    Avg tokens/task:  3,708
+
+  concurrent_worker3
+    Tasks completed:  3
+    Tokens used:      14,747
+    Estimated cost:   $0.0442
+    Avg tokens/task:  4,915
+
+Cost Optimization:
+  ✅ Task delegation enabled - routing to optimal models
+  ✅ Measured savings: 0.00% vs everything on sonnet ($0.1456 instead of $0.1456)"""
+
+
+def test_metrics_is_the_seeds_screen(seed: Bench) -> None:
+    assert screens.metrics(seed.state) == METRICS
+
+
+THROTTLE = """\
+Global Throttle Status:
+  Tokens/hour: 48,523 / 500K     (9.7%) + 1,010 held
+  Tokens/day:  48,523 / 5M       (0.97%) + 1,010 held
+  Cost/hour:   $0.15 / $5.00     (2.9%) + $0.01 held
+  Cost/day:    $0.15 / $50.00    (0.29%) + $0.01 held
+  Cost/month:  $0.15 / $1,000.00 (0.01%) + $0.01 held
+
+Throttle Levels:
+  concurrent_worker1   🟢 NONE       | Hour: 15,234 | Day: 15,234
+  concurrent_worker2   🟢 NONE       | Hour: 18,542 | Day: 18,542 + 1,010 held
+  concurrent_worker3   🟢 NONE       | Hour: 14,747 | Day: 14,747"""
+
+
+def test_throttle_shows_what_is_held_behind_its_line(seed: Bench) -> None:
+    throttle.hold(seed.state, ("global", "worker:concurrent_worker2"), 1010, 5_000_000, 1)
+    assert screens.throttle_screen(seed.state, seed.now) == THROTTLE
+
+
+def test_without_workers_and_data_nothing_is_invented() -> None:
+    bench = Bench()
+    text = screens.status(bench.state, bench.now, {})
+    assert text.count("  no workers yet") == 2
+    assert "  Tokens/hour: 0 / 500K       (0.00%)" in text
+    assert screens.metrics(bench.state).endswith("⏳ Measured savings: not enough data yet")
+
+
+def test_savings_are_measured_against_the_dearest_model() -> None:
+    bench = Bench()
+    bench.join("w1")
+    bench.spend("w1", 1_000_000, 1, model="haiku")
+    line = screens.savings_line(bench.state)
+    assert "91.7% vs everything on sonnet ($0.2500 instead of $3.0000)" in line
+
+
+def test_words_and_order_of_workers() -> None:
+    bench = Bench()
+    for name in ("w10", "w2", "w1", "w3"):
+        bench.join(name)
+    workers = bench.state.workers
+    workers["w2"].paused = True
+    workers["w3"].status, workers["w10"].status = LOST, LEFT
+    lines = screens.status(bench.state, bench.now, {}).partition("Worker Status:\n")[2]
+    assert [line[2:34].rstrip() for line in lines.splitlines()[:4]] == [
+        "w1                   🟢 IDLE",
+        "w2                   🟡 PAUSED",
+        "w3                   ⚫ LOST",
+        "w10                  ⚪ LEFT",
+    ]
+
+
+def test_long_names_and_hundreds_of_workers_stay_aligned() -> None:
+    bench = Bench()
+    for number in range(300):
+        bench.join(f"worker-{'x' * (number % 60)}{number}")
+    lines = screens.status(bench.state, bench.now, {}).partition("Worker Status:\n")[2]
+    columns = {line.index("|") for line in lines.partition("\n\n")[0].splitlines()}
+    assert len(columns) == 1
+    assert columns.pop() < 60
+
+
+def test_several_running_tasks_show_the_first_and_how_many_more() -> None:
+    bench = Bench()
+    bench.join("w1", capacity=3)
+    bench.state.workers["w1"].running.update({"a": 1, "b": 1, "c": 1})
+    text = screens.status(bench.state, bench.now, {"a": "First thing"})
+    assert "Task: First thing (+2)" in text
+
+
+def test_a_window_without_a_limit_says_so() -> None:
+    bench = Bench()
+    bench.fold(PolicyChanged(limits=(Limit("global", "tasks", "5h", 0),)))
+    text = screens.throttle_screen(bench.state, bench.now)
+    assert "  Tokens/hour: 0 / no limit" in text
+    assert "  Tasks/5h:    0 / 0            (0.00%)" in text
+
+
+# -- why a task waits --------------------------------------------------------------------------
+
+
+def reason(bench: Bench, task: str) -> str:
+    return Waiting(bench.state, bench.now).reason(bench.state.tasks[task])
+
+
+def test_waiting_says_that_nobody_is_there_or_nobody_is_free() -> None:
+    bench = Bench()
+    bench.queue("t1")
+    bench.queue("t2")
+    assert reason(bench, "t2") == "no live worker; number 2 in the queue"
+    bench.join("w1")
+    assert reason(bench, "t2") == "number 2 in the queue"
+    bench.state.workers["w1"].running["x"] = 1
+    assert reason(bench, "t1") == "no free worker (1 serves it); number 1 in the queue"
+    bench.state.workers["w1"].paused = True
+    assert reason(bench, "t1").startswith("no live worker")
+
+
+def test_waiting_names_the_limit_what_is_missing_and_when_it_resets() -> None:
+    bench = Bench()
+    bench.join("w1")
+    bench.spend("w1", 94_500)
+    bench.queue("t1", estimate=1000)
+    assert reason(bench, "t1").startswith(
+        "tokens/hour of worker w1: 501 missing below its gate of 94,999 (limit 100K); resets in 59"
+    )
+    bench.queue("big", estimate=600_000)
+    assert reason(bench, "big").startswith("never fits: tokens/hour overall admits at most 474,999")
+
+
+def test_a_refusal_of_money_is_in_dollars() -> None:
+    refusal = throttle.Refusal("global", "money", "day", 50_000_000_000, 1_230_000_000, NOON + 1)
+    assert refusal_text(refusal, 1, NOON) == (
+        "money/day overall: $1.2300 missing below its gate of $47.5000 (limit $50.00); "
+        "resets in 0 ms"
+    )
+
+
+# -- small parts ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("unit", "amount", "text"),
+    [
+        ("tokens", 500_000, "500K"),
+        ("tokens", 5_000_000, "5M"),
+        ("tokens", 1_500_000, "1.5M"),
+        ("tokens", 123_456, "123,456"),
+        ("tasks", 0, "0"),
+        ("money", 5_000_000_000, "$5.00"),
+        ("money", 1_000_000_000_000, "$1,000.00"),
+    ],
+)
+def test_limits_read_as_in_the_seed(unit: str, amount: int, text: str) -> None:
+    assert limit_text(unit, amount) == text
+
+
+@pytest.mark.parametrize(
+    ("micros", "text"),
+    [(-5, "0 ms"), (3_999, "3 ms"), (4_290_000, "4.2 s"), (60_000_000, "1 min"),
+     (3_600_000_000, "1 h"), (11_100_000_000, "3 h 5 min"), (187_200_000_000, "2 d 4 h")],
+)  # fmt: skip
+def test_spans(micros: int, text: str) -> None:
+    assert span(micros) == text
+
+
+def test_tables_fit_the_terminal_and_are_whole_elsewhere() -> None:
+    rows = [("t1", "5", "a long text about 🚀 rockets"), ("task22", "12", "short")]
+    assert table(("TASK", "N", "TEXT"), rows, right="N").splitlines()[1:] == [
+        "t1       5  a long text about 🚀 rockets",
+        "task22  12  short",
+    ]
+    narrow = table(("TASK", "N", "TEXT"), rows, right="N", most=30).splitlines()
+    assert narrow[1] == "t1       5  a long text about…"
+    assert clip("abc", 3) == "abc"
+    assert first_line("\n\n  do  this \n more") == "do this"
