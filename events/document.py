@@ -94,7 +94,8 @@ def read(raw: bytes) -> Told:
     """What the document says. Raises ValueError where it is not JSON."""
     value = _decoded(raw)
     if isinstance(value, str):
-        return Told(status_of(value))
+        status = status_of(value)
+        return Told(status, 100 if status == COMPLETED else None)
     if isinstance(value, int | float):  # a bare percentage
         return Told(UNKNOWN if isinstance(value, bool) else IN_PROGRESS, _percent(value))
     if not isinstance(value, dict):
@@ -138,8 +139,9 @@ def problem(agent: str, task: str, raw: bytes, most: int) -> str:
 
 
 def as_json(value: bytes) -> bytes:
-    """What an agent wrote, as JSON: a bare word becomes a string, anything else stays as it is."""
-    text = value.strip().decode("utf-8", "replace")
+    """What an agent wrote, as JSON: a bare word becomes a string; blanks around it are left out."""
+    value = value.strip(b" \t\r\n")
+    text = value.decode("utf-8", "replace")
     if BARE_WORD.match(text) and text not in ("true", "false", "null"):
         return b'"' + text.encode() + b'"'
     return value

@@ -61,6 +61,11 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.namespace}:progress:{agent}:{task}"
 
     @property
+    def progress_prefix(self) -> str:
+        """What the keys of progress documents begin with."""
+        return f"{self.namespace}:progress:"
+
+    @property
     def token_usage(self) -> str:
         return f"{self.namespace}:agents:token:usage"
 
@@ -104,6 +109,15 @@ class Keys(msgspec.Struct, frozen=True):
     def stray_doors(self) -> str:
         """What the last look for doors that nobody opened has found; expires."""
         return self._internal("stray-doors")
+
+    @property
+    def probe(self) -> str:
+        """Set now and then, to hear whether the server tells of keys that change; expires."""
+        return self._internal("probe")
+
+    def unreadable(self, digest: str) -> str:
+        """Stands while a value under a progress key, which is no document, was reported once."""
+        return self._internal(f"unreadable:{digest}")
 
     @property
     def snapshot(self) -> str:

@@ -43,6 +43,7 @@ class Progress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     booked: tuple[int, int, int, int] = (0, 0, 0, 0)
     nanos: int = 0
     flag: str = ""
+    unpriced: bool = False  # some of it was booked without a known price
 
     @property
     def ended(self) -> bool:
@@ -98,6 +99,7 @@ def updated(state: State, event: Event) -> None:
         (have[0] + added[0], have[1] + added[1], have[2] + added[2], have[3] + added[3]),
         before.nanos + (d.booked.nanos if d.booked else 0),
         d.flag,
+        before.unpriced or (d.booked is not None and d.booked.unpriced),
     )
     if key not in state.progress and len(state.progress) >= RECORDS_MAX:
         _purge(state, event.at)

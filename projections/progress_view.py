@@ -30,6 +30,8 @@ def facts(state: State, agent: str, task: str, record: Progress) -> dict[str, An
         "attempt": record.attempt,
         "flagged": bool(record.flag),
     }
+    if record.unpriced:
+        found["unpriced"] = True
     if record.flag:
         found["flag"] = record.flag
     if record.attempt and known is not None:

@@ -13,6 +13,8 @@ from services.delegator.score import DEFAULT_ROUTES, Delegator, Route, Rule
 from services.dispatcher import decide as dispatcher
 from services.inbox.service import Inboxes, InboxTrimmer
 from services.intake import decide as intake
+from services.progress.service import Documents
+from services.progress.watch import Watch
 from services.reporter import decide as reporter
 from services.reporter.daily import DailyReports
 from services.reporter.service import UsageFeed
@@ -27,7 +29,7 @@ from services.throttle.service import Alerts
 from services.turn import Decide, Defaults, Inputs
 
 DECIDERS = ("intake", "delegator", "dispatcher", "throttle", "reporter")
-PROJECTORS = ("inbox", "views", "alerts", "usage", "reports", "snapshot")
+PROJECTORS = ("inbox", "views", "progress", "alerts", "usage", "reports", "snapshot")
 SERVICES = (*DECIDERS, *PROJECTORS)
 
 
@@ -41,7 +43,9 @@ def host(client: Client, settings: Settings, services: Sequence[str] = SERVICES)
         main_door=keys.main_door,
         initial_policy=policy(settings) if deciders else None,
     )
-    return Host(client, keys, deciders, _projectors(client, keys, texts, services), inputs, texts)
+    document_max = settings.tasks.result_max_bytes
+    projectors = _projectors(client, keys, texts, services, document_max)
+    return Host(client, keys, deciders, projectors, inputs, texts)
 
 
 def _deciders(settings: Settings, services: Sequence[str]) -> list[tuple[str, Decide]]:
@@ -58,7 +62,7 @@ def _deciders(settings: Settings, services: Sequence[str]) -> list[tuple[str, De
 
 
 def _projectors(
-    client: Client, keys: Keys, texts: Texts, services: Sequence[str]
+    client: Client, keys: Keys, texts: Texts, services: Sequence[str], document_max: int
 ) -> list[Projector]:
     found: list[Projector] = []
     if "inbox" in services:
@@ -73,6 +77,9 @@ def _projectors(
                 },
             )
         )
+    if "progress" in services:
+        documents = Documents(client, keys, document_max)
+        found += [documents, *Watch(client, keys, documents).loops()]
     if "alerts" in services:
         found.append(Alerts(client, keys))
     if "usage" in services:

@@ -55,9 +55,10 @@ def updated(case: Case) -> Iterable[Event]:
     if wrong:
         raise Bad(wrong[:500])
     state = case.state
-    record = progress.newest(state, d.agent, d.task, case.now)
-    if d.newest is not None and d.newest != (record.log_id if record else ""):
+    last = state.progress.get(progress.key_of(d.agent, d.task))
+    if d.newest is not None and d.newest != (last.log_id if last else ""):
         return  # another document was taken since: its reader looks again and finds what is there
+    record = progress.newest(state, d.agent, d.task, case.now)
     task = _attempt_of(state, d.agent, d.task)
     _check_door(case, d.agent, task)
     told = document.read(raw)

@@ -9,6 +9,7 @@ import msgspec
 
 from events.envelope import Event, decode
 from events.keys import Keys
+from events.usage import ProgressUpdated, UsageRecorded
 from services.runtime.client import Client
 from services.runtime.points import point
 from services.runtime.scripts import Argument, script
@@ -36,6 +37,12 @@ def after(x: str, y: str) -> bool:
 def parse_id(entry_id: str) -> tuple[int, int]:
     ms, _, seq = entry_id.partition("-")
     return int(ms), int(seq or 0)
+
+
+def _is_foreign(event: Event) -> bool:
+    """Whether it is about work that asb did not dispatch: that takes no task id from anybody."""
+    d = event.data
+    return isinstance(d, ProgressUpdated | UsageRecorded) and not d.attempt
 
 
 class Log:
@@ -69,7 +76,7 @@ class Log:
         for e in events:
             args += (e.log_id, e.data.type, e.id, e.source, e.origin, e.raw)
             task = getattr(e.data, "task", "")
-            if task:
+            if task and not _is_foreign(e):
                 indexes.setdefault(task, []).append(e.log_id)
         args[4] = len(indexes)
         for ids in indexes.values():

@@ -1,0 +1,75 @@
+"""The progress view: an agent's document with what asb knows beside it, marked as ours. PURE.
+
+The key is a view and a door at once, so a value must tell whose it is. Ours ends with a digest of
+itself and of its key: what an agent changes in it, or copies to another key, is the agent's again.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+_END = re.compile(rb',"mark":"([0-9a-f]{24})"\}\}\Z')
+_MARKED = len(b',"mark":""}}') + 24
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Ours(msgspec.Struct, frozen=True):
+    """What our part of a view says of its place: the log id it stands for, and its document's."""
+
+    as_of: str = "0-0"
+    document: str = ""
+
+
+class _View(msgspec.Struct):
+    asb: Ours
+
+
+_view = msgspec.json.Decoder(_View)
+
+
+def render(key: str, document: bytes, facts: dict[str, Any]) -> bytes:
+    """The view: every field of the document as it was written, and ``asb`` with ``facts``.
+
+    A bare word stands as ``status``, another value that is no object as ``value``.
+    """
+    fields: dict[str, Any]
+    try:
+        fields = dict(_fields.decode(document))
+    except msgspec.MsgspecError:
+        value = msgspec.json.decode(document)
+        fields = {"status" if isinstance(value, str) else "value": msgspec.Raw(document)}
+    fields.pop("asb", None)  # of an agent that changed a view: ours goes to the end
+    fields["asb"] = facts
+    body = msgspec.json.encode(fields)
+    return body[:-2] + b',"mark":"' + _digest(key, body) + b'"}}'
+
+
+def ours(key: str, value: bytes) -> Ours | None:
+    """What stands in the view, if ``value`` is one of ours and untouched; else None."""
+    found = _END.search(value, max(0, len(value) - _MARKED))
+    if found is None or _digest(key, value[: found.start()] + b"}}") != found[1]:
+        return None
+    try:
+        return _view.decode(value).asb
+    except msgspec.MsgspecError:
+        return None
+
+
+def same(value: bytes, other: bytes) -> bool:
+    """Whether two views say the same but for the place they stand for."""
+    return _without_place(value) == _without_place(other)
+
+
+def _without_place(view: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(view)
+    for field in ("as_of", "mark"):
+        found["asb"].pop(field, None)
+    return found
+
+
+def _digest(key: str, body: bytes) -> bytes:
+    return blake2b(key.encode() + b"\0" + body, digest_size=12).hexdigest().encode()

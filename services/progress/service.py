@@ -1,0 +1,293 @@
+"""Progress documents, out of Redis onto the log and back as views: wiring only.
+
+``Documents`` keeps the views and takes in what agents wrote over them. Who tells it where to look
+(``services/progress/watch.py``) never takes anything itself, so there is one rule for what is new:
+
+- A value that carries our mark is a view of ours. Anything else is a document of an agent.
+- A document is new unless it is the newest one taken and its view was not written since.
+- It goes to the door together with the log id of the newest one taken; the desk takes it only if
+  that is still so. Whoever read too early or twice changes nothing, and looks again when the log
+  moves on.
+- A view replaces only the very value that was read, and only if that value is no news.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import anyio
+import msgspec
+
+from events import document
+from events.envelope import Event
+from events.keys import Keys
+from events.usage import ProgressUpdated
+from projections import progress, progress_view
+from projections.progress import Progress
+from projections.state import State
+from services.progress import marks
+from services.runtime.client import Client, Command, CommandRefused
+from services.runtime.log import after
+from services.runtime.replay import decoded
+from services.runtime.scripts import script
+
+PAUSE_S = 0.1  # views are written at most this often
+BATCH = 100
+SLACK = 2_048  # bytes that a view may be longer than the longest document
+ENDED_KEPT_S = 30 * 86_400
+UNREADABLE_KEPT_S = 35 * 86_400
+REMEMBERED = 20_000  # keys of which more is remembered than the state does
+
+
+class Swap(msgspec.Struct):
+    """One view on its way: ``before`` is the value it replaces."""
+
+    name: str
+    record: Progress
+    before: bytes
+    view: bytes
+    expires_s: int
+
+
+class Documents:
+    """The projector of ``asb:progress:*``. ``most`` is the largest document in bytes."""
+
+    def __init__(self, client: Client, keys: Keys, most: int) -> None:
+        self._client, self._keys, self._most = client, keys, most
+        self._state = State()
+        self._told: dict[str, tuple[str, bytes]] = {}  # name -> log id and newest document
+        self._names: dict[str, set[str]] = {}  # task -> names of its records
+        self._dirty: dict[str, None] = {}
+        self._looks: dict[str, None] = {}
+        self._written: dict[str, str] = {}  # name -> log id of the document whose view is there
+        self._sent: dict[str, tuple[bytes, str]] = {}
+        self._wake = anyio.Event()
+        self._look_wake = anyio.Event()
+
+    # -- what to write -------------------------------------------------------------------------
+
+    def feed(self, events: Sequence[Event], state: State) -> None:
+        """Views change with their documents, and with the tasks they are about."""
+        self._state = state
+        for event in events:
+            d = event.data
+            if type(d) is ProgressUpdated:
+                name = progress.key_of(d.agent, d.task)
+                self._told[name] = (event.log_id, bytes(d.document))
+                self._names.setdefault(d.task, set()).add(name)
+                self._dirty[name] = None
+            else:
+                for name in self._names.get(getattr(d, "task", ""), ()):
+                    self._dirty[name] = None
+        if self._dirty:
+            self._wake.set()
+
+    def restored(self, state: State) -> None:
+        """The state was rebuilt, or Redis was away: look at every view again."""
+        self._state = state
+        self._forget()
+        for name in state.progress:
+            self._names.setdefault(name.partition(":")[2], set()).add(name)
+            self._dirty[name] = None
+        if self._dirty:
+            self._wake.set()
+
+    def _forget(self) -> None:
+        for kept in (self._told, self._names, self._written, self._sent):
+            kept.clear()
+
+    async def run(self) -> None:
+        """Write the views that are stale. Raises RedisUnavailable."""
+        await self._wake.wait()
+        self._wake = anyio.Event()
+        while self._dirty:
+            names = list(self._dirty)[:BATCH]
+            for name in names:
+                del self._dirty[name]
+            try:
+                await self._write(names)
+            except BaseException:
+                self._dirty.update(dict.fromkeys(names))
+                self._wake.set()
+                raise
+            await anyio.sleep(PAUSE_S)
+        if len(self._told) > REMEMBERED:
+            self._told.clear()
+
+    async def _write(self, names: list[str]) -> None:
+        values = await self._read(names)
+        await self._fetch(names)
+        state = await self._settled()
+        swaps: list[Swap] = []
+        news: list[tuple[str, bytes]] = []
+        for name, value in zip(names, values, strict=True):
+            record = state.progress.get(name)
+            if record is None or value is None:
+                continue
+            found = marks.ours(self._key(name), value)
+            if value and found is None and self._is_news(name, value, record):
+                news.append((name, value))
+            elif found is None or not after(found.as_of, state.meta.log_id):
+                self._plan(swaps, state, name, record, value)
+        await self._take(state, news)
+        await self._swap(swaps)
+
+    def _plan(
+        self, swaps: list[Swap], state: State, name: str, record: Progress, value: bytes
+    ) -> None:
+        told = self._told.get(name)
+        if told is None or told[0] != record.log_id:
+            self._dirty[name] = None  # it went on while its document was fetched
+            return
+        agent, _, task = name.partition(":")
+        facts = progress_view.facts(state, agent, task, record)
+        view = marks.render(self._key(name), told[1], facts)
+        if value and marks.ours(self._key(name), value) and marks.same(value, view):
+            self._written[name] = record.log_id
+            return
+        over = progress_view.is_over(state, task, record)
+        swaps.append(Swap(name, record, value, view, ENDED_KEPT_S if over else 0))
+
+    async def _swap(self, swaps: list[Swap]) -> None:
+        for swap in swaps:
+            before = hashlib.sha1(swap.before).hexdigest() if swap.before else ""
+            done = await script("swap")(
+                self._client, [self._key(swap.name)], [before, swap.view, swap.expires_s]
+            )
+            if done:
+                self._written[swap.name] = swap.record.log_id
+            else:
+                self._dirty[swap.name] = None  # somebody wrote meanwhile: read that first
+
+    async def _fetch(self, names: list[str]) -> None:
+        """Documents that are not at hand, from their places on the log."""
+        places: dict[str, str] = {}
+        for name in names:
+            record = self._state.progress.get(name)
+            if record is not None and self._told.get(name, ("",))[0] != record.log_id:
+                places[name] = record.log_id
+        replies = await self._client.pipeline(
+            ("XRANGE", self._keys.log, place, place) for place in places.values()
+        )
+        for (name, place), reply in zip(places.items(), replies, strict=True):
+            if isinstance(reply, list) and reply:
+                event = decoded(reply)[0]  # pyright: ignore[reportUnknownArgumentType]
+                self._told[name] = (place, bytes(event.data.document))
+
+    # -- what to take --------------------------------------------------------------------------
+
+    def look(self, names: Iterable[str]) -> None:
+        """Something was written under these names (``<agent>:<task>``)."""
+        self._looks.update(dict.fromkeys(names))
+        if self._looks:
+            self._look_wake.set()
+
+    async def take(self) -> None:
+        """Wait for names to look at, and take in what stands there."""
+        await self._look_wake.wait()
+        self._look_wake = anyio.Event()
+        while self._looks:
+            names = list(self._looks)[:BATCH]
+            for name in names:
+                del self._looks[name]
+            try:
+                await self.read_and_take(names)
+            except BaseException:
+                self.look(names)
+                raise
+
+    async def read_and_take(self, names: list[str]) -> None:
+        """Read these keys and send to the door what is new in them. Raises RedisUnavailable."""
+        values = await self._read(names)
+        state = await self._settled()
+        news: list[tuple[str, bytes]] = []
+        for name, value in zip(names, values, strict=True):
+            if not value:
+                continue
+            record = state.progress.get(name)
+            found = marks.ours(self._key(name), value)
+            if found is None:
+                if self._is_news(name, value, record):
+                    news.append((name, value))
+                else:
+                    self._dirty[name] = None
+                    self._wake.set()
+            elif record is not None and found.document == record.log_id:
+                self._written[name] = record.log_id
+        await self._take(state, news)
+
+    def _is_news(self, name: str, value: bytes, record: Progress | None) -> bool:
+        """Whether a value that is not ours still has to be taken in. What equals the newest
+        document is that one, until a view was put in its place."""
+        if record is None or record.digest != progress.digest(document.as_json(value)):
+            return True
+        return self._written.get(name) == record.log_id
+
+    async def _take(self, state: State, news: list[tuple[str, bytes]]) -> None:
+        marked: list[tuple[str, bytes, tuple[bytes, str]]] = []
+        for name, value in news:
+            raw = document.as_json(value)
+            record = state.progress.get(name)
+            mark = progress.digest(raw), record.log_id if record else ""
+            if self._sent.get(name) != mark:
+                marked.append((name, raw, mark))
+        commands: list[Command] = []
+        for name, raw, mark in marked:
+            agent, _, task = name.partition(":")
+            wrong = document.problem(agent, task, raw, self._most)
+            if not wrong:
+                commands.append(self._entry(agent, task, raw, mark))
+            elif await self._first_time(name, raw):
+                commands.append(self._unreadable(agent, task, raw, wrong))
+        await self._client.pipeline(commands)
+        if len(self._sent) > REMEMBERED:
+            self._sent.clear()
+        self._sent.update((name, mark) for name, _, mark in marked)
+
+    def _entry(self, agent: str, task: str, raw: bytes, mark: tuple[bytes, str]) -> Command:
+        """A document for the door, spliced in as it was written."""
+        head = msgspec.json.encode({"agent": agent, "task": task, "newest": mark[1]})
+        data = head[:-1] + b',"document":' + raw + b"}"
+        told = f"{agent}:{task}\0{mark[1]}\0".encode() + mark[0]
+        entry_id = "progress:" + hashlib.blake2b(told, digest_size=12).hexdigest()
+        return (
+            *("XADD", self._keys.main_door, "*", "type", "progress.updated"),
+            *("id", entry_id, "data", data),
+        )
+
+    def _unreadable(self, agent: str, task: str, raw: bytes, wrong: str) -> Command:
+        """What is no document still goes to the door: it becomes a dead letter with the reason."""
+        shown = raw[:1000].decode("utf-8", "replace")
+        data = {"agent": agent, "task": task, "document": shown, "unreadable": wrong}
+        return (
+            *("XADD", self._keys.main_door, "*", "type", "progress.updated"),
+            *("data", msgspec.json.encode(data)),
+        )
+
+    async def _first_time(self, name: str, raw: bytes) -> bool:
+        """Whether this value was not reported yet; restarts and other hosts included."""
+        told = hashlib.blake2b(name.encode() + b"\0" + raw, digest_size=12).hexdigest()
+        mark = self._keys.unreadable(told)
+        return bool(await self._client.call("SET", mark, 1, "NX", "EX", UNREADABLE_KEPT_S))
+
+    # -- both ----------------------------------------------------------------------------------
+
+    def _key(self, name: str) -> str:
+        return self._keys.progress_prefix + name
+
+    async def _read(self, names: list[str]) -> list[bytes | None]:
+        """The values under these names, b"" where there is none, None where it is no string. What
+        is longer than any document is read only so far."""
+        most = self._most + SLACK
+        replies: list[Any] = await self._client.pipeline(
+            ("GETRANGE", self._key(name), 0, most) for name in names
+        )
+        return [None if isinstance(reply, CommandRefused) else reply for reply in replies]
+
+    async def _settled(self) -> State:
+        """The state, at a moment when nothing in it is on its way to the log."""
+        while self._state.ahead:  # noqa: ASYNC110 - nobody tells when a turn is over
+            await anyio.sleep(0.001)
+        return self._state
