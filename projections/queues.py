@@ -66,8 +66,10 @@ class Pile:
         """The ids, the oldest in front, the rest roughly by age."""
         return (task_id for _, task_id in self._heap)
 
-    def add(self, task: Task) -> None:
+    def add(self, state: State, task: Task) -> None:
         heapq.heappush(self._heap, (task.n, task.id))
+        if len(self._heap) > _most(state):  # a reader adds and never takes: keep what is open
+            self._heap = sorted({(n, t) for n, t in self._heap if t in state.tasks})
 
     def first(self, state: State, wanted: Callable[[Task], bool]) -> Task | None:
         """The oldest that is (still) wanted; drops what is stale."""

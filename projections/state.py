@@ -141,21 +141,21 @@ class State:
     def index(self, task: Task) -> None:
         """Put ``task`` where its status belongs. Entries elsewhere go stale and are ignored."""
         if task.doomed and task.status not in RUNNING:
-            self.orphans.add(task)
+            self.orphans.add(self, task)
         for other in task.after:
             self.dependents.setdefault(other, {})[task.id] = None
         if task.status == QUEUED:
             self.queues.add(self, task)
         elif task.status == SUBMITTED:
-            self.undelegated.add(task)
+            self.undelegated.add(self, task)
         elif task.status == BACKOFF:
             self.queues.remind(self, task)
         elif task.status in RUNNING:
             self.queues.remind(self, task)
             if task.overruns:
-                self.overruns.add(task)
+                self.overruns.add(self, task)
             if self._is_orphan(task):
-                self.orphans.add(task)
+                self.orphans.add(self, task)
 
     def next_undelegated(self) -> Task | None:
         """The oldest task without a route."""

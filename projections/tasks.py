@@ -180,7 +180,7 @@ def submitted(state: State, event: Event) -> None:
     if d.after:
         _wait_for(state, task, d.after)
     state.undo.put(state.tasks, task.id, task)
-    state.undelegated.add(task)
+    state.undelegated.add(state, task)
 
 
 def _wait_for(state: State, task: Task, after: tuple[str, ...]) -> None:
@@ -276,7 +276,7 @@ def spent(state: State, event: Event) -> None:
         after = task.hold_left
         throttle.hold(state, task.run_scopes, after[0] - before[0], after[1] - before[1], 0)
         if task.overruns:
-            state.overruns.add(task)
+            state.overruns.add(state, task)
     throttle.book(state, event.at, d.booked)
     usage.book(state, event.at, d.booked)
 

@@ -71,7 +71,7 @@ def joined(state: State, event: Event) -> None:
                 task.session = d.session
                 worker.running[task_id] = attempt
             else:
-                state.orphans.add(task)
+                state.orphans.add(state, task)
     state.undo.put(state.workers, d.worker, worker)
 
 
@@ -84,7 +84,7 @@ def ended(state: State, event: Event) -> None:
     state.undo.touch(worker)
     worker.status = LEFT if d.type == "worker.left" else LOST
     for task_id in worker.running:
-        state.orphans.add(state.tasks[task_id])
+        state.orphans.add(state, state.tasks[task_id])
     worker.running = {}
 
 

@@ -8,6 +8,7 @@ the turn, fold what the log says, decide again.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from events.envelope import Event
@@ -203,10 +205,14 @@ class Host:
         due = self.state.queues.next_due()
         now = self.clock.now()
         pause = min(IDLE_S, max(0.0, (due - now) / 1_000_000)) if due > now else IDLE_S
-        with anyio.move_on_after(pause) as waited:
-            await self._wake.wait()
+        began, wake = elapsed(), self._wake
+        alarm = asyncio.get_running_loop().call_later(pause, wake.set)
+        try:
+            await wake.wait()
+        finally:
+            alarm.cancel()
         self._wake = self.doors.wake = anyio.Event()
-        if waited.cancelled_caught and pause == IDLE_S:
+        if pause == IDLE_S and elapsed() - began >= IDLE_S:
             await self._look()
 
     async def _look(self) -> None:
@@ -248,6 +254,8 @@ class Host:
             self.state.rollback()  # the outcome is unknown: the log will tell
             raise
         again = self._settle(appended, turn, sent)
+        if turn.events:
+            await anyio.lowlevel.checkpoint()  # first the inboxes: somebody waits for them
         if appended.outcome == "ok" and any(one.ahead for one in turn.refused):
             await self._expel([one.entry for one in turn.refused if one.ahead], now)
         return again
@@ -261,6 +269,11 @@ class Host:
             marks = [f"{door} {entry}" for entry in ids]
             await self._client.call("HDEL", self._keys.deadletter_marks, *marks)
 
+    def _text_missing(self) -> bool:
+        """Whether a task still waits for its route: its prompt is to be fetched first."""
+        routes = any(name == "delegator" for name, _ in self._deciders)
+        return routes and self.state.next_undelegated() is not None
+
     @property
     def _reads_doors(self) -> bool:
         return any(name == "intake" for name, _ in self._deciders)
@@ -272,7 +285,8 @@ class Host:
         if appended.outcome == "ok":
             if turn is not None:
                 self._keep(turn)
-                return turn.more or bool(turn.events)
+                # The deciders left nothing undone that they could see, unless they were cut short.
+                return turn.more or len(self.doors) > 0 or self._text_missing()
             return False
         if turn is not None:
             self.state.rollback()
