@@ -124,6 +124,7 @@ class Bus:
 
     def __init__(self, policy: PolicyChanged | None = None, at: int = NOON) -> None:
         self.state = State()
+        self.deciders = DECIDERS
         self.now = at
         self.log: list[list[Any]] = []
         self.events: list[Event] = []
@@ -179,7 +180,7 @@ class Bus:
             dict(self.ids), frozenset(self.ever - {*self.state.tasks, *self.state.outcomes})
         )
         self.state.begin()
-        return run_turn(self.state, self.now, DECIDERS, self.inputs)
+        return run_turn(self.state, self.now, self.deciders, self.inputs)
 
     def keep(self, turn: Turn) -> None:
         """The turn reached the log."""

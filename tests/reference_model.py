@@ -311,6 +311,10 @@ class Model:
 
     _usage_corrected = _usage_recorded
 
+    def _progress_updated(self, at: int, data: Mapping[str, Any]) -> None:
+        if data.get("booked"):
+            self._usage_recorded(at, data)
+
     def _hold_extended(self, at: int, data: Mapping[str, Any]) -> None:
         """More is held for a running attempt, under the same check as a dispatch."""
         job = self.jobs[data["task"]]

@@ -134,7 +134,7 @@ def test_numbers_on_the_wire_are_whole() -> None:
             values: list[Any] = list(value.values())  # pyright: ignore[reportUnknownArgumentType]
             return [f for item in values for f in floats(item)]
         if isinstance(value, list):
-            items: list[Any] = value
+            items: list[Any] = value  # pyright: ignore[reportUnknownVariableType]
             return [f for item in items for f in floats(item)]
         return [value] if isinstance(value, float) else []
 
