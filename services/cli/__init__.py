@@ -16,5 +16,6 @@
 ``tasks``         tasks, task, cancel, retry
 ``log``           events, replay       ``doctor``    doctor, config
 ``demo``          demo                 ``manager``   manager, the seed's prompt
+``redis_command`` redis
 ================  ==========================================================================
 """

@@ -1,0 +1,305 @@
+"""redis: what agents say to Redis, with the rules of the bus around it.
+
+Reading is free. Writing stays within the bus's own namespace and away from what only services
+write; a progress document goes to its key and to the door in one step, so it can be read at once
+and is taken exactly once, whoever runs or does not run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, Any, cast
+
+import msgspec
+import typer
+
+from events import document
+from events.keys import Keys
+from services.cli import bus, out
+from services.cli.bus import Bus
+from services.runtime.client import Command, CommandRefused, translated
+from services.runtime.errors import RedisUnavailable, Refused
+
+GLOB = frozenset("*?[")
+SCAN_COUNT = 1_000
+RETRY_S = 1.0
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The options of one call; "" or None where one was not given."""
+
+    key: str = ""
+    value: str | None = None
+    pattern: str = ""
+    channel: str = ""
+
+    @property
+    def raw(self) -> bytes:
+        """The value as it stood on the command line, byte for byte."""
+        if self.value is None:
+            raise typer.BadParameter("--value is missing")
+        return os.fsencode(self.value)
+
+    def need(self, name: str) -> str:
+        found: str = getattr(self, name)
+        if not found:
+            raise typer.BadParameter(f"--{name} is missing")
+        return found
+
+
+def redis(
+    command: Annotated[
+        str,
+        typer.Option(help="set, get, keys, publish, subscribe, del, xadd or ttl."),
+    ],
+    key: Annotated[str, typer.Option(help="The key: asb:progress:<agent>:<task>, …")] = "",
+    value: Annotated[
+        str | None, typer.Option(help="What to set, publish or add; JSON for documents.")
+    ] = None,
+    pattern: Annotated[
+        str, typer.Option(help="Which keys: asb:progress:*; all of this bus without it.")
+    ] = "",
+    channel: Annotated[
+        str, typer.Option(help="The channel; with * it is a pattern to subscribe to.")
+    ] = "",
+) -> None:
+    """Progress documents, messages and keys, as agents use them.
+
+    `set` on asb:progress:<agent>:<task> tells the bus about progress; `subscribe` prints a JSON
+    line a message until Ctrl-C; `keys` never holds up the server.
+    """
+    chosen = COMMANDS.get(command.strip().lower())
+    if chosen is None:
+        raise typer.BadParameter(f"--command {command} is none of {', '.join(COMMANDS)}")
+    asked = Asked(key, value, pattern, channel)
+    with bus.opened() as b:
+        chosen(b, asked)
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+def _get(b: Bus, asked: Asked) -> None:
+    key = asked.need("key")
+    try:
+        found = b.client.call("GET", key)
+    except CommandRefused as error:
+        kind = b.client.call("TYPE", key).decode()
+        raise Refused(
+            f"{key} is a {kind}, not a string ({str(error).split(' ', 1)[0]})",
+            hint="asb events shows the log, asb task ID one task, asb deadletter what was refused",
+        ) from error
+    if found is None:
+        raise Refused(f"{key} does not exist", hint=f"asb redis --command keys: {_all(b.keys)}")
+    sys.stdout.flush()
+    sys.stdout.buffer.write(found + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _keys(b: Bus, asked: Asked) -> None:
+    pattern = asked.pattern or asked.key or _all(b.keys)
+    found: set[bytes] = set()
+    cursor = b"0"
+    while True:
+        cursor, batch = b.client.call("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+        found.update(batch)
+        if cursor == b"0":
+            break
+    for key in sorted(found):
+        out.say(key.decode("utf-8", "backslashreplace"))
+
+
+def _ttl(b: Bus, asked: Asked) -> None:
+    key = asked.need("key")
+    seconds = b.client.call("TTL", key)
+    if seconds == -2:
+        raise Refused(f"{key} does not exist")
+    out.say(str(seconds))
+
+
+def _all(keys: Keys) -> str:
+    return f"{keys.namespace}:*"
+
+
+# -- writing -----------------------------------------------------------------------------------
+
+
+def _set(b: Bus, asked: Asked) -> None:
+    key, raw = asked.need("key"), asked.raw
+    if key.startswith(b.keys.progress_prefix):
+        _set_progress(b, key, raw)
+    else:
+        _check_may_write(b.keys, key, "set")
+        b.client.call("SET", key, raw)
+    out.say("OK")
+
+
+def _set_progress(b: Bus, key: str, raw: bytes) -> None:
+    """The key and the door in one transaction: whoever sees the one sees the other."""
+    agent, _, task = key.removeprefix(b.keys.progress_prefix).partition(":")
+    raw = document.as_json(raw)
+    wrong = document.problem(agent, task, raw, b.settings.tasks.result_max_bytes)
+    if wrong:
+        raise Refused(
+            f"{key} was not set: {wrong}",
+            hint='quote JSON for the shell: --value \'{"status": "in_progress", "progress": 60}\'',
+        )
+    head = msgspec.json.encode({"agent": agent, "task": task})
+    data = head[:-1] + b',"document":' + raw + b"}"
+    entry: Command = ("XADD", b.keys.main_door, "*", "type", "progress.updated", "data", data)
+    replies = b.client.pipeline([("MULTI",), entry, ("SET", key, raw), ("EXEC",)])
+    if not isinstance(replies[-1], CommandRefused):
+        return
+    if "NOPERM" not in str(replies[1]):
+        raise replies[-1]
+    # Who may write only its own progress key is heard too: the bus looks at the key.
+    b.client.call("SET", key, raw)
+
+
+def _del(b: Bus, asked: Asked) -> None:
+    key = asked.need("key")
+    _check_may_write(b.keys, key, "del")
+    if not b.client.call("DEL", key):
+        raise Refused(f"{key} does not exist")
+    out.say("1")
+
+
+def _xadd(b: Bus, asked: Asked) -> None:
+    """``--value`` is a JSON object: a field each; what is no text goes in as JSON."""
+    key = asked.need("key")
+    if key != b.keys.main_door and not key.startswith(b.keys.main_door + ":"):
+        _check_may_write(b.keys, key, "xadd")
+    try:
+        fields = msgspec.json.decode(asked.raw, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Refused(
+            f"--value is no JSON object: {error}",
+            hint='--value \'{"type": "usage.recorded", "agent": "codex", "input_tokens": 1500}\'',
+        ) from error
+    if not fields:
+        raise Refused("--value has no fields: an entry needs at least one")
+    flat: list[str | bytes] = []
+    for name, value in fields.items():
+        flat += [name, value if isinstance(value, str) else msgspec.json.encode(value)]
+    out.say(b.client.call("XADD", key, "*", *flat).decode())
+
+
+def _check_may_write(keys: Keys, key: str, command: str) -> None:
+    """Refuse keys that are not this bus's, and those that only its services write."""
+    if key.startswith("{"):
+        raise Refused(f"{key} is internal to asb: {command} would break the bus")
+    if not key.startswith(f"{keys.namespace}:"):
+        raise Refused(
+            f"{key} is not a key of this bus, whose keys begin with {keys.namespace}:",
+            hint="--namespace NAME (or ASB_NAMESPACE) names another bus; redis-cli writes anything",
+        )
+    for owned, hint in _owned(keys).items():
+        if key == owned or (owned.endswith(":") and key.startswith(owned)):
+            raise Refused(f"{key} is kept by asb's services: no {command} there", hint=hint)
+
+
+def _owned(keys: Keys) -> dict[str, str]:
+    """What only services write, with the way to do what was probably meant."""
+    door = f"agents write to the door: asb redis --command xadd --key {keys.main_door}"
+    return {
+        keys.log: f"the log is never changed; {door}",
+        keys.main_door: door,
+        keys.main_door + ":": door,
+        keys.deadletter: "see asb deadletter",
+        keys.inbox(""): "asb submit and asb cancel speak to workers",
+        keys.worker(""): "a worker renews its sign of life itself: SET … EX with its own client",
+        keys.report(""): "asb report --publish issues it anew",
+        keys.throttle: "it is rewritten from the log; see asb throttle",
+        keys.token_usage: "it is rewritten from the log; usage goes to the door",
+    }
+
+
+# -- messages ----------------------------------------------------------------------------------
+
+
+def _publish(b: Bus, asked: Asked) -> None:
+    """How many were listening."""
+    out.say(str(b.client.call("PUBLISH", asked.need("channel"), asked.raw)))
+
+
+def _subscribe(b: Bus, asked: Asked) -> None:
+    """A JSON line a message until SIGINT or SIGTERM; over outages of Redis too."""
+    channel = asked.channel or asked.pattern
+    if not channel:
+        raise typer.BadParameter("--channel is missing")
+    with _until_signal():
+        while True:
+            try:
+                _listen(b, channel)
+            except RedisUnavailable as error:
+                out.note(f"{str(error).splitlines()[0]}; waiting for it")
+                time.sleep(RETRY_S)
+
+
+def _listen(b: Bus, channel: str) -> None:
+    listener = b.client.pubsub()
+    try:
+        with translated(b.client.shown):
+            if GLOB.intersection(channel):
+                listener.psubscribe(channel)
+            else:
+                listener.subscribe(channel)
+            while True:
+                found = listener.get_message(timeout=1.0)
+                if found is not None:
+                    _show(found)
+    finally:
+        listener.close()
+
+
+def _show(found: dict[str, Any]) -> None:
+    name = found["channel"].decode("utf-8", "replace")
+    if found["type"] in ("message", "pmessage"):
+        message = {"channel": name, "message": _parsed(found["data"])}
+        out.say_json(message, pretty=False)
+    elif found["type"] in ("subscribe", "psubscribe"):
+        out.note(f"listening on {name}; Ctrl-C stops")
+
+
+def _parsed(data: bytes) -> Any:
+    """A message as JSON where it is JSON, else as text."""
+    try:
+        msgspec.json.decode(data)
+        return msgspec.Raw(msgspec.json.format(data, indent=-1))  # on one line
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return data.decode("utf-8", "replace")
+
+
+@contextmanager
+def _until_signal() -> Generator[None]:
+    """Leave the block, quietly, at SIGINT or SIGTERM."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, cast("Any", handler))
+
+
+COMMANDS: dict[str, Callable[[Bus, Asked], None]] = {
+    "set": _set,
+    "get": _get,
+    "keys": _keys,
+    "publish": _publish,
+    "subscribe": _subscribe,
+    "del": _del,
+    "xadd": _xadd,
+    "ttl": _ttl,
+}
