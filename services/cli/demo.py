@@ -111,7 +111,7 @@ async def _run(
                             options = _options(settings, number, _driver(command, speed))
                             keys = Keys(settings.namespace)
                             crew.start_soon(_serve, options, keys, client, crew_stop)
-                        show = Show(running, running.host.state.meta.ended)
+                        show = Show(running)
                         show.titles = await anyio.to_thread.run_sync(_submit, settings, url, tasks)
                         done = await _watch(show)
                         # While the workers are still there: that is what was at work.
@@ -168,10 +168,9 @@ def _submit(settings: Settings, url: str, tasks: int) -> dict[str, str]:
 
 
 class Show(msgspec.Struct):
-    """What the progress is drawn from. ``before``: tasks that had ended when it began."""
+    """What the progress is drawn from; ``titles`` names the tasks that must end."""
 
     running: Running
-    before: int
     titles: dict[str, str] = {}
 
 
@@ -185,7 +184,8 @@ async def _watch(show: Show) -> bool:
         live.start()
     try:
         while not show.running.stop.is_set():
-            ended = show.running.host.state.meta.ended - show.before
+            outcomes = show.running.host.state.outcomes
+            ended = sum(task in outcomes for task in show.titles)
             line = _progress(show, ended, int((anyio.current_time() - began) * 1_000_000))
             if console.is_terminal:
                 live.update(Text(_frame(show, ended, line), no_wrap=True), refresh=True)

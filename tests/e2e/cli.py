@@ -40,7 +40,7 @@ def asb(*arguments: str, stdin: str | bytes = "", cwd: Path) -> subprocess.Compl
         errors="surrogateescape",
         cwd=cwd,
         env=environment(),
-        timeout=40,
+        timeout=25,
         check=False,
     )
 
