@@ -3,6 +3,9 @@ every head, after every step of a random day."""
 
 from __future__ import annotations
 
+from collections import Counter
+
+import pytest
 from hypothesis import given
 
 from events.policy import PolicyChanged
@@ -42,13 +45,29 @@ class Judged:
                 assert min(sums) >= 0, f"{key} has used {sums} in hour {hour}"
 
 
-@examples(150)
-@given(policies(), steps())
 def test_every_number_and_every_dispatch_is_what_the_model_says(
-    first: PolicyChanged, day: list[Step]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    judged = Judged(first)
-    for worker in ("w1", "w2"):
-        judged.step(("join", worker, 2, None, (), False, True))
-    for step in day:
-        judged.step(step)
+    """T4. A run in which little happened has proved little, so what happened is counted."""
+    seen: Counter[str] = Counter()
+
+    @examples(300, proving=20_000)
+    @given(policies(), steps())
+    def days(first: PolicyChanged, day: list[Step]) -> None:
+        judged = Judged(first)
+        for worker in ("w1", "w2"):
+            judged.step(("join", worker, 2, None, (), False, True))
+        for step in day:
+            judged.step(step)
+        seen.update(event.data.type for event in judged.bus.events)
+        seen["days"] += 1
+        seen["steps judged"] += len(day)
+        seen["left waiting"] += len(judged.model.heads())
+
+    days()
+    with capsys.disabled():
+        wanted = ("days", "steps judged", "task.dispatched", "left waiting", "hold.extended")
+        print("\n  " + ", ".join(f"{seen[name]:,} {name}" for name in wanted), end="")  # noqa: T201
+    assert seen["task.dispatched"] > 100
+    assert min(seen[x] for x in ("left waiting", "task.completed", "task.deferred")) > 10
+    assert min(seen[x] for x in ("hold.extended", "task.requeued", "worker.lost")) > 0

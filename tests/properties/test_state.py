@@ -44,14 +44,14 @@ def said(bus: Bus) -> list[Any]:
     return found
 
 
-@examples(40)
+@examples(80)
 @given(policies(), steps())
 def test_replay_gives_the_state_that_was_live(first: PolicyChanged, day: list[Step]) -> None:
     bus = played(first, day)
     assert replayed(bus.log).digest() == bus.state.digest()
 
 
-@examples(40)
+@examples(80)
 @given(policies(), steps(), st.lists(st.integers(1, 40), min_size=1))
 def test_batches_snapshots_and_restarts_change_nothing(
     first: PolicyChanged, day: list[Step], sizes: list[int]
@@ -68,7 +68,7 @@ def test_batches_snapshots_and_restarts_change_nothing(
     assert decoded(state).encode() == bus.state.encode()
 
 
-@examples(80)
+@examples(160)
 @given(policies(), steps())
 def test_a_turn_that_is_undone_leaves_no_trace(first: PolicyChanged, day: list[Step]) -> None:
     """Before each turn one is decided and undone: digest and decisions are those of before, and
@@ -87,7 +87,7 @@ def test_a_turn_that_is_undone_leaves_no_trace(first: PolicyChanged, day: list[S
         bus.run()
 
 
-@examples(60)
+@examples(120)
 @given(policies(), steps(), steps(5, 20))
 def test_a_restarted_desk_goes_on_as_the_old_one_would_have(
     first: PolicyChanged, day: list[Step], following: list[Step]
@@ -110,7 +110,7 @@ def spoken(bus: Bus) -> list[tuple[str, bytes]]:
     return [(e.data.type, e.raw) for e in bus.events if e.data.type != "alert.raised"]
 
 
-@examples(40)
+@examples(80)
 @given(policies(), steps())
 def test_a_desk_that_crashes_at_every_turn_loses_and_repeats_nothing(
     first: PolicyChanged, day: list[Step]
@@ -129,7 +129,7 @@ def test_a_desk_that_crashes_at_every_turn_loses_and_repeats_nothing(
     assert shaken.state.digest() == calm.state.digest()
 
 
-@examples(60)
+@examples(120)
 @given(policies(), steps(), st.randoms(use_true_random=False))
 def test_reports_told_again_and_out_of_order_count_once(
     first: PolicyChanged, day: list[Step], chance: Any
@@ -165,7 +165,7 @@ def test_reports_told_again_and_out_of_order_count_once(
 REPORTS = ("task.started", "task.completed", "task.failed", "task.cancelled")
 
 
-@examples(60)
+@examples(120)
 @given(policies(), steps())
 def test_windows_totals_and_days_agree(first: PolicyChanged, day: list[Step]) -> None:
     """T38 in memory: what the events book is what windows, totals and report days hold."""
