@@ -22,6 +22,7 @@ from collections import deque
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from events.keys import Keys
 from services.runtime.client import Client, CommandRefused
@@ -282,6 +283,7 @@ class Session:
                 doubt = not await self._look_around()
             elif entries:
                 self._take(entries)
+                await anyio.lowlevel.checkpoint()  # what has come begins before more is asked for
             else:
                 await self._look_around()
 
@@ -296,7 +298,7 @@ class Session:
     async def _read_some(self) -> list[Any]:
         block = int(min(BLOCK_S, self._options.lease_s / 4) * 1000)
         # A connection whose other end vanished without a word (a laptop that slept) never fails.
-        with anyio.fail_after(block / 1000 + ANSWER_S):
+        async with asyncio.timeout(block / 1000 + ANSWER_S):
             reply = await self._client.block(
                 "XREAD", "COUNT", READ_COUNT, "BLOCK", block, "STREAMS", self._inbox, self._cursor
             )
