@@ -115,7 +115,7 @@ def _read(doc: dict[str, Any]) -> Told:
         totals,
         _label(inner.get("model")) or _label(doc.get("model")),
         _label(doc.get("project")),
-        _moment(doc.get("timestamp", doc.get("time", doc.get("updated_at")))),
+        moment(doc.get("timestamp", doc.get("time", doc.get("updated_at")))),
         flaw,
     )
 
@@ -241,13 +241,13 @@ def _label(value: object) -> str:
     return value if value.isprintable() else ""
 
 
-def _moment(value: object) -> int:
+def moment(value: object) -> int:
     """An ISO date as µs since the epoch; without a zone it is taken as UTC. 0: not readable."""
     if not isinstance(value, str) or len(value) > 40:
         return 0
     try:
         found = datetime.fromisoformat(value)
-        moment = found if found.tzinfo else found.replace(tzinfo=UTC)
-        return max(0, int(moment.timestamp()) * 1_000_000)
+        utc = found if found.tzinfo else found.replace(tzinfo=UTC)
+        return max(0, int(utc.timestamp()) * 1_000_000)
     except (ValueError, OverflowError):
         return 0

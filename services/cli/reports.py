@@ -18,6 +18,7 @@ from services.cli import bus, out, screens
 from services.cli.bus import Bus
 from services.cli.out import first_line
 from services.cli.report_screen import screen
+from services.intake.shapes import OWN_TIME_US
 from services.reporter.daily import message
 from services.reporter.facts import Collector, Facts
 from services.runtime import replay
@@ -177,9 +178,10 @@ def _figures(state: State, period: Period) -> dict[str, Any]:
 
 def _facts(b: Bus, period: Period) -> Facts:
     collector = Collector(period.start, period.end)
-    # A place on the log is the time of its turn in ms, or later where turns were crowded.
-    before = f"{period.start // 1000 - 1}-0"
-    for events in replay.read_log(b.client, b.keys, before, f"{period.end // 1000 + 60_000}"):
+    # A place on the log is the time of its turn in ms, or later where turns were crowded; what is
+    # told late stands up to two days behind.
+    before, until = period.start // 1000 - 1, (period.end + OWN_TIME_US) // 1000 + 60_000
+    for events in replay.read_log(b.client, b.keys, f"{before}-0", str(until)):
         collector.add(events)
     return collector.facts(DEAREST)
 

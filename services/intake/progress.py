@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 METER = "progress"
 _BETTER_THAN = frozenset(("", METER, "estimate"))  # meters that progress is not worse than
-OWN_TIME_US = 48 * 3600 * 1_000_000  # how far back a writer's own time counts, in reports
 
 
 class ProgressIn(msgspec.Struct, gc=False):
@@ -60,7 +59,7 @@ def updated(case: Case) -> Iterable[Event]:
         return  # another document was taken since: its reader looks again and finds what is there
     record = progress.newest(state, d.agent, d.task, case.now)
     task = _attempt_of(state, d.agent, d.task)
-    _check_door(case, d.agent, task)
+    _check_door(case, d.agent, d.task, task)
     told = document.read(raw)
     payload = ProgressUpdated(
         d.agent,
@@ -90,13 +89,14 @@ def _attempt_of(state: State, agent: str, task_id: str) -> Task | None:
     return None if any(agent in (w.name, w.agent) for w in others) else task
 
 
-def _check_door(case: Case, agent: str, task: Task | None) -> None:
-    """A named door speaks for itself: its own name, the agent it runs, the attempt it runs."""
+def _check_door(case: Case, agent: str, task_id: str, task: Task | None) -> None:
+    """A named door speaks for its own name and for the attempts it runs or ran. Not for the agent
+    it says to be: that is a claim, by which it could reach the documents of others."""
     name = case.door_name
     if not name or name == agent or (task is not None and task.worker == name):
         return
-    worker = case.state.workers.get(name)
-    if worker is None or worker.agent != agent:
+    ended = case.state.outcomes.get(task_id)
+    if ended is None or ended.worker != name or ended.agent != agent:
         raise Bad(f"the door of {name} may not speak for agent {agent!r}")
 
 
@@ -181,4 +181,4 @@ def _foreign(case: Case, agent: str, told: Told, added: Usage) -> Booking:
 
 def _own_time(case: Case, told: Told, earliest: int) -> int:
     """The document's own time for the reports, where it can be true; else 0."""
-    return told.at if max(earliest, case.now - OWN_TIME_US) <= told.at <= case.now else 0
+    return shapes.own_time(told.at, case.now, earliest)

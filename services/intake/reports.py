@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from events.document import moment
 from events.envelope import Event, Payload, encode
 from events.money import Usage, nanos_of, usage_of
 from events.task import (
@@ -344,6 +345,7 @@ class UsageIn(ReportIn, gc=False, kw_only=True):
     project: str = ""
     kind: str = ""
     meter: str = ""
+    time: Any = None
     prompt_tokens: Any = None
     completion_tokens: Any = None
 
@@ -376,4 +378,8 @@ def usage_recorded(case: Case) -> Iterable[Event]:
         )
         booked.worker, booked.project, booked.kind = d.worker, d.project, d.kind
         booked.meter, attempt = meter, 0
+    told_at = shapes.told_time(case.entry.fields) or moment(d.time)
+    booked.day_at = shapes.own_time(
+        told_at, case.now, task.dispatched_at if attempt and task else 0
+    )
     yield _told(case, UsageRecorded(d.agent, booked, d.model, d.task, attempt, meter))

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from events.document import moment
 from events.task import KINDS, PRIORITIES
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -36,6 +37,7 @@ _LISTS = frozenset(("after", "models"))
 _BOOLEANS = frozenset(("heartbeat", "retryable", "final"))
 _OBJECTS = frozenset(("usage", "holds", "document"))
 _TRUTH = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+OWN_TIME_US = 48 * 3600 * 1_000_000  # how far back a writer's own time counts, in reports
 _ENVELOPE = frozenset((b"type", b"id", b"time"))
 
 
@@ -103,6 +105,19 @@ def decode(raw: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
         raise Bad(f"data is not valid JSON: {error}") from None
     except (UnicodeDecodeError, RecursionError):
         raise Bad("data is not valid JSON: not UTF-8, or nested too deep") from None
+
+
+def own_time(told: int, now: int, earliest: int = 0) -> int:
+    """A writer's own time ``told``, µs, for the reports, where it can be true; else 0."""
+    return told if max(earliest, now - OWN_TIME_US) <= told <= now else 0
+
+
+def told_time(fields: list[bytes]) -> int:
+    """The field ``time`` beside type and data, µs; 0 where there is none that can be read."""
+    if len(fields) > 4 and b"time" in fields[0::2]:
+        names = dict(zip(fields[0::2], fields[1::2], strict=False))
+        return moment(names[b"time"].decode(errors="replace"))
+    return 0
 
 
 def beside(raw: bytes, ours: dict[str, Any]) -> bytes:

@@ -74,19 +74,27 @@ class Collector:
 
     def add(self, events: Iterable[Event]) -> None:
         for event in events:
+            self._book(event)
             if self._start <= event.at < self._end:
                 self._one(event)
 
-    def _one(self, event: Event) -> None:
-        d, kind = event.data, event.data.type
-        self._counts[kind] += 1
+    def _book(self, event: Event) -> None:
+        """Usage counts on the day it is booked on, as in the report itself."""
+        d = event.data
         booked: Booking | None = getattr(d, "booked", None)
         task: str = getattr(d, "task", "")
-        if booked is not None and task and (booked.tokens or booked.nanos):
+        if booked is None or not task or not (booked.tokens or booked.nanos):
+            return
+        if self._start <= (booked.day_at or booked.window_at or event.at) < self._end:
             spent = self._spent.setdefault(task, Spent(task))
             spent.tokens += booked.tokens
             spent.nanos += booked.nanos
             spent.agent, spent.model, spent.kind = booked.agent, booked.model, booked.kind
+
+    def _one(self, event: Event) -> None:
+        d, kind = event.data, event.data.type
+        task: str = getattr(d, "task", "")
+        self._counts[kind] += 1
         if kind == "task.submitted":
             self._submitted[task] = event.at
         elif kind == "task.dispatched":

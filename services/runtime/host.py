@@ -24,8 +24,7 @@ from events.envelope import Event
 from events.keys import Keys
 from projections.state import State
 from projections.workers import ALIVE
-from services.intake.decide import lookups
-from services.intake.doors import newest_ms
+from services.intake.decide import lookups, newest_ms
 from services.runtime import replay
 from services.runtime.client import Client, CommandRefused, SyncClient
 from services.runtime.clock import ServerClock, elapsed

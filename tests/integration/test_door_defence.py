@@ -185,8 +185,8 @@ async def test_doors_that_nobody_opened_are_found_and_named(
     await bus.client.call("SET", bus.keys.door("no-stream"), "x", "EX", 60)
     async with running(bus.host()):
 
-        async def found() -> bytes | None:
-            return await bus.client.call("GET", bus.keys.stray_doors)
+        async def found() -> bytes:
+            return await bus.client.call("GET", bus.keys.stray_doors) or b""
 
         kept = msgspec.json.decode(await wait_until(found, what="the sweep"))
     assert kept == {"doors": [bus.keys.door("mallory")], "count": 1}
