@@ -145,17 +145,20 @@ def _run(b: Bus, good: list[Submission], wait: bool, as_json: bool) -> int:
     """Send, print, and wait where asked; how many failed or were refused."""
     follower = Follower(b) if wait else None
     sent: list[str] = []
-    for entry, one in zip(send(b, good), good, strict=True):
-        task = one.task or entry
-        if follower is not None:
-            follower.expect(entry, task, one.id, one.data)
-        if not (wait and as_json):
-            sent.append(
-                msgspec.json.encode({"task": task, "entry": entry}).decode() if as_json else task
-            )
-            if len(sent) == BATCH:
+    try:
+        for entry, one in zip(send(b, good), good, strict=True):
+            task = one.task or entry
+            if follower is not None:
+                follower.expect(entry, task, one.id, one.data)
+            if as_json and not wait:
+                sent.append(msgspec.json.encode({"task": task, "entry": entry}).decode())
+            elif not as_json:
+                sent.append(task)
+            # On a terminal the bar has the floor until all are in.
+            if len(sent) >= BATCH and not sys.stdout.isatty():
                 _print(sent)
-    _print(sent)
+    finally:
+        _print(sent)
     return _wait(follower, len(good), as_json) if follower is not None else 0
 
 
@@ -223,6 +226,8 @@ def _bar(total: int) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        redirect_stdout=False,  # data goes where it should even while the bar is shown
+        redirect_stderr=False,
         disable=not console.is_terminal or total < PROGRESS_FROM,
     )
 

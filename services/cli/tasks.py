@@ -25,7 +25,6 @@ from services.runtime.errors import Refused
 WAITING = (SUBMITTED, BLOCKED, QUEUED, BACKOFF)
 STATUSES = (*WAITING, *RUNNING, "completed", "failed", "cancelled")
 LIMIT = 50
-HEADS = ("TASK", "STATUS", "PRIORITY", "KIND", "ROUTE", "WORKER", "AGE", "TEXT")
 
 
 def tasks(
@@ -138,24 +137,27 @@ def _ended_row(outcome: Outcome) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    waiting = any(row["waiting"] for row in rows)
-    heads = (*HEADS[:-1], *(("WAITS FOR",) if waiting else ()), HEADS[-1])
     most = out.width()
-    cells = [
-        (
-            row["task"],
-            row["status"],
-            row["priority"],
-            row["kind"] or "-",
-            "/".join(x for x in (row["agent"], row["model"]) if x) or "-",
-            row["worker"] or "-",
-            span(row["age_us"]),
-            *((out.clip(row["waiting"] or "-", 60 if most else 0),) if waiting else ()),
-            out.first_line(row["text"]),
-        )
-        for row in rows
-    ]
-    return out.table(heads, cells, right="AGE", most=most)
+    narrow = 0 < most < 120
+    columns: dict[str, list[str]] = {
+        "TASK": [row["task"] for row in rows],
+        "STATUS": [row["status"] for row in rows],
+        "PRIORITY": [row["priority"] for row in rows],
+        "KIND": [row["kind"] or "-" for row in rows],
+        "ROUTE": ["/".join(x for x in (row["agent"], row["model"]) if x) or "-" for row in rows],
+        "WORKER": [row["worker"] or "-" for row in rows],
+        "AGE": [span(row["age_us"]) for row in rows],
+        "WAITS FOR": [out.clip(row["waiting"] or "-", most // 4) for row in rows],
+        "TEXT": [out.first_line(row["text"]) for row in rows],
+    }
+    if not any(row["waiting"] for row in rows):
+        del columns["WAITS FOR"]
+    elif narrow:  # why it waits matters more here than what it is
+        columns = {name: c for name, c in columns.items() if name not in ("KIND", "PRIORITY")}
+    if narrow and not any(row["worker"] for row in rows):
+        del columns["WORKER"]
+    cells = list(zip(*columns.values(), strict=True))
+    return out.table(tuple(columns), cells, right="AGE", most=most)
 
 
 # -- one task ----------------------------------------------------------------------------------
