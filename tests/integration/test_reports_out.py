@@ -19,7 +19,7 @@ from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
 
-DAY_US = 86_400_000_000
+WORDS = ("this", "last")
 Asb = Callable[..., Any]
 
 
