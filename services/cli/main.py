@@ -19,6 +19,7 @@ from services.cli import (
     deadletters,
     demo,
     doctor,
+    limits,
     log,
     manager,
     redis_command,
@@ -94,6 +95,9 @@ COMMANDS = {
 for panel, commands in COMMANDS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel, epilog=EVERYWHERE)(command)
+GROUPS = {"limits": limits.app, "policy": limits.policy_app}
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name, rich_help_panel="Budgets", epilog=EVERYWHERE)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -29,6 +29,13 @@ class LimitName(msgspec.Struct, frozen=True):
     window: str
 
 
+class BudgetName(msgspec.Struct, frozen=True):
+    """Which alert budget: its unit and window."""
+
+    unit: str
+    window: str
+
+
 class PolicyIn(msgspec.Struct, forbid_unknown_fields=True):
     """``policy.changed`` as it is sent: what is left out stays as it is."""
 
@@ -37,7 +44,9 @@ class PolicyIn(msgspec.Struct, forbid_unknown_fields=True):
     remove_limits: tuple[LimitName, ...] = ()
     set_prices: dict[str, Price] = {}
     remove_prices: tuple[str, ...] = ()
-    alert_budgets: tuple[AlertBudget, ...] | UnsetType = UNSET
+    alert_budgets: tuple[AlertBudget, ...] | UnsetType = UNSET  # all of them
+    set_alert_budgets: tuple[AlertBudget, ...] = ()
+    remove_alert_budgets: tuple[BudgetName, ...] = ()
     cache_read_weight_percent: int | UnsetType = UNSET
     timezone: str | UnsetType = UNSET
     critical_overdraft: bool | UnsetType = UNSET
@@ -85,6 +94,7 @@ def changed(policy: PolicyChanged, d: PolicyIn) -> PolicyChanged:
     limits.update({(x.scope, x.unit, x.window): x for x in d.set_limits})
     prices = {m: p for m, p in policy.prices.items() if m not in d.remove_prices} | d.set_prices
     plain = {name: value for name in _PLAIN if (value := getattr(d, name)) is not UNSET}
+    plain["alert_budgets"] = _budgets(plain.get("alert_budgets", policy.alert_budgets), d)
     return replace(
         policy,
         limits=tuple(limits.values()),
@@ -93,6 +103,15 @@ def changed(policy: PolicyChanged, d: PolicyIn) -> PolicyChanged:
         reason=d.reason[:500],
         **plain,
     )
+
+
+def _budgets(before: tuple[AlertBudget, ...], d: PolicyIn) -> tuple[AlertBudget, ...]:
+    found = {(x.unit, x.window): x for x in before}
+    for name in d.remove_alert_budgets:
+        if found.pop((name.unit, name.window), None) is None:
+            raise Bad(f"there is no alert budget on {name.unit}/{name.window}")
+    found.update({(x.unit, x.window): x for x in d.set_alert_budgets})
+    return tuple(found.values())
 
 
 def problem_of(policy: PolicyChanged) -> str:

@@ -1,0 +1,340 @@
+"""limits, policy: what may be used, and how a running bus is told otherwise.
+
+A change is sent through the shared door as a difference, so two people who change the policy at
+once lose nothing. It stands on the log as ``policy.changed``; replay knows the limits of the time.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from events.money import nanos_of
+from events.policy import Limit
+from events.task import PRIORITIES
+from projections import throttle, views
+from projections.state import State
+from services.cli import bus, out
+from services.cli.bus import Bus
+from services.cli.follow import Answers
+from services.cli.words import SYMBOLS, amount_text, limit_text, span
+
+app = typer.Typer(
+    help="What may be used per hour, day, week, month: show it, change it.",
+    invoke_without_command=True,
+)
+policy_app = typer.Typer(help="The policy in force: limits, prices, saving, guard.")
+
+SCALES = {"": 1, "K": 1_000, "M": 1_000_000, "B": 1_000_000_000}
+AMOUNT = re.compile(r"\$?\s*(\d[\d,_]*(?:\.\d+)?)\s*([KMB]?)", re.IGNORECASE)
+SAVING = ("off", "always", *throttle.LEVELS[1:])
+GUARD = ("warn", "pause", "cancel")
+
+Scope = Annotated[
+    str,
+    typer.Argument(
+        metavar="SCOPE",
+        help="global, worker, agent, model, project (each of them), or one: worker:w1.",
+    ),
+]
+Unit = Annotated[str, typer.Argument(metavar="UNIT", help="tokens, money or tasks.")]
+Window = Annotated[
+    str, typer.Argument(metavar="WINDOW", help="hour, day, week, month, or rolling: 5h, 90m.")
+]
+Amount = Annotated[
+    str, typer.Argument(metavar="AMOUNT", help="A whole number, 500K, 5M; dollars for money: 4.50.")
+]
+Reason = Annotated[str, typer.Option(help="Why, for the record.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The same as JSON.")]
+
+
+@app.callback()
+def limits(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show every limit with its use and level; with a command, change one."""
+    if context.invoked_subcommand is None:
+        _list(as_json)
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Every limit, with use and level beside it."""
+    _list(as_json)
+
+
+@app.command("set")
+def set_(scope: Scope, unit: Unit, window: Window, amount: Amount, reason: Reason = "") -> None:
+    """Add a limit, or change its amount; 0 refuses everything.
+
+    Lowering it below present use stops new work and touches nothing that runs.
+    """
+    _check_name(scope, unit, window)
+    limit: dict[str, object] = {**_named(scope, unit, window), "amount": amount_of(unit, amount)}
+    _change(f"limit on {unit}/{window} of {scope}", {"set_limits": [limit]}, reason)
+
+
+@app.command()
+def remove(scope: Scope, unit: Unit, window: Window, reason: Reason = "") -> None:
+    """Remove a limit: no limit refuses nothing. What was used is not forgotten."""
+    what = f"limit on {unit}/{window} of {scope}"
+    _change(what, {"remove_limits": [_named(scope, unit, window)]}, reason)
+
+
+@app.command()
+def alert(
+    unit: Unit,
+    window: Window,
+    amount: Amount,
+    at: Annotated[int, typer.Option(min=1, max=1000, help="Percent at which to warn.")] = 80,
+    reason: Reason = "",
+) -> None:
+    """Add or change an alert budget: it warns and never refuses; `off` as AMOUNT removes it."""
+    _check_name("global", unit, window)
+    change: dict[str, object]
+    if amount == "off":
+        change = {"remove_alert_budgets": [{"unit": unit, "window": window}]}
+    else:
+        budget = {"unit": unit, "window": window, "amount": amount_of(unit, amount)}
+        change = {"set_alert_budgets": [{**budget, "threshold_percent": at}]}
+    _change(f"alert budget on {unit}/{window}", change, reason)
+
+
+@app.command()
+def saving(
+    start: Annotated[str, typer.Argument(metavar="WHEN", help=f"One of {', '.join(SAVING)}.")],
+    model: Annotated[str | None, typer.Option(help="The cheap model to prefer.")] = None,
+    kinds: Annotated[str | None, typer.Option(help="Kinds of task that allow it: ui,docs.")] = None,
+    reason: Reason = "",
+) -> None:
+    """Prefer the cheap model: always, or from a level of the whole bus on."""
+    if start not in SAVING:
+        raise typer.BadParameter(f"WHEN {start}: one of {', '.join(SAVING)}")
+    with bus.opened() as b:
+        chosen = b.state().policy.saving
+    chosen = msgspec.structs.replace(
+        chosen,
+        start=start,
+        model=model or chosen.model,
+        kinds=tuple(kinds.replace(",", " ").split()) if kinds is not None else chosen.kinds,
+    )
+    _change("saving", {"saving": msgspec.to_builtins(chosen)}, reason)
+
+
+@app.command()
+def guard(
+    action: Annotated[str, typer.Argument(metavar="ACTION", help=f"One of {', '.join(GUARD)}.")],
+    step: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Percent of the first hold per extension.")
+    ] = None,
+    reason: Reason = "",
+) -> None:
+    """What to do with a task that uses more than it may: warn, pause or cancel."""
+    if action not in GUARD:
+        raise typer.BadParameter(f"ACTION {action}: one of {', '.join(GUARD)}")
+    with bus.opened() as b:
+        percent = step or b.state().policy.guard.step_percent
+    _change("guard", {"guard": {"step_percent": percent, "action": action}}, reason)
+
+
+@app.command("min-priority")
+def min_priority(
+    priority: Annotated[str, typer.Argument(help=f"One of {', '.join(PRIORITIES)}.")],
+    reason: Reason = "",
+) -> None:
+    """Start no task below this priority; `low` lets all in."""
+    if priority not in PRIORITIES:
+        raise typer.BadParameter(f"{priority}: one of {', '.join(PRIORITIES)}")
+    _change("min-priority", {"min_priority": priority}, reason)
+
+
+@app.command()
+def overdraft(on: Annotated[str, typer.Argument(metavar="on|off")], reason: Reason = "") -> None:
+    """Whether critical tasks may go beyond every limit."""
+    if on not in ("on", "off"):
+        raise typer.BadParameter(f"{on}: on or off")
+    _change("overdraft", {"critical_overdraft": on == "on"}, reason)
+
+
+@policy_app.command()
+def show(as_json: AsJson = False) -> None:
+    """The whole policy in force, as it stands on the log."""
+    with bus.opened() as b:
+        state = b.state()
+        if as_json:
+            out.say_json({"as_of": state.meta.log_id, **msgspec.to_builtins(state.policy)})
+            return
+        _say(b, state)
+    p = state.policy
+    out.say()
+    out.say(f"Price book:    version {p.book}, {len(p.prices):,} models (asb prices)")
+    out.say(f"Cache reads:   count {p.cache_read_weight_percent} % against token limits")
+    out.say(f"Time zone:     {p.timezone} (of reports)")
+    learn = p.learning
+    out.say(
+        f"Estimates:     learn after {learn.min_samples} attempts, percentile {learn.percentile}, "
+        f"at most {learn.share_percent} % of a limit"
+    )
+
+
+# -- changing --------------------------------------------------------------------------------
+
+
+def _named(scope: str, unit: str, window: str) -> dict[str, object]:
+    return {"scope": scope, "unit": unit, "window": window}
+
+
+def _check_name(scope: str, unit: str, window: str) -> None:
+    if scope.partition(":")[0] not in throttle.SCOPE_KINDS:
+        raise typer.BadParameter(f"SCOPE {scope}: one of {', '.join(throttle.SCOPE_KINDS)}")
+    if unit not in throttle.UNITS:
+        raise typer.BadParameter(f"UNIT {unit}: one of {', '.join(throttle.UNITS)}")
+    try:
+        throttle.rolling_minutes(window)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def amount_of(unit: str, text: str) -> int:
+    """``500K`` tokens, ``4.50`` dollars (as nano-dollars), ``12`` tasks. Raises BadParameter."""
+    match = AMOUNT.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"AMOUNT {text}: expected a number such as 500K or 4.50")
+    value = Decimal(match[1].replace(",", "").replace("_", "")) * SCALES[match[2].upper()]
+    if unit == "money":
+        return nanos_of(value)
+    if value != value.to_integral_value():
+        raise typer.BadParameter(f"AMOUNT {text}: {unit} are counted in whole numbers")
+    return int(value)
+
+
+def _change(what: str, change: dict[str, object], reason: str) -> None:
+    """Send a difference, wait until it stands on the log, and show what holds then."""
+    with bus.opened() as b:
+        answers = Answers(b)
+        answers.expect(b.send("policy.changed", {**change, "reason": reason}), what)
+        refused = answers.refused()
+        if not refused:
+            _say(b, b.state())
+    if refused:
+        raise typer.Exit(1)
+
+
+# -- showing ---------------------------------------------------------------------------------
+
+
+def _list(as_json: bool) -> None:
+    with bus.opened() as b:
+        state = b.state()
+        if as_json:
+            out.say_json(limits_view(state, b.now()))
+        else:
+            _say(b, state)
+
+
+def limits_view(state: State, now: int) -> dict[str, Any]:
+    """``asb limits --json``: each limit with the windows it bounds."""
+    rows = throttle.window_rows(state, now)
+    return {
+        "as_of": state.meta.log_id,
+        "at": views.iso(now),
+        "limits": [
+            {
+                **msgspec.to_builtins(limit),
+                "windows": [
+                    {**row, "resets_at": views.iso(row["resets_at"])}
+                    for row in _rows_of(limit, rows, state)
+                ],
+            }
+            for limit in sorted(state.policy.limits)
+        ],
+        "alert_budgets": [
+            {
+                **msgspec.to_builtins(x),
+                "used": throttle.used(state, "global", x.window, now).of(x.unit),
+            }
+            for x in state.policy.alert_budgets
+        ],
+        "saving": msgspec.to_builtins(state.policy.saving),
+        "guard": msgspec.to_builtins(state.policy.guard),
+        "min_priority": state.policy.min_priority,
+        "critical_overdraft": state.policy.critical_overdraft,
+    }
+
+
+def _rows_of(limit: Limit, rows: list[dict[str, Any]], state: State) -> list[dict[str, Any]]:
+    """The windows that this very limit bounds: one of its own takes the place of its kind's."""
+    return [
+        row
+        for row in rows
+        if (row["unit"], row["window"]) == (limit.unit, limit.window)
+        and limit in throttle.limits_for(state, row["scope"])
+        and row["scope"].partition(":")[0] == limit.scope.partition(":")[0]
+    ]
+
+
+def _say(b: Bus, state: State) -> None:
+    now = b.now()
+    rows = throttle.window_rows(state, now)
+    heads = ("SCOPE", "WINDOW", "LIMIT", "USED", "HELD", "SHARE", "LEVEL", "RESETS IN")
+    cells = [
+        line
+        for limit in sorted(state.policy.limits, key=_order)
+        for line in _lines(limit, _rows_of(limit, rows, state), now)
+    ]
+    if cells:
+        out.say(out.table(heads, cells, right="LIMIT USED HELD SHARE", most=out.width()))
+    else:
+        out.say("no limits: nothing is refused")
+    for line in _other_lines(state, now):
+        out.say(line)
+
+
+def _order(limit: Limit) -> tuple[int, str, int, str]:
+    kinds = throttle.SCOPE_KINDS
+    kind = limit.scope.partition(":")[0]
+    return kinds.index(kind), limit.scope, throttle.UNITS.index(limit.unit), limit.window
+
+
+def _lines(limit: Limit, rows: list[dict[str, Any]], now: int) -> list[tuple[str, ...]]:
+    """One line where a limit bounds one scope; each scope's own where it bounds several."""
+    name, most = f"{limit.unit}/{limit.window}", limit_text(limit.unit, limit.amount)
+    if not rows:
+        return [(limit.scope, name, most, "-", "-", "-", "-", "-")]
+    rows = sorted(rows, key=lambda row: (-(row["used"] + row["held"]), row["scope"]))[:20]
+    return [
+        (
+            row["scope"],
+            name,
+            most,
+            amount_text(limit.unit, row["used"]),
+            amount_text(limit.unit, row["held"]),
+            views.percent_text(row["used"] + row["held"], limit.amount),
+            f"{SYMBOLS[throttle.LEVELS.index(row['level'])]} {row['level']}",
+            "rolling" if throttle.rolling_minutes(limit.window) else span(row["resets_at"] - now),
+        )
+        for row in rows
+    ]
+
+
+def _other_lines(state: State, now: int) -> list[str]:
+    p = state.policy
+    lines: list[str] = []
+    for x in p.alert_budgets:
+        used = throttle.used(state, "global", x.window, now).of(x.unit)
+        lines.append(
+            f"Alert budget:  {x.unit}/{x.window} at {x.threshold_percent} % of "
+            f"{limit_text(x.unit, x.amount)}; used {amount_text(x.unit, used)} "
+            f"({views.percent_text(used, x.amount)})"
+        )
+    when = {"off": "off", "always": "always"}.get(p.saving.start, f"from {p.saving.start} on")
+    more = "" if p.saving.start == "off" else f": {p.saving.model} for {', '.join(p.saving.kinds)}"
+    lines.append(f"Saving:        {when}{more}")
+    lines.append(f"Guard:         {p.guard.action}, by steps of {p.guard.step_percent} %")
+    if p.min_priority != PRIORITIES[0]:
+        lines.append(f"Min. priority: {p.min_priority}: what is below waits")
+    if p.critical_overdraft:
+        lines.append("Overdraft:     critical tasks go beyond every limit")
+    return lines
