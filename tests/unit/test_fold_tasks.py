@@ -261,6 +261,14 @@ def test_a_task_without_a_word_is_over_a_minute_after_its_time() -> None:
     assert (end.error, end.booked.estimated) == ("no result within 100 s", True)
 
 
+def test_what_waits_for_a_task_that_timed_out_fails_with_it() -> None:
+    bus, task = bus_with_task(timeout_s=100, max_attempts=1)
+    waiting = bus.submit(after=[task])
+    bus.wait(160)
+    assert bus.state.outcomes[waiting].status == "failed"
+    assert [d.task for d in bus.of("task.dispatched")] == [task]
+
+
 def test_what_never_started_costs_nothing() -> None:
     bus, task = bus_with_task(timeout_s=100, max_attempts=1)
     bus.wait(160)

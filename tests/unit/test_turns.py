@@ -78,6 +78,24 @@ def test_an_entry_is_taken_whole_or_not_at_all() -> None:
         assert types.count("worker.lost") == types.count("worker.joined")
 
 
+def test_a_turn_that_was_lost_is_decided_again() -> None:
+    """Queues, timers and routes are found again after it was undone."""
+    bus = Bus()
+    bus.join("w1")
+    task = bus.submit()
+    bus.keep(bus.decide())
+    bus.report("task.failed", task, error="no luck")
+    bus.run()
+    bus.submit()
+    bus.now += 5_000_000
+    words = [e.data for e in bus.decide().events]
+    bus.undo()
+    assert [e.data for e in bus.decide().events] == words
+    bus.undo()
+    bus.run()
+    assert bus.state.tasks[task].attempt == 2
+
+
 def test_log_ids_increase_even_when_the_clock_does_not() -> None:
     bus = Bus()
     bus.join("w1", capacity=9)

@@ -70,6 +70,7 @@ def test_a_booking_on_the_boundary_belongs_to_the_later_window(name: str, at: in
     start, end = throttle.interval(name, at)
     case = given()
     spent(case, end - 1, 10)
+    assert used(case.state, name, end - 1) == 10  # and from here on the sum is kept
     spent(case, end, 3)
     assert (used(case.state, name, end - 1), used(case.state, name, end)) == (10, 3)
     assert throttle.interval(name, end)[0] == end
