@@ -160,8 +160,9 @@ async def settled(host: Host) -> None:
 
 
 async def stop_at_signals(stop: anyio.Event, at_once: Callable[[], object]) -> None:
-    """The first SIGINT or SIGTERM sets ``stop``; on the next one ``at_once`` is called."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    """The first SIGINT or SIGTERM, or a terminal that closes, sets ``stop``; on the next one
+    ``at_once`` is called."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async for _ in signals:
             if stop.is_set():
                 at_once()

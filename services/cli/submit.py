@@ -27,6 +27,13 @@ BATCH = 500  # XADDs a round trip
 PROGRESS_FROM = 2_000  # fewer are in before a bar could be read
 ERRORS_SHOWN = 20
 
+OnError = Annotated[
+    str,
+    typer.Option(
+        help="What a broken task does: stop (none goes in) or skip (the good ones go in)."
+    ),
+]
+
 
 def submit(
     text: Annotated[
@@ -60,12 +67,7 @@ def submit(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all have ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
-    on_error: Annotated[
-        str,
-        typer.Option(
-            help="What a broken task does: stop (none goes in) or skip (the good ones go in)."
-        ),
-    ] = "stop",
+    on_error: OnError = "stop",
 ) -> None:
     """Submit tasks: arguments, a file, or lines on the standard input (`-`).
 
@@ -78,24 +80,20 @@ def submit(
         file, texts = "-", []
     if not texts and file is None:
         raise typer.BadParameter("nothing to submit: give a text, --file FILE, or - for stdin")
-    common: dict[str, Any] = {
-        "priority": priority,
-        "kind": kind,
-        "agent": agent,
-        "model": model,
-        "worker": worker,
-        "project": project,
-        "after": list(after) if after else None,
-        "timeout_s": timeout,
-        "max_attempts": max_attempts,
-        "estimate_tokens": estimate,
-    }
+    common = _given(
+        priority=priority,
+        kind=kind,
+        agent=agent,
+        model=model,
+        worker=worker,
+        project=project,
+        after=list(after or ()) or None,
+        timeout_s=timeout,
+        max_attempts=max_attempts,
+        estimate_tokens=estimate,
+    )
     with bus.opened() as b:
-        checker = Checker(
-            {name: value for name, value in common.items() if value is not None},
-            desk.defaults(b.settings),
-            id_ or "",
-        )
+        checker = Checker(common, desk.defaults(b.settings), id_ or "")
         good, bad = _sorted(_read(checker, texts, file))
         if bad and on_error == "stop":
             raise Refused(_listed(bad, good), hint="correct them, or --on-error skip")
@@ -104,6 +102,11 @@ def submit(
         out.note(_listed(bad, good))
     if bad or failed:
         raise typer.Exit(1)
+
+
+def _given(**options: object) -> dict[str, Any]:
+    """The options that were given, under the names they have in a submission."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _read(checker: Checker, texts: list[str], file: str | None) -> Iterator[Submission | BadLine]:

@@ -278,9 +278,8 @@ def test_doctor_sees_that_no_desk_runs(tmp_path: Path) -> None:
         entry = asb("submit", redis, "x", cwd=tmp_path).stdout.strip()
         late = asb("task", redis, entry, cwd=tmp_path)
         assert "waits at the door" in late.stderr
-        old = wait_blocking(
-            lambda: (d := asb("doctor", redis, cwd=tmp_path)).returncode == 1 and d, within=20
-        )
+        wait_blocking(lambda: asb("doctor", redis, cwd=tmp_path).returncode == 1, within=20)
+        old = asb("doctor", redis, cwd=tmp_path)
         assert "none runs: entries wait at the door" in old.stdout
 
 
@@ -329,7 +328,11 @@ def test_services_alone_share_one_bus(tmp_path: Path) -> None:
     with start(tmp_path / "data", free_port()) as server:
         redis = f"--redis={server.url}"
         rest = ("inbox", "views", "alerts", "usage", "snapshot")
-        parts = [("service", "desk"), ("service", "desk"), ("service", *rest)]
+        parts: list[tuple[str, ...]] = [
+            ("service", "desk"),
+            ("service", "desk"),
+            ("service", *rest),
+        ]
         parts.append(("worker", "w1", "--driver", "command", redis, "--", "cat"))
         running = [
             subprocess.Popen(
