@@ -261,6 +261,14 @@ def test_a_task_without_a_word_is_over_a_minute_after_its_time() -> None:
     assert (end.error, end.booked.estimated) == ("no result within 100 s", True)
 
 
+def test_a_word_of_another_session_about_this_attempt_is_not_heard() -> None:
+    bus, task = bus_with_task()
+    bus.report("task.completed", task, session="1-1", usage={"total_tokens": 5})
+    bus.run()
+    assert bus.of("task.completed") == []
+    assert bus.state.tasks[task].status == "dispatched"
+
+
 def test_what_waits_for_a_task_that_timed_out_fails_with_it() -> None:
     bus, task = bus_with_task(timeout_s=100, max_attempts=1)
     waiting = bus.submit(after=[task])
