@@ -28,7 +28,7 @@ OPTIONS = {
 
 def settings(**more: object) -> Settings:
     """The settings, with this command line's on top. Raises ConfigError."""
-    return load({**given, **more})
+    return load({**given, **{name: value for name, value in more.items() if value is not None}})
 
 
 def arguments() -> list[str]:

@@ -350,3 +350,23 @@ def test_services_alone_share_one_bus(tmp_path: Path) -> None:
                 process.terminate()
             codes = [process.wait(timeout=20) for process in running[::-1]]
         assert codes == [0, 0, 0, 0]
+
+
+def test_the_seeds_command_and_names_on_a_named_redis(idle: Up) -> None:
+    done = asb("manager", "--redis", idle.url, "Task 1", "Task 2", cwd=idle.folder)
+    assert done.returncode == 0, done.stderr
+    assert "Tasks in queue: 2" in done.stdout
+    code = (
+        "from services.token_throttle import TokenThrottle\n"
+        "from services.concurrent_task_manager import ConcurrentTaskManager\n"
+        f"TokenThrottle({idle.url!r}).record_usage('w1', 1500, 0.0045, 'sonnet')\n"
+        f"print(ConcurrentTaskManager({idle.url!r}).add_task('Fix it', priority='high'))\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=idle.folder, env=environment(),
+        capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    wait_blocking(lambda: idle.ask("status")["tasks"]["submitted"] == 3, within=10)
+    assert idle.ask("status")["tokens_used"] == 1500
+    assert idle.ask("status")["cost"] == "$0.0045"
+    assert idle.ask("tasks")[0]["task"] == said.stdout.strip()
