@@ -61,6 +61,10 @@ class Checker:
             if bare:
                 yield self._line(number, bare)
 
+    def item(self, where: str, fields: dict[str, Any], given_id: str) -> Submission | BadLine:
+        """One task of another system; ``where`` names it in an error."""
+        return self._checked(where, dict(fields), given_id)
+
     def _line(self, number: int, line: bytes) -> Submission | BadLine:
         where = f"line {number}"
         try:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from events.envelope import Event
-from projections import usage
+from projections.days import day_of
 from services.cli import main
 from services.runtime.client import SyncClient
 from tests.integration.test_desk_ground import Bus, Hands, caught_up, running
@@ -56,7 +56,7 @@ async def yesterdays_usage(bus: Bus, tokens: int = 4_000) -> str:
     """Usage of a day that is over: told with the time it was at. The date."""
     seconds, _ = await bus.client.call("TIME")
     then = (int(seconds) - 86_400) * 1_000_000
-    date = usage.day_of(then, bus.folded().zone).date
+    date = day_of(then, bus.folded().zone).date
     document = {
         "status": "completed",
         "tokens_used": {

@@ -1,0 +1,112 @@
+#!/bin/sh
+# A worker with nothing but redis-cli. It joins, takes tasks from its inbox, runs a command for
+# each with the prompt on standard input, and completes with what the command used.
+#
+#   sh shell-worker.sh NAME COMMAND [ARGUMENT…]
+#
+# A last line `usage: INPUT OUTPUT` of the command's output is its tokens. Without one nobody
+# knows what was used, and the task's whole hold is booked.
+#
+# ASB_AGENT      the agent it is, codex for example; without one it serves all
+# ASB_NAMESPACE  asb unless given
+# ASB_DOOR       its own front door, where `asb acl NAME` opened one
+# REDIS_CLI      redis-cli and its options: "redis-cli -h HOST --user NAME" (with REDISCLI_AUTH)
+#
+# The prompt is data: it is never part of a command line and never evaluated.
+set -u
+
+name=${1:?usage: shell-worker.sh NAME COMMAND [ARGUMENT...]}
+shift
+: "${1:?usage: shell-worker.sh NAME COMMAND [ARGUMENT...]}"
+ns=${ASB_NAMESPACE:-asb}
+door=$ns:intake${ASB_DOOR:+:$ASB_DOOR}
+inbox=$ns:inbox:$name
+lease=60
+nl='
+'
+
+redis() { ${REDIS_CLI:-redis-cli} --raw "$@"; }
+
+# 1. Join. The id of this entry is the session; it is in every task that is meant for us.
+join() {
+  session=$(redis XADD "$door" '*' type worker.joined worker "$name" capacity 1 \
+    lease_s "$lease" ${ASB_AGENT:+agent "$ASB_AGENT"})
+  case $session in
+    *[!0-9-]* | '') echo "cannot join: $session" >&2 && return 1 ;;
+  esac
+  redis SET "$ns:worker:$name" "$session" EX "$lease" >/dev/null
+  cursor=0-0
+  echo "worker $name, session $session" >&2
+}
+
+# The sign of life: without it the desk takes the worker for dead after a lease.
+heartbeat() {
+  while sleep $((lease / 4)) && kill -0 $$ 2>/dev/null; do
+    redis SET "$ns:worker:$name" "$session" EX "$lease" >/dev/null
+  done
+}
+
+leave() {
+  trap - EXIT INT TERM
+  [ -z "${pulse:-}" ] || kill "$pulse" 2>/dev/null
+  [ -z "${session:-}" ] || {
+    redis XADD "$door" '*' type worker.left worker "$name" session "$session" >/dev/null
+    redis DEL "$ns:worker:$name" >/dev/null
+  }
+  exit "${1:-0}"
+}
+
+# What is not UTF-8 would be refused, and with it the whole report.
+clean() { if command -v iconv >/dev/null; then iconv -c -f UTF-8 -t UTF-8; else cat; fi; }
+
+# The value of line $1 of the entry.
+line() { printf '%s\n' "$entry" | sed -n "$1p"; }
+
+# 2. Take the next entry of the inbox. redis-cli prints it one part a line: key, id, then names
+# and values in this order: log type task attempt session text kind agent model deadline priority.
+# Only the text may have several lines, so all else is found by counting from both ends.
+take() {
+  entry=$(redis XREAD COUNT 1 BLOCK 5000 STREAMS "$inbox" "$cursor") || return 1
+  [ -n "$entry" ] || return 1
+  id=$(line 2)
+  case $id in *[!0-9-]* | '') sleep 1 && return 1 ;; esac
+  cursor=$id type=$(line 6)
+}
+
+# 3. Run it, and complete it with its usage. `-x` takes the last value from standard input.
+work() {
+  task=$(line 8) attempt=$(line 10) mine=$(line 12)
+  [ "$mine" = "$session" ] || return 0
+  text=$(printf '%s\n' "$entry" | sed '1,13d' | sed -e :a -e '$d;N;2,10ba' -e 'P;D')
+  redis XADD "$door" '*' type task.started task "$task" attempt "$attempt" \
+    session "$session" >/dev/null
+  if out=$(printf '%s\n' "$text" | "$@"); then
+    end=task.completed field=result
+  else
+    out="exit code $?$nl$(printf '%s' "$out" | tail -c 2000)" end=task.failed field=error
+  fi
+  usage=$(printf '%s\n' "$out" | sed -n '$s/^usage: \([0-9][0-9]*\) \([0-9][0-9]*\)$/\1 \2/p')
+  # Digits only, so splitting it into words is safe.
+  # shellcheck disable=SC2086
+  [ -z "$usage" ] || usage="input_tokens ${usage% *} output_tokens ${usage#* }"
+  printf '%s' "$out" | clean | redis -x XADD "$door" '*' type "$end" task "$task" attempt "$attempt" \
+    session "$session" $usage "$field" >/dev/null
+}
+
+start() {
+  [ -z "${pulse:-}" ] || kill "$pulse" 2>/dev/null
+  join || exit 1
+  heartbeat &
+  pulse=$!
+}
+
+trap 'leave 0' INT TERM
+trap 'leave $?' EXIT
+start
+while :; do
+  take || continue
+  case $type in
+    task.dispatched) work "$@" ;;
+    worker.lost) [ "$(line 8)" != "$session" ] || start ;;
+  esac
+done
