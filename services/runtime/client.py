@@ -7,6 +7,7 @@ makes replay fast, and it keeps redis-py's many reply shapes out of the rest of 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +42,7 @@ _RETRY_MAY_HELP = {
     "MASTERDOWN": "its primary is down: wait for the failover",
     "CLUSTERDOWN": "the cluster is down: wait, or repair it",
     "TRYAGAIN": "the cluster is moving this slot: wait a moment",
+    "UNBLOCKED": "it has changed its role: wait for the failover",
     "BUSY": "a script is blocking it: wait, or SCRIPT KILL",
 }
 _WILL_NOT_HELP = {
@@ -48,6 +50,9 @@ _WILL_NOT_HELP = {
     "WRONGPASS": "user or password is wrong: check the URL",
     "NOPERM": "this Redis user may not do that: see `asb acl`",
 }
+
+
+_SCRIPT_ERROR = re.compile(r"(?:ERR )?Error running script .* -([A-Z]+) ")
 
 
 @contextmanager
@@ -74,7 +79,8 @@ def translated(url: str) -> Generator[None]:
 
 def _classified(url: str, error: Exception) -> Exception:
     text = str(error)
-    code = text.split(" ", 1)[0]
+    inner = _SCRIPT_ERROR.match(text)  # 6.2 wraps what a command in a script answered
+    code = inner[1] if inner else text.split(" ", 1)[0]
     if isinstance(error, rex.ReadOnlyError):
         code = "READONLY"
     elif isinstance(error, rex.OutOfMemoryError):
