@@ -29,6 +29,7 @@ from projections.progress import Progress
 from projections.state import State
 from services.progress import marks
 from services.runtime.client import Client, Command, CommandRefused
+from services.runtime.errors import RedisUnavailable
 from services.runtime.log import after
 from services.runtime.replay import decoded
 from services.runtime.scripts import script
@@ -226,31 +227,40 @@ class Documents:
         return self._written.get(name) == record.log_id
 
     async def _take(self, state: State, news: list[tuple[str, bytes]]) -> None:
-        marked: list[tuple[str, bytes, tuple[bytes, str]]] = []
+        """Send ``news`` to the door, each once as long as nothing else is taken from its key."""
+        if len(self._sent) > REMEMBERED:
+            self._sent.clear()
+        fresh: list[tuple[str, bytes, str]] = []
         for name, value in news:
             raw = document.as_json(value)
             record = state.progress.get(name)
-            mark = progress.digest(raw), record.log_id if record else ""
+            newest = record.log_id if record else ""
+            mark = progress.digest(raw), newest
             if self._sent.get(name) != mark:
-                marked.append((name, raw, mark))
-        commands: list[Command] = []
-        for name, raw, mark in marked:
-            agent, _, task = name.partition(":")
-            wrong = document.problem(agent, task, raw, self._most)
-            if not wrong:
-                commands.append(self._entry(agent, task, raw, mark))
-            elif await self._first_time(name, raw):
-                commands.append(self._unreadable(agent, task, raw, wrong))
-        await self._client.pipeline(commands)
-        if len(self._sent) > REMEMBERED:
-            self._sent.clear()
-        self._sent.update((name, mark) for name, _, mark in marked)
+                self._sent[name] = mark  # before anything is awaited: another loop may look too
+                fresh.append((name, raw, newest))
+        try:
+            commands = [entry for one in fresh if (entry := await self._entry(*one))]
+            for reply in await self._client.pipeline(commands):
+                _accepted(reply)
+        except BaseException:
+            for name, _, _ in fresh:
+                self._sent.pop(name, None)
+            raise
 
-    def _entry(self, agent: str, task: str, raw: bytes, mark: tuple[bytes, str]) -> Command:
+    async def _entry(self, name: str, raw: bytes, newest: str) -> Command | None:
+        """What goes to the door for a value: the document, or once that it is none."""
+        agent, _, task = name.partition(":")
+        wrong = document.problem(agent, task, raw, self._most)
+        if not wrong:
+            return self._document(agent, task, raw, newest)
+        return self._unreadable(agent, task, raw, wrong) if await self._first(name, raw) else None
+
+    def _document(self, agent: str, task: str, raw: bytes, newest: str) -> Command:
         """A document for the door, spliced in as it was written."""
-        head = msgspec.json.encode({"agent": agent, "task": task, "newest": mark[1]})
+        head = msgspec.json.encode({"agent": agent, "task": task, "newest": newest})
         data = head[:-1] + b',"document":' + raw + b"}"
-        told = f"{agent}:{task}\0{mark[1]}\0".encode() + mark[0]
+        told = f"{agent}:{task}\0{newest}\0".encode() + progress.digest(raw)
         entry_id = "progress:" + hashlib.blake2b(told, digest_size=12).hexdigest()
         return (
             *("XADD", self._keys.main_door, "*", "type", "progress.updated"),
@@ -266,7 +276,7 @@ class Documents:
             *("data", msgspec.json.encode(data)),
         )
 
-    async def _first_time(self, name: str, raw: bytes) -> bool:
+    async def _first(self, name: str, raw: bytes) -> bool:
         """Whether this value was not reported yet; restarts and other hosts included."""
         told = hashlib.blake2b(name.encode() + b"\0" + raw, digest_size=12).hexdigest()
         mark = self._keys.unreadable(told)
@@ -284,10 +294,21 @@ class Documents:
         replies: list[Any] = await self._client.pipeline(
             ("GETRANGE", self._key(name), 0, most) for name in names
         )
-        return [None if isinstance(reply, CommandRefused) else reply for reply in replies]
+        return [None if _is_other_type(reply) else _accepted(reply) for reply in replies]
 
     async def _settled(self) -> State:
         """The state, at a moment when nothing in it is on its way to the log."""
         while self._state.ahead:  # noqa: ASYNC110 - nobody tells when a turn is over
             await anyio.sleep(0.001)
         return self._state
+
+
+def _is_other_type(reply: Any) -> bool:
+    return isinstance(reply, CommandRefused) and str(reply).startswith("WRONGTYPE")
+
+
+def _accepted(reply: Any) -> Any:
+    """``reply``, if it is one. A refusal (full, loading) may be over later: RedisUnavailable."""
+    if isinstance(reply, CommandRefused):
+        raise RedisUnavailable(f"Redis refused: {reply}")
+    return reply

@@ -52,12 +52,15 @@ class Loop:
 
 
 class Watch:
-    """Tells ``documents`` where to look. ``works``: notifications are heard at present."""
+    """Tells ``documents`` where to look.
+
+    ``works``: notifications are heard at present; ``wanted``: one sweep is due although they are.
+    """
 
     def __init__(self, client: Client, keys: Keys, documents: Documents) -> None:
         self._client, self._keys, self._documents = client, keys, documents
         self._recent: deque[float] = deque(maxlen=20)  # seconds that SCAN took
-        self._wanted = True  # a sweep, although notifications work
+        self.wanted = True
         self._probe_heard = anyio.Event()
         self._probe_wake = anyio.Event()
         self._sweep_wake = anyio.Event()
@@ -124,16 +127,16 @@ class Watch:
     # -- found by a scan -----------------------------------------------------------------------
 
     def _want_sweep(self) -> None:
-        self._wanted = True
+        self.wanted = True
         self._sweep_wake.set()
 
     async def sweep(self) -> None:
         """Look through the whole keyspace once, if there is reason to. Raises RedisUnavailable."""
-        if self.works and not self._wanted:
+        if self.works and not self.wanted:
             self._sweep_wake = anyio.Event()
             await self._sweep_wake.wait()
             return
-        wanted, self._wanted = self._wanted, False
+        wanted, self.wanted = self.wanted, False
         started = elapsed()
         cursor: str | bytes = "0"
         try:
@@ -142,7 +145,7 @@ class Watch:
                 if self.works and not wanted:
                     return
         except BaseException:
-            self._wanted = True
+            self.wanted = True
             raise
         self.sweeps += 1
         await anyio.sleep(max(0.0, SWEEP_S - (elapsed() - started)))

@@ -1,0 +1,373 @@
+"""Progress documents over a real Redis: taken once, kept as views, never overwritten unread."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Generator, Mapping
+from typing import Any
+
+import anyio
+import pytest
+
+from events.keys import Keys
+from projections import usage
+from services.progress import marks, watch
+from services.progress.service import Documents
+from services.runtime.client import Client
+from tests.integration.test_desk_ground import Bus, Hands, running
+from tests.servers import RedisServer
+from tests.wait import stays, wait_until
+
+pytestmark = pytest.mark.anyio
+DAY_S = 86_400
+
+
+@pytest.fixture(scope="module", params=["told", "scanned"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[RedisServer]:
+    """A server that tells of keys that change, and one that does not."""
+    events = "K$gx" if request.param == "told" else ""
+    folder = tmp_path_factory.mktemp("progress")
+    own = RedisServer(folder, options=("--notify-keyspace-events", events)).start()
+    yield own
+    own.stop()
+
+
+@pytest.fixture
+async def bus(server: RedisServer) -> AsyncGenerator[Bus]:
+    """A bus on an empty server."""
+    server.call("FLUSHALL")
+    made = Bus(server.url, "asb")
+    yield made
+    await made.close()
+
+
+def key(bus: Bus, name: str = "claude:CL-102") -> str:
+    return bus.keys.progress_prefix + name
+
+
+async def put(bus: Bus, value: Any, name: str = "claude:CL-102") -> None:
+    """SET as an agent does it."""
+    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+    await bus.client.call("SET", key(bus, name), raw)
+
+
+async def view(bus: Bus, name: str = "claude:CL-102") -> dict[str, Any]:
+    """What stands under the key, if it is a view of ours; else nothing."""
+    value = await bus.client.call("GET", key(bus, name))
+    return json.loads(value) if value and marks.ours(key(bus, name), value) else {}
+
+
+async def view_of(
+    bus: Bus,
+    name: str = "claude:CL-102",
+    fields: Mapping[str, object] | None = None,
+    **more: object,
+) -> dict[str, Any]:
+    """Wait for the view of a document with these fields."""
+    wanted = {**(fields or {}), **more}
+
+    async def look() -> dict[str, Any]:
+        found = await view(bus, name)
+        return found if wanted.items() <= found.items() else {}
+
+    return await wait_until(look, 10, f"the view of {wanted}")
+
+
+def documents(bus: Bus) -> list[Any]:
+    return [json.loads(bytes(e.data.document)) for e in bus.events("progress.updated")]
+
+
+def tokens(bus: Bus) -> int:
+    return usage.total(bus.folded().lifetime.values()).tokens
+
+
+# -- seen, taken, shown ------------------------------------------------------------------------
+
+
+async def test_a_document_becomes_an_event_and_a_view_that_keeps_its_fields(bus: Bus) -> None:
+    document = {
+        "status": "in_progress",
+        "progress": "60%",
+        "own": {"deep": [1.5, None]},
+        "tokens_used": {"prompt": 1000, "completion": 1500},
+        "timestamp": "never",
+    }
+    async with running(bus.host()):
+        await put(bus, document)
+        shown = await view_of(bus, status="in_progress")
+    known = shown.pop("asb")
+    assert shown == document
+    assert documents(bus) == [document]
+    event = bus.events("progress.updated")[0]
+    expected = {"status": "in_progress", "progress": 60, "tokens_total": 2500, "attempt": 0}
+    assert expected.items() <= known.items()
+    assert (known["agent"], known["task"], known["flagged"]) == ("claude", "CL-102", False)
+    assert known["document"] == event.log_id
+    assert tokens(bus) == 2500
+
+
+async def test_a_document_is_taken_once_however_often_it_is_seen(bus: Bus) -> None:
+    document = {"status": "working", "tokens_used": 700}
+    for _ in range(2):
+        async with running(bus.host(), bus.host()):
+            if not documents(bus):
+                await put(bus, document)
+            await view_of(bus, status="working")
+            await stays(lambda: len(documents(bus)) == 1, 0.8, "one event")
+    assert tokens(bus) == 700
+
+
+async def test_the_same_document_set_again_after_another_counts_as_the_last(bus: Bus) -> None:
+    a, b = {"status": "A", "tokens_used": 10}, {"status": "B", "tokens_used": 30}
+    async with running(bus.host()):
+        for document in (a, b, a):
+            await put(bus, document)
+            await view_of(bus, fields=document)
+    assert documents(bus) == [a, b, a]
+    assert bus.folded().progress["claude:CL-102"].flag == "tokens fell from 30 to 10"
+    assert tokens(bus) == 30
+
+
+async def test_the_very_same_document_set_again_is_told_again_and_adds_nothing(bus: Bus) -> None:
+    document = {"status": "A", "tokens_used": 10}
+    async with running(bus.host()):
+        for times in (1, 2, 3):
+            await put(bus, document)
+            await wait_until(lambda n=times: len(documents(bus)) == n, 10)
+            await view_of(bus, fields=document)
+    assert tokens(bus) == 10
+
+
+async def test_a_view_that_an_agent_changes_is_a_document_of_that_agent(bus: Bus) -> None:
+    async with running(bus.host()):
+        await put(bus, {"status": "in_progress", "progress": 60, "mine": 1})
+        await view_of(bus, status="in_progress")
+        text = (await bus.client.call("GET", key(bus))).replace(b'"progress":60', b'"progress":80')
+        await put(bus, text)
+        shown = await view_of(bus, progress=80)
+    assert (shown["asb"]["progress"], shown["mine"]) == (80, 1)
+
+
+async def test_what_was_written_while_nobody_watched_is_found_at_the_start(bus: Bus) -> None:
+    for n in range(250):
+        await put(bus, {"n": n}, f"agent{n % 7}:task-{n}")
+    async with running(bus.host()):
+        await wait_until(lambda: len(documents(bus)) == 250, 10)
+        await view_of(bus, "agent1:task-246" if 246 % 7 == 1 else "agent0:task-245")
+
+
+async def test_bare_words_are_documents(bus: Bus) -> None:
+    async with running(bus.host()):
+        for n, word in enumerate((b"completed", b'"in-progress"', b"done\n", b"working")):
+            await put(bus, word, f"claude:{n}")
+        await wait_until(lambda: len(documents(bus)) == 4, 10)
+        shown = await view_of(bus, "claude:2", status="done")
+    assert (shown["asb"]["status"], shown["asb"]["progress"]) == ("completed", 100)
+
+
+async def test_what_is_no_document_is_reported_once_and_left_alone(bus: Bus) -> None:
+    bad = {"a:1": b"<html>", "b:2": b"{'single': 1}", "nocolon": b"{}", "c:3": b"x" * 200_000}
+    for _ in range(2):
+        async with running(bus.host()):
+            for name, value in bad.items():
+                await put(bus, value, name)
+            await bus.client.call("HSET", key(bus, "d:hash"), "f", "v")
+            await put(bus, {"status": "fine"}, "e:5")
+
+            async def four() -> bool:
+                return len(await bus.dead()) == 4
+
+            await wait_until(four, 10)
+            await view_of(bus, "e:5", status="fine")
+            await stays(four, 0.7, "four dead letters")
+    errors = sorted(error for _, error in await bus.dead())
+    assert [e.split(":")[0].split(";")[0] for e in errors] == [
+        "document has more than 65,536 bytes",
+        "document is not JSON",
+        "document is not JSON",
+        "no task",
+    ]
+    assert await bus.client.call("GET", key(bus, "a:1")) == b"<html>"
+
+
+async def test_a_document_out_of_the_door_gets_a_view_too(bus: Bus) -> None:
+    async with running(bus.host()):
+        document = {"status": "started"}
+        await bus.tell("progress.updated", agent="codex", task="m:1", document=document)
+        await view_of(bus, "codex:m:1", status="started")
+
+
+async def test_foreign_work_takes_no_task_id(bus: Bus) -> None:
+    async with running(bus.host()):
+        await put(bus, {"tokens_used": 10})
+        await view_of(bus)
+        await bus.submit(task="CL-102")
+        await wait_until(lambda: bus.events("task.submitted"))
+    assert await bus.dead() == []
+
+
+# -- attempts ----------------------------------------------------------------------------------
+
+
+async def test_a_running_task_shows_who_runs_it_and_ends_on_what_was_told(bus: Bus) -> None:
+    async with running(bus.host()):
+        worker = await Hands(bus).join()
+        await bus.submit(task="CL-102", agent="claude")
+        entry = await worker.takes()
+        await worker.says("started", entry)
+        await put(bus, {"status": "in_progress", "tokens_used": 900})
+        shown = await view_of(bus, status="in_progress")
+        assert (shown["asb"]["attempt"], shown["asb"]["worker"]) == (1, worker.name)
+        assert await bus.client.call("TTL", key(bus)) == -1
+        await worker.says("completed", entry)
+        state = await bus.ended("CL-102")
+
+        async def over() -> bool:
+            return (await view(bus))["asb"].get("task_status") == "completed"
+
+        await wait_until(over, 10)
+        assert 29 * DAY_S < await bus.client.call("TTL", key(bus)) <= 30 * DAY_S
+    assert state.outcomes["CL-102"].tokens == 900
+
+
+async def test_ended_foreign_work_expires(bus: Bus) -> None:
+    async with running(bus.host()):
+        await put(bus, {"status": "completed"})
+        await view_of(bus, status="completed")
+        assert 29 * DAY_S < await bus.client.call("TTL", key(bus)) <= 30 * DAY_S
+        await put(bus, {"status": "in_progress"})
+        await view_of(bus, status="in_progress")
+        assert await bus.client.call("TTL", key(bus)) == -1
+
+
+# -- races -------------------------------------------------------------------------------------
+
+
+async def test_a_newer_document_is_never_overwritten_unread(bus: Bus) -> None:
+    """Many writers, no pauses: of each key the last document wins, and stands on the log."""
+    writers, rounds = 8, 60
+
+    async def write(name: str) -> None:
+        client = Client(bus.url)
+        for n in range(rounds):
+            document = json.dumps({"n": n, "tokens_used": 10 * n}).encode()
+            await client.call("SET", key(bus, name), document)
+            await anyio.lowlevel.checkpoint()
+        await client.close()
+
+    names = [f"agent{i}:t" for i in range(writers)]
+    async with running(bus.host(), bus.host()):
+        async with anyio.create_task_group() as group:
+            for name in names:
+                group.start_soon(write, name)
+        for name in names:
+            await view_of(bus, name, n=rounds - 1)
+    last = {
+        e.data.agent: json.loads(bytes(e.data.document)) for e in bus.events("progress.updated")
+    }
+    assert {d["n"] for d in last.values()} == {rounds - 1}
+    assert tokens(bus) == writers * 10 * (rounds - 1)
+    assert await bus.dead() == []
+
+
+async def test_a_view_does_not_replace_what_was_written_since_it_was_read(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment between reading and replacing, held open."""
+    settled, unread = Documents._settled, json.dumps({"status": "unread"}).encode()  # pyright: ignore[reportPrivateUsage]
+    interrupted: list[bytes] = []
+
+    async def interrupt(documents: Documents) -> Any:
+        there = await bus.client.call("GET", key(bus))
+        if bus.events("progress.updated") and not interrupted:
+            interrupted.append(there)
+            await put(bus, unread)
+        return await settled(documents)
+
+    monkeypatch.setattr(Documents, "_settled", interrupt)
+    async with running(bus.host()):
+        await put(bus, {"status": "first"})
+        await view_of(bus, status="unread")
+    assert interrupted
+    assert [d["status"] for d in documents(bus)] == ["first", "unread"]
+
+
+async def test_a_document_put_over_a_view_on_its_way_survives_a_stopped_desk(bus: Bus) -> None:
+    async with running(bus.host()):
+        await put(bus, {"status": "one"})
+        await view_of(bus, status="one")
+    before = await bus.client.call("XLEN", bus.keys.main_door)
+    async with running(bus.host("progress")):
+        await put(bus, {"status": "two"})
+
+        async def at_the_door() -> bool:
+            return await bus.client.call("XLEN", bus.keys.main_door) == before + 1
+
+        await wait_until(at_the_door, 10)
+        await stays(at_the_door, 0.8, "sent once")
+        assert json.loads(await bus.client.call("GET", key(bus))) == {"status": "two"}
+    async with running(bus.host()):
+        await view_of(bus, status="two")
+    assert [d["status"] for d in documents(bus)] == ["one", "two"]
+
+
+async def test_two_buses_on_one_server_see_only_their_own(bus: Bus) -> None:
+    other = Bus(bus.url, "team*1")
+    async with running(bus.host(), other.host()):
+        await put(bus, {"status": "ours"})
+        await put(other, {"status": "theirs"})
+        await view_of(bus, status="ours")
+        await view_of(other, status="theirs")
+    assert [d["status"] for d in documents(bus)] == ["ours"]
+    assert [d["status"] for d in documents(other)] == ["theirs"]
+    await other.close()
+
+
+# -- told or scanned ---------------------------------------------------------------------------
+
+
+async def test_scanning_stops_while_the_server_tells_and_goes_on_when_it_falls_silent(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "PROBE_S", 0.1)
+    monkeypatch.setattr(watch, "SWEEP_S", 0.05)
+    before = server.call("CONFIG", "GET", "notify-keyspace-events")[1]
+    client = Client(server.url)
+    watching = watch.Watch(client, Keys("w"), Documents(client, Keys("w"), 65_536))
+
+    async def again(loop: watch.Loop) -> None:
+        while True:
+            await loop.run()
+
+    async with anyio.create_task_group() as group:
+        for loop in watching.loops():
+            group.start_soon(again, loop)
+        for events, works in (("K$", True), ("", False), ("KEA", True)):
+            server.call("CONFIG", "SET", "notify-keyspace-events", events)
+            await wait_until(lambda w=works: watching.works is w, 10, f"heard: {works}")
+            if works:
+                await wait_until(lambda: not watching.wanted, 10, "one sweep more")
+                sweeps = watching.sweeps + 1
+                await stays(lambda n=sweeps: watching.sweeps <= n, 0.3, "no scans")
+            else:
+                sweeps = watching.sweeps
+                await wait_until(lambda n=sweeps: watching.sweeps > n + 2, 10, "scans")
+        group.cancel_scope.cancel()
+    server.call("CONFIG", "SET", "notify-keyspace-events", before)
+    await client.close()
+    server.call("FLUSHALL")
+
+
+async def test_scans_keep_to_their_share_of_the_servers_time(bus: Bus, server: RedisServer) -> None:
+    server.call("EVAL", "for i=1,30000 do redis.call('SET','other:'..i,1) end", 0)
+    watching = watch.Watch(bus.client, bus.keys, Documents(bus.client, bus.keys, 65_536))
+    server.call("CONFIG", "RESETSTAT")
+    started = anyio.current_time()
+    await watching.sweep()
+    took = anyio.current_time() - started
+    stats = server.call("INFO", "commandstats").decode()
+    line = next(line for line in stats.splitlines() if line.startswith("cmdstat_scan:"))
+    used = int(line.partition("usec=")[2].partition(",")[0]) / 1e6
+    assert used / took <= 0.01, f"{used:.4f} s of {took:.2f} s"
