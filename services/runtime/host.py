@@ -285,7 +285,8 @@ class Host:
             if turn is not None:
                 self._keep(turn)
                 # The deciders left nothing undone that they could see, unless they were cut short.
-                return turn.more or len(self.doors) > 0 or self._text_missing()
+                waiting = self._reads_doors and len(self.doors) > 0
+                return turn.more or waiting or self._text_missing()
             return False
         if turn is not None:
             self.state.rollback()
