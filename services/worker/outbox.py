@@ -40,7 +40,8 @@ class Outbox:
         self._door = door
         self._items: deque[Item] = deque()
         self._bytes = 0
-        self.newest = b""  # the last entry that Redis acknowledged
+        self.witness = b""  # the last entry that Redis acknowledged; while it is away, before that
+        self.away = False
         self._wake = asyncio.Event()
         self._sent = asyncio.Event()  # set after each flush
         self._flushing = False
@@ -131,9 +132,11 @@ class Outbox:
         try:
             replies = await self._client.pipeline(commands)
         except RedisUnavailable as error:
+            self.away = True
             log.warning("%d reports wait: %s", len(sent), str(error).splitlines()[0])
             return sent
-        self.newest = next((r for r in reversed(replies) if isinstance(r, bytes)), self.newest)
+        if not self.away:
+            self.witness = next((r for r in replies[::-1] if isinstance(r, bytes)), self.witness)
         refused = [n for n, reply in enumerate(replies) if isinstance(reply, CommandRefused)]
         return [sent[n] for n in refused if self._may_pass_later(replies[n])]
 

@@ -14,7 +14,8 @@ from services.runtime.client import Client
 from services.runtime.errors import AsbError, ConfigError, RedisUnavailable
 from services.worker import reports
 from services.worker.outbox import Outbox
-from services.worker.session import Ending, Session, order
+from services.worker.past import order
+from services.worker.session import Ending, Session
 from services.worker.task import WorkerOptions
 
 log = logging.getLogger("asb.worker")

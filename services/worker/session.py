@@ -30,6 +30,7 @@ from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
 from services.runtime.points import point
 from services.worker import reports
 from services.worker.outbox import Outbox
+from services.worker.past import last_id, order, still_there
 from services.worker.reports import Report
 from services.worker.task import (
     PROGRESS_BYTES,
@@ -86,15 +87,6 @@ class _Job:
     def started_report(self) -> Report | None:
         """Made when it is sent: an attempt that is over by then needs no word of its start."""
         return None if self.ended else reports.started(self.task)
-
-
-def order(entry_id: bytes) -> tuple[int, int]:
-    """A stream entry id as something that compares; (0, 0) for what is none."""
-    milliseconds, _, sequence = entry_id.partition(b"-")
-    try:
-        return int(milliseconds), int(sequence or 0)
-    except ValueError:
-        return 0, 0
 
 
 class Session:
@@ -307,39 +299,24 @@ class Session:
     async def _look_around(self) -> bool:
         """Did the server go back (a torn file, a failover)? Redis itself gives no sign of it.
 
-        False when it does not answer. A report that is lost nobody would send again: only a new
-        session has the desk begin anew what it believes this one to run.
+        False when it does not answer. Nobody sends a lost report again: a new session makes up.
         """
         try:
-            inbox = await self._last_id(self._inbox)
-            kept = await self._still_there(max(self._session, self._outbox.newest, key=order))
+            inbox = await last_id(self._client, self._inbox)
+            kept = await still_there(
+                self._client, self._door, max(self._session, self._outbox.witness, key=order)
+            )
         except RedisUnavailable:
             return False
         except RedisUnsuitable:
             return True  # without the right to look: the desk will say when we are lost
         if inbox is not None and order(inbox) < order(self._cursor):
             self._cursor = b"0-0"  # rewritten: what was seen already is known as such
+        self._outbox.away = False
         if not kept:
             log.warning("the server has lost what this worker told it last")
             self._finish(Ending.LOST)
         return True
-
-    async def _still_there(self, entry: bytes) -> bool:
-        """Whether an entry of ours stands at the door, or was trimmed there in its time."""
-        if order(await self._last_id(self._door) or entry) < order(entry):
-            return False
-        for start in (entry, b"-"):  # the second: the oldest entry the door still has
-            found = await self._client.call("XRANGE", self._door, start, "+", "COUNT", 1)
-            if not found or found[0][0] == entry:
-                return True
-        return order(found[0][0]) > order(entry)
-
-    async def _last_id(self, stream: str) -> bytes | None:
-        try:
-            flat = await self._client.call("XINFO", "STREAM", stream)
-        except CommandRefused:
-            return b"0-0"  # no such key
-        return dict(zip(flat[::2], flat[1::2], strict=False)).get(b"last-generated-id")
 
     def _take(self, entries: list[Any]) -> None:
         mine = self._session
