@@ -27,8 +27,10 @@ class Booking(msgspec.Struct, omit_defaults=True, gc=False):
 
     ``tokens`` is the counted total, ``nanos`` the cost in nano-dollars, ``book`` the version of the
     price book. ``estimated``: no meter spoke, the rest of the hold was taken. ``unpriced``: the
-    model's price is not known. ``window_at`` (µs) books into the window of an earlier moment, for
-    corrections; ``day_at`` is the writer's own time, used by reports only.
+    model's price is not known. ``price`` says who named it where that was not the book: ``local``,
+    ``agent``, ``unknown``, or a price list with its version. ``window_at`` (µs) books into the
+    window of an earlier moment, for corrections; ``day_at`` is the writer's own time, used by
+    reports only.
     """
 
     agent: str = ""
@@ -47,6 +49,7 @@ class Booking(msgspec.Struct, omit_defaults=True, gc=False):
     meter: str = ""
     estimated: bool = False
     unpriced: bool = False
+    price: str = ""
     window_at: int = 0
     day_at: int = 0
 

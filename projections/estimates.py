@@ -13,7 +13,7 @@ import msgspec
 from events.money import hold_nanos
 from events.task import Booking
 from projections import throttle
-from projections.policy import price_of
+from projections.policy import hold_price
 
 if TYPE_CHECKING:
     from projections.state import State
@@ -91,17 +91,17 @@ def ask(state: State, task: Task, model: str, keys: tuple[str, ...]) -> tuple[in
     What the user gave; else what was learnt, bounded by a share of every limit it touches; else
     the first estimate, at the dearest part of the price.
     """
-    price = price_of(state, model)
+    price = hold_price(state, model)
     tokens = task.estimate
     learning = state.policy.learning
     found = state.learnt.get(f"{task.kind}|{model}")
     if found is None or found.samples < learning.min_samples:
-        return tokens, hold_nanos(tokens, price) if price else 0, 1
+        return tokens, hold_nanos(tokens, price), 1
     if not task.given_estimate:
         tokens = percentile(found.tokens, learning.percentile)
     nanos = percentile(found.nanos, learning.percentile)
     if not nanos or task.given_estimate:
-        nanos = hold_nanos(tokens, price) if price else 0
+        nanos = hold_nanos(tokens, price)
     return (*_bounded(state, task, keys, tokens, nanos), 1)
 
 

@@ -113,6 +113,7 @@ class State:
         self.reports = s.reports if s else {}
         self.learnt = s.learnt if s else {}
         self.undo = Undo()
+        self.price_lookup: policy.Lookup = policy.no_quotes  # deciders only; folds never price
         self._reindex()
 
     # -- indexes and caches: derived, never encoded ---------------------------------------------

@@ -18,9 +18,11 @@ from services.progress.watch import Watch
 from services.reporter import decide as reporter
 from services.reporter.daily import DailyReports
 from services.reporter.service import UsageFeed
+from services.runtime import prices
 from services.runtime.client import Client
 from services.runtime.host import Host, Projector
 from services.runtime.settings import LimitSetting, PriceSetting, Settings
+from services.runtime.settings_types import PolicySettings
 from services.runtime.snapshots import Snapshots
 from services.runtime.texts import Texts
 from services.runtime.views import Views
@@ -42,6 +44,7 @@ def host(client: Client, settings: Settings, services: Sequence[str] = SERVICES)
         defaults=defaults(settings),
         main_door=keys.main_door,
         initial_policy=policy(settings) if deciders else None,
+        price_lookup=prices.lookup,
     )
     document_max = settings.tasks.result_max_bytes
     projectors = _projectors(client, keys, texts, services, document_max)
@@ -117,7 +120,7 @@ def policy(settings: Settings) -> PolicyChanged:
     p = settings.policy
     return PolicyChanged(
         tuple(Limit(x.scope, x.unit, x.window, _amount(x)) for x in p.limits),
-        {model: price(x) for model, x in p.prices.items()},
+        policy_prices(p),
         tuple(
             AlertBudget(x.unit, x.window, _amount(x), x.threshold_percent) for x in p.alert_budgets
         ),
@@ -126,6 +129,11 @@ def policy(settings: Settings) -> PolicyChanged:
         critical_overdraft=p.critical_overdraft,
         reason="the settings of the first start",
     )
+
+
+def policy_prices(settings: PolicySettings) -> dict[str, Price]:
+    """The price book that settings would begin with."""
+    return {model: price(x) for model, x in settings.prices.items()}
 
 
 def _amount(limit: LimitSetting) -> int:

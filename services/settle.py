@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from events.money import Usage, cost_nanos
 from events.task import Booking
-from projections.policy import price_of
+from projections.policy import BOOK, quote
 from projections.state import State
 from projections.tasks import PastAttempt, Task
 from services.turn import Defaults
@@ -24,11 +24,13 @@ def booking(
     """``usage`` priced by the book. An unknown price takes the agent's own figure, else
     ``fallback_nanos`` (the hold), and is flagged."""
     weight = state.policy.cache_read_weight_percent
-    price = price_of(state, model)
-    if price is not None:
-        nanos = cost_nanos(usage, price, weight)
+    found = quote(state, model)
+    if found is not None:
+        nanos, source = cost_nanos(usage, found.price, weight), found.source
+    elif own_cost is not None:
+        nanos, source = own_cost, "agent"
     else:
-        nanos = own_cost if own_cost is not None else fallback_nanos
+        nanos, source = fallback_nanos, "unknown"
     return Booking(
         agent=agent,
         model=model,
@@ -39,7 +41,8 @@ def booking(
         tokens=usage.counted(weight),
         nanos=nanos,
         book=state.policy.book,
-        unpriced=price is None and own_cost is None,
+        unpriced=found is None and own_cost is None,
+        price="" if source == BOOK else source,
     )
 
 
@@ -68,6 +71,7 @@ def settled(
             book=state.policy.book,
             estimated=True,
             meter="estimate",
+            unpriced=quote(state, model) is None,
         )
     else:
         found = booking(

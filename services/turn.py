@@ -13,6 +13,7 @@ import msgspec
 
 from events.envelope import Event, Payload
 from events.policy import PolicyChanged
+from projections.policy import Lookup, no_quotes
 from projections.state import State
 
 
@@ -67,6 +68,7 @@ class Inputs(msgspec.Struct):
 
     ``texts`` holds the prompts of tasks without a route; ``seen`` when each worker's sign of life
     was last found, and ``found_since`` since when the server has been answering without a gap.
+    ``price_lookup`` knows prices of models that the book does not name.
     """
 
     entries: Iterable[DoorEntry] = ()
@@ -77,6 +79,7 @@ class Inputs(msgspec.Struct):
     defaults: Defaults = Defaults()
     main_door: str = "asb:intake"
     initial_policy: PolicyChanged | None = None
+    price_lookup: Lookup = no_quotes
 
 
 Decision: TypeAlias = Event | Refused | Taken

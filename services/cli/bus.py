@@ -11,7 +11,7 @@ import msgspec
 from events.envelope import Event
 from events.keys import Keys
 from projections.state import State
-from services.runtime import replay
+from services.runtime import prices, replay
 from services.runtime.client import SyncClient
 from services.runtime.embedded import resolve_url
 from services.runtime.settings import Settings, load
@@ -51,7 +51,9 @@ class Bus(msgspec.Struct):
 
     def state(self, until: str = "+") -> State:
         """The state as the hosts have it: newest snapshot and tail, with their own folds."""
-        return replay.rebuild(self.client, self.keys, until=until)
+        found = replay.rebuild(self.client, self.keys, until=until)
+        found.price_lookup = prices.lookup
+        return found
 
     def last_id(self) -> str:
         """The last id on the log, "0-0" for an empty one."""

@@ -73,14 +73,14 @@ def set_(scope: Scope, unit: Unit, window: Window, amount: Amount, reason: Reaso
     """
     _check_name(scope, unit, window)
     limit: dict[str, object] = {**_named(scope, unit, window), "amount": amount_of(unit, amount)}
-    _change(f"limit on {unit}/{window} of {scope}", {"set_limits": [limit]}, reason)
+    change_policy(f"limit on {unit}/{window} of {scope}", {"set_limits": [limit]}, reason)
 
 
 @app.command()
 def remove(scope: Scope, unit: Unit, window: Window, reason: Reason = "") -> None:
     """Remove a limit: no limit refuses nothing. What was used is not forgotten."""
     what = f"limit on {unit}/{window} of {scope}"
-    _change(what, {"remove_limits": [_named(scope, unit, window)]}, reason)
+    change_policy(what, {"remove_limits": [_named(scope, unit, window)]}, reason)
 
 
 @app.command()
@@ -99,7 +99,7 @@ def alert(
     else:
         budget = {"unit": unit, "window": window, "amount": amount_of(unit, amount)}
         change = {"set_alert_budgets": [{**budget, "threshold_percent": at}]}
-    _change(f"alert budget on {unit}/{window}", change, reason)
+    change_policy(f"alert budget on {unit}/{window}", change, reason)
 
 
 @app.command()
@@ -120,7 +120,7 @@ def saving(
         model=model or chosen.model,
         kinds=tuple(kinds.replace(",", " ").split()) if kinds is not None else chosen.kinds,
     )
-    _change("saving", {"saving": msgspec.to_builtins(chosen)}, reason)
+    change_policy("saving", {"saving": msgspec.to_builtins(chosen)}, reason)
 
 
 @app.command()
@@ -136,7 +136,7 @@ def guard(
         raise typer.BadParameter(f"ACTION {action}: one of {', '.join(GUARD)}")
     with bus.opened() as b:
         percent = step or b.state().policy.guard.step_percent
-    _change("guard", {"guard": {"step_percent": percent, "action": action}}, reason)
+    change_policy("guard", {"guard": {"step_percent": percent, "action": action}}, reason)
 
 
 @app.command("min-priority")
@@ -147,7 +147,7 @@ def min_priority(
     """Start no task below this priority; `low` lets all in."""
     if priority not in PRIORITIES:
         raise typer.BadParameter(f"{priority}: one of {', '.join(PRIORITIES)}")
-    _change("min-priority", {"min_priority": priority}, reason)
+    change_policy("min-priority", {"min_priority": priority}, reason)
 
 
 @app.command()
@@ -155,7 +155,7 @@ def overdraft(on: Annotated[str, typer.Argument(metavar="on|off")], reason: Reas
     """Whether critical tasks may go beyond every limit."""
     if on not in ("on", "off"):
         raise typer.BadParameter(f"{on}: on or off")
-    _change("overdraft", {"critical_overdraft": on == "on"}, reason)
+    change_policy("overdraft", {"critical_overdraft": on == "on"}, reason)
 
 
 @policy_app.command()
@@ -210,7 +210,7 @@ def amount_of(unit: str, text: str) -> int:
     return int(value)
 
 
-def _change(what: str, change: dict[str, object], reason: str) -> None:
+def change_policy(what: str, change: dict[str, object], reason: str) -> None:
     """Send a difference, wait until it stands on the log, and show what holds then."""
     with bus.opened() as b:
         answers = Answers(b)

@@ -22,6 +22,7 @@ from services.cli import (
     limits,
     log,
     manager,
+    prices,
     redis_command,
     reports,
     submit,
@@ -96,6 +97,7 @@ for panel, commands in COMMANDS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel, epilog=EVERYWHERE)(command)
 GROUPS = {"limits": limits.app, "policy": limits.policy_app}
+app.command("prices", rich_help_panel="Budgets", epilog=EVERYWHERE)(prices.prices)
 for name, group in GROUPS.items():
     app.add_typer(group, name=name, rich_help_panel="Budgets", epilog=EVERYWHERE)
 

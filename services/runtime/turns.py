@@ -57,6 +57,7 @@ def run_turn(
 ) -> Turn:
     """Let every decider speak, within the bounds of a turn. ``now`` is server time, µs."""
     turn = Turn(now, state.meta.log_id)
+    state.price_lookup = inputs.price_lookup
     places = _Places(turn.base, now)
     inputs.entries = _as_room_allows(inputs.entries, turn, alone="dispatcher" not in dict(deciders))
     for name, decide in deciders:

@@ -6,6 +6,8 @@ The names say which it is::
     input_tokens + cache_read_tokens | cache_read_input_tokens      disjoint
     input_tokens including cached_input_tokens                      the cached ones are taken off
     prompt_tokens including prompt_tokens_details.cached_tokens     the same
+    input_tokens including input_tokens_details.cached_tokens       the same
+    promptTokenCount including cachedContentTokenCount              the same; thoughts are output
     total_tokens                                                    only where no part is told
 """
 
@@ -40,7 +42,7 @@ def told_by(output: bytes) -> Told:
         return Told()
     try:
         found = _object(_decode(line))
-        inner = _object(found.get("usage"))
+        inner = _object(found.get("usage")) or _object(found.get("usageMetadata"))
         usage = _usage(inner) or _usage(found)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return Told()
@@ -64,10 +66,14 @@ def _cost(found: dict[str, Any], inner: dict[str, Any]) -> float | None:
 
 
 def _usage(raw: dict[str, Any]) -> Usage | None:
+    if "promptTokenCount" in raw:
+        return _gemini(raw)
     output = _count(raw, *_OUTPUT)
     read, write = _count(raw, *_READ), _count(raw, *_WRITE)
     fresh = _count(raw, "input_tokens")
     within = _count(raw, "cached_input_tokens")
+    if within is None:
+        within = _count(_object(raw.get("input_tokens_details")), "cached_tokens")
     if fresh is None:
         fresh = _count(raw, "prompt_tokens", "prompt")
         within = _count(_object(raw.get("prompt_tokens_details")), "cached_tokens")
@@ -78,6 +84,14 @@ def _usage(raw: dict[str, Any]) -> Usage | None:
         total = _count(raw, "total_tokens")
         return None if total is None else Usage(total_tokens=total)
     return Usage(fresh, output, read, write)
+
+
+def _gemini(raw: dict[str, Any]) -> Usage:
+    """Gemini's names: what tools were asked with is input, thoughts are output."""
+    read = _count(raw, "cachedContentTokenCount") or 0
+    asked = (_count(raw, "promptTokenCount") or 0) + (_count(raw, "toolUsePromptTokenCount") or 0)
+    said = (_count(raw, "candidatesTokenCount") or 0) + (_count(raw, "thoughtsTokenCount") or 0)
+    return Usage(max(0, asked - read), said, read, None)
 
 
 def _count(raw: dict[str, Any], *names: str) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def _used(bus: Bus, window: str = "month") -> int:
     return throttle.used(bus.state, "global", window, bus.now).tokens
 
 
-def _running(started: bool = True, **more: object) -> tuple[Bus, str]:
+def _running(started: bool = True, **more: Any) -> tuple[Bus, str]:
     """A bus with one task that runs."""
     bus = Bus(policy(limit("global", "tokens", "day", 100_000), learning=STEADY))
     bus.join("w1")

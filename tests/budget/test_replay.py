@@ -167,7 +167,7 @@ def test_repeats_in_any_order_and_after_any_time_change_nothing() -> None:
     many entries of the same writer."""
     chance = random.Random(17)
     bus = Bus(policy())
-    facts = [
+    facts: list[dict[str, Any]] = [
         {"agent": "codex", "input_tokens": n, "model": "sonnet", "given_id": f"u{n}"}
         for n in range(1, 101)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -25,7 +26,7 @@ def _at(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1_000_000)
 
 
-def _use(bus: Bus, tokens: int, **more: object) -> None:
+def _use(bus: Bus, tokens: int, **more: Any) -> None:
     bus.send("usage.recorded", agent="codex", input_tokens=tokens, model="sonnet", **more)
     bus.run()
 
@@ -143,7 +144,7 @@ def test_a_correction_goes_into_the_window_of_what_it_corrects() -> None:
     assert _in_window(bus, "hour") == 1_000
     bus.now = NOON + HOUR
     record = bus.state.outcomes[task]
-    told = {"task": task, "attempt": record.attempt, "session": record.session}
+    told: dict[str, Any] = {"task": task, "attempt": record.attempt, "session": record.session}
     bus.send("task.failed", **told, usage={"input_tokens": 400})
     bus.run()
     assert _in_window(bus, "hour") == 0

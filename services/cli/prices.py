@@ -1,0 +1,132 @@
+"""prices: what a model costs, per part, and why."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from events.money import Price, nanos_of
+from projections import usage
+from projections.policy import BOOK, quote
+from projections.state import State
+from services import desk
+from services.cli import bus, out
+from services.cli.limits import Reason, change_policy, policy_app
+from services.runtime.errors import Refused
+from services.runtime.settings_types import PolicySettings
+
+PARTS = ("input", "cache_read", "cache_write", "output")
+WHY = {
+    "book": "the price book on the log (the seed's, or of the first settings)",
+    "override": "the price book on the log, set on this bus or in its configuration",
+    "local": "a local model: it costs nothing",
+    "unknown": "nobody knows its price: it settles at the hold, or at its agent's own figure",
+}
+Dollars = Annotated[str | None, typer.Option(help="Dollars per million tokens of this part.")]
+
+
+def prices(
+    model: Annotated[str | None, typer.Argument(help="One model, known or not.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """What models cost per million tokens, and who says so. Change one: asb policy price."""
+    with bus.opened() as b:
+        state = b.state()
+    names = [model] if model else sorted({*state.policy.prices, *_used(state)})
+    rows = [price_view(state, name) for name in names]
+    if as_json:
+        out.say_json({"book": state.policy.book, "prices": rows})
+        return
+    heads = ("MODEL", "INPUT", "CACHED", "WRITE", "OUTPUT", "FROM")
+    cells = [(row["model"], *(_dollars(row, part) for part in PARTS), _from(row)) for row in rows]
+    out.say(out.table(heads, cells, right="INPUT CACHED WRITE OUTPUT", most=out.width()))
+    out.note(
+        "dollars per million tokens: fresh input, read from a cache, written to a cache, output;\n"
+        "a flat price is one for every counted token"
+    )
+    if model:
+        out.say(f"{model}: {WHY.get(rows[0]['source'], 'the price list ' + rows[0]['source'])}")
+
+
+def _used(state: State) -> set[str]:
+    """Models that something was booked for."""
+    return {name for name in usage.by(state.lifetime, "model") if name}
+
+
+def price_view(state: State, model: str) -> dict[str, Any]:
+    """``asb prices MODEL --json``: nano-dollars per million tokens of each part, and the source."""
+    found = quote(state, model)
+    source = found.source if found is not None else "unknown"
+    seeded = desk.policy_prices(PolicySettings()).get(model)
+    if found is not None and source == BOOK and found.price != seeded:
+        source = "override"
+    parts = {part: getattr(found.price, part) if found is not None else None for part in PARTS}
+    return {
+        "model": model,
+        "source": source,
+        "version": state.policy.book if source in (BOOK, "override") else None,
+        "flat": found.price.flat if found is not None else False,
+        "nanos_per_million": parts,
+        "dollars_per_million": {p: None if n is None else _decimal(n) for p, n in parts.items()},
+    }
+
+
+def _decimal(nanos: int) -> str:
+    text = f"{Decimal(nanos) / 10**9:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _dollars(row: dict[str, Any], part: str) -> str:
+    amount = row["dollars_per_million"][part]
+    if amount is None:
+        return "?"
+    return f"${Decimal(amount):,.2f}" + (" flat" if row["flat"] and part == "input" else "")
+
+
+def _from(row: dict[str, Any]) -> str:
+    return f"{row['source']}, version {row['version']}" if row["version"] else row["source"]
+
+
+@policy_app.command("price")
+def price(
+    model: str,
+    flat: Annotated[str | None, typer.Option(help="Dollars per thousand counted tokens.")] = None,
+    input_: Annotated[str | None, typer.Option("--input", help="Dollars per million.")] = None,
+    output: Dollars = None,
+    cache_read: Dollars = None,
+    cache_write: Dollars = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take it out of the book.")] = False,
+    reason: Reason = "",
+) -> None:
+    """Set what a model costs from now on; what is booked already keeps its price."""
+    if remove:
+        change_policy(f"price of {model}", {"remove_prices": [model]}, reason)
+        return
+    try:
+        found = _price(flat, input_, output, cache_read, cache_write)
+    except ValueError as error:
+        raise Refused(str(error), hint="nothing was changed") from error
+    change: dict[str, object] = {"set_prices": {model: msgspec.to_builtins(found)}}
+    change_policy(f"price of {model}", change, reason)
+
+
+def _price(
+    flat: str | None,
+    fresh: str | None,
+    output: str | None,
+    cache_read: str | None,
+    cache_write: str | None,
+) -> Price:
+    if flat is not None and (fresh or output or cache_read or cache_write) is None:
+        return Price.flat_per_1k(flat)
+    if flat is not None or fresh is None or output is None:
+        raise ValueError("a price is either --flat, or --input and --output (and cache parts)")
+    return Price(
+        nanos_of(fresh),
+        nanos_of(output),
+        nanos_of(fresh if cache_read is None else cache_read),
+        nanos_of(fresh if cache_write is None else cache_write),
+    )
