@@ -93,9 +93,13 @@ class Source:
             self._close()
 
 
-def source(text: str, client: SyncClient, *, take: bool = False) -> Source:
+def opened_source(text: str | None, client: SyncClient, take: bool = False) -> Source:
     """What ``--from`` names: jsonl:FILE, md:FILE, list:KEY or stream:KEY. A key may stand on
     another Redis: list:redis://HOST:PORT/0#KEY. Raises Refused and BadParameter."""
+    if text is None:
+        if take:
+            raise typer.BadParameter("--take goes with --from list:KEY or stream:KEY")
+        return Source(iter(()))
     kind, _, rest = text.partition(":")
     if kind not in ("jsonl", "md", "list", "stream") or not rest:
         raise typer.BadParameter(

@@ -19,6 +19,7 @@ from services.cli.bus import Bus
 from services.cli.follow import Ended, Follower, ended_view
 from services.cli.lines import BadLine, Checker, Submission
 from services.cli.out import first_line
+from services.cli.sources import From, Source, Take, opened_source
 from services.cli.words import count, span
 from services.runtime.client import Command, CommandRefused
 from services.runtime.errors import AsbError, RedisUnavailable, Refused
@@ -27,6 +28,7 @@ BATCH = 500  # XADDs a round trip
 PROGRESS_FROM = 2_000  # fewer are in before a bar could be read
 ERRORS_SHOWN = 20
 
+Texts = Annotated[list[str] | None, typer.Argument(help="What is to be done, a task each.")]
 OnError = Annotated[
     str,
     typer.Option(
@@ -36,9 +38,7 @@ OnError = Annotated[
 
 
 def submit(
-    text: Annotated[
-        list[str] | None, typer.Argument(help="What is to be done, a task each.")
-    ] = None,
+    text: Texts = None,
     priority: Annotated[str | None, typer.Option(help="low, normal, high or critical.")] = None,
     kind: Annotated[
         str | None, typer.Option(help="Its kind, where the delegator need not guess.")
@@ -65,6 +65,8 @@ def submit(
         str | None,
         typer.Option(help="A task a line, text or JSON; - is the standard input."),
     ] = None,
+    from_: From = None,
+    take: Take = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all have ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
     on_error: OnError = "stop",
@@ -78,8 +80,10 @@ def submit(
     texts = list(text or [])
     if file is None and texts == ["-"]:
         file, texts = "-", []
-    if not texts and file is None:
-        raise typer.BadParameter("nothing to submit: give a text, --file FILE, or - for stdin")
+    if not texts and file is None and from_ is None:
+        raise typer.BadParameter(
+            "nothing to submit: give a text, --file FILE, --from or - for stdin"
+        )
     common = _given(
         priority=priority,
         kind=kind,
@@ -94,10 +98,11 @@ def submit(
     )
     with bus.opened() as b:
         checker = Checker(common, desk.defaults(b.settings), id_ or "")
-        good, bad = _sorted(_read(checker, texts, file))
+        source = opened_source(from_, b.client, take)
+        good, bad = _sorted([*_read(checker, texts, file), *source.checked(checker)])
         if bad and on_error == "stop":
             raise Refused(_listed(bad, good), hint="correct them, or --on-error skip")
-        failed = _run(b, good, wait, as_json)
+        failed = _run(b, good, wait, as_json, source)
     if bad:
         out.note(_listed(bad, good))
     if bad or failed:
@@ -144,7 +149,7 @@ def _listed(bad: list[BadLine], good: list[Submission]) -> str:
     return "\n".join((head, *lines))
 
 
-def _run(b: Bus, good: list[Submission], wait: bool, as_json: bool) -> int:
+def _run(b: Bus, good: list[Submission], wait: bool, as_json: bool, source: Source) -> int:
     """Send, print, and wait where asked; how many failed or were refused."""
     follower = Follower(b) if wait else None
     sent: list[str] = []
@@ -162,6 +167,7 @@ def _run(b: Bus, good: list[Submission], wait: bool, as_json: bool) -> int:
                 _print(sent)
     finally:
         _print(sent)
+    source.done()
     return _wait(follower, len(good), as_json) if follower is not None else 0
 
 
