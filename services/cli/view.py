@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from projections.state import State
-from services.cli import bus, out, screens
+from services.cli import bus, forecast, out, screens
 from services.cli.bus import Bus
 from services.runtime import replay
 
@@ -33,8 +33,25 @@ def status(as_json: AsJson = False, watch: Watch = None) -> None:
     _show(as_json, watch, screens.status, screens.status_view)
 
 
-def metrics(as_json: AsJson = False, watch: Watch = None) -> None:
-    """Tokens and cost: totals, averages, per worker, and the measured savings."""
+def metrics(
+    as_json: AsJson = False,
+    watch: Watch = None,
+    ahead: Annotated[
+        bool, typer.Option("--forecast", help="Where it goes at the present rate.")
+    ] = False,
+) -> None:
+    """Tokens and cost: totals, averages, per worker, and the measured savings.
+
+    --forecast: tokens and money per hour now, when each limit is reached, this day and month.
+    """
+    if ahead:
+        _show(
+            as_json,
+            watch,
+            lambda state, now, _texts: forecast.text(state, now),
+            lambda state, now, _texts: forecast.view(state, now),
+        )
+        return
     _show(
         as_json,
         watch,
