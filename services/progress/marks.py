@@ -14,6 +14,7 @@ import msgspec
 
 _END = re.compile(rb',"mark":"([0-9a-f]{24})"\}\}\Z')
 _MARKED = len(b',"mark":""}}') + 24
+_PLACE = ("as_of", "mark")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -59,16 +60,12 @@ def ours(key: str, value: bytes) -> Ours | None:
         return None
 
 
-def same(value: bytes, other: bytes) -> bool:
-    """Whether two views say the same but for the place they stand for."""
-    return _without_place(value) == _without_place(other)
-
-
-def _without_place(view: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.json.decode(view)
-    for field in ("as_of", "mark"):
-        found["asb"].pop(field, None)
-    return found
+def says(view: bytes, facts: dict[str, Any]) -> bool:
+    """Whether a view of ours says these facts, wherever it stands."""
+    told: dict[str, Any] = msgspec.json.decode(view)["asb"]
+    return {k: v for k, v in told.items() if k not in _PLACE} == {
+        k: v for k, v in facts.items() if k not in _PLACE
+    }
 
 
 def _digest(key: str, body: bytes) -> bytes:

@@ -39,7 +39,8 @@ BATCH = 100
 SLACK = 2_048  # bytes that a view may be longer than the longest document
 ENDED_KEPT_S = 30 * 86_400
 UNREADABLE_KEPT_S = 35 * 86_400
-REMEMBERED = 20_000  # keys of which more is remembered than the state does
+REMEMBERED = 20_000  # keys of which something is kept here, before it is looked through
+TOLD_BYTES_MAX = 32_000_000  # documents that wait for their views
 
 
 class Swap(msgspec.Struct):
@@ -62,6 +63,7 @@ class Documents:
         self._names: dict[str, set[str]] = {}  # task -> names of its records
         self._dirty: dict[str, None] = {}
         self._looks: dict[str, None] = {}
+        self._told_bytes = 0
         self._written: dict[str, str] = {}  # name -> log id of the document whose view is there
         self._sent: dict[str, tuple[bytes, str]] = {}
         self._wake = anyio.Event()
@@ -76,7 +78,7 @@ class Documents:
             d = event.data
             if type(d) is ProgressUpdated:
                 name = progress.key_of(d.agent, d.task)
-                self._told[name] = (event.log_id, bytes(d.document))
+                self._keep(name, event.log_id, bytes(d.document))
                 self._names.setdefault(d.task, set()).add(name)
                 self._dirty[name] = None
             else:
@@ -88,16 +90,34 @@ class Documents:
     def restored(self, state: State) -> None:
         """The state was rebuilt, or Redis was away: look at every view again."""
         self._state = state
-        self._forget()
-        for name in state.progress:
-            self._names.setdefault(name.partition(":")[2], set()).add(name)
-            self._dirty[name] = None
+        for kept in (self._told, self._written, self._sent):
+            kept.clear()
+        self._name_all(state)
+        self._dirty.update(dict.fromkeys(state.progress))
         if self._dirty:
             self._wake.set()
 
-    def _forget(self) -> None:
-        for kept in (self._told, self._names, self._written, self._sent):
-            kept.clear()
+    def _name_all(self, state: State) -> None:
+        self._names.clear()
+        for name in state.progress:
+            self._names.setdefault(name.partition(":")[2], set()).add(name)
+
+    def _keep(self, name: str, log_id: str, raw: bytes) -> None:
+        """Keep a document until its view is written; what there is no room for is fetched."""
+        self._told_bytes += len(raw)
+        if self._told_bytes > TOLD_BYTES_MAX:
+            self._told.clear()
+            self._told_bytes = len(raw)
+        self._told[name] = (log_id, raw)
+
+    def _bound(self) -> None:
+        """Forget names of which the state has forgotten more than there are."""
+        for kept in (self._written, self._sent):
+            if len(kept) > REMEMBERED:
+                for name in [n for n in kept if n not in self._state.progress]:
+                    del kept[name]
+        if len(self._names) > REMEMBERED:
+            self._name_all(self._state)
 
     async def run(self) -> None:
         """Write the views that are stale. Raises RedisUnavailable."""
@@ -108,48 +128,84 @@ class Documents:
             for name in names:
                 del self._dirty[name]
             try:
-                await self._write(names)
+                written = await self._write(names)
             except BaseException:
                 self._dirty.update(dict.fromkeys(names))
                 self._wake.set()
                 raise
-            await anyio.sleep(PAUSE_S)
-        if len(self._told) > REMEMBERED:
-            self._told.clear()
+            await anyio.sleep(PAUSE_S if written else 0)
+        self._bound()
 
-    async def _write(self, names: list[str]) -> None:
+    async def _write(self, names: list[str]) -> bool:
+        """Write the views of these names as far as they changed; whether any had."""
         values = await self._read(names)
-        await self._fetch(names)
         state = await self._settled()
-        swaps: list[Swap] = []
+        stale: list[tuple[str, bytes, Progress]] = []
         news: list[tuple[str, bytes]] = []
         for name, value in zip(names, values, strict=True):
             record = state.progress.get(name)
             if record is None or value is None:
                 continue
             found = marks.ours(self._key(name), value)
-            if value and found is None and self._is_news(name, value, record):
+            if found is not None:
+                if self._is_stale(state, name, record, value, found):
+                    stale.append((name, value, record))
+            elif value and self._is_news(name, value, record):
                 news.append((name, value))
-            elif found is None or not after(found.as_of, state.meta.log_id):
-                self._plan(swaps, state, name, record, value)
+            else:
+                stale.append((name, value, record))
         await self._take(state, news)
-        await self._swap(swaps)
+        await self._swap(await self._rendered(stale))
+        return bool(stale)
 
-    def _plan(
-        self, swaps: list[Swap], state: State, name: str, record: Progress, value: bytes
-    ) -> None:
-        told = self._told.get(name)
-        if told is None or told[0] != record.log_id:
-            self._dirty[name] = None  # it went on while its document was fetched
-            return
-        agent, _, task = name.partition(":")
-        facts = progress_view.facts(state, agent, task, record)
-        view = marks.render(self._key(name), told[1], facts)
-        if value and marks.ours(self._key(name), value) and marks.same(value, view):
+    def _is_stale(
+        self, state: State, name: str, record: Progress, value: bytes, found: marks.Ours
+    ) -> bool:
+        """Whether a view of ours says something else than we would; one from further on does not
+        count: another host is ahead."""
+        if found.document == record.log_id:
             self._written[name] = record.log_id
-            return
-        over = progress_view.is_over(state, task, record)
-        swaps.append(Swap(name, record, value, view, ENDED_KEPT_S if over else 0))
+        return not after(found.as_of, state.meta.log_id) and not marks.says(
+            value, self._facts(state, name, record)
+        )
+
+    def _facts(self, state: State, name: str, record: Progress) -> dict[str, Any]:
+        agent, _, task = name.partition(":")
+        return progress_view.facts(state, agent, task, record)
+
+    async def _rendered(self, stale: list[tuple[str, bytes, Progress]]) -> list[Swap]:
+        """The views to write. One whose document is not there (any more) is left alone: it was
+        trimmed, or another was taken meanwhile, and ``feed`` has named it again."""
+        raw = await self._documents(stale)
+        state = await self._settled()
+        swaps: list[Swap] = []
+        for name, value, record in stale:
+            if name not in raw or state.progress.get(name) != record:
+                continue
+            view = marks.render(self._key(name), raw[name], self._facts(state, name, record))
+            over = progress_view.is_over(state, name.partition(":")[2], record)
+            swaps.append(Swap(name, record, value, view, ENDED_KEPT_S if over else 0))
+        return swaps
+
+    async def _documents(self, stale: list[tuple[str, bytes, Progress]]) -> dict[str, bytes]:
+        """The documents themselves; those that are not at hand come from the log."""
+        found: dict[str, bytes] = {}
+        places: dict[str, str] = {}
+        for name, _, record in stale:
+            log_id, raw = self._told.pop(name, ("", b""))
+            if log_id == record.log_id:
+                found[name] = raw
+            else:
+                places[name] = record.log_id
+        if not self._told:
+            self._told_bytes = 0
+        replies: list[Any] = await self._client.pipeline(
+            ("XRANGE", self._keys.log, place, place) for place in places.values()
+        )
+        for name, reply in zip(places, replies, strict=True):
+            if _accepted(reply):
+                found[name] = bytes(decoded(reply)[0].data.document)
+        return found
 
     async def _swap(self, swaps: list[Swap]) -> None:
         for swap in swaps:
@@ -161,21 +217,6 @@ class Documents:
                 self._written[swap.name] = swap.record.log_id
             else:
                 self._dirty[swap.name] = None  # somebody wrote meanwhile: read that first
-
-    async def _fetch(self, names: list[str]) -> None:
-        """Documents that are not at hand, from their places on the log."""
-        places: dict[str, str] = {}
-        for name in names:
-            record = self._state.progress.get(name)
-            if record is not None and self._told.get(name, ("",))[0] != record.log_id:
-                places[name] = record.log_id
-        replies = await self._client.pipeline(
-            ("XRANGE", self._keys.log, place, place) for place in places.values()
-        )
-        for (name, place), reply in zip(places.items(), replies, strict=True):
-            if isinstance(reply, list) and reply:
-                event = decoded(reply)[0]  # pyright: ignore[reportUnknownArgumentType]
-                self._told[name] = (place, bytes(event.data.document))
 
     # -- what to take --------------------------------------------------------------------------
 
@@ -218,6 +259,7 @@ class Documents:
             elif record is not None and found.document == record.log_id:
                 self._written[name] = record.log_id
         await self._take(state, news)
+        self._bound()
 
     def _is_news(self, name: str, value: bytes, record: Progress | None) -> bool:
         """Whether a value that is not ours still has to be taken in. What equals the newest
@@ -228,8 +270,6 @@ class Documents:
 
     async def _take(self, state: State, news: list[tuple[str, bytes]]) -> None:
         """Send ``news`` to the door, each once as long as nothing else is taken from its key."""
-        if len(self._sent) > REMEMBERED:
-            self._sent.clear()
         fresh: list[tuple[str, bytes, str]] = []
         for name, value in news:
             raw = document.as_json(value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Generator, Mapping
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,12 +16,14 @@ from projections import usage
 from services.progress import marks, watch
 from services.progress.service import Documents
 from services.runtime.client import Client
+from services.runtime.errors import RedisUnavailable
 from tests.integration.test_desk_ground import Bus, Hands, running
 from tests.servers import RedisServer
 from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
 DAY_S = 86_400
+UPDATED = "progress.updated"
 
 
 @pytest.fixture(scope="module", params=["told", "scanned"])
@@ -69,14 +73,16 @@ async def view_of(
     wanted = {**(fields or {}), **more}
 
     async def look() -> dict[str, Any]:
-        found = await view(bus, name)
+        found: dict[str, Any] = {}
+        with contextlib.suppress(RedisUnavailable):
+            found = await view(bus, name)
         return found if wanted.items() <= found.items() else {}
 
     return await wait_until(look, 10, f"the view of {wanted}")
 
 
 def documents(bus: Bus) -> list[Any]:
-    return [json.loads(bytes(e.data.document)) for e in bus.events("progress.updated")]
+    return [json.loads(bytes(e.data.document)) for e in bus.events(UPDATED)]
 
 
 def tokens(bus: Bus) -> int:
@@ -100,7 +106,7 @@ async def test_a_document_becomes_an_event_and_a_view_that_keeps_its_fields(bus:
     known = shown.pop("asb")
     assert shown == document
     assert documents(bus) == [document]
-    event = bus.events("progress.updated")[0]
+    event = bus.events(UPDATED)[0]
     expected = {"status": "in_progress", "progress": 60, "tokens_total": 2500, "attempt": 0}
     assert expected.items() <= known.items()
     assert (known["agent"], known["task"], known["flagged"]) == ("claude", "CL-102", False)
@@ -264,9 +270,7 @@ async def test_a_newer_document_is_never_overwritten_unread(bus: Bus) -> None:
                 group.start_soon(write, name)
         for name in names:
             await view_of(bus, name, n=rounds - 1)
-    last = {
-        e.data.agent: json.loads(bytes(e.data.document)) for e in bus.events("progress.updated")
-    }
+    last = {e.data.agent: json.loads(bytes(e.data.document)) for e in bus.events(UPDATED)}
     assert {d["n"] for d in last.values()} == {rounds - 1}
     assert tokens(bus) == writers * 10 * (rounds - 1)
     assert await bus.dead() == []
@@ -281,7 +285,7 @@ async def test_a_view_does_not_replace_what_was_written_since_it_was_read(
 
     async def interrupt(documents: Documents) -> Any:
         there = await bus.client.call("GET", key(bus))
-        if bus.events("progress.updated") and not interrupted:
+        if bus.events(UPDATED) and not interrupted:
             interrupted.append(there)
             await put(bus, unread)
         return await settled(documents)
@@ -323,6 +327,36 @@ async def test_two_buses_on_one_server_see_only_their_own(bus: Bus) -> None:
     assert [d["status"] for d in documents(bus)] == ["ours"]
     assert [d["status"] for d in documents(other)] == ["theirs"]
     await other.close()
+
+
+async def test_views_that_say_what_is_so_are_not_written_again(bus: Bus) -> None:
+    async with running(bus.host()):
+        for n in range(5):
+            await put(bus, {"n": n}, f"a:{n}")
+        before = [await view_of(bus, f"a:{n}", n=n) for n in range(5)]
+    await bus.client.call("DEL", key(bus, "a:4"))
+    async with running(bus.host()):
+        again = await view_of(bus, "a:4", n=4)
+        assert [await view(bus, f"a:{n}") for n in range(4)] == before[:4]
+    assert again["asb"]["document"] == before[4]["asb"]["document"]
+
+
+async def test_an_outage_loses_no_document(tmp_path: Path) -> None:
+    own = RedisServer(tmp_path, appendfsync="always").start()
+    bus = Bus(own.url, "asb")
+    async with running(bus.host()):
+        for n in range(3):
+            await put(bus, {"n": n})
+            await view_of(bus, n=n)
+            own.call("SET", key(bus, "other:t"), json.dumps({"n": n}))
+            own.restart()
+            own.call("SET", key(bus, "third:t"), json.dumps({"n": n}))
+            await view_of(bus, "other:t", n=n)
+            await view_of(bus, "third:t", n=n)
+    told = [(e.data.agent, json.loads(bytes(e.data.document))["n"]) for e in bus.events(UPDATED)]
+    assert sorted(told) == [(a, n) for a in ("claude", "other", "third") for n in range(3)]
+    await bus.close()
+    own.stop()
 
 
 # -- told or scanned ---------------------------------------------------------------------------
