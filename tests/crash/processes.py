@@ -1,6 +1,6 @@
 """Hosts, workers and submitters as real processes, each to be killed at any moment.
 
-``python -m tests.crash.processes host|worker|submitter URL NAMESPACE …``; `Fleet` starts them.
+``python -m tests.crash.processes host|worker|submitter|snapshot URL NAMESPACE …``: see `Fleet`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 
 from events.keys import Keys
 from services import desk
-from services.runtime import snapshots
+from services.runtime import replay, snapshots
 from services.runtime.client import Client, SyncClient
 from services.runtime.errors import RedisUnavailable
 from services.runtime.host import Host
@@ -52,7 +52,10 @@ async def _host(url: str, namespace: str, services: str, told: Path) -> None:
     chosen = services.split(",") if services else desk.SERVICES
     host = desk.host(Client(url), settings_for(namespace, LIMITS, lease_s=LEASE_S), chosen)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell, host, told)
-    await host.run()
+    async with anyio.create_task_group() as group:
+        group.start_soon(host.run)
+        await host.ready.wait()
+        _tell(host, told)
 
 
 def _tell(host: Host, told: Path) -> None:
@@ -178,6 +181,9 @@ class Fleet:
         files = (str(self.folder / file) for file in ("allowed", f"acks-{name}"))
         return self._start("submitter", name, *files)
 
+    def snapshot(self, die_at: str = "") -> Process:
+        return self._start("snapshot", die_at=die_at)
+
     def again(self, process: Process, die_at: str = "") -> Process:
         """A new process in the place of one that ended."""
         if process.kind == "host":
@@ -207,7 +213,16 @@ class Fleet:
                 process.kill9()
 
 
-PROCESSES = {"host": run_host, "worker": run_worker, "submitter": run_submitter}
+def run_snapshot(url: str, namespace: str) -> None:
+    replay.write_snapshot(SyncClient(url), Keys(namespace))
+
+
+PROCESSES = {
+    "snapshot": run_snapshot,
+    "host": run_host,
+    "worker": run_worker,
+    "submitter": run_submitter,
+}
 
 if __name__ == "__main__":
     PROCESSES[sys.argv[1]](*sys.argv[2:])

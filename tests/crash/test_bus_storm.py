@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from events.keys import Keys
 from projections.tasks import RUNNING
 from services.runtime import replay
 from services.runtime.client import SyncClient
@@ -32,6 +34,7 @@ ROUNDS = 12 if PROVE else 1  # of the named points
 HOST_POINTS = ("append.before", "append.after", "inbox.before", "inbox.after", "deadletter.after")
 WORKER_POINTS = ("worker.received", "worker.done_before_report")
 NAMESPACE = "storm"
+KEYS = Keys(NAMESPACE)
 
 
 class Storm:
@@ -46,8 +49,10 @@ class Storm:
         self.workers: dict[str, Process] = {}
         self.submitters: list[Process] = []
 
-    def start(self) -> None:
-        self.hosts = [self.fleet.host() for _ in range(2)]
+    def start(self, services: tuple[str, ...] = ("", "")) -> None:
+        self.hosts = [self.fleet.host(chosen) for chosen in services]
+        for host in self.hosts:  # a service that finds no Redis at its start says so and ends
+            wait_blocking(Path(host.arguments[1]).exists, 30, f"a host is ready: {host.said()}")
         self.workers = {name: self.fleet.worker(name) for name in ("w1", "w2")}
         self.submitters = [self.fleet.submitter(f"s{n}") for n in range(2)]
 
@@ -63,15 +68,14 @@ class Storm:
             yield client
 
     def audit(self) -> Audit:
-        keys = _keys()
         with self.client() as client:
-            return audit([e for batch in replay.read_log(client, keys) for e in batch])
+            return audit([e for batch in replay.read_log(client, KEYS) for e in batch])
 
     def open_tasks(self) -> int:
         """Tasks at the door or with a worker, at this moment."""
         with self.client() as client:
-            state = replay.rebuild(client, _keys())
-            door = _keys().main_door
+            state = replay.rebuild(client, KEYS)
+            door = KEYS.main_door
             waiting = client.call("XRANGE", door, f"({state.doors.get(door, '0-0')}", "+")
         return len(waiting) + sum(task.status in RUNNING for task in state.tasks.values())
 
@@ -86,7 +90,7 @@ class Storm:
 
     def log_length(self) -> int:
         try:
-            return int(self.server.call("XLEN", _keys().log))
+            return int(self.server.call("XLEN", KEYS.log))
         except RedisUnavailable:
             return 0
 
@@ -95,21 +99,21 @@ class Storm:
 
     # -- killing -------------------------------------------------------------------------------
 
-    def _count(self, what: str) -> None:
+    def count(self, what: str) -> None:
         self.kills[what] += 1
         self.in_flight[what] += self.open_tasks()
 
     def kill_host(self, n: int) -> None:
-        self._count("host at random")
+        self.count("host at random")
         self.hosts[n].kill9()
 
     def kill_worker(self, name: str, die_at: str = "") -> None:
-        self._count("worker at random")
+        self.count("worker at random")
         self.workers[name].kill9()
         self.workers[name] = self.fleet.again(self.workers[name], die_at)
 
     def kill_redis(self) -> None:
-        self._count("redis at random")
+        self.count("redis at random")
         self.server.restart()
 
     def host_dies_at(self, point: str, chance: random.Random) -> None:
@@ -131,7 +135,13 @@ class Storm:
             lambda: process.code is not None, 60, f"{point} is reached; {self.troubles()}"
         )
         assert process.died_at_its_point, f"{point}: {process.code} {process.said()}"
-        self._count(point)
+        self.count(point)
+
+    def snapshot(self, *, dies: bool) -> None:
+        """Write a snapshot in a process of its own."""
+        process = self.fleet.snapshot("snapshot.before_set" if dies else "")
+        wait_blocking(lambda: process.code is not None, 30, "the snapshot's process ends")
+        assert process.code == (-signal.SIGKILL if dies else 0), process.said()
 
     def report(self, title: str, *more: str) -> None:
         print(f"\n{title}:")  # noqa: T201
@@ -142,20 +152,35 @@ class Storm:
 
     # -- afterwards ----------------------------------------------------------------------------
 
-    def finish(self, within: float = 120) -> Audit:
+    def finish(self, within: float = 60) -> Audit:
         """Wait until all that was submitted is over; the log, audited."""
         want = self.fleet.allowed * len(self.submitters)
         wait_blocking(lambda: self._submitted() == want, within, f"all {want} acknowledged")
-        wait_blocking(lambda: self._all_over(), within, f"all over; {self.troubles()}")
+        try:
+            wait_blocking(self._all_over, within, "all over")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.left_over()}\n{self.troubles()}") from None
         return self.audit()
+
+    def left_over(self) -> str:
+        """What is not over, and what everybody said: for failures."""
+        with self.client() as client:
+            state = replay.rebuild(client, KEYS)
+        tasks = [
+            (t.id, t.status, t.attempt, t.worker, t.session, t.dispatch_id)
+            for t in list(state.tasks.values())[:10]
+        ]
+        workers = [(w.name, w.status, w.session, len(w.running)) for w in state.workers.values()]
+        said = [f"{p.kind} {p.arguments}: {p.said()}" for p in self.fleet.all if p.code is None]
+        return "\n".join(map(str, [len(state.tasks), *tasks, *workers, *said]))
 
     def _submitted(self) -> int:
         return sum(len(keys) for keys in self.fleet.acknowledged().values())
 
     def _all_over(self) -> bool:
         with self.client() as client:
-            state = replay.rebuild(client, _keys())
-            door = _keys().main_door
+            state = replay.rebuild(client, KEYS)
+            door = KEYS.main_door
             left = client.call("XRANGE", door, f"({state.doors.get(door, '0-0')}", "+")
         return not state.tasks and not [f for _, f in left if b'"text":""' not in f[-1]]
 
@@ -174,12 +199,6 @@ class Storm:
         return found
 
 
-def _keys() -> Any:
-    from events.keys import Keys
-
-    return Keys(NAMESPACE)
-
-
 @pytest.fixture
 def storm(tmp_path: Path) -> Generator[Storm]:
     made = Storm(tmp_path)
@@ -190,8 +209,8 @@ def storm(tmp_path: Path) -> Generator[Storm]:
 def nothing_lost_nothing_twice(storm: Storm, a: Audit) -> None:
     acknowledged = storm.fleet.acknowledged()
     with storm.client() as client:
-        events = [e for batch in replay.read_log(client, _keys()) for e in batch]
-        letters = client.call("XRANGE", _keys().deadletter, "-", "+")
+        events = [e for batch in replay.read_log(client, KEYS) for e in batch]
+        letters = client.call("XRANGE", KEYS.deadletter, "-", "+")
     ids = Counter(e.id for e in events if e.type == "task.submitted")
     assert [key for key in acknowledged["task"] if ids[key] != 1] == []
     foreign = [f for _, f in letters if b"id" not in f]
