@@ -127,8 +127,8 @@ def usage_of(told: Mapping[str, object]) -> Usage | None:
     parts = [0, 0, 0, 0]
     known = False
     for name, part in _PARTS.items():
-        if name in told and told[name] is not None:
-            parts[part] += _count(name, told[name])
+        if told.get(name) is not None:  # two names of one part say the same thing twice
+            parts[part] = max(parts[part], _count(name, told[name]))
             known = True
     for name in _TOTALS:
         if name in told and told[name] is not None:

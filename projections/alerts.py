@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 class Raised(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The window instance (its start, µs) and the highest level said for it."""
+    """The window instance (its start, µs), the highest level said for it, and where that stands."""
 
     instance: int
     level: int
+    log_id: str = ""
 
 
 def key_of(kind: str, scope: str, unit: str, window: str) -> str:
@@ -28,4 +29,4 @@ def key_of(kind: str, scope: str, unit: str, window: str) -> str:
 def raised(state: State, event: Event) -> None:
     d = event.data
     key = key_of(d.kind, d.scope, d.unit, d.window)
-    state.undo.put(state.raised, key, Raised(d.instance, LEVELS.index(d.level)))
+    state.undo.put(state.raised, key, Raised(d.instance, LEVELS.index(d.level), event.log_id))

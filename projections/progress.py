@@ -15,7 +15,7 @@ import msgspec
 from events.document import ENDED, Totals
 from events.envelope import Event
 from events.task import Booking
-from projections import tasks
+from projections import attempts
 
 if TYPE_CHECKING:
     from projections.state import State
@@ -105,7 +105,7 @@ def updated(state: State, event: Event) -> None:
         _purge(state, event.at)
     state.undo.put(state.progress, key, record)
     if d.booked is not None:
-        tasks.spent(state, event)
+        attempts.spent(state, event)
 
 
 def _purge(state: State, now: int) -> None:

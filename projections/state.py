@@ -20,7 +20,7 @@ from events.document import Totals
 from events.envelope import Event
 from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Saving
 from events.task import Booking
-from projections import alerts, policy, progress, reports, tasks, workers
+from projections import alerts, attempts, policy, progress, reports, tasks, workers
 from projections.days import Day
 from projections.estimates import Learnt
 from projections.queues import Pile, Queues
@@ -277,18 +277,18 @@ FOLDS: dict[str, Callable[[State, Event], Any]] = {
     "task.submitted": tasks.submitted,
     "task.delegated": tasks.delegated,
     "task.deferred": tasks.deferred,
-    "task.dispatched": tasks.dispatched,
+    "task.dispatched": attempts.dispatched,
     "task.delivered": _nothing,
-    "task.started": tasks.started,
-    "task.cancel_requested": tasks.cancel_requested,
-    "task.completed": tasks.completed,
-    "task.failed": tasks.failed,
-    "task.cancelled": tasks.cancelled,
-    "task.requeued": tasks.requeued,
-    "hold.extended": tasks.hold_extended,
-    "hold.refused": tasks.hold_refused,
-    "usage.recorded": tasks.spent,
-    "usage.corrected": tasks.spent,
+    "task.started": attempts.started,
+    "task.cancel_requested": attempts.cancel_requested,
+    "task.completed": attempts.completed,
+    "task.failed": attempts.failed,
+    "task.cancelled": attempts.cancelled,
+    "task.requeued": attempts.requeued,
+    "hold.extended": attempts.hold_extended,
+    "hold.refused": attempts.hold_refused,
+    "usage.recorded": attempts.spent,
+    "usage.corrected": attempts.spent,
     "progress.updated": progress.updated,
     "worker.joined": workers.joined,
     "worker.left": workers.ended,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from events.task import Booking, TaskCancelled, TaskFailed, TaskRequeued
 from events.worker import WorkerLost
+from projections.queues import wake_at
 from projections.state import State
 from projections.tasks import BACKOFF, RUNNING, STARTED, Task
-from projections.workers import ALIVE
+from projections.workers import ALIVE, Worker
 from services import settle
 from services.turn import Decisions, Defaults, Inputs, decided
 
@@ -34,13 +35,25 @@ def lost_workers(state: State, now: int, inputs: Inputs) -> Decisions:
     if not inputs.found_since:
         return
     for _, worker in sorted(state.workers.items()):
-        if worker.status != ALIVE or not worker.heartbeat:
+        if worker.status != ALIVE:
+            continue
+        if not worker.heartbeat:
+            yield from _silent(state, worker, now)
             continue
         last = max(inputs.seen.get(worker.name, 0), worker.joined_at, inputs.found_since)
         silent = now - last
         if silent > worker.lease_s * 1_000_000:
             evidence = f"no sign of life for {silent // 1_000_000} s (lease {worker.lease_s} s)"
             yield decided(WorkerLost(worker.name, worker.session, evidence), BY)
+
+
+def _silent(state: State, worker: Worker, now: int) -> Decisions:
+    """A worker that gives no signs of life is lost when a task of its gave none in its time."""
+    for task_id in sorted(worker.running):
+        if wake_at(state.tasks[task_id]) <= now:
+            evidence = f"no result of task {task_id} within its time, and it gives no signs of life"
+            yield decided(WorkerLost(worker.name, worker.session, evidence), BY)
+            return
 
 
 def _last_booking(state: State, task: Task) -> Booking:

@@ -19,7 +19,7 @@ from events.task import (
     TaskFailed,
     TaskStarted,
 )
-from events.usage import UsageRecorded
+from events.usage import UsageCorrected, UsageRecorded
 from events.worker import HeldAttempt, WorkerJoined, WorkerLeft, WorkerLost, WorkerPaused
 from events.worker import WorkerResumed as Resumed
 from projections.tasks import RUNNING, PastAttempt, Task
@@ -123,7 +123,7 @@ def _past(case: Case, told: ReportIn) -> PastAttempt | None:
     if told.attempt > record.attempt or told.attempt < 1:
         raise Bad(f"task {told.task[:80]!r} has no attempt {told.attempt}")
     for past in record.past:
-        if past.attempt == told.attempt and past.session == told.session:
+        if past.attempt == told.attempt and past.session == told.session and not past.reported:
             _check_speaks_for(case, past.worker)
             return past
     return None
@@ -372,6 +372,9 @@ def usage_recorded(case: Case) -> Iterable[Event]:
         )
         booked.tasks = 0
         attempt = task.attempt
+    elif d.task in state.tasks or d.task in state.outcomes:
+        yield from _usage_afterwards(case, d, usage)
+        return
     else:
         booked = settle.booking(
             state, agent=d.agent, model=d.model, usage=usage, own_cost=_own_cost(d.cost_usd)
@@ -383,3 +386,14 @@ def usage_recorded(case: Case) -> Iterable[Event]:
         told_at, case.now, task.dispatched_at if attempt and task else 0
     )
     yield _told(case, UsageRecorded(d.agent, booked, d.model, d.task, attempt, meter))
+
+
+def _usage_afterwards(case: Case, d: UsageIn, usage: Usage) -> Iterable[Event]:
+    """Usage of an attempt that is over: it takes the place of what was estimated for it. Where its
+    worker has told the usage, that counts, and nothing is added."""
+    record = case.state.tasks.get(d.task) or case.state.outcomes[d.task]
+    for past in record.past:
+        if past.attempt == (d.attempt or record.attempt):
+            _check_speaks_for(case, past.worker)
+            booked = settle.late(case.state, past, usage)
+            yield _told(case, UsageCorrected(d.agent, booked, d.task, past.attempt))
