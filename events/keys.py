@@ -22,7 +22,14 @@ key / channel                    type      what
 
 from __future__ import annotations
 
+import re
+
 import msgspec
+
+
+def escaped(text: str) -> str:
+    """``text`` as a glob that matches only itself."""
+    return re.sub(r"([*?\[\]\\])", r"\\\1", text)
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -64,6 +71,13 @@ class Keys(msgspec.Struct, frozen=True):
     def progress_prefix(self) -> str:
         """What the keys of progress documents begin with."""
         return f"{self.namespace}:progress:"
+
+    @property
+    def notices(self) -> tuple[str, str]:
+        """Patterns of the channels on which a server tells, where it does, that progress keys and
+        the probe change. Redis compares patterns with a user's rights letter by letter."""
+        every = "__keyspace@*__:"
+        return f"{every}{escaped(self.progress_prefix)}*", every + escaped(self.probe)
 
     @property
     def token_usage(self) -> str:
@@ -118,6 +132,15 @@ class Keys(msgspec.Struct, frozen=True):
     def unreadable(self, digest: str) -> str:
         """Stands while a value under a progress key, which is no document, was reported once."""
         return self._internal(f"unreadable:{digest}")
+
+    @property
+    def alert_mark(self) -> str:
+        """Log id of the last alert that was published."""
+        return self._internal("alerts")
+
+    def hook(self, name: str) -> str:
+        """Hash of one alert hook: which alert it had last, which is being run."""
+        return self._internal(f"hook:{name}")
 
     @property
     def snapshot(self) -> str:

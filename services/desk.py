@@ -27,7 +27,7 @@ from services.runtime.snapshots import Snapshots
 from services.runtime.texts import Texts
 from services.runtime.views import Views
 from services.throttle import decide as throttle
-from services.throttle.service import Alerts
+from services.throttle.service import Alerts, Hook
 from services.turn import Decide, Defaults, Inputs
 
 DECIDERS = ("intake", "delegator", "dispatcher", "throttle", "reporter")
@@ -48,6 +48,8 @@ def host(client: Client, settings: Settings, services: Sequence[str] = SERVICES)
     )
     document_max = settings.tasks.result_max_bytes
     projectors = _projectors(client, keys, texts, services, document_max)
+    if "alerts" in services:
+        projectors += [Hook(client, keys, one) for one in settings.alerts.hooks]
     return Host(client, keys, deciders, projectors, inputs, texts)
 
 

@@ -15,6 +15,7 @@ import typer
 
 from services.cli import (
     acl,
+    alerts,
     bus,
     deadletters,
     demo,
@@ -97,6 +98,7 @@ for panel, commands in COMMANDS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel, epilog=EVERYWHERE)(command)
 GROUPS = {"limits": limits.app, "policy": limits.policy_app}
+app.command("alerts", rich_help_panel="Budgets", epilog=EVERYWHERE)(alerts.alerts)
 app.command("prices", rich_help_panel="Budgets", epilog=EVERYWHERE)(prices.prices)
 for name, group in GROUPS.items():
     app.add_typer(group, name=name, rich_help_panel="Budgets", epilog=EVERYWHERE)

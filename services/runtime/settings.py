@@ -31,6 +31,7 @@ from services.runtime.settings_types import (
     AlertBudgetSetting,
     DelegatorSettings,
     EmbeddedSettings,
+    HookSetting,
     LimitSetting,
     Origin,
     PolicySettings,
@@ -387,7 +388,7 @@ _SECTIONS = {name.partition(".")[0] for name in _LEAVES if "." in name}
 _ITEM_FIELDS = sorted(
     {
         one.name
-        for item in (AlertBudgetSetting, PriceSetting, RouteSetting, RuleSetting)
+        for item in (AlertBudgetSetting, HookSetting, PriceSetting, RouteSetting, RuleSetting)
         for one in msgspec.structs.fields(item)
     }
 )

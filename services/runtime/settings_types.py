@@ -249,6 +249,31 @@ class DelegatorSettings(Section, frozen=True, kw_only=True):
     ] = ()
 
 
+class HookSetting(Section, frozen=True, kw_only=True):
+    """What an alert sets off: a ``command`` (never through a shell) or a POST to a ``url``; both
+    get the alert as JSON. ``level``: the lowest level it is for."""
+
+    command: tuple[str, ...] = ()
+    url: str = ""
+    level: Literal["WARNING", "SOFT", "HARD", "CRITICAL"] = "WARNING"
+    timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 30
+
+    def __post_init__(self) -> None:
+        if bool(self.command) == bool(self.url):
+            raise ValueError("a hook is either a command or a url")
+        if self.url and not re.match(r"https?://.", self.url):
+            raise ValueError(f"url {self.url!r}: expected http:// or https://")
+
+    def __str__(self) -> str:
+        return self.command[0] if self.command else self.url.partition("?")[0]
+
+
+class AlertSettings(Section, frozen=True, kw_only=True):
+    hooks: Annotated[
+        tuple[HookSetting, ...], Meta(description="commands or webhooks that an alert sets off")
+    ] = ()
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """All settings, checked. ``origins`` says where each one that is not a default came from."""
 
@@ -263,5 +288,6 @@ class Settings(Section, frozen=True, kw_only=True):
     tasks: TaskSettings = TaskSettings()
     policy: PolicySettings = field(default_factory=PolicySettings)
     delegator: DelegatorSettings = field(default_factory=DelegatorSettings)
+    alerts: AlertSettings = AlertSettings()
     origins: dict[str, Origin] = field(default_factory=dict[str, Origin])
     file: Path | None = None

@@ -1,8 +1,9 @@
-"""Alerts out on their channel: wiring only."""
+"""Alerts out on their channel, and to commands and webhooks: wiring only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any
 
 import anyio
@@ -13,33 +14,142 @@ from events.keys import Keys
 from events.money import NANOS_PER_DOLLAR
 from events.policy import AlertRaised
 from projections.state import State
+from projections.throttle import LEVELS
+from services.runtime import hooks
 from services.runtime.client import Client
+from services.runtime.log import START, Log, after, parse_id
+from services.runtime.points import point
+from services.runtime.scripts import Argument, script
+from services.runtime.settings_types import HookSetting
+
+BUSY_S = 0.5  # how often a host looks whether another has run a hook
+CLAIM_MARGIN_S = 5
 
 
-class Alerts:
-    """Publishes ``alert.raised`` on ``asb:alerts`` in the seed's shape. A message may repeat after
-    a crash and carries its event's id; the event, not the message, is what is kept."""
+class _Outgoing:
+    """Hands alerts on in the order of the log. What a host missed (it died, or it did not see what
+    became of a turn) is read from the log again, from the mark of what was handed on last."""
 
     def __init__(self, client: Client, keys: Keys) -> None:
         self._client, self._keys = client, keys
-        self._pending: list[bytes] = []
+        self._log = Log(client, keys)
+        self._pending: list[Event] = []
+        self._newest = ""  # the newest alert on the log, when it was last folded from there
         self._wake = anyio.Event()
 
     def feed(self, events: Sequence[Event], state: State) -> None:
         for event in events:
             if type(event.data) is AlertRaised:
-                self._pending.append(msgspec.json.encode(message(event)))
+                self._pending.append(event)
                 self._wake.set()
 
     def restored(self, state: State) -> None:
-        """Nothing to repeat: subscribers who were away read the log."""
+        """Look at the log again: what was pending may not stand there any more."""
+        places = [known.log_id for known in state.raised.values() if known.log_id]
+        self._newest = max(places, key=parse_id, default=START)
+        self._pending = []
+        self._wake.set()
 
     async def run(self) -> None:
+        """Hand on what is pending, then wait. Raises RedisUnavailable; nothing is forgotten."""
         await self._wake.wait()
         self._wake = anyio.Event()
-        while self._pending:
-            await self._client.call("PUBLISH", self._keys.alerts_channel, self._pending[0])
-            del self._pending[0]
+        try:
+            if self._newest:
+                await self._find_missed()
+            while self._pending:
+                event = self._pending[0]
+                await self._hand_on(event)
+                # Meanwhile the list may have been made anew.
+                self._pending = [e for e in self._pending if e is not event]
+        except BaseException:
+            self._wake.set()
+            raise
+
+    async def _find_missed(self) -> None:
+        newest, mark = self._newest, await self._mark()
+        if mark is None:
+            await self._begin(newest)  # what was before nobody asked for
+        elif after(newest, mark):
+            missed: list[Event] = []
+            async for events in self._log.read(mark, newest):
+                missed += [event for event in events if type(event.data) is AlertRaised]
+            known = {event.log_id for event in missed}
+            self._pending = missed + [e for e in self._pending if e.log_id not in known]
+        self._newest = ""
+
+    async def _mark(self) -> str | None:
+        """Log id of the last alert handed on, None where none ever was."""
+        raise NotImplementedError
+
+    async def _begin(self, newest: str) -> None:
+        """Set the first mark, unless another host has."""
+        raise NotImplementedError
+
+    async def _hand_on(self, event: Event) -> None:
+        raise NotImplementedError
+
+
+class Alerts(_Outgoing):
+    """Publishes ``alert.raised`` on ``asb:alerts`` in the seed's shape, each once: publishing and
+    marking are one script. It is not kept for absent subscribers; the event is."""
+
+    async def _mark(self) -> str | None:
+        found = await self._client.call("GET", self._keys.alert_mark)
+        return found.decode() if found else None
+
+    async def _begin(self, newest: str) -> None:
+        await self._client.call("SET", self._keys.alert_mark, newest, "NX")
+
+    async def _hand_on(self, event: Event) -> None:
+        body = msgspec.json.encode(message(event))
+        point("alert.before")
+        args: list[Argument] = [event.log_id, self._keys.alerts_channel, body]
+        await script("alert")(self._client, [self._keys.alert_mark], args)
+        point("alert.after")
+
+
+class Hook(_Outgoing):
+    """Runs one command or webhook on every alert of its level. One host at a time claims an alert;
+    who dies at it leaves the claim to run out, and the alert is run again: at least once."""
+
+    def __init__(self, client: Client, keys: Keys, setting: HookSetting) -> None:
+        super().__init__(client, keys)
+        self._setting = setting
+        told = "\x1f".join((*setting.command, setting.url)).encode()
+        self._key = keys.hook(blake2b(told, digest_size=8).hexdigest())
+
+    async def _mark(self) -> str | None:
+        found = await self._client.call("HGET", self._key, "mark")
+        return found.decode() if found else None
+
+    async def _begin(self, newest: str) -> None:
+        await self._client.call("HSETNX", self._key, "mark", newest)
+
+    async def _hand_on(self, event: Event) -> None:
+        lowest = LEVELS.index(self._setting.level)
+        if LEVELS.index(event.data.level) < lowest:
+            return
+        tries = 1 if self._setting.command else hooks.TRIES
+        patience = tries * (self._setting.timeout_s + CLAIM_MARGIN_S) * 1_000_000
+        args: list[Argument] = [event.log_id, patience]
+        claim = b""
+        while claim in (b"", b"busy"):
+            if claim:
+                await anyio.sleep(BUSY_S)
+            claim = await script("hook")(self._client, [self._key], args)
+        if claim == b"yours":
+            point("hook.before")
+            await self._run(msgspec.json.encode(message(event)))
+            point("hook.after")
+            await self._client.call("HSET", self._key, "mark", event.log_id)
+
+    async def _run(self, body: bytes) -> None:
+        one = self._setting
+        if one.command:
+            await hooks.run_command(list(one.command), body, one.timeout_s)
+        else:
+            await hooks.post(one.url, body, one.timeout_s)
 
 
 def message(event: Event) -> dict[str, Any]:
