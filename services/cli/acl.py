@@ -9,16 +9,19 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from events.keys import Keys
 from services.cli import bus, out
+from services.cli.bus import Bus
 from services.intake import shapes
 from services.intake.shapes import Bad
 from services.runtime import acl as rules
 from services.runtime.client import SyncClient
 from services.runtime.embedded import resolve_url
 from services.runtime.errors import RedisUnavailable, Refused
+from services.runtime.health import FactRow
 
 ASSUMED = (7, 0)
 
@@ -65,6 +68,25 @@ def acl(
     finally:
         if client is not None:
             client.close()
+
+
+def stray_row(b: Bus) -> FactRow:
+    """For `asb doctor`: streams that look like doors and that nobody opened, as the desk found."""
+    kept = b.client.call("GET", b.keys.stray_doors)
+    try:
+        found = msgspec.json.decode(kept, type=_Strays) if kept else _Strays()
+    except msgspec.MsgspecError:
+        found = _Strays()
+    if not found.count:
+        return ("doors", "nobody writes to a door that is not open", "ok", "")
+    named = ", ".join(found.doors[:5]) + (" …" if found.count > 5 else "")
+    hint = "asb acl NAME opens the door of NAME; what nobody should write to, delete"
+    return ("doors", f"{found.count:,} not open, and not read: {named}", "warn", hint)
+
+
+class _Strays(msgspec.Struct):
+    doors: list[str] = []
+    count: int = 0
 
 
 def _notes(name: str, role: str, version: tuple[int, ...], secret: str) -> None:

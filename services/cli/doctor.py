@@ -14,6 +14,7 @@ from projections.state import State
 from projections.workers import ALIVE
 from services import desk
 from services.cli import bus, out
+from services.cli.acl import stray_row
 from services.cli.bus import Bus
 from services.cli.screens import running_count, waiting_count
 from services.cli.verify import conserved
@@ -101,9 +102,9 @@ def _bus_rows(b: Bus) -> Iterator[FactRow]:
         "dead letters",
         f"{letters:,}",
         "warn" if letters else "ok",
-        f"entries that were refused; `asb task ENTRY` says why, "
-        f"redis-cli XREVRANGE {b.keys.deadletter} + - COUNT 5 shows the last",
+        "entries that were refused: `asb deadletter` lists, shows, corrects and sends them again",
     )
+    yield stray_row(b)
     yield _policy_row(b, state)
 
 

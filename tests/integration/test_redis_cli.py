@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -209,3 +210,43 @@ async def test_a_worker_with_a_door_of_its_own_uses_it(bus: Bus, start: Start) -
         await bus.ended(task, within=20)
     [event] = bus.events("task.completed")
     assert event.source == bus.keys.door("w1")
+
+
+async def test_the_three_commands_of_the_manual_are_a_worker(bus: Bus) -> None:
+    """As they stand in ops/redis-cli.md, with the test's keys and the entry's own values."""
+    manual = (SCRIPT.parents[1] / "redis-cli.md").read_text(encoding="utf-8")
+    block = manual.partition("in three commands")[2].partition("```sh\n")[2].partition("```")[0]
+    join, take, complete = [line for line in block.splitlines() if line.startswith("redis-cli ")]
+
+    def run(line: str) -> list[str]:
+        line = line.replace("asb:", f"{bus.keys.namespace}:").replace("60000", "5000")
+        words = [*command(bus.url), *shlex.split(line)[1:]]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.splitlines()
+
+    async with running(bus.host()):
+        [session] = run(join)
+        task = await bus.submit("write a haiku")
+
+        async def dispatched() -> int:
+            return int(await bus.client.call("XLEN", bus.keys.inbox("w1")))
+
+        await wait_until(dispatched, what="an entry in the inbox")
+        parts = run(take)
+        entry = dict(zip(parts[2::2], parts[3::2], strict=False))
+        assert (entry["task"], entry["text"], entry["session"]) == (task, "write a haiku", session)
+        own = complete.replace("TASK", task).replace("SESSION", session)
+        run(own.replace("ATTEMPT", entry["attempt"]))
+        state = await bus.ended(task)
+    assert state.outcomes[task].status == "completed"
+    assert state.outcomes[task].tokens == 4_000
+
+
+async def test_the_usage_commands_of_the_manual_work_as_they_stand(bus: Bus, cli: Cli) -> None:
+    manual = (SCRIPT.parents[1] / "redis-cli.md").read_text(encoding="utf-8")
+    block = manual.partition("## Report usage")[2].partition("```sh\n")[2].partition("```")[0]
+    async with running(bus.host()):
+        for line in block.splitlines():
+            cli(*shlex.split(line)[1:])
+        await wait_until(lambda: len(bus.events("usage.recorded")) == 2, what="both on the log")
+    assert [e.data.booked.tokens for e in bus.events("usage.recorded")] == [4_000, 4_000]

@@ -1,0 +1,209 @@
+"""`asb deadletter` and `asb acl` on a bus at work."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+
+import anyio.to_thread
+import msgspec
+import pytest
+
+from services.cli import main
+from services.cli.deadletters import corrected, read
+from tests.integration.test_desk_ground import Bus, running
+from tests.wait import wait_until
+
+pytestmark = pytest.mark.anyio
+
+Asb = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
+    made = Bus(redis_url, namespace)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def asb(bus: Bus, capsys: pytest.CaptureFixture[str]) -> Asb:
+    """Runs a command; its stdout, or where it ends with ``code`` its stderr."""
+
+    async def run(*words: str, code: int = 0) -> str:
+        given = [*words, f"--redis={bus.url}", f"--namespace={bus.keys.namespace}"]
+        found = await anyio.to_thread.run_sync(_exit_code, given)
+        captured = capsys.readouterr()
+        assert found == code, captured.err
+        return captured.out if code == 0 else captured.err
+
+    return run
+
+
+def _exit_code(words: list[str]) -> int:
+    try:
+        main.main(words)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+async def refused(bus: Bus, *fields: str | bytes, door: str | None = None) -> str:
+    """A bad entry at a door; its dead letter's id."""
+    entry = await bus.put(*fields, door=door)
+
+    async def letter() -> str:
+        found = await bus.client.call("XRANGE", bus.keys.deadletter, "-", "+")
+        return next((i.decode() for i, f in found if f[3].decode() == entry), "")
+
+    return await wait_until(letter, what="its dead letter")
+
+
+async def left(bus: Bus) -> int:
+    return int(await bus.client.call("XLEN", bus.keys.deadletter))
+
+
+async def test_dead_letters_are_listed_and_shown(bus: Bus, asb: Asb) -> None:
+    async with running(bus.host()):
+        letter = await refused(bus, "type", "usage.recorded", "agent", "codex", "x", b"\xff\x00")
+    assert letter in await asb("deadletter")
+    shown = await asb("deadletter", "show", letter)
+    assert "not UTF-8" in shown
+    assert "\\xff" in shown
+    [line] = (await asb("deadletter", "list", "--json")).splitlines()
+    view = msgspec.json.decode(line)
+    assert (view["id"], view["type"], view["door"]) == (
+        letter,
+        "usage.recorded",
+        bus.keys.main_door,
+    )
+
+
+async def test_a_corrected_entry_goes_back_to_its_door_and_is_taken_once(
+    bus: Bus, asb: Asb
+) -> None:
+    async with running(bus.host()):
+        await bus.tell("door.opened", name="ada")
+        flat = await refused(
+            bus, "type", "usage.recorded", "agent", "codex", "input_tokens", "many", door="ada"
+        )
+        body = '{"agent":"codex","input_tokens":"many","ticket":7}'
+        nested = await refused(bus, "type", "usage.recorded", "data", body)
+        await asb("deadletter", "retry", flat, nested, "--set", "input_tokens=40")
+        await wait_until(lambda: len(bus.events("usage.recorded")) == 2, what="both on the log")
+    by_door = {e.source: e for e in bus.events("usage.recorded")}
+    assert by_door[bus.keys.door("ada")].data.booked.tokens == 40
+    assert b'"ticket":7' in by_door[bus.keys.main_door].raw
+    assert await left(bus) == 0
+
+
+async def test_a_retry_that_was_interrupted_counts_once(bus: Bus, asb: Asb) -> None:
+    async with running(bus.host()):
+        letter = await refused(bus, "type", "usage.recorded", "agent", "codex", "input_tokens", "x")
+        kept = await bus.client.call("XRANGE", bus.keys.deadletter, letter, letter)
+        change = ("--set", "input_tokens=40")
+        await asb("deadletter", "retry", letter, *change)
+        # As if it had died before it took the letter away, and was run again.
+        again = corrected(read(kept[0]), [("input_tokens", "40")])
+        await bus.put(*again)
+        await bus.ended(await bus_done(bus))
+    assert len(bus.events("usage.recorded")) == 1
+
+
+async def bus_done(bus: Bus) -> str:
+    """A task that is cancelled at once: when it has ended, all before it was taken in."""
+    task = await bus.submit()
+    await bus.tell("task.cancel_requested", task=task)
+    return task
+
+
+async def test_what_is_still_wrong_comes_back_with_the_reason(bus: Bus, asb: Asb) -> None:
+    async with running(bus.host()):
+        letter = await refused(bus, "type", "task.submitted", "data", '{"text":""}')
+        await asb("deadletter", "retry", letter)
+
+        async def another() -> bool:
+            found = await bus.client.call("XRANGE", bus.keys.deadletter, "-", "+")
+            return [i.decode() for i, _ in found] not in ([], [letter])
+
+        await wait_until(another, what="a new dead letter")
+    assert await left(bus) == 1
+
+
+async def test_dropped_letters_are_gone(bus: Bus, asb: Asb) -> None:
+    async with running(bus.host()):
+        first = await refused(bus, "a", "b")
+        await refused(bus, "c", "d")
+    await asb("deadletter", "drop", first)
+    assert await left(bus) == 1
+    await asb("deadletter", "drop", "--all")
+    assert await left(bus) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("show", "5-0"), 1),
+        (("show", "nonsense"), 1),
+        (("retry",), 2),
+        (("burn",), 2),
+        (("drop", "1-1", "--set", "a=b"), 2),
+        (("retry", "1-1", "--set", "nothing"), 2),
+    ],
+    ids=str,
+)
+async def test_what_makes_no_sense_is_said_so(asb: Asb, words: tuple[str, ...], code: int) -> None:
+    assert await asb("deadletter", *words, code=code)
+
+
+async def test_what_others_wrote_among_the_dead_letters_is_shown_and_dropped(
+    bus: Bus, asb: Asb
+) -> None:
+    place = await bus.client.call("XADD", bus.keys.deadletter, "*", "not", "ours")
+    assert "ours" in await asb("deadletter", "show", place.decode())
+    assert "names no door" in await asb("deadletter", "retry", place.decode(), code=1)
+    await asb("deadletter", "drop", place.decode())
+
+
+# -- acl -------------------------------------------------------------------------------------------
+
+
+async def test_asb_acl_prints_the_user_and_opens_the_door(
+    bus: Bus, asb: Asb, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    async with running(bus.host()):
+        line = await asb("acl", "ada", "--password-file", str(secret))
+        await wait_until(lambda: bus.events("door.opened"), what="the door opened")
+    password = secret.read_text().strip()
+    assert secret.stat().st_mode & 0o077 == 0
+    assert password not in line
+    assert f"#{hashlib.sha256(password.encode()).hexdigest()}" in line
+    assert "resetchannels" in line
+    assert f"%R~{bus.keys.inbox('ada')}" in line
+    assert await asb("acl", "ada", "--password-file", str(secret), "--no-open") == line
+
+
+async def test_asb_acl_says_what_an_old_redis_does_not_enforce(bus: Bus, asb: Asb) -> None:
+    line = await asb("acl", "ada", "--redis-version", "6.2", "--no-open")
+    assert "%R~" not in line
+    for role in ("service", "viewer"):
+        assert "resetchannels" in await asb("acl", "ops", "--role", role)
+    assert bus.events("door.opened") == []
+
+
+@pytest.mark.parametrize("name", ["a b", "a:b", "*", "x" * 200])
+async def test_asb_acl_takes_plain_names_only(asb: Asb, name: str) -> None:
+    assert "error" in await asb("acl", name, "--no-open", code=1)
+
+
+async def test_the_doctor_names_doors_that_nobody_opened(bus: Bus, asb: Asb) -> None:
+    await bus.put("type", "x", door="mallory")
+    async with running(bus.host()):
+
+        async def swept() -> bytes:
+            return await bus.client.call("GET", bus.keys.stray_doors) or b""
+
+        await wait_until(swept, what="the sweep")
+    assert bus.keys.door("mallory") in await asb("doctor")
