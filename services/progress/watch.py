@@ -9,7 +9,6 @@ follow each other, at most 1 % of the server's time; a sweep costs by the whole 
 from __future__ import annotations
 
 import logging
-import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import anyio
 
 from events.envelope import Event
-from events.keys import Keys
+from events.keys import Keys, escaped
 from projections.state import State
 from services.progress.service import BATCH, Documents
 from services.runtime.client import Client, CommandRefused, translated
@@ -78,7 +77,7 @@ class Watch:
         pubsub = self._client.pubsub()
         try:
             with translated(self._client.shown):
-                await pubsub.psubscribe(*self._patterns())
+                await pubsub.psubscribe(*self._keys.notices)
                 while True:
                     message = await pubsub.get_message(timeout=PROBE_S)
                     if message is not None:
@@ -90,10 +89,6 @@ class Watch:
             self._set(False)
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                 await pubsub.aclose()
-
-    def _patterns(self) -> tuple[str, str]:
-        every = "__keyspace@*__:"
-        return f"{every}{escaped(self._keys.progress_prefix)}*", every + escaped(self._keys.probe)
 
     def _hear(self, message: dict[str, Any]) -> None:
         if message["type"] == "psubscribe":
@@ -177,8 +172,3 @@ class Watch:
             except UnicodeDecodeError:
                 logger.warning("a progress key is not UTF-8 and is left alone: %r", key[:80])
         return found
-
-
-def escaped(text: str) -> str:
-    """``text`` as a glob that matches only itself."""
-    return re.sub(r"([*?\[\]\\])", r"\\\1", text)

@@ -24,7 +24,7 @@ PLACEHOLDER = "#PUT-THE-SHA256-OF-THE-PASSWORD-HERE"
 _LOOK = "+xlen +xrange +xrevrange +xinfo|stream"
 _ALWAYS = "+ping +echo +time +select"
 _READ = (
-    "+get +mget +strlen +exists +ttl +pttl +type +scan "
+    "+get +getrange +mget +strlen +exists +ttl +pttl +type +scan "
     "+xread +xlen +xrange +xrevrange +xinfo|stream +hget +hmget +hgetall +hlen +lrange +llen"
 )
 _LISTEN = "+subscribe +psubscribe +unsubscribe +punsubscribe"
@@ -48,7 +48,7 @@ def line(
     """The ACL line of one user. ``secret`` is what `password_hash` gives."""
     head = f"user {name} on {secret} sanitize-payload resetchannels resetkeys -@all {_ALWAYS}"
     if role == "service":
-        channels = f"&{keys.namespace}:* &__keyspace@*"
+        channels = " ".join(f"&{c}" for c in (f"{keys.namespace}:*", *keys.notices))
         own = f"~{keys.namespace}:* ~{{{keys.namespace}:*"
         return f"{head} {own} {channels} {_READ} {_LISTEN} {_SERVE}"
     if role == "viewer":

@@ -15,6 +15,7 @@ from events.keys import Keys
 from projections import usage
 from services.progress import marks, watch
 from services.progress.service import Documents
+from services.runtime import acl
 from services.runtime.client import Client
 from services.runtime.errors import RedisUnavailable
 from tests.integration.test_desk_ground import Bus, Hands, running
@@ -362,6 +363,11 @@ async def test_an_outage_loses_no_document(tmp_path: Path) -> None:
 # -- told or scanned ---------------------------------------------------------------------------
 
 
+async def again(loop: watch.Loop) -> None:
+    while True:
+        await loop.run()
+
+
 async def test_scanning_stops_while_the_server_tells_and_goes_on_when_it_falls_silent(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,10 +376,6 @@ async def test_scanning_stops_while_the_server_tells_and_goes_on_when_it_falls_s
     before = server.call("CONFIG", "GET", "notify-keyspace-events")[1]
     client = Client(server.url)
     watching = watch.Watch(client, Keys("w"), Documents(client, Keys("w"), 65_536))
-
-    async def again(loop: watch.Loop) -> None:
-        while True:
-            await loop.run()
 
     async with anyio.create_task_group() as group:
         for loop in watching.loops():
@@ -405,3 +407,21 @@ async def test_scans_keep_to_their_share_of_the_servers_time(bus: Bus, server: R
     line = next(line for line in stats.splitlines() if line.startswith("cmdstat_scan:"))
     used = int(line.partition("usec=")[2].partition(",")[0]) / 1e6
     assert used / took <= 0.01, f"{used:.4f} s of {took:.2f} s"
+
+
+async def test_the_rights_of_a_service_are_enough(bus: Bus, server: RedisServer) -> None:
+    line = acl.line("svc", "service", bus.keys, acl.password_hash("pw"), server.binary.version)
+    server.call("ACL", "SETUSER", *line.split()[1:])
+    limited = Bus(server.url.replace("redis://", "redis://svc:pw@"), "asb")
+    told = server.call("CONFIG", "GET", "notify-keyspace-events")[1] != b""
+    watching = watch.Watch(limited.client, bus.keys, Documents(limited.client, bus.keys, 65_536))
+    async with anyio.create_task_group() as group:
+        for loop in watching.loops():
+            group.start_soon(again, loop)
+        await wait_until(lambda: watching.works is told and watching.sweeps > 0, 10)
+        group.cancel_scope.cancel()
+    async with running(limited.host()):
+        await put(bus, {"status": "fine"})
+        await view_of(bus, status="fine")
+    await limited.close()
+    server.call("ACL", "DELUSER", "svc")
