@@ -8,8 +8,11 @@ from collections.abc import AsyncGenerator
 import anyio
 import pytest
 
+from events.envelope import Event, encode
+from events.task import TaskSubmitted
 from services.runtime.client import SyncClient
 from services.runtime.host import Host
+from services.runtime.log import Log
 from services.runtime.replay import rebuild, write_snapshot
 from tests.integration.test_desk_ground import (
     Bus,
@@ -168,3 +171,24 @@ async def _work(worker: Hands) -> None:
             await worker.does(entry)
         else:
             await worker.says("failed", entry, retryable=False)
+
+
+async def test_a_word_about_what_another_desk_just_decided_is_not_buried(bus: Bus) -> None:
+    host = bus.host()
+    async with running(host):
+        await wait_until(bus.events)
+        await another_desk_takes_in(bus, "theirs")  # this one has not seen it when the word comes
+        await bus.tell("task.cancel_requested", task="theirs")
+        await bus.ended("theirs")
+        assert host.stats.conflicts == 1
+    assert await bus.dead() == []
+
+
+async def another_desk_takes_in(bus: Bus, task: str) -> None:
+    seconds, micros = await bus.client.call("TIME")
+    now = int(seconds) * 1_000_000 + int(micros)
+    data = TaskSubmitted(task, "x")
+    place = f"{now // 1000 + 1}-0"
+    event = Event(data, 0, place, bus.keys.main_door, "", task, encode(data))
+    done = await Log(bus.client, bus.keys).append(bus.events()[-1].log_id, now, [event])
+    assert done.outcome == "ok"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
 from collections.abc import AsyncGenerator, Generator, Iterator
@@ -317,40 +316,6 @@ async def test_a_view_may_expire(redis: Client) -> None:
     assert 0 < await redis.call("TTL", VIEW) <= 100
     await show(redis, "6-0")
     assert await redis.call("TTL", VIEW) == -1
-
-
-# -- values that are replaced only if nobody wrote meanwhile -----------------------------------
-
-DOCUMENT = KEYS.progress("claude", "t")
-
-
-async def swap(redis: Client, before: bytes, value: str = "new", seconds: int = 0) -> int:
-    read = hashlib.sha1(before).hexdigest() if before else ""
-    return await script("swap")(redis, [DOCUMENT], [read, value, seconds])
-
-
-async def test_a_value_is_replaced_iff_it_is_the_one_that_was_read(redis: Client) -> None:
-    await redis.call("SET", DOCUMENT, b"\xffold")
-    assert await swap(redis, b"older") == 0
-    assert await swap(redis, b"") == 0
-    assert await redis.call("GET", DOCUMENT) == b"\xffold"
-    assert await swap(redis, b"\xffold") == 1
-    assert await redis.call("GET", DOCUMENT) == b"new"
-
-
-async def test_no_value_and_an_empty_one_are_the_same(redis: Client) -> None:
-    assert await swap(redis, b"something") == 0
-    assert await redis.call("EXISTS", DOCUMENT) == 0
-    assert await swap(redis, b"") == 1
-    await redis.call("SET", DOCUMENT, "")
-    assert await swap(redis, b"", seconds=100) == 1
-    assert 0 < await redis.call("TTL", DOCUMENT) <= 100
-
-
-async def test_what_is_no_string_is_left_alone(redis: Client) -> None:
-    await redis.call("HSET", DOCUMENT, "f", "v")
-    assert await swap(redis, b"") == 0
-    assert await redis.call("HGET", DOCUMENT, "f") == b"v"
 
 
 # -- dead letters ------------------------------------------------------------------------------
