@@ -42,6 +42,7 @@ logger = logging.getLogger("asb")
 
 PEEK_COUNT = 128  # door entries a turn may look at; it takes in as many as fit
 IDLE_S = 1.0  # how often an idle desk looks whether the log moved without it
+GC_EVERY = 50_000
 UNWATCHED_S = 3.0  # signs of life not looked at for this long say nothing about the workers
 STANDBY_US = 1_000_000  # how old work must be before a standby does it
 DUPLICATE_DAYS = 35
@@ -144,8 +145,10 @@ class Host:
             self.state = replay.rebuild(client, self._keys)
         finally:
             client.close()
-            gc.enable()
             gc.freeze()
+            # Turns make many records and no cycles: looking for these every 700 costs a third more.
+            gc.set_threshold(GC_EVERY, 20, 20)
+            gc.enable()
         self.stats.rebuilds += 1
         self._followed = self.state.meta.log_id
         self.doors.reset(self.state.doors)
