@@ -139,16 +139,13 @@ class Host:
     def _rebuild(self) -> None:
         """Take the state from the log; whatever was in memory is gone."""
         client = SyncClient(self._client.url)
-        gc.collect()
-        gc.disable()  # folding a million events makes no cycles; looking for them takes seconds
         try:
             self.state = replay.rebuild(client, self._keys)
         finally:
             client.close()
-            gc.freeze()
-            # Turns make many records and no cycles: looking for these every 700 costs a third more.
-            gc.set_threshold(GC_EVERY, 20, 20)
-            gc.enable()
+        # Turns make many records and no cycles: looking for these every 700 costs a third more.
+        gc.freeze()
+        gc.set_threshold(GC_EVERY, 20, 20)
         self.stats.rebuilds += 1
         self._followed = self.state.meta.log_id
         self.doors.reset(self.state.doors)
