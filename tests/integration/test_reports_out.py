@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -12,8 +13,12 @@ import pytest
 
 from events.envelope import Event
 from projections.days import day_of
+from projections.state import State
 from services.cli import main
 from services.runtime.client import SyncClient
+from services.runtime.host import Host
+from services.runtime.texts import Texts
+from services.turn import Decisions, Inputs
 from tests.integration.test_desk_ground import Bus, Hands, caught_up, running
 from tests.wait import stays, wait_until
 
@@ -132,6 +137,20 @@ async def test_a_report_whose_desk_died_before_it_was_out_goes_out_after_the_res
             [message] = await wait_until(heard, what="the message after the restart")
     assert message["date"] == date
     assert await bus.client.call("GET", bus.keys.report(date))
+
+
+async def test_a_desk_with_nothing_to_do_still_asks_its_deciders_every_second(bus: Bus) -> None:
+    """So a report is issued when its day ends, though nothing else happens then."""
+    asked: list[int] = []
+
+    def decide(_state: State, now: int, _inputs: Inputs) -> Decisions:
+        asked.append(now)
+        return iter(())
+
+    idle = Host(bus.client, bus.keys, [("probe", decide)], [], Inputs(), Texts())
+    async with running(idle):
+        await wait_until(lambda: len(asked) >= 4, within=8, what="four turns of an idle desk")
+    assert all(b - a < 2_000_000 for a, b in itertools.pairwise(asked))
 
 
 async def test_what_somebody_else_wrote_in_its_place_is_replaced(bus: Bus) -> None:
