@@ -20,6 +20,8 @@ COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
 IN_PROGRESS, PENDING, UNKNOWN = "in_progress", "pending", "unknown"
 ENDED = frozenset((COMPLETED, FAILED, CANCELLED))
 NAME_MAX = 200  # characters of an agent or a task in a progress key
+DEPTH_MAX = 100  # objects and lists within each other
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 BARE_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,60}\Z")
 
 _WORDS = {
@@ -156,11 +158,29 @@ def status_of(word: object) -> str:
 
 def _decoded(raw: bytes) -> Any:
     try:
-        return msgspec.json.decode(raw)
+        value = msgspec.json.decode(raw)
+        if _too_deep(raw):
+            raise RecursionError
+        return value
     except msgspec.MsgspecError as error:
         raise ValueError(f"document is not JSON: {error}") from None
     except (UnicodeDecodeError, RecursionError):
         raise ValueError("document is not JSON: not UTF-8, or nested too deep") from None
+
+
+def _too_deep(raw: bytes) -> bool:
+    """Whether JSON is nested deeper than everybody can read, however deep in calls he is."""
+    if raw.count(b"[") + raw.count(b"{") <= DEPTH_MAX:
+        return False
+    depth = 0
+    for found in _BRACKETS.finditer(raw):
+        if found[0] in b"[{":
+            depth += 1
+            if depth > DEPTH_MAX:
+                return True
+        elif found[0] in b"]}":
+            depth -= 1
+    return False
 
 
 # -- tokens ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import AsyncGenerator, Generator, Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import anyio
@@ -425,3 +426,20 @@ async def test_the_rights_of_a_service_are_enough(bus: Bus, server: RedisServer)
         await view_of(bus, status="fine")
     await limited.close()
     server.call("ACL", "DELUSER", "svc")
+
+
+async def test_no_bytes_under_progress_keys_stop_the_bus(bus: Bus) -> None:
+    chance = Random(4)
+    pieces = [b"{", b"}", b'"status"', b":", b"[", b"1e999", b"-1", b"\xff", b"null", b"\x00", b","]
+    async with running(bus.host()):
+        for n in range(150):
+            value = b"".join(chance.choices(pieces, k=chance.randrange(12))) or chance.randbytes(20)
+            name = chance.randbytes(3) if n % 3 == 0 else f"agent{n % 5}:t{n}".encode()
+            await bus.client.call("SET", bus.keys.progress_prefix.encode() + name, value)
+        for n, raw in enumerate((b"[" * 60_000, b'{"tokens_used":' * 900, b"1" * 60_000)):
+            await put(bus, raw, f"deep:{n}")
+        await put(bus, {"status": "fine", "tokens_used": 5}, "good:t")
+        await view_of(bus, "good:t", status="fine")
+        await put(bus, {"status": "still fine", "tokens_used": 7}, "good:t")
+        await view_of(bus, "good:t", status="still fine")
+    assert tokens(bus) == 7

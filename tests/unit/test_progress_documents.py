@@ -174,3 +174,13 @@ def test_bare_words_become_json_strings_and_nothing_else_does() -> None:
     assert document.as_json(b" in-progress \n") == b'"in-progress"'
     for same in (b'"completed"', b"75", b"true", b"null", b'{"a": 1}', b"<html>", b"\xff"):
         assert document.as_json(same) == same
+
+
+def test_documents_are_nested_no_deeper_than_every_reader_can_go() -> None:
+    def nested(depth: int) -> bytes:
+        return b'{"text": "' + b"[" * 500 + b'", "list": ' + b"[" * depth + b"]" * depth + b"}"
+
+    assert problem("a", "t", nested(document.DEPTH_MAX - 1), 10_000) == ""
+    assert "nested too deep" in problem("a", "t", nested(document.DEPTH_MAX), 10_000)
+    many = b"[" + b",".join([b'{"a": [1]}'] * 500) + b"]"
+    assert problem("a", "t", many, 10_000) == ""
