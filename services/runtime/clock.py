@@ -22,9 +22,16 @@ class ServerClock:
         self._last = 0
 
     def told(self, server_us: int, sent: float) -> None:
-        """A reply to a command sent at ``elapsed() == sent`` carried the server's time."""
-        half_way = (sent + time.monotonic()) / 2
-        self._offset = server_us - int(half_way * 1_000_000)
+        """A reply to a command sent at ``elapsed() == sent`` carried the server's time.
+
+        It was read between then and now. Where our clock agrees with that it stays: a server that
+        stood still for seconds would else move it by half of them.
+        """
+        earliest = server_us - int(time.monotonic() * 1_000_000)
+        latest = server_us - int(sent * 1_000_000)
+        if not self._offset:
+            self._offset = (earliest + latest) // 2
+        self._offset = min(max(self._offset, earliest), latest)
 
     def now(self) -> int:
         """Server time, µs since the epoch. Small corrections never make it run backwards."""
