@@ -230,7 +230,7 @@ async def test_an_attempt_past_its_time_is_ended_by_the_desk(
 ) -> None:
     monkeypatch.setattr("projections.queues.TIMEOUT_GRACE", 0)
     async with running(bus.host()):
-        worker = await Hands(bus).join()
+        worker = await Hands(bus).join(lease_s=30)
         task = await bus.submit(timeout_s=1, max_attempts=1)
         await worker.takes()
         state = await bus.ended(task)
