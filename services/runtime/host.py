@@ -124,7 +124,11 @@ class Host:
                 await self._step()
 
     async def _through_outages(self, work: Any) -> None:
-        """Run ``work`` again and again; while Redis is away, wait a little longer each time."""
+        """Run ``work`` again and again; while Redis is away, wait a little longer each time.
+
+        A command of its that Redis refuses (a key of another type, say) holds up this one work,
+        never the bus.
+        """
         pause = RETRY_S[0]
         while True:
             try:
@@ -135,6 +139,9 @@ class Host:
                 self._wake.set()
                 await anyio.sleep(pause)
                 pause = min(2 * pause, RETRY_S[1])
+            except CommandRefused as error:
+                logger.error("%s: Redis refuses it: %s", getattr(work, "__qualname__", work), error)
+                await anyio.sleep(RETRY_S[1])
 
     def _rebuild(self) -> None:
         """Take the state from the log; whatever was in memory is gone."""

@@ -7,6 +7,9 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from events.envelope import Event
+from events.keys import Keys
+from services.runtime.client import Client
+from services.runtime.scripts import script
 from tests.integration.test_desk_ground import Bus, Hands, proven, running
 from tests.wait import stays, wait_until
 
@@ -116,3 +119,12 @@ async def test_cancel_requests_of_a_deleted_inbox_come_again(bus: Bus) -> None:
 
 async def _two(bus: Bus) -> bool:
     return len(await stands(bus)) == 2
+
+
+async def test_a_foreign_key_under_an_inbox_or_view_gives_way(client: Client, keys: Keys) -> None:
+    await client.call("SET", keys.inbox("w1"), "not a stream")
+    await client.call("LPUSH", keys.throttle, "not a view")
+    assert await script("inbox")(client, [keys.inbox("w1")], [1, "5-0", 1, "type", "x"]) == 1
+    assert await script("view")(client, [keys.throttle], ["5-0", '{"as_of":"5-0"}', 0]) == 1
+    assert await client.call("XLEN", keys.inbox("w1")) == 1
+    assert await client.call("GET", keys.throttle) == b'{"as_of":"5-0"}'
