@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class QueueKey(NamedTuple):
-    """Tasks of one queue differ in size only: who is tried first stands for the rest."""
+    """Tasks of one queue are alike, in size within a power of two: who is tried first stands for
+    the rest. A small task does not wait behind a large one that the budgets refuse."""
 
     priority: int
     agent: str
@@ -25,6 +26,7 @@ class QueueKey(NamedTuple):
     given: str
     worker: str
     project: str
+    size: int
 
 
 # The worker ends a task at its deadline itself; this much later (µs) the desk no longer waits.
@@ -38,7 +40,13 @@ def _most(state: State) -> int:
 
 def queue_key(task: Task) -> QueueKey:
     return QueueKey(
-        task.priority, task.agent, task.model, task.given, task.given_worker, task.project
+        task.priority,
+        task.agent,
+        task.model,
+        task.given,
+        task.given_worker,
+        task.project,
+        task.estimate.bit_length(),
     )
 
 

@@ -58,7 +58,7 @@ class DailyReports:
 
     async def _find_missing(self) -> None:
         places, log = self._missing, self._keys.log
-        replies = await self._client.pipeline(("XRANGE", log, p, p) for p in places)
+        replies = await self._client.all(("XRANGE", log, p, p) for p in places)
         found = [decode(entry) for entry in _entries(replies)]
         waiting = {event.log_id for event in self._pending}
         self._pending[:0] = [event for event in found if event.log_id not in waiting]

@@ -140,6 +140,10 @@ class Client:
         replies = await self._ask(b"".join(packed), len(packed))
         return [CommandRefused(str(r)) if isinstance(r, Exception) else r for r in replies]
 
+    async def all(self, commands: Iterable[Command]) -> list[Any]:
+        """As ``pipeline``, for reads that need every answer: a refused one raises as ``call``."""
+        return [self._checked(reply) for reply in await self.pipeline(commands)]
+
     async def block(self, *command: str | bytes | int | float) -> Any:
         """A command that may block for long (``XREAD … BLOCK``); it has no reply timeout."""
         with translated(self.shown):

@@ -116,7 +116,7 @@ class Log:
         """The prompts of tasks, by task id; ``places`` maps it to the log id of its submission."""
         if not places:
             return {}
-        replies = await self._client.pipeline(
+        replies = await self._client.all(
             ("XRANGE", self._keys.log, place, place) for place in places.values()
         )
         found = zip(places, replies, strict=True)
@@ -128,7 +128,7 @@ class Log:
         if not wanted:
             return {}
         today = now // DAY_US
-        replies = await self._client.pipeline(
+        replies = await self._client.all(
             ("HMGET", self._keys.duplicates(today - back), *wanted) for back in range(days + 1)
         )
         found: dict[str, str] = {}
@@ -142,7 +142,7 @@ class Log:
         """Which of these task ids ever stood on the log."""
         wanted = list(tasks)
         replies = (
-            await self._client.pipeline(("EXISTS", self._keys.task_index(task)) for task in wanted)
+            await self._client.all(("EXISTS", self._keys.task_index(task)) for task in wanted)
             if wanted
             else []
         )

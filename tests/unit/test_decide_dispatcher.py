@@ -337,3 +337,14 @@ def test_a_runaway_extends_its_hold_step_by_step_until_it_is_refused() -> None:
     finish(bus, task, 12_000)
     used: Any = bus.state.scopes["global"].hours
     assert [b.tokens for b in used.values()] == [12_000]
+
+
+def test_a_small_task_does_not_wait_behind_a_large_one_that_the_budgets_refuse() -> None:
+    bus = Bus(policy(limit("worker", "tokens", "hour", 100_000)))
+    bus.join("w1", capacity=10)
+    for n in range(5):
+        bus.submit(task=f"big{n}", estimate_tokens=20_000)
+    bus.submit(task="small", estimate_tokens=100)
+    bus.run()
+    waiting = sorted(t.id for t in bus.state.tasks.values() if t.status == "queued")
+    assert waiting == ["big4"]
