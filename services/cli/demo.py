@@ -25,7 +25,7 @@ from services.cli.out import note, pad
 from services.cli.running import Running, hosted, one_error, settled, stop_at_signals
 from services.cli.submit import send
 from services.cli.words import count, span
-from services.runtime import embedded
+from services.runtime import embedded, loop
 from services.runtime.client import Client, SyncClient
 from services.runtime.errors import Refused
 from services.runtime.settings import Settings
@@ -62,7 +62,7 @@ def demo(
         note(f"Redis {server.url} (embedded, append-only), data in {folder}")
         driver = "your command" if command else "a SIMULATED agent: its work and usage are invented"
         note(f"{count(workers, 'worker')}, each running {driver}")
-        done = anyio.run(_run, settings, server.url, list(command or []), workers, tasks, speed)
+        done = loop.run(_run, settings, server.url, list(command or []), workers, tasks, speed)
     note("")
     if not command:
         note("The figures are true sums over the log; the work and its usage were simulated.")

@@ -6,14 +6,13 @@ import logging
 import sys
 from typing import Annotated
 
-import anyio
 import typer
 
 from services import desk
 from services.cli import bus
 from services.cli.running import WorkerSpec, run_bus
 from services.cli.words import count
-from services.runtime import embedded
+from services.runtime import embedded, loop
 from services.runtime.client import redacted
 from services.runtime.embedded import Embedded, resolve_url
 from services.runtime.settings import Settings
@@ -53,7 +52,7 @@ def up(
     ]
     if settings.redis_url is not None:
         say = _banner(settings, settings.redis_url, specs, None)
-        anyio.run(
+        loop.run(
             lambda: run_bus(
                 settings, settings.redis_url or "", desk.SERVICES, workers=specs, say=say
             )
@@ -63,7 +62,7 @@ def up(
         settings.data_dir, settings.embedded.port, settings.embedded.appendfsync
     ) as server:
         say = _banner(settings, server.url, specs, server)
-        anyio.run(
+        loop.run(
             lambda: run_bus(
                 settings, server.url, desk.SERVICES, embedded=server, workers=specs, say=say
             )
@@ -87,7 +86,7 @@ def service(
     settings = bus.settings()
     url = resolve_url(settings)
     say = f"{', '.join(dict.fromkeys(chosen))} on {redacted(url)}; Ctrl-C stops"
-    anyio.run(lambda: run_bus(settings, url, tuple(dict.fromkeys(chosen)), say=say))
+    loop.run(lambda: run_bus(settings, url, tuple(dict.fromkeys(chosen)), say=say))
 
 
 def logs_to_stderr() -> None:

@@ -16,6 +16,7 @@ from services.cli.follow import Answers
 from services.cli.out import note
 from services.cli.running import one_error, stop_at_signals
 from services.cli.up import logs_to_stderr
+from services.runtime import loop
 from services.runtime.client import Client, redacted
 from services.runtime.embedded import resolve_url
 from services.runtime.errors import Refused
@@ -65,7 +66,7 @@ def worker(
         heartbeat_s=settings.tasks.heartbeat_s,
     )
     with one_error():
-        anyio.run(_serve, settings, options, until_stdin_closes)
+        loop.run(_serve, settings, options, until_stdin_closes)
 
 
 async def _serve(settings: Settings, options: WorkerOptions, until_stdin_closes: bool) -> None:

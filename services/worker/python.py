@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from events.keys import Keys
+from services.runtime import loop
 from services.runtime.client import Client
 from services.runtime.embedded import resolve_url
 from services.runtime.settings import load
@@ -67,7 +68,7 @@ class PythonWorker:
         """
         settings = load({"redis_url": redis_url, "namespace": namespace})
         url = resolve_url(settings)
-        anyio.run(self._until_signalled, url, settings.namespace, backend="asyncio")
+        loop.run(self._until_signalled, url, settings.namespace)
 
     async def _until_signalled(self, redis_url: str, namespace: str) -> None:
         client = Client(redis_url)

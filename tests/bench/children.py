@@ -19,6 +19,7 @@ import msgspec
 
 from events.keys import Keys
 from services import desk
+from services.runtime import loop
 from services.runtime.client import Client
 from services.runtime.settings import Settings, load
 from services.worker import Task, worker
@@ -103,7 +104,7 @@ def _profiled(run: Callable[[], None], file: str) -> None:
 
 def main(role: str, url: str, namespace: str, extra: str = "") -> None:
     def run(work: Callable[..., Awaitable[None]], *args: object) -> None:
-        anyio.run(work, *args, backend="asyncio")
+        loop.run(work, *args)
 
     if role == "reader":
         run(run_reader, url)

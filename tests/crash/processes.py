@@ -21,7 +21,7 @@ import msgspec
 
 from events.keys import Keys
 from services import desk
-from services.runtime import replay, snapshots
+from services.runtime import loop, replay, snapshots
 from services.runtime.client import Client, SyncClient
 from services.runtime.errors import RedisUnavailable
 from services.runtime.host import Host
@@ -45,7 +45,7 @@ POISON_EVERY = 10
 def run_host(url: str, namespace: str, services: str, told: str) -> None:
     """A host. SIGUSR1 has it write where it stands to the file ``told``."""
     snapshots.TAIL_MIN = SNAPSHOT_TAIL
-    anyio.run(_host, url, namespace, services, Path(told))
+    loop.run(_host, url, namespace, services, Path(told))
 
 
 async def _host(url: str, namespace: str, services: str, told: Path) -> None:
@@ -69,7 +69,7 @@ def _tell(host: Host, told: Path) -> None:
 
 
 def run_worker(url: str, namespace: str, name: str) -> None:
-    anyio.run(_worker, url, namespace, name)
+    loop.run(_worker, url, namespace, name)
 
 
 async def _worker(url: str, namespace: str, name: str) -> None:
