@@ -1,8 +1,9 @@
 """The driver ``command``: one run of a command per task.
 
-The prompt goes to its standard input, or replaces ``{prompt}`` wherever an argument holds it; it
-never passes through a shell. Exit status 0 completes the task with the standard output as its
-result; the last line of it may be a JSON object that tells the usage.
+The prompt goes to its standard input, or replaces ``{prompt}`` wherever an argument holds it, as
+``{model}`` and ``{agent}`` are replaced by the route; nothing passes through a shell. Exit status 0
+completes the task with the standard output as its result; the last line of it may be a JSON object
+that tells the usage.
 
 What another status means (those of ``sysexits.h`` where they apply):
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 import shutil
 from collections.abc import Sequence
 
@@ -28,6 +30,7 @@ from services.worker.task import PermanentError, Result, RetryableError, Task
 from services.worker.usage import told_by
 
 PROMPT = "{prompt}"
+ROUTE = re.compile(r"(?<!\$)\{(model|agent)\}")  # "${model}" is a variable of some script
 ERROR_CHARACTERS = 300  # the desk shows the first 500 of an error; the end of stderr tells most
 STDERR_CHARACTERS = 3000  # kept beside it
 _PERMANENT = {64: "it was used wrongly", 126: "it is not executable", 127: "it was not found"}
@@ -91,15 +94,19 @@ class CommandDriver:
         )
 
     def _arguments(self, task: Task) -> list[str]:
+        """The command for ``task``. The prompt is put in last: what stands in it is never read
+        as a placeholder."""
+        route = {"model": task.model, "agent": task.agent}
+        command = [ROUTE.sub(lambda found: route[found[1]], part) for part in self._command]
         if not self._in_arguments:
-            return self._command
+            return command
         if "\0" in task.text:
             raise PermanentError(
                 f"the prompt holds a NUL character, which an argument cannot: leave out {PROMPT}, "
                 "and the command reads it from its standard input"
             )
         text = task.text.encode("utf-8", "replace").decode()
-        return [part.replace(PROMPT, text) for part in self._command]
+        return [part.replace(PROMPT, text) for part in command]
 
     def _raise_failure(self, task: Task, end: Exit, run: Supervised) -> None:
         name = self._command[0]

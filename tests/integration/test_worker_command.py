@@ -51,6 +51,14 @@ async def end_of(
 # -- what the command gets ---------------------------------------------------------------------
 
 
+async def test_the_route_replaces_its_placeholders_but_not_in_the_prompt(
+    client: Client, keys: Keys
+) -> None:
+    driver = command("echo", "--model={model}", "{agent}", "${model}", "{prompt}")
+    said = await end_of(client, keys, driver, "say {model}", model="haiku", agent="claude")
+    assert said["result"] == "--model=haiku claude ${model} say {model}\n"
+
+
 async def test_the_prompt_comes_on_standard_input_whatever_it_holds(
     client: Client, keys: Keys
 ) -> None:
