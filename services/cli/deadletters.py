@@ -11,6 +11,7 @@ import typer
 from projections.views import iso
 from services.cli import bus, out
 from services.cli.bus import Bus
+from services.cli.follow import Answers
 from services.cli.words import count
 from services.runtime.client import CommandRefused
 from services.runtime.errors import AsbError, Refused
@@ -18,6 +19,7 @@ from services.runtime.log import parse_id
 
 READ_COUNT = 500
 LISTED = 50
+VERDICT_S = 1.5  # how long the desk is asked what it says to what was sent again
 SHOWN_BYTES = 2_000  # of one field on a screen
 HEAD = (b"door", b"entry", b"error")
 ACTIONS = ("list", "show", "retry", "drop")
@@ -60,7 +62,8 @@ def deadletter(
 ) -> None:
     """Entries that were refused at a door: list them, show one, send it again, drop it.
 
-    `retry` sends an entry to the door it came from, once, and takes it from the dead letters.
+    `retry` sends an entry to the door it came from, once, and takes it from the dead letters. It
+    waits at most 1.5 s for the desk: what is refused again is an error, with the new reason.
     """
     if action not in ACTIONS:
         raise typer.BadParameter(f"{action!r} is not one of {', '.join(ACTIONS)}")
@@ -139,8 +142,7 @@ def _list(b: Bus, as_json: bool, most: int) -> None:
     )
     letters = [read(entry) for entry in reversed(entries)]
     if as_json:
-        for letter in letters:
-            out.say_json(view(letter), pretty=False)
+        out.say_json([view(letter) for letter in letters])
         return
     if not letters:
         out.note("no dead letters: nothing was refused")
@@ -205,6 +207,7 @@ def _change(text: str) -> Change:
 
 
 def _retry(b: Bus, letters: list[Letter], changes: list[Change], as_json: bool) -> None:
+    answers = Answers(b)
     for letter in letters:
         if not letter.door:
             raise Refused(
@@ -219,6 +222,7 @@ def _retry(b: Bus, letters: list[Letter], changes: list[Change], as_json: bool) 
             raise AsbError(
                 f"the door {letter.door} refuses: {error}", hint="see `asb doctor`"
             ) from error
+        answers.expect(entry.decode(), letter.id, letter.door)
         b.client.call("XDEL", b.keys.deadletter, letter.id)
         if as_json:
             out.say_json(
@@ -226,6 +230,13 @@ def _retry(b: Bus, letters: list[Letter], changes: list[Change], as_json: bool) 
             )
         else:
             out.say(entry.decode())
+    bad = 0
+    for name, error in answers.refusals(VERDICT_S):
+        out.note(f"error: {name} was refused again: {error}")
+        bad += 1
+    if bad:
+        out.note("hint: `asb deadletter` lists it anew; retry ID --set FIELD=VALUE corrects it")
+        raise typer.Exit(1)
 
 
 def corrected(letter: Letter, changes: list[Change]) -> list[bytes]:

@@ -16,6 +16,7 @@ from services import desk
 from services.cli import bus, out
 from services.cli.acl import stray_row
 from services.cli.bus import Bus
+from services.cli.patience import silence
 from services.cli.screens import running_count, waiting_count
 from services.cli.verify import conserved
 from services.cli.words import count, span
@@ -28,12 +29,10 @@ from services.runtime.health import (
     facts_table,
     read_facts,
 )
-from services.runtime.log import after
 from services.runtime.settings import describe
 
 MARKS = {"ok": "✅", "warn": "🟡", "bad": "🔴"}
 BROKEN = "a sum is not conserved: `asb replay --verify` names the first event that differs"
-PATIENCE_US = 3_000_000  # an entry that waits at a door for longer has no desk
 
 
 def doctor(
@@ -119,24 +118,11 @@ def _snapshot_row(b: Bus, state: State, now: int) -> FactRow:
 
 
 def _desk_row(b: Bus, state: State, now: int) -> FactRow:
-    """A desk has no sign of life of its own: entries that it does not take in tell."""
-    door = b.keys.main_door
-    cursor = state.doors.get(door, "0-0")
-    first = b.client.call("XRANGE", door, f"({cursor}", "+", "COUNT", 1)
-    if not first:
-        return ("desk", "nothing waits at the door", "ok", "")
-    last = b.client.call("XREVRANGE", door, "+", "-", "COUNT", 1)[0][0].decode()
-    age = now - int(first[0][0].partition(b"-")[0]) * 1000
-    if age <= PATIENCE_US or not after(last, cursor) or _only_refused(b, last):
-        return ("desk", "it takes in what comes", "ok", "")
+    silent = silence(b, state, now)
+    if not silent:
+        return ("desk", "it takes in what comes, and nothing waits at the door", "ok", "")
     hint = "`asb up` or `asb service desk` runs one"
-    return ("desk", f"none runs: entries wait at the door for {span(age)}", "bad", hint)
-
-
-def _only_refused(b: Bus, last: str) -> bool:
-    """Refused entries and repeats do not move the desk's cursor; the newest one tells."""
-    mark = b.client.call("HGET", b.keys.deadletter_marks, b.keys.main_door)
-    return mark is not None and not after(last, mark.decode())
+    return ("desk", f"none runs: entries wait at the door for {span(silent)}", "bad", hint)
 
 
 def _worker_row(state: State) -> FactRow:

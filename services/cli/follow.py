@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from hashlib import blake2b
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -17,11 +16,13 @@ from services.cli import history
 from services.cli.bus import Bus
 from services.cli.history import Story
 from services.cli.out import note
+from services.intake.shapes import digest_of
 from services.runtime import replay
 from services.runtime.host import DUPLICATE_DAYS
 
 BLOCK_MS = 500
 READ_COUNT = 1000
+QUIET_S = 5.0  # after that long without a word somebody wonders
 ENDS = ("task.completed", "task.failed", "task.cancelled")
 
 
@@ -45,11 +46,6 @@ class Ended(msgspec.Struct):
     @property
     def good(self) -> bool:
         return self.status == "completed"
-
-
-def digest_of(kind: str, data: bytes) -> str:
-    """The content of a submission as the desk remembers it beside its idempotency key."""
-    return blake2b(kind.encode() + b"\0" + data, digest_size=12).hexdigest()
 
 
 def is_end(event: Event) -> bool:
@@ -92,11 +88,12 @@ def story(b: Bus, task: str) -> list[Event]:
 class Follower:
     """Follows tasks from before they were submitted until each has ended or was refused.
 
-    Create it first, then submit, then tell it what was submitted.
+    Create it first, then submit, then tell it what was submitted. ``quiet`` is called, with the
+    tasks that are open, whenever nothing has been heard of any of them for a while.
     """
 
-    def __init__(self, b: Bus) -> None:
-        self._bus = b
+    def __init__(self, b: Bus, quiet: Callable[[Collection[str]], object] | None = None) -> None:
+        self._bus, self._quiet = b, quiet
         self._cursor = b.last_id()
         self._letters = last_dead_letter(b)
         self._entries: dict[str, str] = {}  # door entry id → task
@@ -113,14 +110,21 @@ class Follower:
     def ends(self) -> Iterator[Ended]:
         """One by one, as they end."""
         yield from self._ended_before()
+        heard = time.monotonic()
         while self._open:
+            if self._quiet is not None and time.monotonic() - heard >= QUIET_S:
+                self._quiet(self._open)
+                heard = time.monotonic()
             reply: Any = self._bus.client.call(
                 "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS,
                 "STREAMS", self._bus.keys.log, self._cursor,
             )  # fmt: skip
             for event in replay.decoded(reply[0][1]) if reply else ():
                 self._cursor = event.log_id
-                if is_end(event) and event.data.task in self._open:
+                if getattr(event.data, "task", "") not in self._open:
+                    continue
+                heard = time.monotonic()
+                if is_end(event):
                     yield self._take(event.data.task)
             yield from self._refused()
 
@@ -132,21 +136,11 @@ class Follower:
         )
         last = {t: r[0].decode() for t, r in zip(given, replies, strict=True) if r}
         found = self._bus.events_at(list(last.values()))
-        for task, place in last.items():
-            if place in found and is_end(found[place]) and self._repeated(task):
+        ended = [t for t, place in last.items() if place in found and is_end(found[place])]
+        same = repeats(self._bus, dict(self._given[t] for t in ended))
+        for task in ended:
+            if self._given[task][0] in same:  # with other content the desk refuses it
                 yield self._take(task)
-
-    def _repeated(self, task: str) -> bool:
-        """Whether its key was taken with this very content; with another the desk refuses it."""
-        key, data = self._given[task]
-        digest = digest_of("task.submitted", data).encode()
-        b, door = self._bus, self._bus.keys.main_door
-        today = b.now() // DAY_US
-        replies = b.client.pipeline(
-            ("HGET", b.keys.duplicates(today - back), f"{door}|{key}")
-            for back in range(DUPLICATE_DAYS + 1)
-        )
-        return digest in replies
 
     def _take(self, task: str) -> Ended:
         self._open.pop(task, None)
@@ -167,18 +161,38 @@ class Follower:
                 yield Ended(task, "refused", letter.error)
 
 
+def repeats(b: Bus, given: Mapping[str, bytes]) -> set[str]:
+    """Which of these idempotency keys were taken before, with this very data."""
+    names = list(given)
+    if not names:
+        return set()
+    today = b.now() // DAY_US
+    fields = [f"{b.keys.main_door}|{name}" for name in names]
+    replies: list[list[bytes | None]] = b.client.pipeline(
+        ("HMGET", b.keys.duplicates(today - back), *fields) for back in range(DUPLICATE_DAYS + 1)
+    )
+    digests = [digest_of("task.submitted", given[name]).encode() for name in names]
+    return {
+        name
+        for reply in replies
+        for name, digest, found in zip(names, digests, reply, strict=True)
+        if found == digest
+    }
+
+
 class Answers:
-    """What the desk says to entries of the shared door. Create it before sending them."""
+    """What the desk says to entries of a door. Create it before sending them."""
 
     def __init__(self, b: Bus) -> None:
         self._bus = b
         self._cursor = b.last_id()
         self._letters = last_dead_letter(b)
-        self._open: dict[str, str] = {}  # door entry id → what it is about
+        self._open: dict[tuple[str, str], str] = {}  # door, entry id → what it is about
         self.events: dict[str, Event] = {}  # what it is about → the event it became
 
-    def expect(self, entry: str, about: str) -> None:
-        self._open[entry] = about
+    def expect(self, entry: str, about: str, door: str = "") -> None:
+        """``entry`` stands at ``door``, the shared one unless it is named."""
+        self._open[door or self._bus.keys.main_door, entry] = about
 
     def refused(self, patience_s: float = 5.0) -> int:
         """Wait until the desk has spoken; say what it refused, and how much that was.
@@ -186,20 +200,26 @@ class Answers:
         A desk that does not run takes the entries in once it does: that is said, and no error.
         """
         bad = 0
-        until = time.monotonic() + patience_s
-        while self._open and time.monotonic() < until:
-            for letter in dead_letters(self._bus, self._letters):
-                self._letters = letter.id
-                if letter.door == self._bus.keys.main_door and letter.entry in self._open:
-                    note(f"error: {self._open.pop(letter.entry)}: {letter.error}")
-                    bad += 1
-            self._read()
+        for about, error in self.refusals(patience_s):
+            note(f"error: {about}: {error}")
+            bad += 1
         if self._open:
             note(
                 "no desk has taken this in yet; it is kept and will be\n"
                 "hint: `asb up` or `asb service desk` runs one; `asb doctor` says how things stand"
             )
         return bad
+
+    def refusals(self, patience_s: float) -> Iterator[tuple[str, str]]:
+        """What the desk refuses within this time, and why; it ends once all are answered."""
+        until = time.monotonic() + patience_s
+        while self._open and time.monotonic() < until:
+            for letter in dead_letters(self._bus, self._letters):
+                self._letters = letter.id
+                about = self._open.pop((letter.door, letter.entry), None)
+                if about is not None:
+                    yield about, letter.error
+            self._read()
 
     def _read(self) -> None:
         reply: Any = self._bus.client.call(
@@ -209,8 +229,8 @@ class Answers:
         for event in replay.decoded(reply[0][1]) if reply else ():
             self._cursor = event.log_id
             door, _, entry = event.origin.rpartition(" ")
-            if door == self._bus.keys.main_door and entry in self._open:
-                self.events[self._open.pop(entry)] = event
+            if (door, entry) in self._open:
+                self.events[self._open.pop((door, entry))] = event
 
 
 def ended_view(ended: Ended) -> dict[str, Any]:

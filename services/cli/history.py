@@ -112,7 +112,11 @@ def _spent(b: Booking) -> list[tuple[str, str]]:
         if getattr(b, name.replace(" ", "_") + "_tokens")
     ]
     inside = f" ({', '.join(parts)})" if parts else ""
-    guess = ", in part estimated: no meter spoke" if b.estimated else ""
+    guess = (
+        "; estimated: the command reported no usage (a last line of JSON on its stdout reports it)"
+        if b.estimated
+        else ""
+    )
     return [("Tokens", f"{b.tokens:,}{inside}{guess}"), ("Cost", dollars(b.nanos))]
 
 

@@ -16,9 +16,10 @@ from events.money import dollars
 from services import desk
 from services.cli import bus, history, out
 from services.cli.bus import Bus
-from services.cli.follow import Ended, Follower, ended_view
+from services.cli.follow import Answers, Ended, Follower, ended_view, repeats
 from services.cli.lines import BadLine, Checker, Submission
 from services.cli.out import first_line
+from services.cli.patience import Patience
 from services.cli.sources import From, Source, Take, opened_source
 from services.cli.words import count, span
 from services.runtime.client import Command, CommandRefused
@@ -27,6 +28,7 @@ from services.runtime.errors import AsbError, RedisUnavailable, Refused
 BATCH = 500  # XADDs a round trip
 PROGRESS_FROM = 2_000  # fewer are in before a bar could be read
 ERRORS_SHOWN = 20
+VERDICT_S = 1.5  # how long the desk is asked what it says, where only it can refuse
 
 Texts = Annotated[list[str] | None, typer.Argument(help="What is to be done, a task each.")]
 OnError = Annotated[
@@ -74,6 +76,9 @@ def submit(
     """Submit tasks: arguments, a file, or lines on the standard input (`-`).
 
     Prints one task id a line. Exit code 1 when a task was refused, or with --wait failed.
+
+    With --after or --id only the desk can say whether it takes a task: its answer is waited for,
+    1.5 s at most. Without one by then the tasks stand at the door, and `asb task ID` tells later.
     """
     if on_error not in ("stop", "skip"):
         raise typer.BadParameter("--on-error is stop or skip")
@@ -101,8 +106,11 @@ def submit(
         source = opened_source(from_, b.client, take)
         good, bad = _sorted([*_read(checker, texts, file), *source.checked(checker)])
         if bad and on_error == "stop":
-            raise Refused(_listed(bad, good), hint="correct them, or --on-error skip")
-        failed = _run(b, good, wait, as_json, source)
+            alone = len(bad) == 1 and not good
+            hint = "correct it" if alone else "correct them, or --on-error skip"
+            raise Refused(_listed(bad, good), hint=hint)
+        verdict = not wait and bool(after or id_)
+        failed = _run(b, good, source, wait=wait, as_json=as_json, verdict=verdict)
     if bad:
         out.note(_listed(bad, good))
     if bad or failed:
@@ -149,15 +157,20 @@ def _listed(bad: list[BadLine], good: list[Submission]) -> str:
     return "\n".join((head, *lines))
 
 
-def _run(b: Bus, good: list[Submission], wait: bool, as_json: bool, source: Source) -> int:
+def _run(
+    b: Bus, good: list[Submission], source: Source, *, wait: bool, as_json: bool, verdict: bool
+) -> int:
     """Send, print, and wait where asked; how many failed or were refused."""
-    follower = Follower(b) if wait else None
+    follower = Follower(b, Patience(b).look) if wait else None
+    verdicts = _Verdicts(b, good) if verdict else None
     sent: list[str] = []
     try:
         for entry, one in zip(send(b, good), good, strict=True):
             task = one.task or entry
             if follower is not None:
                 follower.expect(entry, task, one.id, one.data)
+            if verdicts is not None:
+                verdicts.expect(entry, one)
             if as_json and not wait:
                 sent.append(msgspec.json.encode({"task": task, "entry": entry}).decode())
             elif not as_json:
@@ -168,7 +181,34 @@ def _run(b: Bus, good: list[Submission], wait: bool, as_json: bool, source: Sour
     finally:
         _print(sent)
     source.done()
-    return _wait(follower, len(good), as_json) if follower is not None else 0
+    if follower is not None:
+        return _wait(follower, len(good), as_json)
+    return verdicts.refused() if verdicts is not None else 0
+
+
+class _Verdicts:
+    """What only the desk can refuse: an unknown --after, an id with other content."""
+
+    def __init__(self, b: Bus, good: list[Submission]) -> None:
+        self._answers = Answers(b)
+        self._same = repeats(b, {one.id: one.data for one in good if one.id})
+
+    def expect(self, entry: str, one: Submission) -> None:
+        if one.id not in self._same:  # of a repeat the desk says nothing
+            self._answers.expect(entry, one.task or entry)
+
+    def refused(self) -> int:
+        bad = 0
+        for task, error in self._answers.refusals(VERDICT_S):
+            out.note(f"error: {task} was refused: {error}\nhint: {_hint(error)}")
+            bad += 1
+        return bad
+
+
+def _hint(error: str) -> str:
+    if "other content" in error:
+        return "another --id makes it another task"
+    return "correct it and submit it again; `asb deadletter` keeps what was refused"
 
 
 def _print(lines: list[str]) -> None:
@@ -246,13 +286,20 @@ def _bar(total: int) -> Progress:
 
 def _wait(follower: Follower, expected: int, as_json: bool) -> int:
     failed = 0
-    for ended in follower.ends():
-        failed += not ended.good
-        if as_json:
-            out.say_json(ended_view(ended), pretty=False)
-        else:
-            out.say(_outcome(ended, whole=expected == 1))
-            sys.stdout.flush()
+    try:
+        for ended in follower.ends():
+            failed += not ended.good
+            if as_json:
+                out.say_json(ended_view(ended), pretty=False)
+            else:
+                out.say(_outcome(ended, whole=expected == 1))
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        out.note(
+            "not waiting any longer; the tasks go on\n"
+            "hint: `asb tasks` lists them, `asb task ID` shows one, `asb cancel ID` stops it"
+        )
+        raise typer.Exit(1) from None
     return failed
 
 

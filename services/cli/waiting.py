@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 from events.task import PRIORITIES
 from projections import estimates, throttle
+from projections.queues import queue_key
 from projections.state import State
 from projections.tasks import BACKOFF, BLOCKED, QUEUED, RUNNING, SUBMITTED, Task
-from projections.workers import ALIVE, Worker
-from services.cli.words import count, refusal_text, span
-from services.dispatcher.crew import Crew
+from projections.views import iso
+from projections.workers import ALIVE
+from services.cli.words import clock, refusal_text, span
+from services.dispatcher.crew import Crew, Post
+
+NAMED = 5  # workers that a reason names; of more it says how many
+
+
+class Refused(NamedTuple):
+    """A free worker, the limit that keeps the task from it, and how much the task asks for."""
+
+    worker: str
+    refusal: throttle.Refusal
+    asked: int
 
 
 class Waiting:
@@ -20,6 +34,7 @@ class Waiting:
     def __init__(self, state: State, now: int) -> None:
         self._state, self._now = state, now
         self._crew = Crew(state, now)
+        self._heads: dict[str, str] = {}  # what the first of each queue waits for, by task
 
     @cached_property
     def _ranks(self) -> list[tuple[int, int]]:
@@ -48,47 +63,86 @@ class Waiting:
         return self._queued(task)
 
     def _queued(self, task: Task) -> str:
+        place = f"number {self.position(task):,} in the queue"
+        head = None if task.deferred else self._state.queues.head(self._state, queue_key(task))
+        if head is None or head.id == task.id:
+            return self._head(task, place)
+        if head.id not in self._heads:
+            self._heads[head.id] = self._head(head, "")
+        why = self._heads[head.id]
+        return f"{place}, behind {head.id}" + (f", which waits for: {why}" if why else "")
+
+    def _head(self, task: Task, place: str) -> str:
+        """Why the first of its queue waits: the nearest way out over all workers of its route."""
         lowest = self._state.policy.min_priority
         if task.priority < PRIORITIES.index(lowest):
             return f"the policy admits only {lowest} priority and above"
-        serving = self._serving(task)
-        refusal = self._refusal(task, serving)
-        if refusal is not None and (refusal.never or serving):
-            return refusal_text(refusal, task.priority, self._now)
-        place = f"number {self.position(task):,} in the queue"
-        if not serving:
-            return f"{self._nobody(task)}; {place}"
-        if not any(self._crew.posts(task)):
-            return f"no free worker ({count(len(serving), 'serves', 'serve')} it); {place}"
-        return place
+        posts = self._crew.route(task)
+        if not posts:
+            return self._unserved(task, place)
+        busy: list[str] = []
+        refused: list[Refused] = []
+        for post in posts:
+            found = self._refused(task, post)
+            if found is not None:
+                refused.append(found)
+            elif post.worker.free > 0:
+                return place
+            else:
+                busy.append(post.worker.name)
+        if not busy and len({r.refusal for r in refused}) == 1:
+            return refusal_text(refused[0].refusal, task.priority, refused[0].asked, self._now)
+        parts = [_are("busy", busy)] if busy else []
+        parts += self._limits(refused, task.priority)
+        return "; ".join([*parts, place] if busy and place else parts)
 
-    def _refusal(self, task: Task, serving: list[Worker]) -> throttle.Refusal | None:
-        """The limit that refuses every worker that could take it now, or any worker at all."""
-        state, now = self._state, self._now
-        found: throttle.Refusal | None = None
-        for post in self._crew.posts(task):
-            keys = throttle.scope_keys(post.worker.name, post.agent, post.model, task.project)
-            asked = estimates.ask(state, task, post.model, keys)
-            found = throttle.refusal(state, keys, task.priority, asked, now)
-            if found is None:
-                return None
-        if found is not None or any(w.free > 0 for w in serving):
-            return found
+    def _refused(self, task: Task, post: Post) -> Refused | None:
+        """The limit that keeps ``task`` from ``post``. Of a busy one what is used up already: what
+        it holds itself is free once it is."""
+        state, name = self._state, post.worker.name
+        keys = throttle.scope_keys(name, post.agent, post.model, task.project)
+        asked = estimates.ask(state, task, post.model, keys)
+        holds = post.worker.free > 0
+        found = throttle.refusal(state, keys, task.priority, asked, self._now, holds=holds)
+        if found is None:
+            return None
+        return Refused(name, found, asked[throttle.UNITS.index(found.unit)])
+
+    def _limits(self, refused: list[Refused], priority: int) -> list[str]:
+        """What keeps it from free workers, the first to reset in front; alike ones together."""
+        groups: dict[tuple[object, ...], list[Refused]] = {}
+        for one in sorted(refused, key=lambda r: (r.refusal.never, r.refusal.resets_at, r.worker)):
+            r = one.refusal
+            own = r.scope.startswith("worker:")
+            empty = one.asked <= r.missing
+            key = (r.unit, r.window, r.resets_at, empty) if own else (r.scope, r.unit, r.window)
+            groups.setdefault(key, []).append(one)
+        return [self._group(group, priority) for group in groups.values()]
+
+    def _group(self, group: list[Refused], priority: int) -> str:
+        r, asked = group[0].refusal, group[0].asked
+        names = [one.worker for one in group]
+        if r.never or not r.scope.startswith("worker:"):
+            return f"{_named(names)}: {refusal_text(r, priority, asked, self._now)}"
+        has = "has" if len(names) == 1 else "have"
+        much = "no" if asked <= r.missing else "too few" if r.unit != "money" else "too little"
+        rolling = throttle.rolling_minutes(r.window) > 0
+        until = "" if rolling else f" until {self._moment(r.resets_at)}"
+        how = f"{r.unit}/{r.window}" + (", rolling" if rolling else "")
+        return f"{_named(names)} {has} {much} {r.unit} left{until} ({how})"
+
+    def _moment(self, at: int) -> str:
+        text = clock(at)[:5] if at - self._now < throttle.DAY else iso(at)[:16].replace("T", " ")
+        return f"{text} UTC"
+
+    def _unserved(self, task: Task, place: str) -> str:
         keys = throttle.scope_keys("", task.agent, task.model, task.project)
-        asked = estimates.ask(state, task, task.model, keys)
-        return throttle.refusal(state, keys, task.priority, asked, now)
-
-    def _serving(self, task: Task) -> list[Worker]:
-        """Live workers that could take it: routes are preferences, what the user gave is not."""
-        return [
-            w
-            for w in self._state.workers.values()
-            if w.status == ALIVE
-            and not w.paused
-            and (not task.given_worker or w.name == task.given_worker)
-            and ("a" not in task.given or not w.agent or w.agent == task.agent)
-            and ("m" not in task.given or not w.models or task.model in w.models)
-        ]
+        asked = estimates.ask(self._state, task, task.model, keys)
+        found = throttle.refusal(self._state, keys, task.priority, asked, self._now)
+        if found is not None and found.never:
+            amount = asked[throttle.UNITS.index(found.unit)]
+            return refusal_text(found, task.priority, amount, self._now)
+        return "; ".join(x for x in (self._nobody(task), place) if x)
 
     def _nobody(self, task: Task) -> str:
         if task.given_worker:
@@ -101,4 +155,15 @@ class Waiting:
         given = [
             name for letter, name in (("a", task.agent), ("m", task.model)) if letter in task.given
         ]
-        return f"no live worker serves {' with '.join(given)}" if given else "no live worker"
+        found = f"no live worker serves {' with '.join(given)}" if given else "no live worker"
+        paused = [w.name for w in self._state.workers.values() if w.status == ALIVE and w.paused]
+        return f"{found} ({_are('paused', paused)})" if paused else found
+
+
+def _are(what: str, names: Sequence[str]) -> str:
+    return f"{_named(names)} {'is' if len(names) == 1 else 'are'} {what}"
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")

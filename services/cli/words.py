@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from events.money import dollars
-from projections.throttle import Refusal, gate
+from events.task import PRIORITIES
+from projections.throttle import Refusal
 from projections.views import iso
 
 SECOND = 1_000_000
 SYMBOLS = ("🟢", "🟡", "🟠", "🔴", "🚨")  # by level, as in projections.throttle.LEVELS
+GATES = (90, 95, 99, 100)  # by priority: percent of a limit, as in projections.throttle.gate
 
 
 def limit_text(unit: str, amount: int) -> str:
@@ -55,19 +57,23 @@ def limit_name(unit: str, window: str, scope: str) -> str:
     return f"{unit}/{window} {of}"
 
 
-def refusal_text(refusal: Refusal, priority: int, now: int) -> str:
-    """Which limit refuses, how much is missing, and when it resets."""
+def gate_text(refusal: Refusal, priority: int) -> str:
+    """``the normal gate (95 % of 100K) of tokens/hour for worker w1``."""
     r = refusal
-    name = limit_name(r.unit, r.window, r.scope)
-    limit = limit_text(r.unit, r.limit)
-    most = amount_text(r.unit, gate(priority, r.limit))
+    share = f"{GATES[priority]} % of {limit_text(r.unit, r.limit)}"
+    kind, _, name = r.scope.partition(":")
+    where = "overall" if kind == "global" else f"for {kind} {name}"
+    return f"the {PRIORITIES[priority]} gate ({share}) of {r.unit}/{r.window} {where}"
+
+
+def refusal_text(refusal: Refusal, priority: int, asked: int, now: int) -> str:
+    """Which limit refuses ``asked``, how much is left of it, and when it resets."""
+    r = refusal
+    needs, where = amount_text(r.unit, asked), gate_text(r, priority)
     if r.never:
-        return f"never fits: {name} admits at most {most} of {limit} at its priority"
-    missing = amount_text(r.unit, r.missing)
-    return (
-        f"{name}: {missing} missing below its gate of {most} (limit {limit}); "
-        f"resets in {span(r.resets_at - now)}"
-    )
+        return f"never fits: needs {needs}, more than {where} ever admits"
+    left = amount_text(r.unit, max(0, asked - r.missing))
+    return f"needs {needs}, {left} left below {where}; resets in {span(r.resets_at - now)}"
 
 
 def count(number: int, one: str, many: str = "") -> str:

@@ -38,15 +38,19 @@ class Crew:
 
     def posts(self, task: Task) -> Iterator[Post]:
         """Where ``task`` could run now, best first: most headroom, then similar work."""
-        saving = self._saves(task)
-        key = (task.agent, task.model, task.given, task.given_worker, saving)
-        route = self._routes.get(key)
-        if route is None:
-            route = self._routes[key] = self._serving(task, saving)
-        free = [post for post in route if post.worker.free > 0]
+        free = [post for post in self.route(task) if post.worker.free > 0]
         if len(free) > 1:
             free.sort(key=lambda post: self._merit(post.worker, task.kind))
         yield from free
+
+    def route(self, task: Task) -> list[Post]:
+        """All live workers that ``task`` could run on, busy ones too, in no order."""
+        saving = self._saves(task)
+        key = (task.agent, task.model, task.given, task.given_worker, saving)
+        found = self._routes.get(key)
+        if found is None:
+            found = self._routes[key] = self._serving(task, saving)
+        return found
 
     def _saves(self, task: Task) -> str:
         """Why the cheap model is preferred for ``task``, "" where it is not."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import blake2b
 
 import msgspec
 
@@ -89,7 +88,7 @@ def _judge(case: Case, taken: dict[str, str]) -> Iterator[Event | Taken]:
         raise Bad(_unknown_type(kind))
     if given_id:
         key = f"{case.entry.door}|{given_id}"
-        digest = blake2b(kind.encode() + b"\0" + case.raw, digest_size=12).hexdigest()
+        digest = shapes.digest_of(kind, case.raw)
         before = taken.get(key) or case.known.ids.get(key)
         if before == digest:
             return

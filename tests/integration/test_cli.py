@@ -81,6 +81,41 @@ def test_what_only_the_desk_can_refuse(bus: Up) -> None:
     assert bus.run("task", "nothing").returncode == 1
 
 
+def test_what_only_the_desk_can_refuse_is_said_without_waiting_for_the_end(bus: Up) -> None:
+    lost = bus.run("submit", "--after", "nobody", "Wait for nobody")
+    assert lost.returncode == 1
+    assert "was refused: after names task 'nobody'" in lost.stderr
+    assert bus.run("submit", "--id", "told", "Say it").returncode == 0
+    assert bus.run("submit", "--id", "told", "Say it").returncode == 0
+    other = bus.run("submit", "--id", "told", "Say something else")
+    assert other.returncode == 1
+    assert "hint: another --id" in other.stderr
+
+
+def test_a_dead_letter_that_is_refused_again_is_an_error(bus: Up) -> None:
+    done = bus.run("submit", "--after", "no-one", "Wait for no one")
+    assert done.returncode == 1
+    entry = done.stdout.strip()
+    again = bus.run("deadletter", "retry", entry)
+    assert again.returncode == 1
+    assert "was refused again: after names task 'no-one'" in again.stderr
+    assert bus.run("deadletter", "retry", again.stdout.strip(), "--set", "after=").returncode == 0
+
+
+def test_waiting_says_why_nothing_happens(bus: Up) -> None:
+    wait = subprocess.Popen(
+        [*ASB, "submit", f"--data-dir={bus.data}", "--worker=absent", "--id=idle", "x", "--wait"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+    assert wait.stderr is not None
+    assert wait.stderr.readline().startswith("idle waits: worker absent has not joined")
+    wait.send_signal(signal.SIGINT)
+    _, said = wait.communicate(timeout=10)
+    assert wait.returncode == 1
+    assert "the tasks go on" in said
+    assert bus.run("cancel", "idle").returncode == 0
+
+
 def test_history_of_a_task(bus: Up) -> None:
     done = bus.run("submit", "--id", "story", "--priority", "high", "Fix the login bug", "--wait")
     assert done.returncode == 0

@@ -71,8 +71,7 @@ async def test_dead_letters_are_listed_and_shown(bus: Bus, asb: Asb) -> None:
     shown = await asb("deadletter", "show", letter)
     assert "not UTF-8" in shown
     assert "\\xff" in shown
-    [line] = (await asb("deadletter", "list", "--json")).splitlines()
-    view = msgspec.json.decode(line)
+    [view] = msgspec.json.decode(await asb("deadletter", "list", "--json"))
     assert (view["id"], view["type"], view["door"]) == (
         letter,
         "usage.recorded",
@@ -121,7 +120,7 @@ async def bus_done(bus: Bus) -> str:
 async def test_what_is_still_wrong_comes_back_with_the_reason(bus: Bus, asb: Asb) -> None:
     async with running(bus.host()):
         letter = await refused(bus, "type", "task.submitted", "data", '{"text":""}')
-        await asb("deadletter", "retry", letter)
+        await asb("deadletter", "retry", letter, code=1)
 
         async def another() -> bool:
             found = await bus.client.call("XRANGE", bus.keys.deadletter, "-", "+")

@@ -18,8 +18,7 @@ from projections.workers import LEFT, LOST
 from services import desk
 from services.cli import screens
 from services.cli.out import clip, first_line, table
-from services.cli.waiting import Waiting
-from services.cli.words import limit_text, refusal_text, span
+from services.cli.words import limit_text, span
 from services.runtime.settings import load
 from tests.examples import NOON
 
@@ -224,46 +223,6 @@ def test_a_window_without_a_limit_says_so() -> None:
     text = screens.throttle_screen(bench.state, bench.now)
     assert "  Tokens/hour: 0 / no limit" in text
     assert "  Tasks/5h:    0 / 0            (0.00%)" in text
-
-
-# -- why a task waits --------------------------------------------------------------------------
-
-
-def reason(bench: Bench, task: str) -> str:
-    return Waiting(bench.state, bench.now).reason(bench.state.tasks[task])
-
-
-def test_waiting_says_that_nobody_is_there_or_nobody_is_free() -> None:
-    bench = Bench()
-    bench.queue("t1")
-    bench.queue("t2")
-    assert reason(bench, "t2") == "no live worker; number 2 in the queue"
-    bench.join("w1")
-    assert reason(bench, "t2") == "number 2 in the queue"
-    bench.state.workers["w1"].running["x"] = 1
-    assert reason(bench, "t1") == "no free worker (1 serves it); number 1 in the queue"
-    bench.state.workers["w1"].paused = True
-    assert reason(bench, "t1").startswith("no live worker")
-
-
-def test_waiting_names_the_limit_what_is_missing_and_when_it_resets() -> None:
-    bench = Bench()
-    bench.join("w1")
-    bench.spend("w1", 94_500)
-    bench.queue("t1", estimate=1000)
-    assert reason(bench, "t1").startswith(
-        "tokens/hour of worker w1: 501 missing below its gate of 94,999 (limit 100K); resets in 59"
-    )
-    bench.queue("big", estimate=600_000)
-    assert reason(bench, "big").startswith("never fits: tokens/hour overall admits at most 474,999")
-
-
-def test_a_refusal_of_money_is_in_dollars() -> None:
-    refusal = throttle.Refusal("global", "money", "day", 50_000_000_000, 1_230_000_000, NOON + 1)
-    assert refusal_text(refusal, 1, NOON) == (
-        "money/day overall: $1.2300 missing below its gate of $47.5000 (limit $50.00); "
-        "resets in 0 ms"
-    )
 
 
 # -- small parts ---------------------------------------------------------------------------------
