@@ -403,9 +403,7 @@ class Host:
     async def _watch_workers(self) -> None:
         """Look for the workers' signs of life."""
         alive = [w for w in self.state.workers.values() if w.status == ALIVE and w.heartbeat]
-        found = await self._client.all(
-            ("GET", self._keys.worker(worker.name)) for worker in alive
-        )
+        found = await self._client.all(("GET", self._keys.worker(worker.name)) for worker in alive)
         now = self.clock.now()
         if elapsed() - self._watched > UNWATCHED_S:
             self._inputs.found_since = now
