@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from events.envelope import Event
 from events.money import Price
+from projections import alerts
 
 if TYPE_CHECKING:
     from projections.state import State
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
 def changed(state: State, event: Event) -> None:
     """Another policy; what could never fit under the old one is tried again."""
+    alerts.before_policy(state)
     state.set_policy(event.data)
+    alerts.after_policy(state)
     for task in state.tasks.values():
         if task.deferred:
             state.undo.touch(task)

@@ -128,6 +128,8 @@ class State:
         self.sums: dict[str, dict[str, Used]] = {}
         self.limits_by_scope: dict[str, tuple[Limit, ...]] = {}
         self.checks_by_scope: dict[str, tuple[Check, ...]] = {}
+        self.watches_by_scope: dict[str, tuple[alerts.Watch, ...]] = {}
+        self.rolling = alerts.any_rolls(self)
         # What was folded before may hold a level nobody has spoken of yet.
         self.dirty_scopes: set[str] = set(self.scopes)
         self._dirty_before: set[str] = set()
@@ -181,6 +183,8 @@ class State:
         self.meta.policy = self.policy = policy
         self.limits_by_scope.clear()
         self.checks_by_scope.clear()
+        self.watches_by_scope.clear()
+        self.rolling = alerts.any_rolls(self)
         self.zone = ZoneInfo(self.policy.timezone)
         self.day = self.today = Day("", 0, 0)
         self.dirty_scopes.update(self.scopes)
@@ -197,6 +201,11 @@ class State:
             door, _, entry = event.origin.rpartition(" ")
             self.undo.put(self.doors, door, entry)
         FOLDS.get(event.data.type, _unknown)(self, event)
+
+    def before_change(self, scope: str) -> None:
+        """Folds call this before they change what ``scope`` has used or holds."""
+        if self.rolling:
+            alerts.before_change(self, scope)
 
     def begin(self) -> None:
         """From here on ``rollback`` leads back here."""

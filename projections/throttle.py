@@ -192,6 +192,7 @@ def book(state: State, at: int, booked: Booking) -> None:
         found = scopes.get(key)
         if found is None:
             key, found = scope(state, key)
+        state.before_change(key)
         bucket = found.hours.get(hour)
         if bucket is None:
             _prune(state, found, at)
@@ -234,6 +235,7 @@ def hold(state: State, keys: tuple[str, ...], tokens: int, nanos: int, tasks: in
         found = scopes.get(key)
         if found is None:
             key, found = scope(state, key)
+        state.before_change(key)
         touch(found)
         found.held_tokens += tokens
         found.held_nanos += nanos

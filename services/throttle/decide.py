@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from events.policy import AlertBudget, AlertRaised, Limit
-from projections import throttle
-from projections.alerts import key_of
+from projections import alerts, throttle
 from projections.state import State
 from projections.throttle import LEVELS
 from services.turn import Decisions, Inputs, decided
@@ -67,10 +66,22 @@ def _once(state: State, alert: AlertRaised, level: int, now: int) -> Decisions:
     """``alert``, unless its level was said before for this window instance."""
     if level == 0:
         return
-    before = state.raised.get(key_of(alert.kind, alert.scope, alert.unit, alert.window))
-    length = throttle.rolling_minutes(alert.window) * throttle.MINUTE
-    if length:  # a rolling window has no calendar instance: it re-arms after one full length
-        armed = before is None or now - before.instance >= length
-        alert.instance = now if armed or before is None else before.instance
+    before = state.raised.get(alerts.key_of(alert.kind, alert.scope, alert.unit, alert.window))
+    if throttle.rolling_minutes(alert.window):
+        if before is not None:
+            before = _rolled(state, alert, before, level, now)
+        alert.instance = now if before is None else before.instance
     if before is None or before.instance != alert.instance or level > before.level:
         yield decided(alert, BY)
+
+
+def _rolled(
+    state: State, alert: AlertRaised, before: alerts.Raised, level: int, now: int
+) -> alerts.Raised:
+    """What counts as said of a rolling window, which has no calendar instance: each level is armed
+    again after one full length below it."""
+    for watch in alerts.watches(state, alert.scope):
+        if (watch.kind, watch.unit, watch.window) == (alert.kind, alert.unit, alert.window):
+            known = alerts.standing(state, alert.scope, watch, before, now)
+            return alerts.armed(known, level, now, watch.length)
+    return before
