@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.delegator.kinds import KINDS
+from events.task import KINDS
 from services.delegator.reading import Sentence
 from services.delegator.vocabulary import Feature, Phrase, Vocabulary
 

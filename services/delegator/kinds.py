@@ -8,19 +8,7 @@ from typing import Final
 
 import msgspec
 
-KINDS: Final = (
-    "ui",
-    "coding",
-    "testing",
-    "debugging",
-    "documentation",
-    "research",
-    "analysis",
-    "automation",
-    "database",
-    "api",
-    "unknown",
-)
+from events.task import KINDS
 
 # Kinds which are one family: programming work of different flavours. What speaks for one of them
 # half speaks for the others, because to take a failing test for a bug costs nothing, and to take
