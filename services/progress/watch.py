@@ -117,7 +117,7 @@ class Watch:
         if works != self.works:
             self.works = works
             self._want_sweep()
-            logger.info("progress keys: %s", "told by the server" if works else "found by scans")
+            logger.debug("progress keys are %s", "announced by Redis" if works else "scanned for")
 
     # -- found by a scan -----------------------------------------------------------------------
 
