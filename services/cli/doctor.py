@@ -10,6 +10,8 @@ import msgspec
 import typer
 
 from events.policy import PolicyChanged
+from projections import usage
+from projections.policy import quote
 from projections.state import State
 from projections.workers import ALIVE
 from services import desk
@@ -32,6 +34,7 @@ from services.runtime.health import (
 from services.runtime.settings import describe
 
 MARKS = {"ok": "✅", "warn": "🟡", "bad": "🔴"}
+NAMED = 5  # models a row names
 BROKEN = "a sum is not conserved: `asb replay --verify` names the first event that differs"
 
 
@@ -104,6 +107,7 @@ def _bus_rows(b: Bus) -> Iterator[FactRow]:
         "entries that were refused: `asb deadletter` lists, shows, corrects and sends them again",
     )
     yield stray_row(b)
+    yield price_row(state)
     yield _policy_row(b, state)
 
 
@@ -132,6 +136,22 @@ def _worker_row(state: State) -> FactRow:
     idle = not alive and bool(state.tasks)
     hint = "tasks wait for one: asb worker NAME -- CMD…"
     return ("workers", words, "warn" if idle else "ok", hint)
+
+
+def price_row(state: State) -> FactRow:
+    """Models that something was booked for and whose price nobody knows."""
+    used = usage.by(state.lifetime, "model")
+    unpriced = sorted(m for m, cell in used.items() if cell.tokens and quote(state, m) is None)
+    if not unpriced:
+        return ("prices", "known of every model that was used", "ok", "")
+    named = ", ".join(m or "usage that names no model" for m in unpriced[:NAMED])
+    more = f" and {len(unpriced) - NAMED:,} more" if len(unpriced) > NAMED else ""
+    return (
+        "prices",
+        f"nobody knows that of {named}{more}: it costs what its agent says, else what was held",
+        "warn",
+        "`asb policy price MODEL --input … --output …` sets one; so does [policy.prices] at first",
+    )
 
 
 def _policy_row(b: Bus, state: State) -> FactRow:
@@ -183,7 +203,11 @@ def config(
         out.say_json({"file": str(chosen.file) if chosen.file else None, "settings": found})
         return
     out.note(f"file: {chosen.file}" if chosen.file else "no configuration file")
-    cells = [
-        (r.name, out.clip(r.value, 48 if out.width() else 0), r.origin, r.meaning) for r in rows
-    ]
-    out.say(out.table(("SETTING", "VALUE", "FROM", "MEANING"), cells, most=out.width()))
+    heads, most = ("SETTING", "VALUE", "FROM", "MEANING"), out.width()
+    cells = [(r.name, r.value, r.origin, r.meaning) for r in rows]
+    if not most:
+        out.say(out.table(heads, cells))
+        return
+    for name, value, origin, meaning in cells:
+        out.say(out.folded(f"{name} = {value or '(nothing)'}  ({origin})", most))
+        out.say(out.folded(meaning, most, "    "))

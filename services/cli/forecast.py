@@ -11,7 +11,7 @@ from projections import forecast, views
 from projections.forecast import Reach
 from projections.state import State
 from services.cli import out, screens
-from services.cli.words import amount_text, limit_name, limit_text, span
+from services.cli.words import amount_text, count, limit_name, limit_text, span
 
 SHOWN = 12  # limits on the screen; --json has all
 MONTH_DAYS = 30
@@ -34,7 +34,7 @@ def text(state: State, now: int) -> str:
         p = forecast.projection(state, window, now)
         lines.append(
             f"  This {window}:{' ' * (6 - len(window))}  {p.tokens:,} tokens, "
-            f"{dollars(p.nanos, 2)}, {p.tasks:,} tasks"
+            f"{dollars(p.nanos, 2)}, {count(p.tasks, 'task')}"
         )
     lines += ["", "Limits at this rate:", *_limit_lines(state, now), ""]
     lines += [screens.savings_line(state), "", *_error_lines(state), *_seed_lines(state)]
@@ -76,7 +76,7 @@ def _error_lines(state: State) -> list[str]:
         return []
     lines = ["Estimates (held against used):"]
     lines += [
-        f"  {e.kind} on {e.model}: {e.samples:,} attempts, off by {e.percent} %, "
+        f"  {e.kind} on {e.model}: {count(e.samples, 'attempt')}, off by {e.percent} %, "
         f"{e.overruns:,} used more than was held"
         for e in found[:SHOWN]
     ]

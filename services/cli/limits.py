@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
+from rich.cells import cell_len
 
 from events.money import nanos_of
 from events.policy import Limit
@@ -21,7 +22,7 @@ from projections.state import State
 from services.cli import bus, out
 from services.cli.bus import Bus
 from services.cli.follow import Answers
-from services.cli.words import SYMBOLS, amount_text, limit_text, span
+from services.cli.words import SYMBOLS, amount_text, count, limit_text, span
 
 app = typer.Typer(
     help="What may be used per hour, day, week, month: show it, change it.",
@@ -169,12 +170,13 @@ def show(as_json: AsJson = False) -> None:
         _say(b, state)
     p = state.policy
     out.say()
-    out.say(f"Price book:    version {p.book}, {len(p.prices):,} models (asb prices)")
+    out.say(f"Price book:    version {p.book}, {count(len(p.prices), 'model')} (asb prices)")
     out.say(f"Cache reads:   count {p.cache_read_weight_percent} % against token limits")
     out.say(f"Time zone:     {p.timezone} (of reports)")
     learn = p.learning
     out.say(
-        f"Estimates:     learn after {learn.min_samples} attempts, percentile {learn.percentile}, "
+        f"Estimates:     learn after {count(learn.min_samples, 'attempt')}, "
+        f"percentile {learn.percentile}, "
         f"at most {learn.share_percent} % of a limit"
     )
 
@@ -285,11 +287,14 @@ def _say(b: Bus, state: State) -> None:
         for line in _lines(limit, _rows_of(limit, rows, state), now)
     ]
     if cells:
-        out.say(out.table(heads, cells, right="LIMIT USED HELD SHARE", most=out.width()))
+        most = out.width()
+        wide = out.table(heads, cells, right="LIMIT USED HELD SHARE")
+        fits = not most or max(map(cell_len, wide.splitlines())) <= most
+        out.say(wide if fits else out.records(heads, cells, most))
     else:
         out.say("no limits: nothing is refused")
     for line in _other_lines(state, now):
-        out.say(line)
+        out.say(out.folded(line, out.width()))
 
 
 def _order(limit: Limit) -> tuple[int, str, int, str]:

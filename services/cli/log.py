@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 
 from events.envelope import Event, known_types
 from services.cli import bus, history, out, screens, view
@@ -96,8 +97,13 @@ def _show(event: Event, as_json: bool) -> None:
         return
     task = getattr(event.data, "task", "")
     words = "  ".join(x for x in (task, history.describe(event)) if x)
-    line = f"{event.log_id:<17} {event.type:<21} {words}"
-    out.say(out.clip(line, out.width()))
+    head, most = f"{event.log_id:<17} {event.type:<21}", out.width()
+    if not most or len(head) + cell_len(words) < most:
+        out.say(f"{head} {words}".rstrip())
+        return
+    out.say(head.rstrip())
+    if words:
+        out.say(out.folded(words, most, "    "))
 
 
 def _check_id(entry_id: str) -> None:

@@ -9,6 +9,8 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
+from importlib.metadata import PackageNotFoundError
 from typing import Annotated
 
 import typer
@@ -32,7 +34,7 @@ from services.cli import (
     view,
     work,
 )
-from services.cli.out import note
+from services.cli.out import note, say
 from services.runtime.client import CommandRefused
 from services.runtime.errors import AsbError
 
@@ -49,6 +51,15 @@ app = typer.Typer(
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        with contextlib.suppress(PackageNotFoundError):
+            say(f"asb {metadata.version('agent-stream-bus')}")
+            raise typer.Exit
+        say("asb, run from its sources")
+        raise typer.Exit
+
+
 @app.callback()
 def everywhere(
     redis: Annotated[
@@ -59,6 +70,10 @@ def everywhere(
     ] = None,
     config: Annotated[str | None, typer.Option(help="The TOML file with the settings.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Folder of the embedded Redis.")] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
 ) -> None:
     """These stand before or after the name of the command; `main` takes them out."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 NARROW = 40  # columns: below that a table is not squeezed any further
 
@@ -36,6 +36,11 @@ def width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
+def height() -> int:
+    """Lines of the terminal; 0 where the output goes to a file or program."""
+    return shutil.get_terminal_size().lines if sys.stdout.isatty() else 0
+
+
 def clip(text: str, columns: int) -> str:
     """``text`` cut to ``columns`` terminal cells, with … where something is missing."""
     if columns <= 0 or cell_len(text) <= columns:
@@ -50,6 +55,41 @@ def pad(text: str, columns: int) -> str:
 
 def pad_left(text: str, columns: int) -> str:
     return " " * max(0, columns - cell_len(text)) + text
+
+
+def folded(text: str, columns: int, indent: str = "") -> str:
+    """``text`` over as many lines as it takes, each begun with ``indent``, nothing cut off."""
+    if columns <= 0 or cell_len(indent + text) <= columns:
+        return indent + text
+    room = max(10, columns - cell_len(indent))
+    return "\n".join(indent + line for line in _lines(text, room))
+
+
+def _lines(text: str, room: int) -> Iterator[str]:
+    """Broken at blanks; a word that is longer than a line, where the line ends."""
+    line = ""
+    for word in text.split(" "):
+        joined = f"{line} {word}" if line else word
+        if cell_len(joined) <= room:
+            line = joined
+            continue
+        if line:
+            yield line
+        *whole, line = chop_cells(word, room) or [""]
+        yield from whole
+    yield line
+
+
+def records(heads: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> str:
+    """A table that is too wide for the terminal: a row's first cell on a line of its own, below
+    it the others with their heads, folded."""
+    lines: list[str] = []
+    for row in rows:
+        lines.append(folded(row[0], most))
+        cells = zip(heads[1:], row[1:], strict=True)
+        text = "  ".join(f"{head.lower()} {cell}" for head, cell in cells if cell)
+        lines.append(folded(text, most, "  "))
+    return "\n".join(lines)
 
 
 def first_line(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
+from rich.cells import cell_len
 
 from events.envelope import Event
 from events.task import PRIORITIES
@@ -18,6 +19,7 @@ from services.cli.bus import Bus
 from services.cli.follow import Answers
 from services.cli.history import Story
 from services.cli.lines import Submission
+from services.cli.unknown import foreign, say_foreign, unknown
 from services.cli.waiting import Waiting
 from services.cli.words import span
 from services.runtime.errors import Refused
@@ -25,6 +27,7 @@ from services.runtime.errors import Refused
 WAITING = (SUBMITTED, BLOCKED, QUEUED, BACKOFF)
 STATUSES = (*WAITING, *RUNNING, "completed", "failed", "cancelled")
 LIMIT = 50
+TEXT_CELLS = 24  # what the text of a task gets at least, where columns can give way
 
 
 def tasks(
@@ -138,7 +141,7 @@ def _ended_row(outcome: Outcome) -> dict[str, Any]:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     most = out.width()
-    narrow = 0 < most < 120
+    below = most > 0 and any(row["waiting"] for row in rows)  # each reason on a line of its own
     columns: dict[str, list[str]] = {
         "TASK": [row["task"] for row in rows],
         "STATUS": [row["status"] for row in rows],
@@ -147,17 +150,28 @@ def _table(rows: list[dict[str, Any]]) -> str:
         "ROUTE": ["/".join(x for x in (row["agent"], row["model"]) if x) or "-" for row in rows],
         "WORKER": [row["worker"] or "-" for row in rows],
         "AGE": [span(row["age_us"]) for row in rows],
-        "WAITS FOR": [out.clip(row["waiting"] or "-", most // 4) for row in rows],
+        "WAITS FOR": [row["waiting"] or "-" for row in rows],
         "TEXT": [out.first_line(row["text"]) for row in rows],
     }
-    if not any(row["waiting"] for row in rows):
+    if below or not any(row["waiting"] for row in rows):
         del columns["WAITS FOR"]
-    elif narrow:  # why it waits matters more here than what it is
-        columns = {name: c for name, c in columns.items() if name not in ("KIND", "PRIORITY")}
-    if narrow and not any(row["worker"] for row in rows):
+    if 0 < most < 120 and not any(row["worker"] for row in rows):
         del columns["WORKER"]
+    for name in ("KIND", "PRIORITY", "ROUTE") if most else ():  # the text needs some room, too
+        if sum(max(cell_len(x) for x in (n, *c)) + 2 for n, c in columns.items() if n != "TEXT") > (
+            most - TEXT_CELLS
+        ):
+            del columns[name]
     cells = list(zip(*columns.values(), strict=True))
-    return out.table(tuple(columns), cells, right="AGE", most=most)
+    lines = out.table(tuple(columns), cells, right="AGE", most=most).splitlines()
+    if not below:
+        return "\n".join(lines)
+    shown = lines[:1]
+    for line, row in zip(lines[1:], rows, strict=True):
+        shown.append(line)
+        if row["waiting"]:
+            shown.append(out.folded(row["waiting"], most, "    "))
+    return "\n".join(shown)
 
 
 # -- one task ----------------------------------------------------------------------------------
@@ -167,12 +181,18 @@ def task(
     id_: Annotated[str, typer.Argument(metavar="ID", help="The task's id, as submit printed it.")],
     as_json: Annotated[bool, typer.Option("--json", help="Every event, as JSON.")] = False,
 ) -> None:
-    """One task's whole history: route and reason, attempts, tokens, cost, result, and the times."""
+    """One task's whole history: route and reason, attempts, tokens, cost, result, and the times.
+
+    Of foreign work, which asb did not give out, the progress that was told.
+    """
     with bus.opened() as b:
         state, now = b.state(), b.now()
         events = follow.story(b, id_)
+        if not events and (told := foreign(b, state, id_)):
+            say_foreign(id_, told, as_json=as_json)
+            return
         if not events:
-            raise _unknown(b, id_)
+            raise unknown(b, state, id_)
         found = state.tasks.get(id_)
         outcome = state.outcomes.get(id_)
         status = found.status if found else outcome.status if outcome else history.status_of(events)
@@ -182,29 +202,6 @@ def task(
         out.say_json(history.view(story))
     else:
         out.say(history.text(story, out.width()))
-
-
-def _unknown(b: Bus, task_id: str) -> Refused:
-    """Why there is no such task: refused, not yet taken in, or never heard of."""
-    for letter in follow.dead_letters(b):
-        if letter.entry == task_id or f"{letter.door}.{letter.entry}".endswith(f":{task_id}"):
-            return Refused(
-                f"task {task_id} was refused: {letter.error}",
-                hint="correct it and submit it again",
-            )
-    if _at_door(b, task_id):
-        return Refused(
-            f"task {task_id} waits at the door: no desk has taken it in yet",
-            hint="`asb up` or `asb service desk` runs one",
-        )
-    return Refused(f"there is no task {task_id}", hint="`asb tasks` lists them")
-
-
-def _at_door(b: Bus, entry: str) -> bool:
-    ms, dash, seq = entry.partition("-")
-    if not (dash and ms.isdecimal() and seq.isdecimal()):
-        return False
-    return bool(b.client.call("XRANGE", b.keys.main_door, entry, entry))
 
 
 # -- changing what goes on -----------------------------------------------------------------------
@@ -227,6 +224,7 @@ def cancel(
             word = "cancelled" if event.type == "task.cancelled" else "being cancelled"
             out.say(f"{task_id}  {word}")
     if refused:
+        out.note("hint: `asb tasks` lists what there is; what has ended stays as it is")
         raise typer.Exit(1)
 
 
@@ -255,7 +253,7 @@ def _again(b: Bus, state: State, task_id: str) -> Submission:
         )
     events = follow.story(b, task_id)
     if not events:
-        raise _unknown(b, task_id)
+        raise unknown(b, state, task_id)
     fields: dict[str, Any] = msgspec.json.decode(events[0].raw)
     for name in ("v", "task", "after"):
         fields.pop(name, None)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
 
+from events.keys import Keys
+from projections.workers import ALIVE
 from services import desk
 from services.cli import bus
+from services.cli.out import note
 from services.cli.running import WorkerSpec, run_bus
 from services.cli.words import count
-from services.runtime import embedded, loop
-from services.runtime.client import redacted
+from services.runtime import embedded, loop, replay
+from services.runtime.client import SyncClient, redacted
 from services.runtime.embedded import Embedded, resolve_url
 from services.runtime.settings import Settings
 
@@ -32,7 +37,8 @@ def up(
 ) -> None:
     """Run a bus until Ctrl-C: an embedded Redis (unless --redis), all services, workers.
 
-    A second start resumes: nothing is lost, nothing done twice.
+    A second start resumes: nothing is lost, nothing done twice. Where a bus runs already on the
+    same data folder it joins in, and its workers take names that are free.
     """
     words = list(command or [])
     if words and not workers:
@@ -46,11 +52,9 @@ def up(
         raise typer.BadParameter(f"--driver {driver} is not known; it is command")
     logs_to_stderr()
     settings = bus.settings(**({} if port is None else {"embedded.port": port}))
-    specs = [
-        WorkerSpec(f"worker{n}", ("--driver=command", f"--capacity={capacity}", "--", *words))
-        for n in range(1, workers + 1)
-    ]
+    do = ("--driver=command", f"--capacity={capacity}", "--", *words)
     if settings.redis_url is not None:
+        specs = [WorkerSpec(name, do) for name in free_names(workers, set())]
         say = _banner(settings, settings.redis_url, specs, None)
         loop.run(
             lambda: run_bus(
@@ -61,6 +65,13 @@ def up(
     with embedded.start(
         settings.data_dir, settings.embedded.port, settings.embedded.appendfsync
     ) as server:
+        taken: set[str] = set()
+        if not server.owned:
+            taken = _joined(settings, server, port)
+        names = free_names(workers, taken)
+        if clash := [name for name in free_names(workers, set()) if name in taken]:
+            note(f"at work already: {', '.join(clash)}; new ones: {', '.join(names)}")
+        specs = [WorkerSpec(name, do) for name in names]
         say = _banner(settings, server.url, specs, server)
         loop.run(
             lambda: run_bus(
@@ -68,6 +79,24 @@ def up(
             )
         )
     sys.stderr.write("stopped\n")
+
+
+def _joined(settings: Settings, server: Embedded, port: int | None) -> set[str]:
+    """Say that another process' Redis is used; the names of the workers that live on it."""
+    ignored = "" if port is None else f"; --port {port} is ignored"
+    note(f"joins the Redis that runs already at {redacted(server.url)}{ignored}")
+    client = SyncClient(server.url)
+    try:
+        state = replay.rebuild(client, Keys(settings.namespace))
+    finally:
+        client.close()
+    return {w.name for w in state.workers.values() if w.status == ALIVE}
+
+
+def free_names(number: int, taken: Collection[str]) -> list[str]:
+    """worker1, worker2, …: so many that are not ``taken``."""
+    every = (f"worker{n}" for n in itertools.count(1))
+    return list(itertools.islice((name for name in every if name not in taken), number))
 
 
 def service(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +13,9 @@ import typer
 from projections.state import State
 from services.cli import bus, forecast, out, screens
 from services.cli.bus import Bus
-from services.runtime import replay
+from services.cli.patience import catch_up, no_desk
+from services.cli.words import count
+from services.runtime.errors import AsbError, LogError, RedisUnsuitable
 
 WATCH_S = 2.0
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"
@@ -77,30 +80,69 @@ def prompts(b: Bus, places: dict[str, str]) -> dict[str, str]:
 
 
 def _show(as_json: bool, watch: float | None, text: Render, view: Render) -> None:
+    screen = _Screen(as_json, text, view, watched=watch is not None)
+    if watch is not None:
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(watch, screen)
+        return
     with bus.opened() as b:
         state = b.state()
-        clear = watch is not None and sys.stdout.isatty()
-        _once(b, state, as_json, text, view, clear=clear, stream=watch is not None)
-        while watch is not None:
-            time.sleep(watch)
-            for events in replay.read_log(b.client, b.keys, state.meta.log_id):
-                for event in events:
-                    state.apply(event)
-            _once(b, state, as_json, text, view, clear=clear, stream=True)
+        screen.show(b, state)
+        if said := no_desk(b, state, b.now()):
+            out.note(said)
 
 
-def _once(
-    b: Bus, state: State, as_json: bool, text: Render, view: Render, *, clear: bool, stream: bool
-) -> None:
-    now, texts = b.now(), prompts(b, screens.running_texts(state))
-    if as_json:
-        out.say_json(view(state, now, texts), pretty=not stream)
-        return
-    screen = text(state, now, texts)
-    if clear:
-        sys.stdout.write(CLEAR)
-    columns = out.width()
-    out.say("\n".join(out.clip(line, columns) for line in screen.splitlines()))
-    if stream and not sys.stdout.isatty():
-        out.say()
-    sys.stdout.flush()
+def _watch(seconds: float, screen: _Screen) -> None:
+    """Again and again, until Ctrl-C. A Redis that was there and goes away is waited for."""
+    seen = away = False
+    while True:
+        try:
+            with bus.opened() as b:  # an embedded Redis may come back at another address
+                state = b.state()
+                while True:
+                    screen.show(b, state)
+                    seen, away = True, False
+                    time.sleep(seconds)
+                    catch_up(b, state)
+        except AsbError as error:
+            if not seen or isinstance(error, RedisUnsuitable | LogError):
+                raise
+            if not away:
+                out.note(f"\n{str(error).splitlines()[0]}; waiting for it (Ctrl-C ends this)")
+            away = True
+            time.sleep(seconds)
+
+
+class _Screen:
+    """How a state is shown: once or again and again, as text or JSON."""
+
+    def __init__(self, as_json: bool, text: Render, view: Render, *, watched: bool) -> None:
+        self._as_json, self._text, self._view, self._watched = as_json, text, view, watched
+
+    def show(self, b: Bus, state: State) -> None:
+        now, texts = b.now(), prompts(b, screens.running_texts(state))
+        if self._as_json:
+            out.say_json(self._view(state, now, texts), pretty=not self._watched)
+            return
+        lines = self._text(state, now, texts).splitlines()
+        person = sys.stdout.isatty()
+        if self._watched and person:
+            said = no_desk(b, state, now)
+            lines = fitting([*([said, ""] if said else []), *lines], out.height())
+            sys.stdout.write(CLEAR)
+        columns = out.width()
+        sys.stdout.write("\n".join(out.clip(line, columns) for line in lines))
+        # On a watched terminal a last line end would scroll the first line away.
+        sys.stdout.write("" if self._watched and person else "\n")
+        if self._watched and not person:
+            out.say()
+        sys.stdout.flush()
+
+
+def fitting(lines: list[str], height: int) -> list[str]:
+    """As many lines as fit ``height``, the last of them saying how many do not."""
+    if height <= 0 or len(lines) <= height:
+        return lines
+    shown = lines[: max(1, height - 1)]
+    more = count(len(lines) - len(shown), "more line")
+    return [*shown, f"… {more} (make the window taller, or --json)"]

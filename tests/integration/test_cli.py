@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
+from services.runtime.client import SyncClient
 from services.runtime.embedded import start
 from services.runtime.redis_server import free_port
 from tests.e2e.cli import AGENT, ASB, Up, asb, environment
@@ -114,6 +117,59 @@ def test_waiting_says_why_nothing_happens(bus: Up) -> None:
     assert wait.returncode == 1
     assert "the tasks go on" in said
     assert bus.run("cancel", "idle").returncode == 0
+
+
+def test_an_entry_at_a_door_nobody_opened_names_the_way_to_open_it(bus: Up) -> None:
+    with start(bus.data) as joined, contextlib.closing(SyncClient(joined.url)) as client:
+        entry = client.call("XADD", "asb:intake:stranger", "*", "type", "task.submitted").decode()
+        told = bus.run("task", entry)
+        client.call("DEL", "asb:intake:stranger")
+    assert told.returncode == 1
+    assert "stands at the door asb:intake:stranger, which nobody opened" in told.stderr
+    assert "`asb acl stranger`" in told.stderr
+
+
+def test_progress_of_foreign_work_is_shown_as_such(bus: Up) -> None:
+    document = '{"agent":"ada","task":"dig","status":"in_progress","progress":40}'
+    done = bus.run(
+        "redis", "--command", "set", "--key", "asb:progress:ada:dig", "--value", document
+    )
+    assert done.returncode == 0, done.stderr
+    wait_blocking(lambda: bus.run("task", "dig").returncode == 0, within=10)
+    told = bus.run("task", "dig")
+    assert "progress of foreign work" in told.stderr
+    assert '"progress": 40' in told.stdout
+    assert bus.ask("task", "dig")["progress"][0]["agent"] == "ada"
+
+
+def test_a_watched_status_ends_well_and_outlives_a_redis_that_goes_away(tmp_path: Path) -> None:
+    up = Up(tmp_path).start()
+    watch = subprocess.Popen(
+        [*ASB, "status", f"--data-dir={up.data}", "--watch", "0.2"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+    try:
+        assert watch.stderr is not None
+        time.sleep(1.5)
+        assert up.stop() == 0
+        while not (line := watch.stderr.readline()).strip():
+            pass
+        assert "waiting for it" in line
+        up.start()
+        time.sleep(1)
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(timeout=10) == 0
+        watch.stderr.close()
+    finally:
+        watch.kill()
+        up.end()
+
+
+def test_small_things_a_newcomer_asks_for(bus: Up) -> None:
+    assert bus.run("--version").stdout.startswith("asb ")
+    assert "hint: correct it\n" in bus.run("submit", "").stderr
+    assert "hint: `asb tasks` lists" in bus.run("cancel", "nope").stderr
+    assert json.loads(bus.run("deadletter", "list", "--json").stdout)
 
 
 def test_history_of_a_task(bus: Up) -> None:
@@ -339,6 +395,28 @@ def test_stop_leaves_nothing_and_a_second_start_resumes(tmp_path: Path, sign: in
         assert up.stop(sign) == 0
     finally:
         up.end()
+
+
+def test_a_second_up_joins_with_workers_of_free_names(bus: Up) -> None:
+    second = subprocess.Popen(
+        [*ASB, "up", f"--data-dir={bus.data}", "--port=1", "--workers=1", "--", "cat"],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=environment(), start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert second.stderr is not None
+        assert second.stderr.readline() == (
+            f"joins the Redis that runs already at {bus.url}; --port 1 is ignored\n"
+        )
+        assert second.stderr.readline().endswith("new ones: worker3\n")
+        wait_blocking(lambda: "worker3" in bus.run("status").stdout, within=20)
+    finally:
+        second.terminate()
+        assert second.wait(timeout=20) == 0
+        assert second.stderr is not None
+        second.stderr.close()
+    alive = {w["worker"] for w in bus.ask("status")["workers"] if w["status"] != "LEFT"}
+    assert alive == {"worker1", "worker2"}
 
 
 def test_a_killed_redis_is_revived(tmp_path: Path) -> None:
