@@ -55,7 +55,8 @@ class ProgressUpdated(Payload):
 
 @wire("hold.refused")
 class HoldRefused(Payload):
-    """A running attempt wants more than it holds and the budgets refuse it; said once.
+    """A running attempt wants more than it holds and the budgets refuse it; said once, and once
+    again after each extension.
 
     ``action`` is what the policy asks of the worker: ``warn``, ``pause`` or ``cancel``.
     """

@@ -46,7 +46,7 @@ def dispatched(state: State, event: Event) -> None:
     task.worker, task.session = d.worker, d.session
     task.run_agent, task.run_model = d.agent, d.model
     task.hold_tokens, task.hold_nanos = task.first_hold = d.hold_tokens, d.hold_nanos
-    task.hold_refused = False
+    task.hold_refused = task.hold_word = ""
     task.used_tokens = task.used_nanos = 0
     task.used = None
     task.dispatched_at, task.started_at = event.at, 0
@@ -129,6 +129,8 @@ def hold_extended(state: State, event: Event) -> None:
     state.undo.touch(task)
     task.hold_tokens += d.tokens
     task.hold_nanos += d.nanos
+    if task.hold_refused:  # its worker was told to warn or wait, and has to know
+        task.hold_refused, task.hold_word = "", event.log_id
     after = task.hold_left
     throttle.hold(state, task.run_scopes, after[0] - before[0], after[1] - before[1], 0)
 
@@ -137,7 +139,8 @@ def hold_refused(state: State, event: Event) -> None:
     task = state.tasks.get(event.data.task)
     if task is not None and task.attempt == event.data.attempt:
         state.undo.touch(task)
-        task.hold_refused = True
+        task.hold_refused, task.hold_word = event.data.action or "warn", event.log_id
+        state.remember_refused(task)
 
 
 # -- ends of attempts ------------------------------------------------------------------------

@@ -135,6 +135,7 @@ class State:
         self._dirty_before: set[str] = set()
         self.queues = Queues()
         self.undelegated, self.orphans, self.overruns = Pile(), Pile(), Pile()
+        self.refused: dict[str, None] = {}  # tasks that were refused to hold more; some are stale
         self.dependents: dict[str, dict[str, None]] = {}
         ended = sorted(self.outcomes.items(), key=lambda item: item[1].n)
         self.results = {o.digest: task for task, o in ended if o.status == COMPLETED}
@@ -157,6 +158,8 @@ class State:
             self.queues.remind(self, task)
             if task.overruns:
                 self.overruns.add(self, task)
+            if task.wants_more:
+                self.remember_refused(task)
             if self._is_orphan(task):
                 self.orphans.add(self, task)
 
@@ -171,6 +174,20 @@ class State:
     def next_overrun(self) -> Task | None:
         """A running task that used more than it holds, and was not refused more yet."""
         return self.overruns.first(self, lambda task: task.overruns)
+
+    def remember_refused(self, task: Task) -> None:
+        """``task`` was refused to hold more: the guard tries again."""
+        self.refused[task.id] = None
+        if len(self.refused) > 1_000 + 4 * len(self.tasks):
+            self.wanting_more()
+
+    def wanting_more(self) -> list[Task]:
+        """Tasks that were refused to hold more and still want it; what is stale is forgotten."""
+        found = [self.tasks[task] for task in self.refused if task in self.tasks]
+        found = [task for task in found if task.wants_more]
+        if len(found) < len(self.refused):
+            self.refused = {task.id: None for task in found}
+        return found
 
     def _is_orphan(self, task: Task) -> bool:
         if task.status not in RUNNING:

@@ -90,7 +90,8 @@ class Task(msgspec.Struct, array_like=True, gc=False):
     dispatch_id: str = ""  # log id of the attempt's dispatch
     cancel_id: str = ""  # log id of the request to cancel it
     first_hold: tuple[int, int] = (0, 0)  # tokens, nanos: what was held at the dispatch
-    hold_refused: bool = False
+    hold_refused: str = ""  # what was asked of its worker when more was refused; "" after more
+    hold_word: str = ""  # log id of what its worker is to know of its hold: refused, or extended
     deferred: bool = False
     retry_of: str = ""
     last_error: str = ""
@@ -111,13 +112,21 @@ class Task(msgspec.Struct, array_like=True, gc=False):
         return bool(self.cancel_id)
 
     @property
-    def overruns(self) -> bool:
-        """Whether the running attempt used more than it holds, and nothing was said of it yet."""
-        return (
-            self.status in RUNNING
-            and not self.hold_refused
-            and (self.used_tokens > self.hold_tokens or self.used_nanos > self.hold_nanos)
+    def _beyond(self) -> bool:
+        """Whether the running attempt used more than it holds."""
+        return self.status in RUNNING and (
+            self.used_tokens > self.hold_tokens or self.used_nanos > self.hold_nanos
         )
+
+    @property
+    def overruns(self) -> bool:
+        """Whether it used more than it holds, and nothing was said of it yet."""
+        return not self.hold_refused and self._beyond
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether it was refused to hold more, and would still go on with more."""
+        return bool(self.hold_refused) and not self.cancelling and self._beyond
 
     @property
     def run_scopes(self) -> tuple[str, ...]:

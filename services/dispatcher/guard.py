@@ -1,7 +1,17 @@
 """The runaway guard: a running attempt that passes its hold gets more, or is told to stop. PURE.
 
-The bound on what a task can overrun its budget by: what it uses between two of its reports, plus
-what it uses until it obeys. Each extension was admitted like a dispatch.
+Each extension is admitted like a dispatch, so what an attempt can go beyond its budget by is what
+it uses between two of its reports, and after a refusal until it obeys:
+
+==========  ========================================================================================
+``cancel``  until its worker has ended it: an entry of the inbox and the worker's kill grace
+``pause``   until its worker has stopped it: an entry of the inbox; and the one step it had begun (a
+            request that is under way at a vendor is paid for, a Python handler stops where it asks)
+``warn``    without a bound but the attempt's timeout: the policy asks for no more than a word
+==========  ========================================================================================
+
+A refusal is not for ever: the extension is tried again in every turn, and once a second while the
+desk is idle; a window that rolled over or a raised limit lets a paused attempt go on.
 """
 
 from __future__ import annotations
@@ -14,22 +24,41 @@ from projections.tasks import Task
 from services.turn import Decisions, decided
 
 BY = "dispatcher"
+TRIED_MAX = 100  # refused attempts a turn tries again; of more, others every second
+SECOND = 1_000_000
 
 
 def decide(state: State, now: int) -> Decisions:
     """Raise holds step by step, each step under the check of admission."""
-    while (task := state.next_overrun()) is not None:
-        tokens, nanos = _step(state, task)
-        over = (
-            max(0, task.used_tokens - task.hold_tokens),
-            max(0, task.used_nanos - task.hold_nanos),
-        )
-        refusal = throttle.refusal(state, task.run_scopes, task.priority, (tokens, nanos, 0), now)
-        if refusal is None:
-            raised = HoldExtended(task.id, task.attempt, over[0] + tokens, over[1] + nanos)
+    for task in _to_try_again(state, now):
+        raised = _raised(state, task, now)
+        if not isinstance(raised, throttle.Refusal):
             yield decided(raised, BY)
+    while (task := state.next_overrun()) is not None:
+        raised = _raised(state, task, now)
+        if isinstance(raised, throttle.Refusal):
+            yield from _refused(state, task, raised)
         else:
-            yield from _refused(state, task, refusal)
+            yield decided(raised, BY)
+
+
+def _to_try_again(state: State, now: int) -> list[Task]:
+    """What was refused before and still wants more; the oldest refusal first."""
+    waiting = state.wanting_more() if state.refused else []
+    if len(waiting) <= TRIED_MAX:
+        return waiting
+    first = now // SECOND * TRIED_MAX % len(waiting)
+    return (waiting[first:] + waiting[:first])[:TRIED_MAX]
+
+
+def _raised(state: State, task: Task, now: int) -> HoldExtended | throttle.Refusal:
+    """A hold one step above what is used, or why the budgets do not allow that."""
+    tokens, nanos = _step(state, task)
+    over = max(0, task.used_tokens - task.hold_tokens), max(0, task.used_nanos - task.hold_nanos)
+    refusal = throttle.refusal(state, task.run_scopes, task.priority, (tokens, nanos, 0), now)
+    if refusal is not None:
+        return refusal
+    return HoldExtended(task.id, task.attempt, over[0] + tokens, over[1] + nanos)
 
 
 def _step(state: State, task: Task) -> tuple[int, int]:

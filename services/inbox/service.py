@@ -66,6 +66,8 @@ class Inboxes:
         running.sort(key=lambda t: parse_id(t.dispatch_id))
         self._pending = [self._dispatched(t) for t in running]
         for task in running:
+            if task.hold_word:
+                self._pending.append(_hold(task))
             if task.cancelling:
                 self._pending.append(_cancel(task))
         self._pending.sort(key=lambda note: parse_id(note.log_id))
@@ -110,6 +112,10 @@ class Inboxes:
             fields = ["type", kind, "task", d.task, "attempt", str(d.attempt)]
             fields += ["session", d.session, "action", d.action, "reason", d.reason]
             self._pending.append(Note(d.worker, event.log_id, fields))
+        elif kind == "hold.extended":
+            task = state.tasks.get(d.task)
+            if task is not None and task.status in RUNNING and task.hold_word == event.log_id:
+                self._pending.append(_hold(task))
         elif kind == "worker.lost":
             fields = ["type", kind, "session", d.session, "reason", d.evidence]
             self._pending.append(Note(d.worker, event.log_id, fields))
@@ -163,6 +169,7 @@ _OTHERS = frozenset(
         "task.cancel_requested",
         "worker.lost",
         "hold.refused",
+        "hold.extended",
         "task.requeued",
         "task.failed",
         "task.cancelled",
@@ -175,6 +182,16 @@ def _cancel(task: Task, reason: str = "cancelled by request") -> Note:
     return Note(
         task.worker, task.cancel_id, [*fields, "session", task.session, "reason", reason], task.id
     )
+
+
+def _hold(task: Task) -> Note:
+    """What its worker is to know of its hold: more was refused, or allowed after a refusal."""
+    refused = task.hold_refused
+    fields = ["type", "hold.refused" if refused else "hold.extended", "task", task.id]
+    fields += ["attempt", str(task.attempt), "session", task.session]
+    if refused:
+        fields += ["action", refused, "reason", "it used what was held, and more was refused"]
+    return Note(task.worker, task.hold_word, fields, task.id)
 
 
 class InboxTrimmer:

@@ -74,6 +74,9 @@ class CommandDriver:
             lease=self._lease,
         )
         self._runs.add(run)
+        task.on_pause = run.pause
+        if task.paused:
+            run.pause(True)
         try:
             end = await run.wait()
         except ValueError as error:

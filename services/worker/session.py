@@ -89,6 +89,11 @@ class _Job:
         return None if self.ended else reports.started(self.task)
 
 
+def _key(fields: dict[bytes, bytes]) -> bytes:
+    """The attempt that an entry of the inbox is about."""
+    return fields.get(b"task", b"") + b"\0" + fields.get(b"attempt", b"")
+
+
 class Session:
     """See the module. Create with ``Session.join``."""
 
@@ -330,12 +335,16 @@ class Session:
                     self._take_task(fields)
                 elif kind in (b"task.cancel_requested", b"task.requeued"):
                     self._take_cancel(fields)
+                elif kind in (b"hold.refused", b"hold.extended"):
+                    job = self._jobs.get(_key(fields))
+                    if job is not None:
+                        job.task.told_of_hold(fields)
                 elif kind == b"worker.lost":
                     self._finish(Ending.LOST)
             self._cursor = entry_id
 
     def _take_task(self, fields: dict[bytes, bytes]) -> None:
-        key = fields.get(b"task", b"") + b"\0" + fields.get(b"attempt", b"")
+        key = _key(fields)
         if key in self._seen or key in self._seen_before:
             return
         self._seen.add(key)
@@ -355,7 +364,7 @@ class Session:
             self._waiting.append(job)
 
     def _take_cancel(self, fields: dict[bytes, bytes]) -> None:
-        job = self._jobs.get(fields.get(b"task", b"") + b"\0" + fields.get(b"attempt", b""))
+        job = self._jobs.get(_key(fields))
         if job is not None:
             reason = fields.get(b"reason", b"").decode("utf-8", "replace")
             job.task.cancel_reason = reason or "taken back by the desk"

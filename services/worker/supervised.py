@@ -106,6 +106,10 @@ class Supervised:
         """Have the command and all its descendants ended; ``wait`` tells when they are gone."""
         self._say(b"K\n")
 
+    def pause(self, paused: bool) -> None:
+        """Have every descendant stopped where it is, or go on."""
+        self._say(b"S\n" if paused else b"C\n")
+
     def _say(self, line: bytes) -> None:
         with contextlib.suppress(OSError):  # it is over already
             self._ours.send(line)

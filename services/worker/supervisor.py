@@ -6,6 +6,7 @@ Standard input, output and error are the command's. ``CONTROL`` is a socket to t
 
 ==============================  ====================================================================
 from the worker                 ``K``, a line: end everything. ``L UNTIL END``: the new ones.
+                                ``S``: stop everything where it is; ``C``: let it go on
                                 End of file, whatever the reason: the worker is gone, end everything
 to the worker                   one line when all is over: ``exit CODE``, ``signal NUMBER`` or
                                 ``error ERRNO``, then how many processes had to be ended, and why
@@ -42,6 +43,7 @@ else:
 PR_SET_CHILD_SUBREAPER = 36
 LINUX = sys.platform == "linux"
 LOOK_S = 1.0  # how often the parent is looked at: a fork of the worker may keep CONTROL open
+STOP_LOOKS = 100  # a millisecond apart: a fork may be faster than one look
 GIVE_UP_S = 10.0  # after SIGKILL: what is still there sleeps in the kernel or belongs to another
 
 
@@ -50,9 +52,10 @@ def become_subreaper() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def descendants() -> list[int]:
-    """Every living process below this one, parents first."""
+def descendants(but: bytes = b"") -> list[int]:
+    """Every living process below this one, parents first; not those in the states ``but``."""
     children: dict[int, list[int]] = {}
+    left_out: set[int] = set()
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
@@ -63,12 +66,14 @@ def descendants() -> list[int]:
                 continue  # it has just ended
             if state not in b"ZX":
                 children.setdefault(int(parent), []).append(int(name))
+            if state in but:
+                left_out.add(int(name))
     found: list[int] = []
     below = [os.getpid()]
     while below:
         below = [child for parent in below for child in children.get(parent, ())]
         found += below
-    return found
+    return [pid for pid in found if pid not in left_out]
 
 
 class Supervisor:
@@ -148,6 +153,8 @@ class Supervisor:
         for line in lines:
             if line == b"K":
                 return True
+            if line in (b"S", b"C"):
+                self.stop_all() if line == b"S" else self.tell_all(signal.SIGCONT)
             if line.startswith(b"L "):
                 self.until, self.end = map(float, line.split()[1:])
         return False
@@ -205,12 +212,25 @@ class Supervisor:
             self._drain_wake()
 
     def signal_all(self, number: int) -> None:
-        for pid in descendants() if LINUX else [-self.main]:  # minus: the process group
-            self.ended.add(abs(pid))
+        self.ended.update(self.tell_all(number))
+
+    def tell_all(self, number: int, but: bytes = b"") -> list[int]:
+        """Send a signal to everything below; whom it was sent to."""
+        found = descendants(but) if LINUX else [-self.main]  # minus: the process group
+        for pid in found:
             try:
                 os.kill(pid, number)
             except OSError:
                 pass  # gone, or another user's
+        return [abs(pid) for pid in found]
+
+    def stop_all(self) -> None:
+        """Until a look finds none that could still fork; not for ever, for who sleeps in the kernel
+        stops only when it wakes, and another user's process never does."""
+        for _ in range(STOP_LOOKS):
+            if not self.tell_all(signal.SIGSTOP, b"Tt") or not LINUX:
+                return
+            time.sleep(0.001)
 
     def report(self, text: str) -> None:
         try:

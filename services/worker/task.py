@@ -5,6 +5,8 @@ Nothing here talks to Redis; the session (``session.py``) does.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -12,6 +14,9 @@ from typing import Any, Protocol
 import msgspec
 
 from events.money import TOKENS_MAX
+from services.worker.past import order
+
+log = logging.getLogger("asb.worker")
 
 RESULT_BYTES = 64 * 1024
 PROGRESS_BYTES = 64 * 1024
@@ -76,6 +81,8 @@ class Task:
     """One attempt at a task, as the desk dispatched it. ``deadline_us`` is server time, 0: none."""
 
     __slots__ = (
+        "_gate",
+        "_heard",
         "_send",
         "agent",
         "attempt",
@@ -86,6 +93,8 @@ class Task:
         "id",
         "kind",
         "model",
+        "on_pause",
+        "over_budget",
         "priority",
         "session",
         "spent",
@@ -116,6 +125,10 @@ class Task:
         self.cancel_reason = ""
         self.spent: Usage | None = None
         self.extra: dict[str, Any] | None = None  # fields for the report, however the task ends
+        self.over_budget = ""  # why the budgets allow it no more, while they do not
+        self.on_pause: Callable[[bool], None] | None = None  # a driver's: stop, or go on
+        self._gate: asyncio.Event | None = None
+        self._heard = (0, 0)  # log id of the last word on its hold
         self._send = send
         if not self.id:
             raise ValueError("no task id")
@@ -127,6 +140,54 @@ class Task:
         """
         more = Usage(**tokens)
         self.spent = more if self.spent is None else self.spent.plus(more)
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is to take no further step until the budgets allow it more."""
+        return self._gate is not None
+
+    async def may_go_on(self) -> None:
+        """Wait while the task is paused: it used what was held for it, the budgets allow no more,
+        and the policy says ``pause`` (its ``guard``).
+
+        Call it before each step that costs tokens. A handler that does goes beyond its budget by
+        the one step that told so and no more; one that never does is not stopped by a pause. The
+        wait ends when the hold is extended; a deadline or a cancellation ends it as it ends any
+        other ``await``.
+        """
+        while self._gate is not None:
+            await self._gate.wait()
+
+    def told_of_hold(self, fields: dict[bytes, bytes]) -> None:
+        """The session: an entry of the inbox says that it may use no more, or more again.
+
+        Entries may come late and out of order; the newest place on the log counts. Where the
+        action is ``cancel`` a cancellation comes by itself.
+        """
+        word = order(fields.get(b"log", b""))
+        if (0, 0) < word <= self._heard:
+            return
+        self._heard = word
+        if fields.get(b"type") == b"hold.extended":
+            log.info("task %s may go on: its hold was extended", self.id)
+            self.over_budget = ""
+            self._pause(False)
+            return
+        action = fields.get(b"action", b"").decode("utf-8", "replace")
+        reason = fields.get(b"reason", b"").decode("utf-8", "replace")
+        log.warning("task %s is over its budget (%s): %s", self.id, action, reason)
+        self.over_budget = reason or "it used what was held for it"
+        self._pause(action == "pause")
+
+    def _pause(self, paused: bool) -> None:
+        gate = self._gate
+        if paused == (gate is not None):
+            return
+        self._gate = asyncio.Event() if paused else None
+        if gate is not None:
+            gate.set()
+        if self.on_pause is not None:
+            self.on_pause(paused)
 
     async def progress(self, document: Any) -> None:
         """Publish ``document`` (JSON, at most 64 kB) as this task's progress.

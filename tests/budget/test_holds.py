@@ -195,6 +195,72 @@ def test_the_guard_extends_step_by_step_and_then_stops_the_runaway(action: str) 
     assert len(bus.of("hold.refused")) == 1  # said once
 
 
+def _refused(window: str = "hour", action: str = "pause") -> tuple[Bus, str]:
+    """A bus on which one task used more than it holds and is refused more."""
+    bus = Bus(
+        policy(limit("global", "tokens", window, 3_000), learning=STEADY, guard=Guard(50, action))
+    )
+    bus.join("w1", capacity=2)
+    task = bus.submit(estimate_tokens=1_000)
+    bus.run()
+    bus.report("task.started", task)
+    bus.report("usage.recorded", task, agent="codex", input_tokens=2_900)
+    bus.run()
+    assert len(bus.of("hold.refused")) == 1
+    return bus, task
+
+
+def test_a_refused_attempt_gets_more_when_its_window_is_over_and_may_be_refused_again() -> None:
+    """A refusal is not for ever, and is said once until something changes."""
+    bus, task = _refused()
+    record = bus.state.tasks[task]
+    assert (record.hold_refused, record.hold_word) == ("pause", _places(bus, "hold.refused")[0])
+    bus.wait(10)
+    assert len(bus.of("hold.refused")) == 1
+    assert bus.of("hold.extended") == []
+    bus.wait(3_600)  # nothing but time has passed: the desk looks by itself
+    assert len(bus.of("hold.extended")) == 1
+    record = bus.state.tasks[task]
+    assert (record.hold_refused, record.hold_word) == ("", _places(bus, "hold.extended")[0])
+    bus.report("usage.recorded", task, agent="codex", input_tokens=2_900 + 2_900)
+    bus.run()
+    assert len(bus.of("hold.refused")) == 2
+    assert audit_of(bus.log).findings == []
+
+
+def test_a_raised_limit_lets_a_refused_attempt_go_on() -> None:
+    bus, _ = _refused("day")
+    raised = {"scope": "global", "unit": "tokens", "window": "day", "amount": 9_000}
+    bus.send("policy.changed", set_limits=[raised])
+    bus.run()
+    assert len(bus.of("hold.extended")) == 1
+
+
+def test_a_refused_attempt_that_is_being_cancelled_gets_no_more() -> None:
+    bus, _ = _refused(action="cancel")
+    bus.wait(3_600)
+    assert bus.of("hold.extended") == []
+
+
+def test_refused_attempts_beyond_what_a_turn_tries_all_get_their_turn() -> None:
+    bus = Bus(policy(limit("project:p", "tokens", "hour", 1_000), learning=STEADY))
+    bus.join("w1", capacity=250)
+    tasks = [bus.submit(project="p", estimate_tokens=1) for _ in range(250)]
+    bus.run()
+    for task in tasks:
+        bus.report("usage.recorded", task, agent="codex", input_tokens=5)
+    bus.run()
+    assert len(bus.of("hold.refused")) == len(bus.state.wanting_more()) > 100
+    bus.wait(3_600)
+    bus.wait(3)
+    assert bus.state.wanting_more() == []
+    assert audit_of(bus.log).findings == []
+
+
+def _places(bus: Bus, kind: str) -> list[str]:
+    return [event.log_id for event in bus.events if event.data.type == kind]
+
+
 # -- T14: a hold across a boundary -------------------------------------------------------------
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -115,6 +116,47 @@ async def test_cancel_requests_of_a_deleted_inbox_come_again(bus: Bus) -> None:
         await wait_until(lambda: _two(bus))
     found = await bus.client.call("XRANGE", bus.keys.inbox("w1"), "-", "+")
     assert [fields[3] for _, fields in found] == [b"task.dispatched", b"task.cancel_requested"]
+
+
+async def test_a_pause_and_its_end_reach_the_worker_whatever_was_lost(bus: Bus) -> None:
+    """The whole way: overrun, refusal, a raised limit, extension; and a deleted inbox between."""
+
+    async def kinds() -> list[bytes]:
+        found = await bus.client.call("XRANGE", bus.keys.inbox("w1"), "-", "+")
+        return [fields[3] for _, fields in found]
+
+    def limits(amount: int) -> dict[str, Any]:
+        most = {"scope": "global", "unit": "tokens", "window": "month", "amount": amount}
+        return {"set_limits": [most]}
+
+    refused = [b"task.dispatched", b"hold.refused"]
+    async with running(bus.host()):
+        await bus.tell("policy.changed", guard={"action": "pause"}, **limits(2_000))
+        worker = await Hands(bus).join()
+        await bus.submit(estimate_tokens=500)
+        entry = await worker.takes()
+        await bus.tell(
+            "usage.recorded",
+            agent="codex",
+            input_tokens=1_990,
+            task=entry["task"],
+            attempt=int(entry["attempt"]),
+            session=entry["session"],
+        )
+        said = await worker.takes("hold.refused")
+        assert (said["action"], said["task"]) == ("pause", entry["task"])
+    await bus.client.call("DEL", bus.keys.inbox("w1"))
+    async with running(bus.host()):
+        await wait_until(lambda: _holds(kinds, refused))
+        await bus.tell("policy.changed", **limits(50_000))
+        await worker.takes("hold.extended")
+    await bus.client.call("DEL", bus.keys.inbox("w1"))
+    async with running(bus.host()):
+        await wait_until(lambda: _holds(kinds, [b"task.dispatched", b"hold.extended"]))
+
+
+async def _holds(look: Callable[[], Awaitable[list[bytes]]], wanted: list[bytes]) -> bool:
+    return await look() == wanted
 
 
 async def _two(bus: Bus) -> bool:

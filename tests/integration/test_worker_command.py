@@ -17,7 +17,7 @@ from services.worker import Task, serve
 from services.worker.command import CommandDriver
 from services.worker.supervised import Supervised, sweep
 from tests.integration.test_worker_session import Desk, options, working
-from tests.wait import wait_until
+from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -331,3 +331,83 @@ async def test_tasks_are_typed(client: Client, keys: Keys) -> None:
     assert (task.id, task.attempt, task.priority) == ("t1", 1, "high")
     assert task.deadline_us == 5_000_000_000_000_000
     assert isinstance(desk, Desk)
+
+
+# -- a pause -------------------------------------------------------------------------------------
+
+FORKS = """
+step() { echo $$ >> "$0"; while :; do echo "$1" >> "$0.steps"; sleep 0.01; done; }
+export -f step
+(setsid bash -c 'step one' "$1" &)
+setsid bash -c 'trap "" TERM; step two' "$1" &
+echo $$ >> "$1"
+while :; do sleep 0.005; done
+"""
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def states(pids: list[int]) -> set[str]:
+    return {Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split()[0] for p in pids}
+
+
+async def test_a_paused_command_stops_with_every_descendant_until_its_hold_is_extended(
+    client: Client, keys: Keys, tmp_path: Path
+) -> None:
+    pids, steps = tmp_path / "pids", tmp_path / "pids.steps"
+    driver = CommandDriver(["bash", "-c", FORKS, "bash", str(pids)], kill_grace_s=0.2)
+    async with working(client, keys, options(driver)) as desk:
+        await desk.dispatch("t1")
+        found = await wait_until(lambda: written(pids))
+        for _ in range(3):
+            await _pause_and_go_on(desk, found, steps)
+        await desk.hold("hold.refused", "t1", action="pause")
+        await wait_until(lambda: states(found) == {"T"})
+        await desk.cancel("t1")  # a stopped process is ended like any other
+        await desk.report("task.cancelled", "t1")
+        assert alive(found) == []
+
+
+async def _pause_and_go_on(desk: Desk, found: list[int], steps: Path) -> None:
+    await desk.hold("hold.refused", "t1", action="pause")
+    await wait_until(lambda: states(found) == {"T"})
+    before = size(steps)
+    await stays(lambda: states(found) == {"T"}, during=0.1)
+    assert size(steps) == before
+    await desk.hold("hold.extended", "t1")
+    await wait_until(lambda: size(steps) > before)
+
+
+async def test_a_paused_command_is_ended_at_its_deadline(
+    client: Client, keys: Keys, tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    driver = CommandDriver(["bash", "-c", FORKS, "bash", str(pids)], kill_grace_s=0.2)
+    async with working(client, keys, options(driver)) as desk:
+        await desk.dispatch("t1", deadline=int((time.time() + 1.5) * 1e6))
+        found = await wait_until(lambda: written(pids))
+        await desk.hold("hold.refused", "t1", action="pause")
+        assert (await desk.report("task.failed", "t1"))["error"].startswith("timed out after")
+        assert alive(found) == []
+
+
+async def test_a_task_that_is_paused_before_it_begins_takes_no_step(
+    client: Client, keys: Keys, tmp_path: Path
+) -> None:
+    """An inbox that was read late may hold both words."""
+    mark = tmp_path / "mark"
+    script = 'for _ in 1 2 3 4 5 6 7 8 9; do sleep 0.02; done; echo > "$1"'
+    driver = CommandDriver(["bash", "-c", script, "bash", str(mark)], kill_grace_s=0.2)
+    async with working(client, keys, options(driver, capacity=1)) as desk:
+        await desk.dispatch("t0")
+        await desk.dispatch("t1")
+        await desk.hold("hold.refused", "t1", action="pause")
+        await desk.report("task.completed", "t0")
+        mark.unlink()
+        await desk.report("task.started", "t1")
+        await stays(lambda: not mark.exists(), during=0.4)
+        await desk.hold("hold.extended", "t1")
+        await desk.report("task.completed", "t1")
+        assert mark.exists()

@@ -18,7 +18,7 @@ from services.runtime.errors import AsbError, ConfigError, RedisUnsuitable
 from services.worker import PermanentError, Result, Task, Usage, WorkerOptions, serve
 from services.worker.python import FunctionDriver
 from services.worker.task import Driver
-from tests.wait import wait_until
+from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +34,7 @@ class Desk:
         self.worker = worker
         self.door = keys.door(door)
         self.session = ""
+        self.words = 0
 
     async def entries(self) -> list[tuple[str, str, dict[str, Any]]]:
         """All that came to the door: entry id, type, data."""
@@ -81,6 +82,11 @@ class Desk:
             session=self.session,
             reason=reason,
         )
+
+    async def hold(self, kind: str, task: str, **fields: Any) -> None:
+        self.words += 1
+        known = {"task": task, "attempt": 1, "session": self.session, "reason": "full"}
+        await self.tell(log=f"9-{self.words}", type=kind, **{**known, **fields})
 
     async def tell(self, **fields: Any) -> None:
         flat = [part for pair in fields.items() for part in pair]
@@ -485,6 +491,62 @@ async def test_a_cancellation_in_the_same_breath_still_ends_the_task(
         assert (await desk.report("task.cancelled", "t1"))["started"] is False
         await desk.dispatch("t2")  # and its place is free again
         await desk.report("task.started", "t2")
+
+
+async def test_a_warned_task_goes_on_and_its_handler_sees_why(client: Client, keys: Keys) -> None:
+    seen: list[str] = []
+
+    async def handle(task: Task) -> str:
+        await wait_until(lambda: task.over_budget)
+        await task.may_go_on()
+        seen.append(task.over_budget)
+        await wait_until(lambda: not task.over_budget)
+        return seen[0]
+
+    async with working(client, keys, options(handle)) as desk:
+        await desk.dispatch("t1")
+        await desk.hold("hold.refused", "t1", action="warn", reason="tokens/day of global is full")
+        await wait_until(lambda: seen)
+        await desk.hold("hold.extended", "t1")
+        said = await desk.report("task.completed", "t1")
+    assert said["result"] == "tokens/day of global is full"
+
+
+async def test_a_paused_handler_waits_at_its_next_step_until_its_hold_is_extended(
+    client: Client, keys: Keys
+) -> None:
+    steps: list[int] = []
+    seen: list[Task] = []
+
+    async def handle(task: Task) -> str:
+        seen.append(task)
+        while len(steps) < 1_000_000:
+            await task.may_go_on()
+            steps.append(len(steps))
+            await anyio.lowlevel.checkpoint()
+        return "never"
+
+    async with working(client, keys, options(handle)) as desk:
+        await desk.dispatch("t1")
+        await wait_until(lambda: seen)
+        for _ in range(2):
+            await _pause_and_go_on(desk, seen[0], steps)
+        await desk.hold("hold.refused", "t1", action="pause")
+        await wait_until(lambda: seen[0].paused)
+        await desk.cancel("t1")
+        assert (await desk.report("task.cancelled", "t1"))["reason"] == "by hand"
+
+
+async def _pause_and_go_on(desk: Desk, task: Task, steps: list[int]) -> None:
+    await desk.hold("hold.refused", "t1", action="pause")
+    await wait_until(lambda: task.paused)
+    before = len(steps)
+    await stays(lambda: len(steps) <= before + 1, during=0.1)
+    older = {"log": f"8-{desk.words}", "type": "hold.extended", "attempt": 1}
+    await desk.tell(**older, task="t1", session=desk.session)  # written late, above the newer one
+    await stays(lambda: task.paused, during=0.1)
+    await desk.hold("hold.extended", "t1")
+    await wait_until(lambda: len(steps) > before + 1)
 
 
 async def test_a_task_past_its_deadline_fails_and_may_be_tried_again(
