@@ -209,5 +209,5 @@ def config(
         out.say(out.table(heads, cells))
         return
     for name, value, origin, meaning in cells:
-        out.say(out.folded(f"{name} = {value or '(nothing)'}  ({origin})", most))
+        out.say(out.folded(f"{name} = {value or '(nothing)'} ({origin})", most))
         out.say(out.folded(meaning, most, "    "))

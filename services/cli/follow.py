@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -137,9 +137,9 @@ class Follower:
         last = {t: r[0].decode() for t, r in zip(given, replies, strict=True) if r}
         found = self._bus.events_at(list(last.values()))
         ended = [t for t, place in last.items() if place in found and is_end(found[place])]
-        same = repeats(self._bus, dict(self._given[t] for t in ended))
+        same = repeats(self._bus, [taken_as(*self._given[t]) for t in ended])
         for task in ended:
-            if self._given[task][0] in same:  # with other content the desk refuses it
+            if taken_as(*self._given[task]) in same:  # with other content the desk refuses it
                 yield self._take(task)
 
     def _take(self, task: str) -> Ended:
@@ -161,23 +161,26 @@ class Follower:
                 yield Ended(task, "refused", letter.error)
 
 
-def repeats(b: Bus, given: Mapping[str, bytes]) -> set[str]:
-    """Which of these idempotency keys were taken before, with this very data."""
-    names = list(given)
-    if not names:
+def repeats(b: Bus, given: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of these idempotency keys of the shared door were taken before, with this digest."""
+    if not given:
         return set()
     today = b.now() // DAY_US
-    fields = [f"{b.keys.main_door}|{name}" for name in names]
+    fields = [f"{b.keys.main_door}|{key}" for key, _ in given]
     replies: list[list[bytes | None]] = b.client.pipeline(
         ("HMGET", b.keys.duplicates(today - back), *fields) for back in range(DUPLICATE_DAYS + 1)
     )
-    digests = [digest_of("task.submitted", given[name]).encode() for name in names]
     return {
-        name
+        (key, digest)
         for reply in replies
-        for name, digest, found in zip(names, digests, reply, strict=True)
-        if found == digest
+        for (key, digest), found in zip(given, reply, strict=True)
+        if found == digest.encode()
     }
+
+
+def taken_as(key: str, data: bytes) -> tuple[str, str]:
+    """A submission under an idempotency key, as `repeats` knows it."""
+    return key, digest_of("task.submitted", data)
 
 
 class Answers:

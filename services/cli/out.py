@@ -62,14 +62,14 @@ def folded(text: str, columns: int, indent: str = "") -> str:
     if columns <= 0 or cell_len(indent + text) <= columns:
         return indent + text
     room = max(10, columns - cell_len(indent))
-    return "\n".join(indent + line for line in _lines(text, room))
+    return "\n".join(indent + line for line in _lines(text.split(" "), " ", room))
 
 
-def _lines(text: str, room: int) -> Iterator[str]:
-    """Broken at blanks; a word that is longer than a line, where the line ends."""
+def _lines(words: Sequence[str], joint: str, room: int) -> Iterator[str]:
+    """Broken between words; one that is longer than a line is broken where the line ends."""
     line = ""
-    for word in text.split(" "):
-        joined = f"{line} {word}" if line else word
+    for word in words:
+        joined = f"{line}{joint}{word}" if line else word
         if cell_len(joined) <= room:
             line = joined
             continue
@@ -87,8 +87,8 @@ def records(heads: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> s
     for row in rows:
         lines.append(folded(row[0], most))
         cells = zip(heads[1:], row[1:], strict=True)
-        text = "  ".join(f"{head.lower()} {cell}" for head, cell in cells if cell)
-        lines.append(folded(text, most, "  "))
+        pairs = [f"{head.lower()} {cell}" for head, cell in cells if cell]
+        lines += [f"  {line}" for line in _lines(pairs, "  ", most - 2)]
     return "\n".join(lines)
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import Any
 
 from projections.state import State
 from projections.tasks import RUNNING
 from services.cli.bus import Bus
+from services.cli.follow import repeats
 from services.cli.out import note
 from services.cli.waiting import Waiting
 from services.cli.words import span
+from services.intake import shapes
 from services.runtime import replay
 from services.runtime.log import after
 
-PATIENCE_US = 3_000_000  # an entry that waits at a door for longer has no desk
+PATIENCE_MS = 3_000  # an entry that waits at a door for longer has no desk
+LOOKED_AT = 500  # entries at a door
 NO_DESK = "no desk runs: entries wait at the door; start `asb up`"
 
 
@@ -24,21 +28,27 @@ def silence(b: Bus, state: State, now: int) -> int:
     A desk has no sign of life of its own: entries that it does not take in tell.
     """
     door = b.keys.main_door
-    cursor = state.doors.get(door, "0-0")
-    first = b.client.call("XRANGE", door, f"({cursor}", "+", "COUNT", 1)
-    if not first:
-        return 0
-    last = b.client.call("XREVRANGE", door, "+", "-", "COUNT", 1)[0][0].decode()
-    age = now - int(first[0][0].partition(b"-")[0]) * 1000
-    if age <= PATIENCE_US or not after(last, cursor) or _only_refused(b, last):
-        return 0
-    return age
+    done = state.doors.get(door, "0-0")
+    mark = b.client.call("HGET", b.keys.deadletter_marks, door)  # what is refused moves no cursor
+    if mark is not None and after(mark.decode(), done):
+        done = mark.decode()
+    entries: list[Any] = b.client.call("XRANGE", door, f"({done}", "+", "COUNT", LOOKED_AT)
+    before = now // 1000 - PATIENCE_MS
+    old = [(ms, e[1]) for e in entries if (ms := int(e[0].partition(b"-")[0])) < before]
+    given = [_given(fields) for _, fields in old]
+    same = repeats(b, {one for one in given if one[0]})
+    return next(
+        (now - ms * 1000 for (ms, _), one in zip(old, given, strict=True) if one not in same), 0
+    )
 
 
-def _only_refused(b: Bus, last: str) -> bool:
-    """Refused entries and repeats do not move the desk's cursor; the newest one tells."""
-    mark = b.client.call("HGET", b.keys.deadletter_marks, b.keys.main_door)
-    return mark is not None and not after(last, mark.decode())
+def _given(fields: list[bytes]) -> tuple[str, str]:
+    """The idempotency key of an entry and its digest: of a repeat the desk says nothing."""
+    try:
+        kind, key, raw = shapes.read(fields)
+    except shapes.Bad:
+        return "", ""
+    return key, shapes.digest_of(kind, raw)
 
 
 def no_desk(b: Bus, state: State, now: int) -> str:

@@ -16,7 +16,7 @@ from events.money import dollars
 from services import desk
 from services.cli import bus, history, out
 from services.cli.bus import Bus
-from services.cli.follow import Answers, Ended, Follower, ended_view, repeats
+from services.cli.follow import Answers, Ended, Follower, ended_view, repeats, taken_as
 from services.cli.lines import BadLine, Checker, Submission
 from services.cli.out import first_line
 from services.cli.patience import Patience
@@ -191,10 +191,12 @@ class _Verdicts:
 
     def __init__(self, b: Bus, good: list[Submission]) -> None:
         self._answers = Answers(b)
-        self._same = repeats(b, {one.id: one.data for one in good if one.id})
+        self._same = repeats(b, [taken_as(x.id, x.data) for x in good if x.id])
 
     def expect(self, entry: str, one: Submission) -> None:
-        if one.id not in self._same:  # of a repeat the desk says nothing
+        if (
+            not one.id or taken_as(one.id, one.data) not in self._same
+        ):  # of a repeat the desk says nothing
             self._answers.expect(entry, one.task or entry)
 
     def refused(self) -> int:

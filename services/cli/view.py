@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -82,8 +81,10 @@ def prompts(b: Bus, places: dict[str, str]) -> dict[str, str]:
 def _show(as_json: bool, watch: float | None, text: Render, view: Render) -> None:
     screen = _Screen(as_json, text, view, watched=watch is not None)
     if watch is not None:
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             _watch(watch, screen)
+        except KeyboardInterrupt:
+            out.note("")
         return
     with bus.opened() as b:
         state = b.state()

@@ -14,6 +14,7 @@ from projections.state import State
 from projections.tasks import BACKOFF, BLOCKED, QUEUED, RUNNING, SUBMITTED, Task
 from projections.views import iso
 from projections.workers import ALIVE
+from services.cli.screens import natural
 from services.cli.words import clock, refusal_text, span
 from services.dispatcher.crew import Crew, Post
 
@@ -92,7 +93,7 @@ class Waiting:
                 busy.append(post.worker.name)
         if not busy and len({r.refusal for r in refused}) == 1:
             return refusal_text(refused[0].refusal, task.priority, refused[0].asked, self._now)
-        parts = [_are("busy", busy)] if busy else []
+        parts = [_are("busy", sorted(busy, key=natural))] if busy else []
         parts += self._limits(refused, task.priority)
         return "; ".join([*parts, place] if busy and place else parts)
 
@@ -111,7 +112,7 @@ class Waiting:
     def _limits(self, refused: list[Refused], priority: int) -> list[str]:
         """What keeps it from free workers, the first to reset in front; alike ones together."""
         groups: dict[tuple[object, ...], list[Refused]] = {}
-        for one in sorted(refused, key=lambda r: (r.refusal.never, r.refusal.resets_at, r.worker)):
+        for one in sorted(refused, key=_nearest):
             r = one.refusal
             own = r.scope.startswith("worker:")
             empty = one.asked <= r.missing
@@ -158,6 +159,10 @@ class Waiting:
         found = f"no live worker serves {' with '.join(given)}" if given else "no live worker"
         paused = [w.name for w in self._state.workers.values() if w.status == ALIVE and w.paused]
         return f"{found} ({_are('paused', paused)})" if paused else found
+
+
+def _nearest(one: Refused) -> tuple[bool, int, object]:
+    return one.refusal.never, one.refusal.resets_at, natural(one.worker)
 
 
 def _are(what: str, names: Sequence[str]) -> str:

@@ -372,6 +372,16 @@ def test_doctor_sees_that_no_desk_runs(tmp_path: Path) -> None:
         wait_blocking(lambda: asb("doctor", redis, cwd=tmp_path).returncode == 1, within=20)
         old = asb("doctor", redis, cwd=tmp_path)
         assert "none runs: entries wait at the door" in old.stdout
+        assert "start `asb up`" in asb("status", redis, cwd=tmp_path).stderr
+
+
+def test_a_repeat_at_the_door_is_no_sign_of_a_missing_desk(idle: Up) -> None:
+    for _ in range(2):
+        assert idle.run("submit", "--id", "again", "The same").returncode == 0
+    time.sleep(3.2)
+    done = idle.run("doctor")
+    assert done.returncode == 0, done.stdout
+    assert idle.run("status").stderr == ""
 
 
 # -- start, stop, resume -------------------------------------------------------------------------
