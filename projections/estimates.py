@@ -88,31 +88,29 @@ def percentile(counts: dict[int, int], percent: int) -> int:
 def ask(state: State, task: Task, model: str, keys: tuple[str, ...]) -> tuple[int, int, int]:
     """What to hold for an attempt: tokens, nano-dollars, one task.
 
-    What the user gave; else what was learnt, bounded by a share of every limit it touches; else
-    the first estimate, at the dearest part of the price.
+    What the user gave, as it is; else what was learnt, else the first estimate at the dearest part
+    of the price, these two bounded by a share of every limit they touch: a guess keeps no task from
+    running that may well fit, and the guard raises the hold where it was too low.
     """
     price = hold_price(state, model)
     tokens = task.estimate
+    if task.given_estimate:
+        return tokens, hold_nanos(tokens, price), 1
     learning = state.policy.learning
     found = state.learnt.get(f"{task.kind}|{model}")
-    if found is None or found.samples < learning.min_samples:
-        return tokens, hold_nanos(tokens, price), 1
-    if not task.given_estimate:
+    nanos = 0
+    if found is not None and found.samples >= learning.min_samples:
         tokens = percentile(found.tokens, learning.percentile)
-    nanos = percentile(found.nanos, learning.percentile)
-    if not nanos or task.given_estimate:
-        nanos = hold_nanos(tokens, price)
-    return (*_bounded(state, task, keys, tokens, nanos), 1)
+        nanos = percentile(found.nanos, learning.percentile)
+    return (*_bounded(state, keys, tokens, nanos or hold_nanos(tokens, price)), 1)
 
 
-def _bounded(
-    state: State, task: Task, keys: tuple[str, ...], tokens: int, nanos: int
-) -> tuple[int, int]:
+def _bounded(state: State, keys: tuple[str, ...], tokens: int, nanos: int) -> tuple[int, int]:
     share = state.policy.learning.share_percent
     for key in keys:
         for limit in throttle.limits_for(state, key):
             most = limit.amount * share // 100
-            if limit.unit == "tokens" and not task.given_estimate:
+            if limit.unit == "tokens":
                 tokens = min(tokens, most)
             elif limit.unit == "money":
                 nanos = min(nanos, most)

@@ -109,6 +109,7 @@ class Job:
         self.priority: str = data.get("priority", "normal")
         self.given = {k: data.get(k) or "" for k in ("kind", "agent", "model", "worker")}
         self.project: str = data.get("project") or ""
+        self.estimate_given = bool(data.get("estimate_tokens"))
         self.after = set(data.get("after", ()))
         self.submitted = moment(at)
         self.rank = self.submitted + timedelta(seconds=LEAD_S[self.priority])
@@ -188,13 +189,21 @@ class Model:
                 found.add((scope, unit, name, used, held, limit, level(used + held, limit)))
         return found
 
-    def ask(self, job: Job, model: str) -> dict[str, int]:
-        """What an attempt asks for; money at the dearest price, rounded half up."""
+    def ask(self, job: Job, model: str, scopes: Iterable[str]) -> dict[str, int]:
+        """What an attempt asks for; money at the dearest price, rounded half up. What the user did
+        not give is at most a share of every limit it touches."""
         price: dict[str, int] = self.policy.get("prices", {}).get(model) or {}
         parts = ("input", "output", "cache_read", "cache_write")
         dearest = max(price.get(part, 0) for part in parts)
         nanos = int(Fraction(job.estimate * dearest, 1_000_000) + Fraction(1, 2))
-        return {"tokens": job.estimate, "money": nanos, "tasks": 1}
+        asked = {"tokens": job.estimate, "money": nanos, "tasks": 1}
+        if not job.estimate_given:
+            share: int = self.policy.get("learning", {}).get("share_percent", 50)
+            for scope in scopes:
+                for (unit, _), limit in self.limits(scope).items():
+                    if unit != "tasks":
+                        asked[unit] = min(asked[unit], int(Fraction(limit * share, 100)))
+        return asked
 
     def fits(
         self,
@@ -252,10 +261,10 @@ class Model:
         job = self.jobs[data["task"]]
         if job.deferred:
             raise Broken(f"{job.id} was deferred twice")
-        asked = self.ask(job, job.model)
         for name in (*self.workers, "somebody new"):
             if job.given["worker"] in ("", name):
                 scopes = scopes_of(name, job.agent, job.model, job.project)
+                asked = self.ask(job, job.model, scopes)
                 limits = [(x, y) for s in scopes for x, y in self.limits(s).items()]
                 if all(passes(job.priority, asked[unit], most) for (unit, _), most in limits):
                     raise Broken(f"{job.id} was deferred, but would fit on {name}")
@@ -276,8 +285,9 @@ class Model:
             raise Broken(f"{name} was given to the wrong worker")
         if not worker.serves(data["agent"], data["model"]):
             raise Broken(f"{name} was given to {worker.name}, which does not serve it")
-        if asked != self.ask(job, data["model"]):
-            raise Broken(f"{name} holds {asked}, not {self.ask(job, data['model'])}")
+        expected = self.ask(job, data["model"], run.scopes)
+        if asked != expected:
+            raise Broken(f"{name} holds {asked}, not {expected}")
         if not self.fits(job.priority, run.scopes, asked, moment(at)):
             raise Broken(f"{name} overshoots: {sorted(self.rows(at))}")
         self.dispatches += 1
@@ -443,12 +453,12 @@ class Model:
         kept: Mapping[str, Mapping[str, int]] | None = None,
     ) -> bool:
         scopes = scopes_of(worker.name, worker.agent or job.agent, job.model, job.project)
-        return self.fits(job.priority, scopes, self.ask(job, job.model), when, kept)
+        return self.fits(job.priority, scopes, self.ask(job, job.model, scopes), when, kept)
 
     def _keep(self, job: Job, when: datetime, kept: dict[str, dict[str, int]]) -> None:
         """Room is kept for what only running work keeps out."""
-        asked = self.ask(job, job.model)
         scopes = scopes_of("", job.agent, job.model, job.project)
+        asked = self.ask(job, job.model, scopes)
         if not self.fits(job.priority, scopes, asked, when, kept, holds=False):
             return
         for scope in scopes:

@@ -311,3 +311,27 @@ def test_learning_never_holds_more_than_its_share_of_a_limit() -> None:
     bus.submit("Fix the login form", project="shop")
     bus.run()
     assert bus.of("task.dispatched")[-1].hold_tokens == 2_000
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_first_guess_is_bounded_by_a_share_of_a_limit_and_a_given_estimate_is_not(
+    given: bool,
+) -> None:
+    """What nobody has learnt yet: a long prompt is guessed at 11,000 tokens. As a guess it holds
+    half the limit; as the user's own word it is what it is, and can never fit."""
+    bus = Bus(policy(limit("global", "tokens", "day", 4_000)))
+    bus.join("w1")
+    bus.submit("Fix it. " * 5_000, **({"estimate_tokens": 11_000} if given else {}))
+    bus.run()
+    assert [d.hold_tokens for d in bus.of("task.dispatched")] == ([] if given else [2_000])
+    assert len(bus.of("task.deferred")) == given
+    assert audit_of(bus.log).findings == []
+
+
+@pytest.mark.parametrize("unit", ["tokens", "money"])
+def test_a_guess_never_fits_below_a_limit_of_0(unit: str) -> None:
+    bus = Bus(policy(limit("global", unit, "day", 0)))
+    bus.join("w1")
+    bus.submit()
+    bus.run()
+    assert len(bus.of("task.deferred")) == 1
