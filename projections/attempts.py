@@ -92,10 +92,13 @@ def spent(state: State, event: Event) -> None:
         throttle.hold(state, task.run_scopes, after[0] - before[0], after[1] - before[1], 0)
         if task.overruns:
             state.overruns.add(state, task)
-    elif d.attempt:
-        _change_past(state, d, lambda past: _measured(past, d.booked))
+        replaced = 0
+    else:
+        replaced = _estimated(state, d)
+        if d.attempt:
+            _change_past(state, d, lambda past: _measured(past, d.booked))
     throttle.book(state, event.at, d.booked)
-    usage.book(state, event.at, d.booked)
+    usage.book(state, event.at, d.booked, replaced=replaced)
 
 
 def _summed(so_far: Booking | None, more: Booking) -> Booking:
@@ -164,7 +167,7 @@ def _end_attempt(state: State, event: Event, completed: int, failed: int) -> Tas
         if current:
             usage.book(state, event.at, d.booked, completed, failed)
         else:
-            usage.book(state, event.at, d.booked)
+            usage.book(state, event.at, d.booked, replaced=_estimated(state, d))
     if not current or task is None:
         _forget_past(state, d)
         return None
@@ -217,6 +220,13 @@ def _forget_past(state: State, d: AttemptEnd) -> None:
         d,
         lambda past: msgspec.structs.replace(past, reported=True) if not d.booked else None,
     )
+
+
+def _estimated(state: State, d: Any) -> int:
+    """What was estimated for a past attempt of which a meter speaks now."""
+    record = (state.tasks.get(d.task) or state.outcomes.get(d.task)) if d.task else None
+    found = [p for p in record.past if p.attempt == d.attempt] if record is not None else []
+    return sum(past.estimated_tokens for past in found)
 
 
 def _change_past(state: State, d: Any, change: Callable[[PastAttempt], PastAttempt | None]) -> None:

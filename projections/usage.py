@@ -70,10 +70,14 @@ def _cell(state: State, cells: dict[str, Cell], key: str) -> Cell:
     return found
 
 
-def book(state: State, at: int, b: Booking, completed: int = 0, failed: int = 0) -> None:
-    """Add a booking, and how the attempt ended, for all time and for its report day."""
+def book(
+    state: State, at: int, b: Booking, completed: int = 0, failed: int = 0, *, replaced: int = 0
+) -> None:
+    """Add a booking, and how the attempt ended, for all time and for its report day.
+
+    ``replaced`` tokens had been estimated before, and are not any more."""
     key = SEPARATOR.join((b.agent, b.model, b.kind, b.worker, b.project))
-    estimated = b.tokens if b.estimated else 0
+    estimated = (b.tokens if b.estimated else 0) - replaced
     for cells in (state.lifetime, day_cells(state, b.day_at or b.window_at or at)):
         cell = _cell(state, cells, key)
         cell.tokens += b.tokens
@@ -82,7 +86,7 @@ def book(state: State, at: int, b: Booking, completed: int = 0, failed: int = 0)
         cell.output_tokens += b.output_tokens
         cell.cache_read_tokens += b.cache_read_tokens
         cell.cache_write_tokens += b.cache_write_tokens
-        cell.estimated_tokens += estimated
+        cell.estimated_tokens = max(0, cell.estimated_tokens + estimated)
         cell.completed += completed
         cell.failed += failed
     if state.day.date <= state.meta.reported:

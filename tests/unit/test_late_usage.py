@@ -37,6 +37,36 @@ def test_usage_told_after_the_end_takes_the_place_of_the_estimate() -> None:
     assert len(bus.of("usage.corrected")) == 1
 
 
+def test_what_was_measured_late_counts_as_estimated_no_more() -> None:
+    bus, task = done_without_usage()
+    assert estimated(bus) == [booked_tokens(bus)] * 2
+    tell(bus, task, 300)
+    assert estimated(bus) == [0, 0]
+    tell(bus, task, 450)
+    assert estimated(bus) == [0, 0]
+
+
+def test_a_late_result_leaves_nothing_estimated() -> None:
+    bus = Bus()
+    bus.join("w1")
+    task = bus.submit(max_attempts=1, timeout_s=600)
+    bus.run()
+    bus.report("task.started", task)
+    session = bus.state.tasks[task].session
+    bus.wait(700)
+    assert estimated(bus) == [booked_tokens(bus)] * 2
+    usage = {"input_tokens": 333}
+    bus.send("task.completed", task=task, attempt=1, session=session, usage=usage)
+    bus.run()
+    assert (booked_tokens(bus), estimated(bus)) == (333, [0, 0])
+
+
+def estimated(bus: Bus) -> list[int]:
+    """For all time, and by day."""
+    days = [cell for cells in bus.state.days.values() for cell in cells.values()]
+    return [sum(c.estimated_tokens for c in cells) for cells in (bus.state.lifetime.values(), days)]
+
+
 def test_running_totals_told_after_the_end_are_not_added_up() -> None:
     bus, task = done_without_usage()
     for total in (300, 300, 450):
