@@ -82,13 +82,7 @@ def submit(
     """
     if on_error not in ("stop", "skip"):
         raise typer.BadParameter("--on-error is stop or skip")
-    texts = list(text or [])
-    if file is None and texts == ["-"]:
-        file, texts = "-", []
-    if not texts and file is None and from_ is None:
-        raise typer.BadParameter(
-            "nothing to submit: give a text, --file FILE, --from or - for stdin"
-        )
+    texts, file = _named(text, file, from_)
     common = _given(
         priority=priority,
         kind=kind,
@@ -106,15 +100,33 @@ def submit(
         source = opened_source(from_, b.client, take)
         good, bad = _sorted([*_read(checker, texts, file), *source.checked(checker)])
         if bad and on_error == "stop":
-            alone = len(bad) == 1 and not good
-            hint = "correct it" if alone else "correct them, or --on-error skip"
-            raise Refused(_listed(bad, good), hint=hint)
+            raise _none_in(bad, good)
         verdict = not wait and bool(after or id_)
         failed = _run(b, good, source, wait=wait, as_json=as_json, verdict=verdict)
     if bad:
         out.note(_listed(bad, good))
     if bad or failed:
         raise typer.Exit(1)
+
+
+def _named(
+    text: list[str] | None, file: str | None, source: str | None
+) -> tuple[list[str], str | None]:
+    """The texts and the file that were given; a lone ``-`` is the file of that name."""
+    texts = list(text or [])
+    if file is None and texts == ["-"]:
+        return [], "-"
+    if not texts and file is None and source is None:
+        raise typer.BadParameter(
+            "nothing to submit: give a text, --file FILE, --from or - for stdin"
+        )
+    return texts, file
+
+
+def _none_in(bad: list[BadLine], good: list[Submission]) -> Refused:
+    alone = len(bad) == 1 and not good
+    hint = "correct it" if alone else "correct them, or --on-error skip"
+    return Refused(_listed(bad, good), hint=hint)
 
 
 def _given(**options: object) -> dict[str, Any]:

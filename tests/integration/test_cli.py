@@ -146,20 +146,20 @@ def test_a_watched_status_ends_well_and_outlives_a_redis_that_goes_away(tmp_path
     up = Up(tmp_path).start()
     watch = subprocess.Popen(
         [*ASB, "status", f"--data-dir={up.data}", "--watch", "0.2"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
     )  # fmt: skip
     try:
+        assert watch.stdout is not None
         assert watch.stderr is not None
-        time.sleep(1.5)
+        assert watch.stdout.readline()
         assert up.stop() == 0
         while not (line := watch.stderr.readline()).strip():
             pass
         assert "waiting for it" in line
         up.start()
-        time.sleep(1)
         watch.send_signal(signal.SIGINT)
-        assert watch.wait(timeout=10) == 0
-        watch.stderr.close()
+        watch.communicate(timeout=10)
+        assert watch.returncode == 0
     finally:
         watch.kill()
         up.end()
@@ -378,7 +378,8 @@ def test_doctor_sees_that_no_desk_runs(tmp_path: Path) -> None:
 def test_a_repeat_at_the_door_is_no_sign_of_a_missing_desk(idle: Up) -> None:
     for _ in range(2):
         assert idle.run("submit", "--id", "again", "The same").returncode == 0
-    time.sleep(3.2)
+    until = time.monotonic() + 3.2  # longer than an entry may wait before it is taken as a sign
+    wait_blocking(lambda: time.monotonic() > until, within=5)
     done = idle.run("doctor")
     assert done.returncode == 0, done.stdout
     assert idle.run("status").stderr == ""
