@@ -213,7 +213,8 @@ class State:
         meta = self.meta
         meta.log_id = event.log_id
         meta.events += 1
-        meta.clock = max(meta.clock, event.at)
+        if event.at > meta.clock:
+            meta.clock = event.at
         if event.origin:
             door, _, entry = event.origin.rpartition(" ")
             self.undo.put(self.doors, door, entry)

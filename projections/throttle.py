@@ -182,23 +182,26 @@ def _counted(state: State, key: str) -> str:
 
 def book(state: State, at: int, booked: Booking) -> None:
     """Add usage to every scope it touches, in the windows of ``at``."""
-    if booked.window_at:
-        at = booked.window_at
+    at = booked.window_at or at
     minute, hour = at // MINUTE, at // HOUR
     tokens, nanos, tasks = booked.tokens, booked.nanos, booked.tasks
     undo, sums = state.undo, state.sums
-    scopes = state.scopes
+    scopes, dirty = state.scopes, state.dirty_scopes
+    # The hottest loop of replay: a call that would do nothing is not made.
+    journal, rolling = undo.entries is not None, state.rolling
     for key in scope_keys(booked.worker, booked.agent, booked.model, booked.project):
         found = scopes.get(key)
         if found is None:
             key, found = scope(state, key)
-        state.before_change(key)
+        if rolling:
+            state.before_change(key)
         bucket = found.hours.get(hour)
         if bucket is None:
             _prune(state, found, at)
             bucket = Bucket()
             undo.put(found.hours, hour, bucket)
-        undo.touch(bucket)
+        if journal:
+            undo.touch(bucket)
         bucket.tokens += tokens
         bucket.nanos += nanos
         bucket.tasks += tasks
@@ -206,15 +209,20 @@ def book(state: State, at: int, booked: Booking) -> None:
         if bucket is None:
             bucket = Bucket()
             undo.put(found.minutes, minute, bucket)
-        undo.touch(bucket)
+        if journal:
+            undo.touch(bucket)
         bucket.tokens += tokens
         bucket.nanos += nanos
         bucket.tasks += tasks
         if key in sums:
-            for total in sums[key].values():
-                if total.start <= at < total.end:
-                    total.add(tokens, nanos, tasks)
-        state.dirty_scopes.add(key)
+            _add_to_sums(sums[key], at, booked)
+        dirty.add(key)
+
+
+def _add_to_sums(sums: dict[str, Used], at: int, booked: Booking) -> None:
+    for total in sums.values():
+        if total.start <= at < total.end:
+            total.add(booked.tokens, booked.nanos, booked.tasks)
 
 
 def _prune(state: State, found: Scope, at: int) -> None:
@@ -230,17 +238,20 @@ def _prune(state: State, found: Scope, at: int) -> None:
 
 def hold(state: State, keys: tuple[str, ...], tokens: int, nanos: int, tasks: int) -> None:
     """Hold (or, with negative amounts, release) in every scope of ``keys``."""
-    scopes, touch = state.scopes, state.undo.touch
+    scopes, dirty, undo = state.scopes, state.dirty_scopes, state.undo
+    journal, rolling = undo.entries is not None, state.rolling
     for key in keys:
         found = scopes.get(key)
         if found is None:
             key, found = scope(state, key)
-        state.before_change(key)
-        touch(found)
+        if rolling:
+            state.before_change(key)
+        if journal:
+            undo.touch(found)
         found.held_tokens += tokens
         found.held_nanos += nanos
         found.held_tasks += tasks
-        state.dirty_scopes.add(key)
+        dirty.add(key)
 
 
 # -- limits ----------------------------------------------------------------------------------
