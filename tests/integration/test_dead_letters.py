@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
-import anyio.to_thread
 import msgspec
 import pytest
 
-from services.cli import main
 from services.cli.deadletters import corrected, read
-from tests.integration.test_desk_ground import Bus, running
+from tests.integration.test_desk_ground import Asb, Bus, asb_on, running
 from tests.wait import wait_until
 
 pytestmark = pytest.mark.anyio
-
-Asb = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture
@@ -29,24 +25,7 @@ async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
 
 @pytest.fixture
 def asb(bus: Bus, capsys: pytest.CaptureFixture[str]) -> Asb:
-    """Runs a command; its stdout, or where it ends with ``code`` its stderr."""
-
-    async def run(*words: str, code: int = 0) -> str:
-        given = [*words, f"--redis={bus.url}", f"--namespace={bus.keys.namespace}"]
-        found = await anyio.to_thread.run_sync(_exit_code, given)
-        captured = capsys.readouterr()
-        assert found == code, captured.err
-        return captured.out if code == 0 else captured.err
-
-    return run
-
-
-def _exit_code(words: list[str]) -> int:
-    try:
-        main.main(words)
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
+    return asb_on(bus, capsys)
 
 
 async def refused(bus: Bus, *fields: str | bytes, door: str | None = None) -> str:

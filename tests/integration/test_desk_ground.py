@@ -11,7 +11,9 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import msgspec
+import pytest
 
 from events.envelope import Event
 from events.keys import Keys
@@ -19,6 +21,7 @@ from events.task import PRIORITIES
 from projections import throttle
 from projections.state import State
 from services import desk
+from services.cli import main
 from services.runtime import replay
 from services.runtime.client import Client, SyncClient
 from services.runtime.host import Host
@@ -318,3 +321,27 @@ async def caught_up(bus: Bus, *hosts: Host) -> None:
         return all(h.state.meta.log_id == last and not h.state.ahead for h in hosts)
 
     await wait_until(same, within=10, what="hosts at the end of the log")
+
+
+Asb = Callable[..., Awaitable[str]]
+
+
+def asb_on(bus: Bus, capsys: pytest.CaptureFixture[str]) -> Asb:
+    """Runs a command on ``bus``; its stdout, or where it ends with ``code`` its stderr."""
+
+    async def run(*words: str, code: int = 0) -> str:
+        given = [*words, f"--redis={bus.url}", f"--namespace={bus.keys.namespace}"]
+        found = await anyio.to_thread.run_sync(_exit_code, given)
+        captured = capsys.readouterr()
+        assert found == code, captured.err
+        return captured.out if code == 0 else captured.err
+
+    return run
+
+
+def _exit_code(words: list[str]) -> int:
+    try:
+        main.main(words)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
-import anyio.to_thread
 import msgspec
 import pytest
 
 from events.envelope import Event
 from projections.days import day_of
 from projections.state import State
-from services.cli import main
 from services.runtime.client import SyncClient
 from services.runtime.host import Host
 from services.runtime.texts import Texts
 from services.turn import Decisions, Inputs
-from tests.integration.test_desk_ground import Bus, Hands, caught_up, running
+from tests.integration.test_desk_ground import Asb, Bus, Hands, asb_on, caught_up, running
 from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
 
 WORDS = ("this", "last")
-Asb = Callable[..., Any]
 
 
 @pytest.fixture
@@ -37,24 +34,7 @@ async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
 
 @pytest.fixture
 def asb(bus: Bus, capsys: pytest.CaptureFixture[str]) -> Asb:
-    """Runs a command of `asb`; what it wrote to stdout. Exit codes other than ``code`` fail."""
-
-    async def run(*words: str, code: int = 0) -> str:
-        given = [*words, f"--redis={bus.url}", f"--namespace={bus.keys.namespace}"]
-        found = await anyio.to_thread.run_sync(_exit_code, given)
-        captured = capsys.readouterr()
-        assert found == code, captured.err
-        return captured.out if code == 0 else captured.err
-
-    return run
-
-
-def _exit_code(words: list[str]) -> int:
-    try:
-        main.main(words)
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
+    return asb_on(bus, capsys)
 
 
 async def yesterdays_usage(bus: Bus, tokens: int = 4_000) -> str:
