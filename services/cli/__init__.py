@@ -15,6 +15,7 @@
 ``follow``        waiting for the ends of tasks
 ``tasks``         tasks, task, cancel, retry
 ``log``           events, replay       ``doctor``    doctor, config
+``findings``      what doctor looks at, and how a check is written
 ``demo``          demo                 ``manager``   manager, the seed's prompt
 ``redis_command`` redis
 ================  ==========================================================================

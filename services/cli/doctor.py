@@ -15,9 +15,10 @@ from projections.policy import quote
 from projections.state import State
 from projections.workers import ALIVE
 from services import desk
-from services.cli import bus, out
+from services.cli import bus, findings, out
 from services.cli.acl import stray_row
 from services.cli.bus import Bus
+from services.cli.findings import Check, Look
 from services.cli.patience import silence
 from services.cli.screens import running_count, waiting_count
 from services.cli.verify import conserved
@@ -52,11 +53,10 @@ def doctor(
     Exit code 1 when something is bad.
     """
     with bus.opened() as b:
-        facts = anyio.run(_facts, b.client.url)
-        rows = [("redis", redacted(b.client.url), "ok", ""), *facts_table(facts), _promise(facts)]
-        rows += _bus_rows(b)
+        look = Look(b, anyio.run(_facts, b.client.url))
+        rows = list(findings.rows(look, CHECKS))
         if deep:
-            rows += [(r.name, r.value, "ok" if r.good else "bad", BROKEN) for r in conserved(b)]
+            rows += findings.rows(look, [("sums", _sums)])
     bad = any(row[2] == "bad" for row in rows)
     if as_json:
         checks = [dict(zip(("name", "value", "verdict", "hint"), row, strict=True)) for row in rows]
@@ -79,63 +79,105 @@ async def _facts(url: str) -> ServerFacts:
         await client.close()
 
 
-def _promise(facts: ServerFacts) -> FactRow:
-    found = durability(facts)
-    return ("durability", found.promise, "ok" if found.holds else "bad", found.hint)
+# -- checks ------------------------------------------------------------------------------------
 
 
-def _bus_rows(b: Bus) -> Iterator[FactRow]:
-    state, now = b.state(), b.now()
-    memory = b.client.call("MEMORY", "USAGE", b.keys.log, "SAMPLES", 100) or 0
-    length = b.client.call("XLEN", b.keys.log)
+def _server(look: Look) -> Iterator[FactRow]:
+    yield ("redis", redacted(look.bus.client.url), "ok", "")
+    yield from facts_table(look.facts)
+    kept = durability(look.facts)
+    yield ("durability", kept.promise, "ok" if kept.holds else "bad", kept.hint)
+
+
+def _log(look: Look) -> Iterator[FactRow]:
+    client, keys = look.bus.client, look.bus.keys
+    memory = client.call("MEMORY", "USAGE", keys.log, "SAMPLES", 100) or 0
+    length = client.call("XLEN", keys.log)
     yield ("log", f"{count(length, 'event')}, about {memory / 2**20:,.1f} MiB", "ok", "")
-    yield _snapshot_row(b, state, now)
-    yield _desk_row(b, state, now)
+    _ = look.state  # a log that cannot be folded is this check's to tell
+
+
+def _snapshot(look: Look) -> Iterator[FactRow]:
+    found = replay.load_snapshot(look.bus.client, look.bus.keys)
+    state = look.state
+    if found is None:
+        tail = f"none yet; a start folds {count(state.meta.events, 'event')}"
+        yield ("snapshot", tail, "ok", "")
+        return
+    behind = count(state.meta.events - found.meta.events, "event")
+    age = span(look.now - int(found.meta.log_id.partition("-")[0]) * 1000)
+    yield ("snapshot", f"{age} old, {behind} behind", "ok", "")
+
+
+def _desk(look: Look) -> Iterator[FactRow]:
+    silent = silence(look.bus, look.state, look.now)
+    if not silent:
+        yield ("desk", "it takes in what comes, and nothing waits at the door", "ok", "")
+        return
+    hint = "`asb up` or `asb service desk` runs one"
+    yield ("desk", f"none runs: entries wait at the door for {span(silent)}", "bad", hint)
+
+
+def _tasks(look: Look) -> Iterator[FactRow]:
+    meta = look.state.meta
     yield (
         "tasks",
-        f"{waiting_count(state):,} waiting, {running_count(state):,} running, "
-        f"{state.meta.completed:,} completed, {state.meta.failed:,} failed",
+        f"{waiting_count(look.state):,} waiting, {running_count(look.state):,} running, "
+        f"{meta.completed:,} completed, {meta.failed:,} failed",
         "ok",
         "",
     )
-    yield _worker_row(state)
-    letters = b.client.call("XLEN", b.keys.deadletter)
+
+
+def _workers(look: Look) -> Iterator[FactRow]:
+    workers = look.state.workers.values()
+    alive = sum(w.status == ALIVE for w in workers)
+    words = f"{count(alive, 'worker')} alive of {len(workers):,}"
+    idle = not alive and bool(look.state.tasks)
+    hint = "tasks wait for one: asb worker NAME -- CMD…"
+    yield ("workers", words, "warn" if idle else "ok", hint)
+
+
+def _dead_letters(look: Look) -> Iterator[FactRow]:
+    letters = look.bus.client.call("XLEN", look.bus.keys.deadletter)
     yield (
         "dead letters",
         f"{letters:,}",
         "warn" if letters else "ok",
         "entries that were refused: `asb deadletter` lists, shows, corrects and sends them again",
     )
-    yield stray_row(b)
-    yield price_row(state)
-    yield _policy_row(b, state)
 
 
-def _snapshot_row(b: Bus, state: State, now: int) -> FactRow:
-    found = replay.load_snapshot(b.client, b.keys)
-    if found is None:
-        tail = f"none yet; a start folds {count(state.meta.events, 'event')}"
-        return ("snapshot", tail, "ok", "")
-    behind = count(state.meta.events - found.meta.events, "event")
-    age = span(now - int(found.meta.log_id.partition("-")[0]) * 1000)
-    return ("snapshot", f"{age} old, {behind} behind", "ok", "")
+def _stray_doors(look: Look) -> Iterator[FactRow]:
+    yield stray_row(look.bus)
 
 
-def _desk_row(b: Bus, state: State, now: int) -> FactRow:
-    silent = silence(b, state, now)
-    if not silent:
-        return ("desk", "it takes in what comes, and nothing waits at the door", "ok", "")
-    hint = "`asb up` or `asb service desk` runs one"
-    return ("desk", f"none runs: entries wait at the door for {span(silent)}", "bad", hint)
+def _prices(look: Look) -> Iterator[FactRow]:
+    yield price_row(look.state)
 
 
-def _worker_row(state: State) -> FactRow:
-    workers = state.workers.values()
-    alive = sum(w.status == ALIVE for w in workers)
-    words = f"{count(alive, 'worker')} alive of {len(workers):,}"
-    idle = not alive and bool(state.tasks)
-    hint = "tasks wait for one: asb worker NAME -- CMD…"
-    return ("workers", words, "warn" if idle else "ok", hint)
+def _policy(look: Look) -> Iterator[FactRow]:
+    yield _policy_row(look.bus, look.state)
+
+
+def _sums(look: Look) -> Iterator[FactRow]:
+    for row in conserved(look.bus):
+        yield (row.name, row.value, "ok" if row.good else "bad", BROKEN)
+
+
+# In the order in which they are shown; the name stands for a check that could not be made.
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("redis", _server),
+    ("log", _log),
+    ("snapshot", _snapshot),
+    ("desk", _desk),
+    ("tasks", _tasks),
+    ("workers", _workers),
+    ("dead letters", _dead_letters),
+    ("doors", _stray_doors),
+    ("prices", _prices),
+    ("policy", _policy),
+)
 
 
 def price_row(state: State) -> FactRow:
