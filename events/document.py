@@ -8,13 +8,14 @@ is (not JSON, too long); what cannot be understood is left out here and stays in
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, cast
 
 import msgspec
 
-from events.money import TOKENS_MAX, part_index
+from events import reported
+from events.tokens import Reading
 
 COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
 IN_PROGRESS, PENDING, UNKNOWN = "in_progress", "pending", "unknown"
@@ -34,19 +35,6 @@ _WORDS = {
     PENDING: "pending queued todo waiting blocked paused planned new ready idle not_started",
 }
 STATUSES = {word: status for status, words in _WORDS.items() for word in words.split()}
-
-_USAGE_FIELDS = ("tokens_used", "token_usage", "usage", "tokens")
-_SHORT_PARTS = {"input": 0, "output": 1, "cache_read": 2, "cache_write": 3, "cache_creation": 3}
-_TOTALS = frozenset(("total", "total_tokens", "sum"))
-# Counted within another part by the programs that name them: adding them would count twice.
-_WITHIN = frozenset(
-    ("reasoning", "reasoning_tokens", "reasoning_output_tokens", "cached", "cached_tokens",
-     "cached_input_tokens")
-)  # fmt: skip
-_NO_TOKENS = frozenset(
-    ("cost", "costs", "price", "usd", "dollars", "percent", "percentage", "limit", "budget",
-     "remaining", "max", "rate", "window")
-)  # fmt: skip
 
 
 class Totals(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -81,7 +69,8 @@ class Totals(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 class Told(msgspec.Struct, frozen=True):
     """A document as asb understands it. ``percent`` is 0 … 100; ``at`` its own time in µs, 0 where
-    it has none that can be read; ``flaw`` says what of its tokens could not be read."""
+    it has none that can be read; ``flaw`` says what of its tokens contradicts itself or cannot be
+    read."""
 
     status: str = UNKNOWN
     percent: int | None = None
@@ -106,7 +95,7 @@ def read(raw: bytes) -> Told:
 
 
 def _read(doc: dict[str, Any]) -> Told:
-    totals, flaw, inner = _totals(doc)
+    found = reported.find(doc)
     status = status_of(doc.get("status", doc.get("state", "")))
     percent = _percent(doc.get("progress", doc.get("percent", doc.get("percentage"))))
     if percent is None and status == COMPLETED:
@@ -114,11 +103,11 @@ def _read(doc: dict[str, Any]) -> Told:
     return Told(
         status,
         percent,
-        totals,
-        _label(inner.get("model")) or _label(doc.get("model")),
+        _totals(found.reading),
+        _label(found.model) or _label(doc.get("model")),
         _label(doc.get("project")),
         moment(doc.get("timestamp", doc.get("time", doc.get("updated_at")))),
-        flaw,
+        found.reading.flag,
     )
 
 
@@ -186,73 +175,44 @@ def _too_deep(raw: bytes) -> bool:
 # -- tokens ----------------------------------------------------------------------------------
 
 
-def _totals(doc: dict[str, Any]) -> tuple[Totals | None, str, dict[str, Any]]:
-    """The totals, what was wrong with them, and the object they stand in."""
-    for field in _USAGE_FIELDS:
-        told = doc.get(field)
-        if told is None:
-            continue
-        if isinstance(told, dict):
-            inner = cast("dict[str, Any]", told)
-            return *_by_part(inner), inner
-        count = _count(told)
-        if count is not None:
-            return Totals(total_tokens=count), "", {}
-        return None, f"{field} is no number of tokens", {}
-    return None, "", {}
-
-
-def _by_part(told: Mapping[str, Any]) -> tuple[Totals | None, str]:
-    parts, total, known, flaw = [0, 0, 0, 0], 0, False, ""
-    for given, value in told.items():
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", given).lower().replace("-", "_")
-        if name in _WITHIN or _NO_TOKENS.intersection(name.split("_")) or not _is_figure(value):
-            continue
-        count = _count(value)
-        if count is None:
-            flaw = f"tokens: {given[:40]} is no whole number from 0 up"
-        elif name in _TOTALS:
-            total, known = max(total, count), True
-        else:
-            index = _SHORT_PARTS.get(name, part_index(name))
-            parts[0 if index is None else index] += count
-            known = True
-    return (Totals(*parts[:4], total_tokens=total) if known else None), flaw
-
-
-def _is_figure(value: object) -> bool:
-    """A number, or a text that begins like one: names of models and the like are neither."""
-    if isinstance(value, str):
-        return re.match(r"\s*[-+]?\d[\d,._ ]*\Z", value) is not None
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _count(value: object) -> int | None:
-    if isinstance(value, str):
-        text = re.sub(r"[\s,_]", "", value)
-        value = int(text) if re.fullmatch(r"\d{1,18}", text) else None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
+def _totals(reading: Reading) -> Totals | None:
+    """The running totals: the parts that were named, and the total. What of the total no part
+    names stays unnamed here, so that parts told later are not counted beside it."""
+    parts = reading.parts
+    if parts is None:
         return None
-    return value if 0 <= value <= TOKENS_MAX else None
+    return Totals(
+        parts.input_tokens,
+        parts.output_tokens,
+        parts.cache_read_tokens,
+        parts.cache_write_tokens,
+        parts.whole + reading.rest if reading.total is not None or reading.rest else 0,
+    )
 
 
 # -- the rest --------------------------------------------------------------------------------
 
 
 def _percent(value: object) -> int | None:
-    """``75``, ``75.4``, ``"75%"``, ``"75 %"``; a fraction between 0 and 1 is a share of one."""
-    if isinstance(value, str):
-        found = re.match(r"\s*(\d{1,6}(?:\.\d{1,6})?)\s*%?\s*\Z", value)
-        if found is None:
-            return None
-        value = float(found[1])
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """``75``, ``75.4``, ``"75%"``, ``"75 %"``; written with a point and no per cent sign, up to
+    and with ``1.0``, it is a share of one. An integer 1 is one per cent."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    if isinstance(value, float) and 0 < value < 1:
-        value *= 100
-    return min(100, max(0, int(value)))
+    text = value if isinstance(value, str) else repr(value)
+    match = re.match(r"\s*(-?)(\d{1,18}(?:(\.\d{1,20})|))\s*(%?)\s*\Z", text, re.ASCII)
+    if match is None:
+        return _far(value)
+    figure = Decimal(match[2])
+    if match[3] and not match[4] and figure <= 1:
+        figure *= 100
+    return 0 if match[1] else min(100, int(figure))
+
+
+def _far(value: str | int | float) -> int | None:
+    """Numbers too large or small to be written in full."""
+    if isinstance(value, str):
+        return None
+    return 100 if value > 1 else 0
 
 
 def _label(value: object) -> str:

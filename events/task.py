@@ -30,7 +30,7 @@ class Booking(msgspec.Struct, omit_defaults=True, gc=False):
     model's price is not known. ``price`` says who named it where that was not the book: ``local``,
     ``agent``, ``unknown``, or a price list with its version. ``window_at`` (µs) books into the
     window of an earlier moment, for corrections; ``day_at`` is the writer's own time, used by
-    reports only.
+    reports only. ``flag`` says what of the reported usage contradicts itself or cannot be read.
     """
 
     agent: str = ""
@@ -52,6 +52,7 @@ class Booking(msgspec.Struct, omit_defaults=True, gc=False):
     price: str = ""
     window_at: int = 0
     day_at: int = 0
+    flag: str = ""  # public: names of asb's own table and figures, no text of the writer
 
 
 @wire("task.submitted")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from events import reported
 from events.document import moment
 from events.envelope import Event, Payload, encode
-from events.money import Usage, nanos_of, usage_of
+from events.money import nanos_of
 from events.task import (
     AttemptEnd,
     Booking,
@@ -19,6 +20,7 @@ from events.task import (
     TaskFailed,
     TaskStarted,
 )
+from events.tokens import NOTHING, Reading, Usage, read
 from events.usage import UsageCorrected, UsageRecorded
 from events.worker import HeldAttempt, WorkerJoined, WorkerLeft, WorkerLost, WorkerPaused
 from events.worker import WorkerResumed as Resumed
@@ -57,32 +59,22 @@ class ReportIn(msgspec.Struct, gc=False):
     reason: str = ""
     retryable: bool = True
     started: bool = True
-    usage: dict[str, Any] | None = None
+    usage: Any = None
     model: str = ""
     cost_usd: Any = None
-    input_tokens: Any = None
-    output_tokens: Any = None
-    cache_read_tokens: Any = None
-    cache_write_tokens: Any = None
-    total_tokens: Any = None
 
 
 _report = msgspec.json.Decoder(ReportIn)
-_FLAT_USAGE = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "total_tokens",
-)
 
 
-def _usage(told: Any) -> Usage | None:
-    flat = {name: getattr(told, name) for name in _FLAT_USAGE}
-    try:
-        return usage_of({**flat, **(told.usage or {})})
-    except ValueError as error:
-        raise Bad(f"usage: {error}") from None
+def _usage(case: Case, told: ReportIn) -> Reading:
+    """What the report tells of tokens: under ``usage``, else wherever one looks for it. Figures
+    that cannot be read make it unknown and flagged: the work was done all the same."""
+    by_model = b"odelUsage" in case.raw or b"odel_usage" in case.raw
+    reading = NOTHING if by_model else read(told.usage)
+    if reading.says_something or not (by_model or b"oken" in case.raw or b"sage" in case.raw):
+        return reading
+    return reported.find(msgspec.json.decode(case.raw, type=dict[str, Any])).reading
 
 
 def _own_cost(value: Any) -> int | None:
@@ -96,6 +88,15 @@ def _own_cost(value: Any) -> int | None:
     if not 0 <= nanos <= 10**15:
         raise Bad(f"cost_usd must be between 0 and a million dollars, not {str(value)[:40]}")
     return nanos
+
+
+def _own_cost_of_end(value: Any) -> tuple[int | None, str]:
+    """The same of an attempt that ended, whose result is worth more than the figure: what cannot
+    be read is flagged."""
+    try:
+        return _own_cost(value), ""
+    except Bad:
+        return None, "cost_usd: not an amount of dollars"
 
 
 def _current(case: Case, told: ReportIn) -> Task | None:
@@ -132,22 +133,23 @@ def _past(case: Case, told: ReportIn) -> PastAttempt | None:
 def _stale(case: Case, told: ReportIn, make: type[AttemptEnd]) -> Iterable[Event]:
     past = _past(case, told)
     if past is not None:
-        usage = _usage(told)
-        booked = settle.late(case.state, past, usage) if usage is not None else None
+        reading = _usage(case, told)
+        booked = None
+        if reading.usage is not None:
+            booked = settle.late(case.state, past, reading.usage)
+            booked.flag = reading.flag
         yield _told(case, make(told.task, told.attempt, told.session, True, booked))
 
 
 def _booked(case: Case, task: Task, told: ReportIn) -> Booking:
-    usage = _usage(told)
+    reading = _usage(case, told)
+    usage = reading.usage
     if not told.started and usage is None and not task.started_at and task.used is None:
         return settle.unstarted(task)  # the worker says it never began: the hold is released
-    return settle.settled(
-        case.state,
-        task,
-        usage,
-        model=told.model,
-        own_cost=_own_cost(told.cost_usd),
-    )
+    cost, flag = _own_cost_of_end(told.cost_usd)
+    booked = settle.settled(case.state, task, usage, model=told.model, own_cost=cost)
+    booked.flag = "; ".join(filter(None, (reading.flag, flag)))
+    return booked
 
 
 def delivered(case: Case) -> Iterable[Event]:
@@ -346,8 +348,6 @@ class UsageIn(ReportIn, gc=False, kw_only=True):
     kind: str = ""
     meter: str = ""
     time: Any = None
-    prompt_tokens: Any = None
-    completion_tokens: Any = None
 
 
 _usage_in = msgspec.json.Decoder(UsageIn)
@@ -359,9 +359,11 @@ def usage_recorded(case: Case) -> Iterable[Event]:
     d: UsageIn = shapes.decode(case.raw, _usage_in)
     shapes.check_name(d.agent, "agent")
     _check_speaks_for(case, d.worker)
-    usage = _usage(d)
+    reading = _usage(case, d)
+    usage = reading.usage
     if usage is None:
-        raise Bad("no tokens: give input_tokens, output_tokens, … or total_tokens")
+        wrong = reading.flag or "no tokens: give input_tokens, output_tokens, … or total_tokens"
+        raise Bad(wrong)
     state = case.state
     task = state.tasks.get(d.task) if d.task else None
     meter = d.meter[:40] or "reported"
@@ -373,7 +375,7 @@ def usage_recorded(case: Case) -> Iterable[Event]:
         booked.tasks = 0
         attempt = task.attempt
     elif d.task in state.tasks or d.task in state.outcomes:
-        yield from _usage_afterwards(case, d, usage)
+        yield from _usage_afterwards(case, d, usage, reading.flag)
         return
     else:
         booked = settle.booking(
@@ -381,6 +383,7 @@ def usage_recorded(case: Case) -> Iterable[Event]:
         )
         booked.worker, booked.project, booked.kind = d.worker, d.project, d.kind
         booked.meter, attempt = meter, 0
+    booked.flag = reading.flag
     told_at = shapes.told_time(case.entry.fields) or moment(d.time)
     booked.day_at = shapes.own_time(
         told_at, case.now, task.dispatched_at if attempt and task else 0
@@ -388,7 +391,7 @@ def usage_recorded(case: Case) -> Iterable[Event]:
     yield _told(case, UsageRecorded(d.agent, booked, d.model, d.task, attempt, meter))
 
 
-def _usage_afterwards(case: Case, d: UsageIn, usage: Usage) -> Iterable[Event]:
+def _usage_afterwards(case: Case, d: UsageIn, usage: Usage, flag: str) -> Iterable[Event]:
     """Usage of an attempt that is over: it takes the place of what was estimated for it. Where its
     worker has told the usage, that counts, and nothing is added."""
     record = case.state.tasks.get(d.task) or case.state.outcomes[d.task]
@@ -396,4 +399,5 @@ def _usage_afterwards(case: Case, d: UsageIn, usage: Usage) -> Iterable[Event]:
         if past.attempt == (d.attempt or record.attempt):
             _check_speaks_for(case, past.worker)
             booked = settle.late(case.state, past, usage)
+            booked.flag = flag
             yield _told(case, UsageCorrected(d.agent, booked, d.task, past.attempt))

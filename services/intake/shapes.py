@@ -25,18 +25,11 @@ _INTEGERS = frozenset(
         "lease_s",
         "v",
         "duration_ms",
-        "input_tokens",
-        "output_tokens",
-        "cache_read_tokens",
-        "cache_write_tokens",
-        "total_tokens",
-        "prompt_tokens",
-        "completion_tokens",
     ]
 )
 _LISTS = frozenset(("after", "models"))
 _BOOLEANS = frozenset(("heartbeat", "retryable", "final"))
-_OBJECTS = frozenset(("usage", "holds", "document"))
+_OBJECTS = frozenset(("holds", "document"))
 _TRUTH = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 OWN_TIME_US = 48 * 3600 * 1_000_000  # how far back a writer's own time counts, in reports
 _ENVELOPE = frozenset((b"type", b"id", b"time"))
@@ -91,6 +84,8 @@ def _flat_value(name: str, value: str) -> Any:
         if value.lower() not in _TRUTH:
             raise Bad(f"{name} must be yes or no, not {value[:40]!r}")
         return _TRUTH[value.lower()]
+    if name == "usage":
+        return _usage_value(value)
     if name in _OBJECTS or (name in _LISTS and value.lstrip().startswith("[")):
         try:
             return msgspec.json.decode(value)
@@ -99,6 +94,15 @@ def _flat_value(name: str, value: str) -> Any:
     if name in _LISTS:
         return [part for part in value.replace(",", " ").split() if part]
     return value
+
+
+def _usage_value(value: str) -> Any:
+    """Usage in a flat field. What is not JSON stays a text, for its reader to judge: a figure that
+    cannot be read must not lose the result beside it."""
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return value
 
 
 def decode(raw: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from events.money import TOKENS_MAX
+from events.figures import TOKENS_MAX
 from services.worker.past import order
 
 log = logging.getLogger("asb.worker")

@@ -93,7 +93,7 @@ async def test_usage_of_yesterday_counts_on_its_own_day_and_in_todays_windows(
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        ("type usage.recorded agent codex input_tokens many", "must be a whole number"),
+        ("type usage.recorded agent codex input_tokens many", "input_tokens: not a whole number"),
         ("type usage.recorded agent codex", "no tokens"),
         ("type usage.recorded data {", "not valid JSON"),
         ("type nonsense a b", "unknown type 'nonsense'"),

@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 
 from events.money import (
     NANOS_PER_DOLLAR,
-    TOKENS_MAX,
     Price,
     Usage,
     cost_nanos,
     dollars,
     hold_nanos,
     nanos_of,
-    usage_of,
 )
 from tests.examples import OPUS
 
@@ -133,52 +131,3 @@ def test_ten_million_nano_dollars_are_a_cent() -> None:
 )
 def test_amounts_read_as_dollars(nanos: int, places: int, text: str) -> None:
     assert dollars(nanos, places) == text
-
-
-@pytest.mark.parametrize(
-    ("told", "usage"),
-    [
-        ({"input_tokens": 5, "output_tokens": 7}, Usage(5, 7)),
-        ({"prompt_tokens": 5, "completion_tokens": 7}, Usage(5, 7)),
-        ({"prompt": 5, "completion": 7}, Usage(5, 7)),
-        (
-            {"input_tokens": 1, "cache_read_input_tokens": 2, "cache_creation_input_tokens": 3},
-            Usage(1, 0, 2, 3),
-        ),
-        ({"cache_read_tokens": 2, "cache_write_tokens": 3}, Usage(0, 0, 2, 3)),
-        ({"total_tokens": 12}, Usage(12)),
-        ({"total": 12}, Usage(12)),
-        ({"input_tokens": "1500", "output_tokens": 7.0}, Usage(1500, 7)),
-        ({"input_tokens": 0}, Usage()),
-        ({"input_tokens": None, "total_tokens": 3}, Usage(3)),
-    ],
-)
-def test_the_names_of_the_vendors_are_understood(told: dict[str, Any], usage: Usage) -> None:
-    assert usage_of(told) == usage
-
-
-def test_a_total_above_the_sum_adds_the_rest_to_the_input() -> None:
-    assert usage_of({"input_tokens": 5, "output_tokens": 7, "total_tokens": 20}) == Usage(13, 7)
-
-
-def test_a_total_below_the_sum_takes_nothing_away() -> None:
-    assert usage_of({"input_tokens": 5, "output_tokens": 7, "total_tokens": 3}) == Usage(5, 7)
-
-
-def test_unknown_is_not_zero() -> None:
-    assert usage_of({}) is None
-    assert usage_of({"input_tokens": None, "colour": 3}) is None
-    assert usage_of({"input_tokens": 0}) == Usage()
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        *(-1, -5, 1.5, float("nan"), float("inf"), "NaN", "-5", "", "1e3", True, (1,)),
-        *(TOKENS_MAX + 1, 2**63, "9" * 30),
-    ],
-)
-@pytest.mark.parametrize("name", ["input_tokens", "completion_tokens", "total_tokens"])
-def test_a_count_that_cannot_be_is_refused(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=name):
-        usage_of({"output_tokens": 1, name: value})

@@ -70,6 +70,10 @@ def test_statuses_come_in_many_words(word: Any, status: str) -> None:
         ("75%", 75),
         ("75.9 %", 75),
         (0.75, 75),
+        (0.29, 29),
+        (1.0, 100),  # a share of one that reached it
+        ("1.0", 100),
+        ("0.5%", 0),
         (1, 1),
         (250, 100),
         (-3, 0),
@@ -88,21 +92,21 @@ def test_what_is_completed_is_done_to_100_percent_unless_it_says_otherwise() -> 
     assert told({"status": "done", "progress": 90}).percent == 90
 
 
-def test_token_parts_go_where_their_names_say_and_others_to_input() -> None:
+def test_token_parts_go_where_their_names_say_and_others_explain_the_total() -> None:
     assert tokens(prompt=2000, completion=3000, total=5000, model="gpt-4") == Totals(
         2000, 3000, total_tokens=5000
     )
     used = tokens(embedding_generation=15000, code_completion=3000, total=18000)
-    assert used == Totals(18000, total_tokens=18000)
+    assert used == Totals(total_tokens=18000)
     assert tokens(promptTokens=5, completionTokens=6) == Totals(5, 6)
     assert tokens(input=5, output=6, cache_read=7, cache_creation=8) == Totals(5, 6, 7, 8)
 
 
-def test_missing_totals_are_computed_and_larger_ones_kept() -> None:
+def test_missing_totals_are_computed_and_told_ones_win() -> None:
     for used, total in (
         ({"prompt": 10, "completion": 5}, 15),
         ({"prompt": 10, "completion": 5, "total": 40}, 40),
-        ({"prompt": 10, "completion": 5, "total": 3}, 15),
+        ({"prompt": 10, "completion": 5, "total": 3}, 3),
     ):
         found = tokens(**used)
         assert found is not None
@@ -110,24 +114,27 @@ def test_missing_totals_are_computed_and_larger_ones_kept() -> None:
 
 
 def test_tokens_may_be_a_bare_number() -> None:
-    for value in (4000, "4000", "4,000", 4000.0):
+    for value in (4000, "4000", "4,000", 4000.0, 4e3):
         found = told({"tokens_used": value})
         assert found.totals == Totals(total_tokens=4000)
         assert found.flaw == ""
 
 
-def test_what_is_no_count_is_left_out_and_said() -> None:
-    for value in (-1, 1.5, "-7", 10**30):
+def test_what_is_no_count_makes_tokens_unknown_and_is_said() -> None:
+    for value in (-1, 1.5, "-7", "12.5K", "1.500", 10**30):
         found = told({"tokens_used": {"prompt": value, "completion": 5}})
-        assert found.totals == Totals(0, 5)
+        assert found.totals is None
         assert "prompt" in found.flaw
+        found = told({"tokens_used": {"total": value}})
+        assert found.totals is None
+        assert "total" in found.flaw
     assert told({"tokens_used": "many"}).flaw
     assert told({"tokens_used": {"model": "gpt-4"}}).totals is None
 
 
-def test_tokens_within_another_part_and_money_are_not_added() -> None:
+def test_tokens_within_another_part_are_taken_out_of_it_and_money_is_none() -> None:
     used = tokens(input_tokens=10, output_tokens=20, reasoning_tokens=15, cached_tokens=9, cost=3)
-    assert used == Totals(10, 20)
+    assert used == Totals(1, 20, 9)
 
 
 def test_the_model_is_told_with_the_tokens_or_beside_them() -> None:
