@@ -66,16 +66,21 @@ class Known(msgspec.Struct, frozen=True):
 class Inputs(msgspec.Struct):
     """What a turn's deciders read besides the state. Times are µs of server time.
 
-    ``texts`` holds the prompts of tasks without a route; ``seen`` when each worker's sign of life
-    was last found, and ``found_since`` since when the server has been answering without a gap.
+    ``texts`` holds the prompts of tasks without a route. By the host's monotonic clock, in µs:
+    ``absent_us`` says for how long the heartbeat of each session was absent at every look, and
+    ``found_us`` for how long the server has been looked at without a gap. ``latest`` is the latest
+    that the server's clock was seen at, and ``step`` its last step: by how much, and when it was
+    noticed, both µs.
     ``price_lookup`` knows prices of models that the book does not name.
     """
 
     entries: Iterable[DoorEntry] = ()
     known: Known = Known()
     texts: dict[str, str] = {}
-    seen: dict[str, int] = {}
-    found_since: int = 0
+    absent_us: Mapping[str, int] = {}
+    found_us: int = 0
+    latest: int = 0
+    step: tuple[int, int] = (0, 0)
     defaults: Defaults = Defaults()
     main_door: str = "asb:intake"
     initial_policy: PolicyChanged | None = None

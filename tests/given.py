@@ -132,9 +132,10 @@ class Bus:
         self.silent: set[str] = set()  # workers that give no sign of life
         self.ids: dict[str, str] = {}
         self.ever: set[str] = set()  # tasks that ever stood on the log
-        self.inputs = Inputs(
-            main_door=DOOR, initial_policy=policy or PolicyChanged(), found_since=at
-        )
+        self.inputs = Inputs(main_door=DOOR, initial_policy=policy or PolicyChanged())
+        self.found_since = at  # since when the server has been answering
+        self._stepped = 0  # by how much the server's clock has stepped in all, µs
+        self._renewed: dict[str, int] = {}  # by session: when its heartbeat was last renewed
         self._pending: list[DoorEntry] = []
         self._entry = 0
 
@@ -147,10 +148,10 @@ class Bus:
         self._pending.append(door_entry(type_, entry_id, data, door=door, given_id=given_id))
         return entry_id
 
-    def put(self, fields: list[bytes], door: str = DOOR) -> str:
+    def put(self, fields: list[bytes], door: str = DOOR, entry_id: str = "") -> str:
         """Put raw fields into a door; the entry id."""
         self._entry += 1
-        entry_id = f"{self.now // 1000}-{self._entry}"
+        entry_id = entry_id or f"{self.now // 1000}-{self._entry}"
         self._pending.append(DoorEntry(door, entry_id, fields))
         return entry_id
 
@@ -198,10 +199,27 @@ class Bus:
         """The turn did not reach the log."""
         self.state.rollback()
 
+    @property
+    def elapsed(self) -> int:
+        """The time that really passed, µs: the clock without its steps."""
+        return self.now - self._stepped
+
+    def step(self, by: int) -> None:
+        """The server's clock steps by ``by`` µs; no time passes."""
+        self.now += by
+        self._stepped += by
+
     def _signs_of_life(self) -> None:
+        """What the host's looks saw: a heartbeat lives for half a lease without being renewed."""
+        now = self.elapsed
+        absent: dict[str, int] = {}
         for worker in self.state.workers.values():
             if worker.status == ALIVE and worker.name not in self.silent:
-                self.inputs.seen[worker.name] = self.now
+                self._renewed[worker.session] = now
+            gone = self._renewed.get(worker.session, now) + worker.lease_s * SECOND // 2
+            if now > max(gone, self.found_since):
+                absent[worker.session] = now - max(gone, self.found_since)
+        self.inputs.absent_us, self.inputs.found_us = absent, now - self.found_since
 
     def run(self) -> list[Event]:
         """Turns until the desk rests; the events appended."""

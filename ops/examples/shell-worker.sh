@@ -34,7 +34,7 @@ join() {
   case $session in
     *[!0-9-]* | '') echo "cannot join: $session" >&2 && return 1 ;;
   esac
-  redis SET "$ns:worker:$name" "$session" EX "$lease" >/dev/null
+  redis SET "$ns:worker:$name" "$session" EX $((lease / 2)) >/dev/null
   cursor=0-0
   echo "worker $name, session $session" >&2
 }
@@ -42,7 +42,7 @@ join() {
 # The sign of life: without it the desk takes the worker for dead after a lease.
 heartbeat() {
   while sleep $((lease / 4)) && kill -0 $$ 2>/dev/null; do
-    redis SET "$ns:worker:$name" "$session" EX "$lease" >/dev/null
+    redis SET "$ns:worker:$name" "$session" EX $((lease / 2)) >/dev/null
   done
 }
 

@@ -19,7 +19,7 @@ from services.cli import bus, findings, out
 from services.cli.acl import stray_row
 from services.cli.bus import Bus
 from services.cli.findings import Check, Look
-from services.cli.patience import silence
+from services.cli.patience import PATIENCE_S, silent
 from services.cli.screens import running_count, waiting_count
 from services.cli.verify import conserved
 from services.cli.words import count, span
@@ -110,12 +110,12 @@ def _snapshot(look: Look) -> Iterator[FactRow]:
 
 
 def _desk(look: Look) -> Iterator[FactRow]:
-    silent = silence(look.bus, look.state, look.now)
-    if not silent:
+    if not silent(look.bus, look.state):
         yield ("desk", "it takes in what comes, and nothing waits at the door", "ok", "")
         return
     hint = "`asb up` or `asb service desk` runs one"
-    yield ("desk", f"none runs: entries wait at the door for {span(silent)}", "bad", hint)
+    said = f"none runs: entries wait at the door, and for {PATIENCE_S:g} s none was taken in"
+    yield ("desk", said, "bad", hint)
 
 
 def _tasks(look: Look) -> Iterator[FactRow]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -12,34 +13,60 @@ from services.cli.bus import Bus
 from services.cli.follow import repeats
 from services.cli.out import note
 from services.cli.waiting import Waiting
-from services.cli.words import span
 from services.intake import shapes
 from services.runtime import replay
 from services.runtime.log import after
 
-PATIENCE_MS = 3_000  # an entry that waits at a door for longer has no desk
+PATIENCE_S = 2.0  # what waits first at an intake for longer has no engine that takes it
+LOOK_S = 0.1
 LOOKED_AT = 500  # entries at a door
 NO_DESK = "no desk runs: entries wait at the door; start `asb up`"
 
 
-def silence(b: Bus, state: State, now: int) -> int:
-    """For how long entries wait at the shared door for a desk, µs; 0 where none does.
+class Unanswered:
+    """For how long the first entry at the shared intake has been waiting, by our own clock.
 
-    A desk has no sign of life of its own: entries that it does not take in tell.
+    Entry ids do not tell: the clock they came from may have stepped, or somebody chose them.
     """
+
+    def __init__(self, b: Bus) -> None:
+        self._bus = b
+        self._first = ""
+        self._since = 0.0
+
+    def waited_s(self, state: State) -> float:
+        """Seconds since this entry was first seen waiting; 0 where none waits."""
+        first = _first_waiting(self._bus, state)
+        if first != self._first:
+            self._first, self._since = first, time.monotonic()
+        return time.monotonic() - self._since if first else 0.0
+
+
+def silent(b: Bus, state: State) -> bool:
+    """Whether entries wait at the shared intake and none is taken, for as long as we look: up to
+    two seconds where something waits. ``state`` is folded on meanwhile."""
+    first = _first_waiting(b, state)
+    until = time.monotonic() + PATIENCE_S
+    while first and time.monotonic() < until:
+        time.sleep(LOOK_S)
+        catch_up(b, state)
+        if _first_waiting(b, state) != first:
+            return False
+    return bool(first)
+
+
+def _first_waiting(b: Bus, state: State) -> str:
+    """The first entry at the shared intake that nobody has taken; "" where there is none."""
     door = b.keys.main_door
     done = state.doors.get(door, "0-0")
     mark = b.client.call("HGET", b.keys.deadletter_marks, door)  # what is refused moves no cursor
     if mark is not None and after(mark.decode(), done):
         done = mark.decode()
     entries: list[Any] = b.client.call("XRANGE", door, f"({done}", "+", "COUNT", LOOKED_AT)
-    before = now // 1000 - PATIENCE_MS
-    old = [(ms, e[1]) for e in entries if (ms := int(e[0].partition(b"-")[0])) < before]
-    given = [_given(fields) for _, fields in old]
+    given = [_given(fields) for _, fields in entries]
     same = repeats(b, {one for one in given if one[0]})
-    return next(
-        (now - ms * 1000 for (ms, _), one in zip(old, given, strict=True) if one not in same), 0
-    )
+    waiting = (e[0].decode() for e, one in zip(entries, given, strict=True) if one not in same)
+    return next(waiting, "")
 
 
 def _given(fields: list[bytes]) -> tuple[str, str]:
@@ -51,10 +78,9 @@ def _given(fields: list[bytes]) -> tuple[str, str]:
     return key, shapes.digest_of(kind, raw)
 
 
-def no_desk(b: Bus, state: State, now: int) -> str:
+def no_desk(b: Bus, state: State) -> str:
     """A line that says that no desk runs, "" where one does, or nobody can tell."""
-    silent = silence(b, state, now)
-    return f"no desk has answered for {span(silent)}; start `asb up`" if silent else ""
+    return NO_DESK if silent(b, state) else ""
 
 
 def catch_up(b: Bus, state: State) -> None:
@@ -71,6 +97,7 @@ class Patience:
         self._bus = b
         self._state: State | None = None
         self._said = ""
+        self._unanswered = Unanswered(b)
 
     def look(self, tasks: Collection[str]) -> None:
         """Nothing was heard of ``tasks`` for a while."""
@@ -86,7 +113,7 @@ class Patience:
         else:
             catch_up(self._bus, self._state)
         state, now = self._state, self._bus.now()
-        if silence(self._bus, state, now):
+        if self._unanswered.waited_s(state) >= PATIENCE_S:
             return NO_DESK
         waiting = [t for name in tasks if (t := state.tasks.get(name)) is not None]
         if not waiting or any(t.status in RUNNING for t in waiting):

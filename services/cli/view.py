@@ -12,7 +12,7 @@ import typer
 from projections.state import State
 from services.cli import bus, forecast, out, screens
 from services.cli.bus import Bus
-from services.cli.patience import catch_up, no_desk
+from services.cli.patience import NO_DESK, PATIENCE_S, Unanswered, catch_up, no_desk
 from services.cli.words import count
 from services.runtime.errors import AsbError, LogError, RedisUnsuitable
 
@@ -89,7 +89,7 @@ def _show(as_json: bool, watch: float | None, text: Render, view: Render) -> Non
     with bus.opened() as b:
         state = b.state()
         screen.show(b, state)
-        if said := no_desk(b, state, b.now()):
+        if said := no_desk(b, state):
             out.note(said)
 
 
@@ -119,6 +119,7 @@ class _Screen:
 
     def __init__(self, as_json: bool, text: Render, view: Render, *, watched: bool) -> None:
         self._as_json, self._text, self._view, self._watched = as_json, text, view, watched
+        self._unanswered: Unanswered | None = None
 
     def show(self, b: Bus, state: State) -> None:
         now, texts = b.now(), prompts(b, screens.running_texts(state))
@@ -128,7 +129,9 @@ class _Screen:
         lines = self._text(state, now, texts).splitlines()
         person = sys.stdout.isatty()
         if self._watched and person:
-            said = no_desk(b, state, now)
+            self._unanswered = self._unanswered or Unanswered(b)
+            late = self._unanswered.waited_s(state) >= PATIENCE_S
+            said = NO_DESK if late else ""
             lines = fitting([*([said, ""] if said else []), *lines], out.height())
             sys.stdout.write(CLEAR)
         columns = out.width()

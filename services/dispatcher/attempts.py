@@ -12,6 +12,7 @@ from services import settle
 from services.turn import Decisions, Defaults, Inputs, decided
 
 BY = "dispatcher"
+SECOND = 1_000_000
 
 
 def decide(state: State, now: int, inputs: Inputs) -> Decisions:
@@ -30,20 +31,21 @@ def _orphans(state: State) -> Decisions:
 
 
 def lost_workers(state: State, now: int, inputs: Inputs) -> Decisions:
-    """A worker without a sign of life for a full lease, counted from when the server was last
-    found: an outage of Redis alone loses nobody."""
-    if not inputs.found_since:
-        return
+    """A worker whose heartbeat was absent at every look for half a lease: it lives for half a lease
+    without being renewed. Nobody is lost before a full lease since the server was last found: an
+    outage of Redis alone loses nobody, nor does a step of its clock."""
     for _, worker in sorted(state.workers.items()):
         if worker.status != ALIVE:
             continue
         if not worker.heartbeat:
             yield from _silent(state, worker, now)
             continue
-        last = max(inputs.seen.get(worker.name, 0), worker.joined_at, inputs.found_since)
-        silent = now - last
-        if silent > worker.lease_s * 1_000_000:
-            evidence = f"no sign of life for {silent // 1_000_000} s (lease {worker.lease_s} s)"
+        lease, absent = worker.lease_s * SECOND, inputs.absent_us.get(worker.session, 0)
+        if absent and 2 * absent >= lease and inputs.found_us >= lease:
+            evidence = (
+                f"its heartbeat was absent at every look for {absent // SECOND} s "
+                f"(lease {worker.lease_s} s)"
+            )
             yield decided(WorkerLost(worker.name, worker.session, evidence), BY)
 
 

@@ -66,7 +66,7 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
     taken: dict[str, str] = {}
     beyond: set[str] = set()
     for entry in inputs.entries:
-        if doors.is_ahead(state, entry, now):
+        if doors.is_ahead(state, entry, now, inputs.latest):
             if entry.door not in beyond:
                 yield Refused(entry, doors.AHEAD_ERROR, ahead=True)
             beyond.add(entry.door)

@@ -11,6 +11,8 @@ import anyio
 
 from events.keys import Keys
 from services.runtime.client import Client, CommandRefused
+from services.runtime.clock import elapsed
+from services.runtime.lag import Lag
 from services.runtime.log import after, parse_id
 from services.runtime.scripts import script
 from services.turn import DoorEntry
@@ -20,6 +22,7 @@ logger = logging.getLogger("asb")
 READ_COUNT = 500
 AHEAD_MAX = 2_000
 BLOCK_MS = 1_000
+KEPT_S = 3_600.0  # how long an entry stays after it was taken in
 CLOSED_S = 2.0  # how often a door that is no stream is looked at again
 
 
@@ -31,10 +34,12 @@ class Doors:
         self._client, self._keys = client, keys
         self._positions: dict[str, str] = {keys.main_door: "0-0"}
         self._ahead: deque[DoorEntry] = deque()
+        self._first_since = 0.0  # when the first of them became the first
         self._generation = 0
         self._cursors = 0
         self._closed: set[str] = set()  # doors whose key is no stream
         self._looked_at = 0.0
+        self._taken: Lag[Mapping[str, str]] = Lag(KEPT_S)
         self._room = anyio.Event()
         self.wake = wake or anyio.Event()
 
@@ -60,6 +65,7 @@ class Doors:
     def reset(self, cursors: Mapping[str, str]) -> None:
         """Begin again behind the entries that the log has taken."""
         self._generation += 1
+        self._taken.forget()
         self._ahead.clear()
         self._positions = {door: cursors.get(door, "0-0") for door in self._positions}
         self._positions.update(cursors)
@@ -72,22 +78,28 @@ class Doors:
         """The first ``count`` entries are taken in."""
         for _ in range(count):
             self._ahead.popleft()
+        if count:
+            self._first_since = elapsed()
         self._room.set()
 
     def drop_taken(self, cursors: Mapping[str, str]) -> None:
         """Drop what another desk has taken in, by its cursors."""
         marks = {door: parse_id(cursor) for door, cursor in cursors.items()}
+        first = self._ahead[0] if self._ahead else None
         self._ahead = deque(
             e for e in self._ahead if e.door not in marks or parse_id(e.id) > marks[e.door]
         )
+        if self._ahead and self._ahead[0] is not first:
+            self._first_since = elapsed()
         for door, cursor in cursors.items():
             if after(cursor, self._positions.get(door, "0-0")):
                 self._positions[door] = cursor
         self._room.set()
 
-    def oldest_us(self) -> int:
-        """When the first waiting entry came to its door, µs; 0 when none waits."""
-        return parse_id(self._ahead[0].id)[0] * 1000 if self._ahead else 0
+    def waited_s(self) -> float | None:
+        """For how long the first waiting entry has been the first, by our own clock; None when none
+        waits."""
+        return elapsed() - self._first_since if self._ahead else None
 
     async def read_once(self) -> None:
         """Read what is there, or wait for it; returns within about a second."""
@@ -115,6 +127,8 @@ class Doors:
             for entry_id, fields in entries:
                 place = entry_id.decode()
                 if fields is not None and parse_id(place) > position:
+                    if not self._ahead:
+                        self._first_since = elapsed()
                     self._ahead.append(DoorEntry(door, place, fields))
             if parse_id(place := entries[-1][0].decode()) > position:
                 self._positions[door] = place
@@ -153,12 +167,10 @@ class Doors:
         self._room.set()
         logger.warning("the door %s was ahead of its time by %s; it was set back", door, ids[0])
 
-    async def trim(self, cursors: Mapping[str, str], before_us: int) -> None:
-        """Forget entries that were taken in and are older than ``before_us``."""
-        oldest = (before_us // 1000, 0)
-        for door, cursor in cursors.items():
-            ms, seq = min(parse_id(cursor), oldest)
+    async def trim(self, cursors: Mapping[str, str]) -> None:
+        """Forget entries that had been taken in an hour ago. Called about once a minute."""
+        for door, cursor in (self._taken.put(dict(cursors)) or {}).items():
             try:
-                await self._client.call("XTRIM", door, "MINID", "~", f"{ms}-{seq}")
+                await self._client.call("XTRIM", door, "MINID", "~", cursor)
             except CommandRefused as error:
                 logger.warning("the door %s cannot be trimmed: %s", door, error)

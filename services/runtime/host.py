@@ -33,9 +33,11 @@ from services.runtime.errors import RedisUnavailable, RedisUnsuitable
 from services.runtime.log import START, Appended, Log, after
 from services.runtime.points import point
 from services.runtime.scripts import Argument, script
+from services.runtime.standby import Standby
 from services.runtime.stray_doors import StrayDoors
 from services.runtime.texts import Texts
 from services.runtime.turns import Turn, run_turn
+from services.runtime.worker_watch import LOOK_S, WorkerWatch
 from services.turn import Decide, DoorEntry, Inputs, Known, Refused
 
 logger = logging.getLogger("asb")
@@ -43,11 +45,8 @@ logger = logging.getLogger("asb")
 PEEK_COUNT = 128  # door entries a turn may look at; it takes in as many as fit
 IDLE_S = 1.0  # how often an idle desk looks whether the log moved without it
 GC_EVERY = 50_000
-UNWATCHED_S = 3.0  # signs of life not looked at for this long say nothing about the workers
-STANDBY_US = 1_000_000  # how old work must be before a standby does it
 DUPLICATE_DAYS = 35
 LETTER_FIELDS = 1_000  # a dead letter keeps so many: Lua cannot hand on 8,000 values at once
-DOORS_KEPT_US = 3_600_000_000
 RETRY_S = (0.05, 2.0)  # first and longest pause while Redis is away
 
 
@@ -86,10 +85,10 @@ class Host:
         self._client, self._keys = client, keys
         self._deciders, self._projectors = deciders, projectors
         self._inputs, self._texts = inputs, texts
-        self._decided_types = {t for name, _ in deciders for t in TYPES_BY_DECIDER.get(name, ())}
-        self._whole_desk = {name for name, _ in deciders} >= TYPES_BY_DECIDER.keys()
-        self._standby = False
-        self._watched = elapsed()
+        names = {name for name, _ in deciders}
+        self._whole_desk = names >= WHOLE_DESK
+        self._standby = Standby(names)
+        self._watch = WorkerWatch(client, keys)
         self._arrived: deque[Any] = deque()
         self._followed = START  # the last event folded for good: not one of a turn under way
         self._epoch = 0  # counts the times at which what was read ahead is no longer trusted
@@ -162,8 +161,13 @@ class Host:
     async def _tell_time(self) -> None:
         sent = elapsed()
         seconds, micros = await self._client.call("TIME")
-        self.clock.told(int(seconds) * 1_000_000 + int(micros), sent)
-        self._inputs.found_since = self.clock.now()
+        self._told(int(seconds) * 1_000_000 + int(micros), sent)
+        self._watch.found_again()
+
+    def _told(self, server_us: int, sent: float) -> None:
+        """The server told its time. A step of it moves the expiry of heartbeats, too."""
+        if self.clock.told(server_us, sent):
+            self._watch.found_again()
 
     async def _step(self) -> None:
         try:
@@ -234,7 +238,7 @@ class Host:
 
     async def _turn(self) -> bool:
         """Decide and append once. True when another turn should follow at once."""
-        if not self._deciders or (self._standby and not self._overdue()):
+        if not self._deciders or (self._standby.on and not self._overdue()):
             return False
         entries = self.doors.peek(PEEK_COUNT) if self._reads_doors else []
         inputs = self._inputs
@@ -243,8 +247,9 @@ class Host:
         await self._texts.fetch(self.log, self.state)
         inputs.texts = self._texts
         now = self.clock.now()
-        if elapsed() - self._watched > UNWATCHED_S:
-            inputs.found_since = now  # this process or the server stood still: nobody is lost yet
+        inputs.step, inputs.latest = self.clock.step, self.clock.latest
+        inputs.absent_us, inputs.found_us = self._watch.absent_us(), self._watch.found_us()
+        turn: Turn | None = None
         self.state.begin()
         try:
             turn = run_turn(self.state, now, self._deciders, inputs)
@@ -258,6 +263,7 @@ class Host:
                 appended = await self.log.append(turn.base, now, turn.events, turn.taken)
         except BaseException:
             self.state.rollback()  # the outcome is unknown: the log will tell
+            self._standby.unsure(turn.events if turn is not None else ())
             raise
         again = self._settle(appended, turn, sent)
         if turn.events:
@@ -270,7 +276,7 @@ class Host:
         """Entries with ids of the far future leave their doors, once they are dead letters."""
         for door in {entry.door for entry in entries}:
             ids = [entry.id for entry in entries if entry.door == door]
-            first = f"{newest_ms(self.state, door, now) + 1}-0"
+            first = f"{newest_ms(self.state, door, now, self.clock.latest) + 1}-0"
             await self.doors.expel(door, ids, first, self.state.doors.get(door, START))
             marks = [f"{door} {entry}" for entry in ids]
             await self._client.call("HDEL", self._keys.deadletter_marks, *marks)
@@ -287,7 +293,7 @@ class Host:
     def _settle(self, appended: Appended, turn: Turn | None, sent: float) -> bool:
         """Keep a turn that reached the log, or undo it and fold what was missed."""
         if appended.server_time:
-            self.clock.told(appended.server_time, sent)
+            self._told(appended.server_time, sent)
         if appended.outcome == "ok":
             if turn is not None:
                 self._keep(turn)
@@ -312,7 +318,7 @@ class Host:
         self.doors.open_all(self.state.doors)
         if turn.events:
             self.state.dirty_scopes.clear()
-            self._standby = False
+            self._standby.kept()
             self.stats.turns += 1
             self.stats.events += len(turn.events)
             for projector in self._projectors:
@@ -347,7 +353,7 @@ class Host:
 
     async def _follow(self) -> None:
         """Bring in what others append. A desk that is alone learns it from conflicts instead."""
-        if self._whole_desk and not self._standby:
+        if self._whole_desk and not self._standby.on:
             await anyio.sleep(0.2)
             return
         cursor, epoch = self._followed, self._epoch
@@ -378,8 +384,7 @@ class Host:
         for event in fresh:
             self.state.apply(event)
             self._texts.saw(event)
-            if event.data.type in self._decided_types:
-                self._standby = True
+            self._standby.saw(event)
         self._followed = self.state.meta.log_id
         self.doors.open_all(self.state.doors)
         if fresh:
@@ -387,12 +392,8 @@ class Host:
                 projector.feed(fresh, self.state)
 
     def _overdue(self) -> bool:
-        """Whether work that the active one should have done is a second old."""
-        now = self.clock.now()
-        oldest = self.doors.oldest_us()
-        if oldest:
-            return now - oldest > STANDBY_US and now - self.state.meta.clock > STANDBY_US
-        return now - self.state.meta.clock > STANDBY_US
+        """Whether work that another host should have done is a second old."""
+        return self._standby.overdue(self.doors.waited_s())
 
     # -- beside the turns ------------------------------------------------------------------------
 
@@ -401,31 +402,17 @@ class Host:
         await self.doors.read_once()
 
     async def _watch_workers(self) -> None:
-        """Look for the workers' signs of life."""
-        alive = [w for w in self.state.workers.values() if w.status == ALIVE and w.heartbeat]
-        found = await self._client.all(("GET", self._keys.worker(worker.name)) for worker in alive)
-        now = self.clock.now()
-        if elapsed() - self._watched > UNWATCHED_S:
-            self._inputs.found_since = now
-        for worker, value in zip(alive, found, strict=True):
-            if isinstance(value, bytes) and value.decode() == worker.session:
-                self._inputs.seen[worker.name] = now
-        self._watched = elapsed()
-        await anyio.sleep(1.0)
+        """Look for the workers' heartbeats."""
+        workers = self.state.workers.values()
+        await self._watch.look([w for w in workers if w.status == ALIVE and w.heartbeat])
+        await anyio.sleep(LOOK_S)
 
     async def _trim_doors(self) -> None:
         await anyio.sleep(60)
-        await self.doors.trim(self.state.doors, self.clock.now() - DOORS_KEPT_US)
+        await self.doors.trim(self.state.doors)
 
     async def _watch_stray_doors(self) -> None:
         await self._strays.watch(self.doors.names)
 
 
-# Which events tell that somebody else runs the same decider.
-TYPES_BY_DECIDER: dict[str, tuple[str, ...]] = {
-    "intake": ("task.submitted",),
-    "delegator": ("task.delegated",),
-    "dispatcher": ("task.dispatched", "worker.lost"),
-    "throttle": ("alert.raised",),
-    "reporter": ("report.issued",),
-}
+WHOLE_DESK = frozenset({"intake", "delegator", "dispatcher", "throttle", "reporter"})

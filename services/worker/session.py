@@ -238,16 +238,16 @@ class Session:
         Two workers of one name both write the key. The newer session wins, so an older one that
         has overwritten it puts it back.
         """
-        sign, lease = self._sign, self._options.lease_s
+        sign, half = self._sign, self._options.lease_s * 500  # ms: half a lease
         try:
-            found = await self._client.call("SET", sign, self._session, "EX", lease, "GET")
+            found = await self._client.call("SET", sign, self._session, "PX", half, "GET")
         except CommandRefused as error:
             raise AsbError(
                 f"the sign of life cannot be written: {error}", hint=f"look at the key {sign}"
             ) from error
         if found is None or order(found) <= order(self._session):
             return True
-        await self._client.call("SET", sign, found, "EX", lease)
+        await self._client.call("SET", sign, found, "PX", half)
         self._finish(Ending.TAKEN_OVER)
         return False
 

@@ -39,7 +39,7 @@ async def _uses_all(_task: Task) -> Result:
 @pytest.fixture
 def all_hosts_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     """No host stands by: each acts on whatever it sees."""
-    monkeypatch.setattr("services.runtime.host.STANDBY_US", -(10**12))
+    monkeypatch.setattr("services.runtime.standby.STANDBY_S", -1e9)
 
 
 async def _submit(bus: Bus, project: str, priority: str, count: int) -> list[str]:

@@ -41,7 +41,7 @@ async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
 async def test_two_desks_on_one_log_decide_everything_once(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.runtime.host.STANDBY_US", 0)  # neither lets the other go first
+    monkeypatch.setattr("services.runtime.standby.STANDBY_S", 0)  # neither lets the other go first
     one, two = bus.host(), bus.host()
     async with running(one, two), working(bus, "w1", "w2"):
         tasks = await bus.submit_many(300)
@@ -150,7 +150,7 @@ async def test_what_a_turn_decided_is_forgotten_when_it_did_not_reach_the_log(
 ) -> None:
     """Two desks that lose every other append to each other stay at the fold of the log."""
     hosts = [bus.host() for _ in range(3)]
-    monkeypatch.setattr("services.runtime.host.STANDBY_US", 0)
+    monkeypatch.setattr("services.runtime.standby.STANDBY_S", 0)
     async with running(*hosts):
         hands = [await Hands(bus, f"w{n}").join(capacity=3) for n in range(3)]
         tasks = await bus.submit_many(75)

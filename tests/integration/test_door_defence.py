@@ -60,7 +60,7 @@ async def test_an_id_of_the_far_future_does_not_close_a_door(bus: Bus, entry_id:
         await taken(bus, before, after)
     [(entry, error)] = await bus.dead()
     assert entry == entry_id
-    assert "more than an hour in the future" in error
+    assert "more than a minute in the future" in error
     assert await bus.client.call("HLEN", bus.keys.deadletter_marks) == 0
     proven(bus)
 
@@ -106,7 +106,7 @@ async def test_several_bad_ids_at_several_doors_leave_one_after_the_other(bus: B
 
 async def test_an_id_of_the_near_future_is_an_entry_as_any_other(bus: Bus) -> None:
     seconds, _ = await bus.client.call("TIME")
-    near = f"{int(seconds) * 1000 + AHEAD_MS - 60_000}-0"
+    near = f"{int(seconds) * 1000 + AHEAD_MS - 30_000}-0"
     data = msgspec.json.encode({"text": "x", "task": "near"})
     async with running(bus.host()):
         await bus.client.call(

@@ -12,19 +12,19 @@ EPOCH = 1_700_000_000 * SECOND
 
 
 class Moment:
-    """Stands for ``time.monotonic``."""
+    """Stands for ``elapsed``."""
 
     def __init__(self) -> None:
         self.at = 100.0
 
-    def monotonic(self) -> float:
+    def elapsed(self) -> float:
         return self.at
 
 
 @pytest.fixture
 def moment(monkeypatch: pytest.MonkeyPatch) -> Moment:
     made = Moment()
-    monkeypatch.setattr(clock, "time", made)
+    monkeypatch.setattr(clock, "elapsed", made.elapsed)
     return made
 
 
@@ -61,6 +61,22 @@ def test_a_step_of_the_server_s_clock_is_followed(moment: Moment, step: float) -
     told(server, moment, 0.0, 50.0, 0.0)
     told(server, moment, 1.0, 51.0 + step, 0.001)
     assert abs(server.now() - (EPOCH + int((51.0 + step) * SECOND))) <= 1_000
+    by, noticed = server.step
+    assert abs(by - int(step * SECOND)) <= 1_000
+    assert abs(noticed - server.now()) <= 1_000
+
+
+def test_steps_add_up_until_the_log_tells_of_them(moment: Moment) -> None:
+    server = ServerClock()
+    told(server, moment, 0.0, 50.0, 0.0)
+    assert server.step == (0, 0)
+    told(server, moment, 1.0, 51.0 + 100, 0.0)
+    told(server, moment, 1.0, 52.0 + 40, 0.0)
+    assert server.step[0] == 40 * SECOND
+    server.reported()
+    told(server, moment, 1.0, 53.0, 0.0)
+    assert server.step[0] == -40 * SECOND
+    assert server.latest == EPOCH + 151 * SECOND
 
 
 def test_small_corrections_never_make_it_run_backwards(moment: Moment) -> None:
