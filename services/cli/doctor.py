@@ -25,6 +25,7 @@ from services.cli.verify import conserved
 from services.cli.words import count, span
 from services.runtime import replay
 from services.runtime.client import Client, redacted
+from services.runtime.data_folder import record_of
 from services.runtime.health import (
     FactRow,
     ServerFacts,
@@ -89,6 +90,16 @@ def _server(look: Look) -> Iterator[FactRow]:
     yield ("durability", kept.promise, "ok" if kept.holds else "bad", kept.hint)
 
 
+def _program(look: Look) -> Iterator[FactRow]:
+    """Which program the embedded server is, and which ones were passed over, each with why."""
+    settings = look.bus.settings
+    record = None if settings.redis_url else record_of(settings.data_dir)
+    if record is not None:
+        yield ("server", record.shown, "ok", "")
+        for reason in record.passed_over:
+            yield ("passed over", reason, "ok", "")
+
+
 def _log(look: Look) -> Iterator[FactRow]:
     client, keys = look.bus.client, look.bus.keys
     memory = client.call("MEMORY", "USAGE", keys.log, "SAMPLES", 100) or 0
@@ -113,7 +124,7 @@ def _desk(look: Look) -> Iterator[FactRow]:
     if not silent(look.bus, look.state):
         yield ("desk", "it takes in what comes, and nothing waits at the door", "ok", "")
         return
-    hint = "`asb up` or `asb service desk` runs one"
+    hint = "`asb up` or `asb service engine` runs one"
     said = f"none runs: entries wait at the door, and for {PATIENCE_S:g} s none was taken in"
     yield ("desk", said, "bad", hint)
 
@@ -168,6 +179,7 @@ def _sums(look: Look) -> Iterator[FactRow]:
 # In the order in which they are shown; the name stands for a check that could not be made.
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("redis", _server),
+    ("server", _program),
     ("log", _log),
     ("snapshot", _snapshot),
     ("desk", _desk),
