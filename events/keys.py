@@ -8,6 +8,7 @@ key / channel                    type      what
 ``asb:deadletter``               stream    refused entries, with the reason
 ``asb:inbox:<worker>``           stream    what a worker is asked to do
 ``asb:worker:<worker>``          string    a worker's sign of life (``SET … EX``), its session id
+``asb:service:<name>:<process>`` hash      a service's heartbeat and counters; expires
 ``asb:progress:<agent>:<task>``  string    progress view, JSON
 ``asb:agents:token:usage``       string    totals per agent, JSON
 ``asb:report:<date>``            string    daily report, JSON
@@ -64,6 +65,10 @@ class Keys(msgspec.Struct, frozen=True):
     def worker(self, worker: str) -> str:
         return f"{self.namespace}:worker:{worker}"
 
+    def service(self, name: str, process: str) -> str:
+        """Hash of one service of one process: its heartbeat, with its counters; expires."""
+        return f"{self.namespace}:service:{name}:{process}"
+
     def progress(self, agent: str, task: str) -> str:
         return f"{self.namespace}:progress:{agent}:{task}"
 
@@ -118,6 +123,11 @@ class Keys(msgspec.Struct, frozen=True):
     def duplicates(self, day: int) -> str:
         """Hash ``door id -> digest`` of the ids taken on one UTC day (days since the epoch)."""
         return self._internal(f"ids:{day}")
+
+    @property
+    def services(self) -> str:
+        """Hash ``name:process -> 1``: where heartbeats of services are to be looked for."""
+        return self._internal("services")
 
     @property
     def stray_doors(self) -> str:

@@ -13,6 +13,7 @@ from services.delegator.score import DEFAULT_ROUTES, Delegator, Route, Rule
 from services.dispatcher import decide as dispatcher
 from services.inbox.service import Inboxes, InboxTrimmer
 from services.intake import decide as intake
+from services.names import DECIDERS, PROJECTORS, SERVICES
 from services.progress.service import Documents
 from services.progress.watch import Watch
 from services.reporter import decide as reporter
@@ -20,6 +21,7 @@ from services.reporter.daily import DailyReports
 from services.reporter.service import UsageFeed
 from services.runtime import prices
 from services.runtime.client import Client
+from services.runtime.heartbeat import Heartbeat
 from services.runtime.host import Host, Projector
 from services.runtime.settings import LimitSetting, PriceSetting, Settings
 from services.runtime.settings_types import PolicySettings
@@ -30,9 +32,16 @@ from services.throttle import decide as throttle
 from services.throttle.service import Alerts, Hook
 from services.turn import Decide, Defaults, Inputs
 
-DECIDERS = ("intake", "delegator", "dispatcher", "throttle", "reporter")
-PROJECTORS = ("inbox", "views", "progress", "alerts", "usage", "reports", "snapshot")
-SERVICES = (*DECIDERS, *PROJECTORS)
+__all__ = [
+    "DECIDERS",
+    "PROJECTORS",
+    "SERVICES",
+    "defaults",
+    "host",
+    "policy",
+    "policy_prices",
+    "price",
+]
 
 
 def host(client: Client, settings: Settings, services: Sequence[str] = SERVICES) -> Host:
@@ -50,7 +59,8 @@ def host(client: Client, settings: Settings, services: Sequence[str] = SERVICES)
     projectors = _projectors(client, keys, texts, services, document_max)
     if "alerts" in services:
         projectors += [Hook(client, keys, one) for one in settings.alerts.hooks]
-    return Host(client, keys, deciders, projectors, inputs, texts)
+    heartbeat = Heartbeat(client, keys, services)
+    return Host(client, keys, deciders, projectors, inputs, texts, heartbeat)
 
 
 def _deciders(settings: Settings, services: Sequence[str]) -> list[tuple[str, Decide]]:

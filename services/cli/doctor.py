@@ -21,11 +21,11 @@ from services.cli.bus import Bus
 from services.cli.findings import Check, Look
 from services.cli.patience import PATIENCE_S, silent
 from services.cli.screens import running_count, waiting_count
+from services.cli.service_rows import service_rows
 from services.cli.verify import conserved
 from services.cli.words import count, span
 from services.runtime import replay
 from services.runtime.client import Client, redacted
-from services.runtime.data_folder import record_of
 from services.runtime.health import (
     FactRow,
     ServerFacts,
@@ -33,6 +33,7 @@ from services.runtime.health import (
     facts_table,
     read_facts,
 )
+from services.runtime.heartbeat import beats, missing
 from services.runtime.settings import describe
 
 MARKS = {"ok": "✅", "warn": "🟡", "bad": "🔴"}
@@ -90,16 +91,6 @@ def _server(look: Look) -> Iterator[FactRow]:
     yield ("durability", kept.promise, "ok" if kept.holds else "bad", kept.hint)
 
 
-def _program(look: Look) -> Iterator[FactRow]:
-    """Which program the embedded server is, and which ones were passed over, each with why."""
-    settings = look.bus.settings
-    record = None if settings.redis_url else record_of(settings.data_dir)
-    if record is not None:
-        yield ("server", record.shown, "ok", "")
-        for reason in record.passed_over:
-            yield ("passed over", reason, "ok", "")
-
-
 def _log(look: Look) -> Iterator[FactRow]:
     client, keys = look.bus.client, look.bus.keys
     memory = client.call("MEMORY", "USAGE", keys.log, "SAMPLES", 100) or 0
@@ -120,12 +111,16 @@ def _snapshot(look: Look) -> Iterator[FactRow]:
     yield ("snapshot", f"{age} old, {behind} behind", "ok", "")
 
 
-def _desk(look: Look) -> Iterator[FactRow]:
+def _services(look: Look) -> Iterator[FactRow]:
+    running = beats(look.bus.client, look.bus.keys)
+    yield from service_rows(running)
+    if "intake" in missing(running):
+        return
     if not silent(look.bus, look.state):
         yield ("desk", "it takes in what comes, and nothing waits at the door", "ok", "")
         return
-    hint = "`asb up` or `asb service engine` runs one"
-    said = f"none runs: entries wait at the door, and for {PATIENCE_S:g} s none was taken in"
+    hint = "what holds it up stands on the standard error of `asb up` or `asb service`"
+    said = f"it runs, and entries wait at the door: for {PATIENCE_S:g} s none was taken in"
     yield ("desk", said, "bad", hint)
 
 
@@ -179,10 +174,9 @@ def _sums(look: Look) -> Iterator[FactRow]:
 # In the order in which they are shown; the name stands for a check that could not be made.
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("redis", _server),
-    ("server", _program),
     ("log", _log),
     ("snapshot", _snapshot),
-    ("desk", _desk),
+    ("services", _services),
     ("tasks", _tasks),
     ("workers", _workers),
     ("dead letters", _dead_letters),

@@ -15,12 +15,21 @@ from services.cli.out import note
 from services.cli.waiting import Waiting
 from services.intake import shapes
 from services.runtime import replay
+from services.runtime.heartbeat import Beat, beats, missing
 from services.runtime.log import after
 
 PATIENCE_S = 2.0  # what waits first at an intake for longer has no engine that takes it
 LOOK_S = 0.1
 LOOKED_AT = 500  # entries at a door
-NO_DESK = "no desk runs: entries wait at the door; start `asb up`"
+NO_DESK = "no desk runs: what is submitted waits at the door; start `asb up`"
+# What stands still without a service, and which of them somebody who waits for a task should know.
+STANDS_STILL = {
+    "intake": "entries wait at the door",
+    "delegator": "new tasks get no route",
+    "dispatcher": "no task is given out",
+    "inbox": "workers are not told of their tasks",
+}
+STALLED_S = 5  # a desk that took nothing in for longer, while entries wait, is told of
 
 
 class Unanswered:
@@ -78,9 +87,27 @@ def _given(fields: list[bytes]) -> tuple[str, str]:
     return key, shapes.digest_of(kind, raw)
 
 
-def no_desk(b: Bus, state: State) -> str:
-    """A line that says that no desk runs, "" where one does, or nobody can tell."""
-    return NO_DESK if silent(b, state) else ""
+def no_desk(running: Collection[Beat]) -> str:
+    """A line that says which services for tasks nobody runs, or that the desk takes nothing in; ""
+    where all is well. Their heartbeats tell; ids and times of entries say nothing about that.
+    """
+    gone = [name for name in missing(running) if name in STANDS_STILL]
+    if "intake" in gone and "dispatcher" in gone:
+        return NO_DESK
+    if gone:
+        names, still = " and ".join(gone), "; ".join(STANDS_STILL[name] for name in gone)
+        return f"no {names} runs: {still}; start `asb up`, or `asb service {' '.join(gone)}`"
+    stalled = _stalled_s(running)
+    if stalled > STALLED_S:
+        return f"the desk runs, and has taken in nothing for {stalled} s; see `asb doctor`"
+    return ""
+
+
+def _stalled_s(running: Collection[Beat]) -> int:
+    """For how many seconds the desk has taken nothing in though entries wait, by its own clock."""
+    desks = [b for b in running if b.service == "intake" and b.figures.get("role") == "active"]
+    told = [desk.figures.get("stalled_s", "") for desk in desks]
+    return max((int(text) for text in told if text.isdecimal()), default=0)
 
 
 def catch_up(b: Bus, state: State) -> None:
@@ -113,6 +140,9 @@ class Patience:
         else:
             catch_up(self._bus, self._state)
         state, now = self._state, self._bus.now()
+        running = beats(self._bus.client, self._bus.keys)
+        if gone := no_desk(running):
+            return gone
         if self._unanswered.waited_s(state) >= PATIENCE_S:
             return NO_DESK
         waiting = [t for name in tasks if (t := state.tasks.get(name)) is not None]
@@ -120,4 +150,5 @@ class Patience:
             return ""
         first = min(waiting, key=lambda t: (t.rank, t.n))
         more = f" (and {len(tasks) - 1:,} more)" if len(tasks) > 1 else ""
-        return f"{first.id}{more} waits: {Waiting(state, now).reason(first)}"
+        why = Waiting(state, now, missing(running)).reason(first)
+        return f"{first.id}{more} waits: {why}"

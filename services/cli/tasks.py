@@ -23,6 +23,7 @@ from services.cli.unknown import foreign, say_foreign, unknown
 from services.cli.waiting import Waiting
 from services.cli.words import span
 from services.runtime.errors import Refused
+from services.runtime.heartbeat import beats, missing
 
 WAITING = (SUBMITTED, BLOCKED, QUEUED, BACKOFF)
 STATUSES = (*WAITING, *RUNNING, "completed", "failed", "cancelled")
@@ -80,7 +81,7 @@ def _rows(
     b: Bus, state: State, now: int, chosen: list[tuple[str, Task | Outcome]]
 ) -> list[dict[str, Any]]:
     submissions = _submissions(b, chosen)
-    why = Waiting(state, now)
+    why = Waiting(state, now, missing(beats(b.client, b.keys)))
     rows: list[dict[str, Any]] = []
     for task_id, found in chosen:
         event = submissions.get(task_id)
@@ -196,7 +197,8 @@ def task(
         found = state.tasks.get(id_)
         outcome = state.outcomes.get(id_)
         status = found.status if found else outcome.status if outcome else history.status_of(events)
-        waits = Waiting(state, now).reason(found) if found is not None else ""
+        gone = missing(beats(b.client, b.keys))
+        waits = Waiting(state, now, gone).reason(found) if found is not None else ""
         story = Story(id_, events, status, waits)
     if as_json:
         out.say_json(history.view(story))

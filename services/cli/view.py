@@ -12,9 +12,10 @@ import typer
 from projections.state import State
 from services.cli import bus, forecast, out, screens
 from services.cli.bus import Bus
-from services.cli.patience import NO_DESK, PATIENCE_S, Unanswered, catch_up, no_desk
+from services.cli.patience import catch_up, no_desk
 from services.cli.words import count
 from services.runtime.errors import AsbError, LogError, RedisUnsuitable
+from services.runtime.heartbeat import beats, missing
 
 WATCH_S = 2.0
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"
@@ -89,7 +90,7 @@ def _show(as_json: bool, watch: float | None, text: Render, view: Render) -> Non
     with bus.opened() as b:
         state = b.state()
         screen.show(b, state)
-        if said := no_desk(b, state):
+        if said := no_desk(beats(b.client, b.keys)):
             out.note(said)
 
 
@@ -119,19 +120,18 @@ class _Screen:
 
     def __init__(self, as_json: bool, text: Render, view: Render, *, watched: bool) -> None:
         self._as_json, self._text, self._view, self._watched = as_json, text, view, watched
-        self._unanswered: Unanswered | None = None
 
     def show(self, b: Bus, state: State) -> None:
         now, texts = b.now(), prompts(b, screens.running_texts(state))
         if self._as_json:
-            out.say_json(self._view(state, now, texts), pretty=not self._watched)
+            gone = list(missing(beats(b.client, b.keys)))
+            figures = {**self._view(state, now, texts), "missing_services": gone}
+            out.say_json(figures, pretty=not self._watched)
             return
         lines = self._text(state, now, texts).splitlines()
         person = sys.stdout.isatty()
         if self._watched and person:
-            self._unanswered = self._unanswered or Unanswered(b)
-            late = self._unanswered.waited_s(state) >= PATIENCE_S
-            said = NO_DESK if late else ""
+            said = no_desk(beats(b.client, b.keys))
             lines = fitting([*([said, ""] if said else []), *lines], out.height())
             sys.stdout.write(CLEAR)
         columns = out.width()

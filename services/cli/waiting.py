@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -32,8 +32,9 @@ class Refused(NamedTuple):
 class Waiting:
     """Answers for one state at one moment."""
 
-    def __init__(self, state: State, now: int) -> None:
-        self._state, self._now = state, now
+    def __init__(self, state: State, now: int, missing: Collection[str] = ()) -> None:
+        """``missing``: services that nobody runs."""
+        self._state, self._now, self._missing = state, now, missing
         self._crew = Crew(state, now)
         self._heads: dict[str, str] = {}  # what the first of each queue waits for, by task
 
@@ -53,15 +54,22 @@ class Waiting:
             return ""
         if task.doomed:
             return task.doomed
-        if task.status == SUBMITTED:
-            return "it has no route yet"
         if task.status == BLOCKED:
             first, *others = task.after
             return f"after {first}" + (f" (+{len(others)})" if others else "")
+        if gone := self._stands_still(task):
+            return gone
+        if task.status == SUBMITTED:
+            return "it has no route yet"
         if task.status == BACKOFF:
             again = f"attempt {task.attempt + 1} of {task.max_attempts}"
             return f"{again} in {span(task.due - self._now)}: {task.last_error}"
         return self._queued(task)
+
+    def _stands_still(self, task: Task) -> str:
+        """The service it waits for that nobody runs."""
+        needed = "delegator" if task.status == SUBMITTED else "dispatcher"
+        return f"no {needed} runs; `asb up` starts one" if needed in self._missing else ""
 
     def _queued(self, task: Task) -> str:
         place = f"number {self.position(task):,} in the queue"

@@ -29,7 +29,8 @@ from services.runtime import replay
 from services.runtime.client import Client, CommandRefused, SyncClient
 from services.runtime.clock import ServerClock, elapsed
 from services.runtime.doors import Doors
-from services.runtime.errors import RedisUnavailable, RedisUnsuitable
+from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
+from services.runtime.heartbeat import BEAT_S, Heartbeat
 from services.runtime.log import START, Appended, Log, after
 from services.runtime.points import point
 from services.runtime.scripts import Argument, script
@@ -81,8 +82,11 @@ class Host:
         projectors: Sequence[Projector],
         inputs: Inputs,
         texts: Texts,
+        heartbeat: Heartbeat,
     ) -> None:
         self._client, self._keys = client, keys
+        self._heartbeat = heartbeat
+        self._moved = ("", elapsed())  # where the log stood at the last beat that saw it move
         self._deciders, self._projectors = deciders, projectors
         self._inputs, self._texts = inputs, texts
         names = {name for name, _ in deciders}
@@ -112,6 +116,7 @@ class Host:
             for projector in self._projectors:
                 tasks.start_soon(self._through_outages, projector.run)
             tasks.start_soon(self._through_outages, self._follow)
+            tasks.start_soon(self._through_outages, self._beat)
             if self._deciders:
                 tasks.start_soon(self._through_outages, self._read_doors)
                 tasks.start_soon(self._through_outages, self._watch_workers)
@@ -119,8 +124,16 @@ class Host:
                 if self._reads_doors:
                     tasks.start_soon(self._through_outages, self._watch_stray_doors)
             self.ready.set()
-            while True:
-                await self._step()
+            try:
+                while True:
+                    await self._step()
+            finally:
+                await self._say_goodbye()
+
+    async def _say_goodbye(self) -> None:
+        """Heartbeats of a host that ends in order end with it, where Redis answers."""
+        with anyio.move_on_after(1.0, shield=True), contextlib.suppress(AsbError, CommandRefused):
+            await self._heartbeat.end()
 
     async def _through_outages(self, work: Any) -> None:
         """Run ``work`` again and again; while Redis is away, wait a little longer each time.
@@ -141,6 +154,24 @@ class Host:
             except CommandRefused as error:
                 logger.error("%s: Redis refuses it: %s", getattr(work, "__qualname__", work), error)
                 await anyio.sleep(RETRY_S[1])
+
+    async def _beat(self) -> None:
+        await self._heartbeat.beat(self.figures())
+        await anyio.sleep(BEAT_S)
+
+    def figures(self) -> dict[str, str | int]:
+        """The counters of this process, for its heartbeats. ``stalled_s``: for how long entries
+        have waited at the intake while the log did not move, by our own monotonic clock."""
+        now, place, waiting = elapsed(), self.state.meta.log_id, len(self.doors)
+        if place != self._moved[0] or not waiting:
+            self._moved = (place, now)
+        return {
+            "role": "standby" if self._standby.on else "active",
+            "log_id": place,
+            "waiting": waiting,
+            "stalled_s": int(now - self._moved[1]),
+            **msgspec.structs.asdict(self.stats),
+        }
 
     def _rebuild(self) -> None:
         """Take the state from the log; whatever was in memory is gone."""

@@ -18,11 +18,12 @@ from events.task import (
     TaskDispatched,
     TaskSubmitted,
 )
-from events.worker import WorkerJoined
+from events.worker import WorkerJoined, WorkerLeft
 from services.runtime.client import SyncClient
 from tests.bench.titles import titles
 
 A_TURN = 50  # tasks submitted, delegated and dispatched, and as many completed
+Command = tuple[str | bytes | int, ...]
 SPAN_US = 86_400_000_000  # the history lies within the last day, as buckets see it
 WORKERS = 5
 ROUTES = (("codex", "sonnet", "coding"), ("claude", "haiku", "documentation"))
@@ -31,9 +32,17 @@ ROUTES = (("codex", "sonnet", "coding"), ("claude", "haiku", "documentation"))
 class History:
     """Writes ever more of one history."""
 
-    def __init__(self, client: SyncClient, keys: Keys, events: int, policy: PolicyChanged) -> None:
-        self._client, self._keys = client, keys
-        self._step = SPAN_US // (events // (4 * A_TURN) + 2)
+    def __init__(
+        self,
+        client: SyncClient,
+        keys: Keys,
+        events: int,
+        policy: PolicyChanged,
+        *,
+        indexed: bool = False,
+    ) -> None:
+        self._client, self._keys, self._indexed = client, keys, indexed
+        self._step = SPAN_US // (events // (4 * A_TURN) + 1_000)
         self._at = time.time_ns() // 1000 - SPAN_US
         self._tasks = 0
         self._ended = 0
@@ -45,6 +54,21 @@ class History:
         goal = self.events + events
         while self.events < goal:
             self._append(list(self._turn()))
+
+    def rest(self, waiting: int) -> None:
+        """What runs is completed, the workers leave, and ``waiting`` tasks have their route."""
+        main = self._keys.main_door
+        for first in range(self._ended, self._tasks, A_TURN):
+            last = min(first + A_TURN, self._tasks)
+            self._append([(_completed(n), f"{main} 2-{2 * n + 1}") for n in range(first, last)])
+        self._ended = self._tasks
+        self._append([(WorkerLeft(*_worker(n)), f"door 2-{n}") for n in range(WORKERS)])
+        first, self._tasks = self._tasks, self._tasks + waiting
+        for start in range(first, self._tasks, A_TURN):
+            new = range(start, min(start + A_TURN, self._tasks))
+            told = zip(new, titles(len(new), start), strict=True)
+            self._append([(TaskSubmitted(_task(n), t), f"{main} 2-{2 * n}") for n, t in told])
+            self._append([(_delegated(n), "") for n in new])
 
     def _turn(self) -> Iterator[tuple[Payload | bytes, str]]:
         first = self._tasks
@@ -63,16 +87,34 @@ class History:
     def _append(self, events: list[tuple[Payload | bytes, str]]) -> None:
         self._at += self._step
         log, at, ms = self._keys.log, self._at, self._at // 1000
-        self._client.pipeline(
+        commands = [
             _entry(log, f"{ms}-{n}", at, payload, origin)
             for n, (payload, origin) in enumerate(events)
-        )
+        ]
+        if self._indexed:
+            commands += self._indexes(ms, [payload for payload, _ in events])
+        self._client.pipeline(commands)
         self.events += len(events)
 
+    def _indexes(self, ms: int, payloads: list[Payload | bytes]) -> list[Command]:
+        """The task index, as the append script keeps it."""
+        found: dict[str, list[str]] = {}
+        for n, payload in enumerate(payloads):
+            task = _END.decode(payload).task if isinstance(payload, bytes) else ""
+            task = task or getattr(payload, "task", "")
+            if task:
+                found.setdefault(task, []).append(f"{ms}-{n}")
+        return [("RPUSH", self._keys.task_index(task), *ids) for task, ids in found.items()]
 
-def _entry(
-    log: str, place: str, at: int, payload: Payload | bytes, origin: str
-) -> tuple[str | bytes | int, ...]:
+
+class _End(msgspec.Struct):
+    task: str
+
+
+_END = msgspec.json.Decoder(_End)
+
+
+def _entry(log: str, place: str, at: int, payload: Payload | bytes, origin: str) -> Command:
     kind, raw = (
         (payload.type, encode(payload))
         if isinstance(payload, Payload)

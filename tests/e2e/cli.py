@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,35 @@ class Up:
             if str(self.data) in words:
                 found.append(words)
         return found
+
+
+class Process:
+    """A command of ``asb`` that runs until it is told to stop: ``service``, ``worker``, ``up``."""
+
+    def __init__(self, folder: Path, *arguments: str, program: tuple[str, ...] = ASB) -> None:
+        self.log = folder / f"{'-'.join(arguments[:2])}-{time.monotonic_ns()}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=folder, env=environment(), start_new_session=True,
+            )  # fmt: skip
+
+    def says(self, text: str) -> Process:
+        """Wait until it has said so."""
+        wait_blocking(lambda: text in self._alive(), within=90, what=f"it says {text!r}")
+        return self
+
+    def _alive(self) -> str:
+        assert self.process.poll() is None, self.log.read_text(errors="replace")
+        return self.log.read_text(errors="replace")
+
+    def stop(self, sign: int = signal.SIGINT) -> int:
+        """Tell it to stop; its exit code."""
+        self.process.send_signal(sign)
+        return self.process.wait(timeout=90)
+
+    def end(self) -> None:
+        """Leave nothing behind, whatever a test did."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(timeout=30)

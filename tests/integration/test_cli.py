@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -369,17 +368,15 @@ def test_doctor_sees_that_no_desk_runs(tmp_path: Path) -> None:
         entry = asb("submit", redis, "x", cwd=tmp_path).stdout.strip()
         late = asb("task", redis, entry, cwd=tmp_path)
         assert "waits at the door" in late.stderr
-        wait_blocking(lambda: asb("doctor", redis, cwd=tmp_path).returncode == 1, within=20)
         old = asb("doctor", redis, cwd=tmp_path)
-        assert "none runs: entries wait at the door" in old.stdout
+        assert old.returncode == 1
+        assert "no desk runs" in old.stdout
         assert "start `asb up`" in asb("status", redis, cwd=tmp_path).stderr
 
 
 def test_a_repeat_at_the_door_is_no_sign_of_a_missing_desk(idle: Up) -> None:
     for _ in range(2):
         assert idle.run("submit", "--id", "again", "The same").returncode == 0
-    until = time.monotonic() + 3.2  # longer than an entry may wait before it is taken as a sign
-    wait_blocking(lambda: time.monotonic() > until, within=5)
     done = idle.run("doctor")
     assert done.returncode == 0, done.stdout
     assert idle.run("status").stderr == ""
@@ -453,8 +450,8 @@ def test_services_alone_share_one_bus(tmp_path: Path) -> None:
         redis = f"--redis={server.url}"
         rest = ("inbox", "views", "alerts", "usage", "snapshot")
         parts: list[tuple[str, ...]] = [
-            ("service", "engine"),
-            ("service", "engine"),
+            ("service", "desk"),
+            ("service", "desk"),
             ("service", *rest),
         ]
         parts.append(("worker", "w1", "--driver", "command", redis, "--", "cat"))

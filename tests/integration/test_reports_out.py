@@ -14,6 +14,7 @@ from events.envelope import Event
 from projections.days import day_of
 from projections.state import State
 from services.runtime.client import SyncClient
+from services.runtime.heartbeat import Heartbeat
 from services.runtime.host import Host
 from services.runtime.texts import Texts
 from services.turn import Decisions, Inputs
@@ -130,7 +131,8 @@ async def test_a_desk_with_nothing_to_do_still_asks_its_deciders_every_second(bu
         asked.append(now)
         return iter(())
 
-    idle = Host(bus.client, bus.keys, [("probe", decide)], [], Inputs(), Texts())
+    heartbeat = Heartbeat(bus.client, bus.keys, ())
+    idle = Host(bus.client, bus.keys, [("probe", decide)], [], Inputs(), Texts(), heartbeat)
     async with running(idle):
         await wait_until(lambda: len(asked) >= 4, within=8, what="four turns of an idle desk")
     assert all(b - a < 2_000_000 for a, b in itertools.pairwise(asked))
