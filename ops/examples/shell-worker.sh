@@ -4,8 +4,9 @@
 #
 #   sh shell-worker.sh NAME COMMAND [ARGUMENT…]
 #
-# A last line `usage: INPUT OUTPUT` of the command's output is its tokens. Without one nobody
-# knows what was used, and the task's whole hold is booked.
+# The command tells its tokens in the file that ASB_USAGE_FILE names, which is also its file
+# descriptor 3: `echo '{"input_tokens": 5, "output_tokens": 9}' >&3`. The last line counts. Nothing
+# in its answer is ever usage. Without a word there nobody knows, and the whole hold is booked.
 #
 # ASB_AGENT      the agent it is, codex for example; without one it serves all
 # ASB_NAMESPACE  asb unless given
@@ -24,6 +25,10 @@ inbox=$ns:inbox:$name
 lease=60
 nl='
 '
+
+# Nobody but this user may write there, and nobody can guess where it is.
+private=$(mktemp -d) || exit 1
+export ASB_USAGE_FILE="$private/usage"
 
 redis() { ${REDIS_CLI:-redis-cli} --raw "$@"; }
 
@@ -49,6 +54,7 @@ heartbeat() {
 leave() {
   trap - EXIT INT TERM
   [ -z "${pulse:-}" ] || kill "$pulse" 2>/dev/null
+  rm -rf "$private"
   [ -z "${session:-}" ] || {
     redis XADD "$door" '*' type worker.left worker "$name" session "$session" >/dev/null
     redis DEL "$ns:worker:$name" >/dev/null
@@ -80,17 +86,19 @@ work() {
   text=$(printf '%s\n' "$entry" | sed '1,13d' | sed -e :a -e '$d;N;2,10ba' -e 'P;D')
   redis XADD "$door" '*' type task.started task "$task" attempt "$attempt" \
     session "$session" >/dev/null
-  if out=$(printf '%s\n' "$text" | "$@"); then
+  rm -rf "$ASB_USAGE_FILE"
+  (umask 077 && : >"$ASB_USAGE_FILE")
+  if out=$(printf '%s\n' "$text" | "$@" 3>>"$ASB_USAGE_FILE"); then
     end=task.completed field=result
   else
     out="exit code $?$nl$(printf '%s' "$out" | tail -c 2000)" end=task.failed field=error
   fi
-  usage=$(printf '%s\n' "$out" | sed -n '$s/^usage: \([0-9][0-9]*\) \([0-9][0-9]*\)$/\1 \2/p')
-  # Digits only, so splitting it into words is safe.
-  # shellcheck disable=SC2086
-  [ -z "$usage" ] || usage="input_tokens ${usage% *} output_tokens ${usage#* }"
+  # What it says is for the bus to judge: a figure that cannot be read costs no result.
+  usage=
+  [ -L "$ASB_USAGE_FILE" ] || [ ! -f "$ASB_USAGE_FILE" ] ||
+    usage=$(tail -c 8000 "$ASB_USAGE_FILE" | grep '^{.*}[[:space:]]*$' | tail -n 1 | clean)
   printf '%s' "$out" | clean | redis -x XADD "$door" '*' type "$end" task "$task" attempt "$attempt" \
-    session "$session" $usage "$field" >/dev/null
+    session "$session" ${usage:+usage "$usage"} "$field" >/dev/null
 }
 
 start() {

@@ -53,7 +53,7 @@ def demo(
     """See it at work: a bus of its own, three workers, forty tasks, and the screens at the end.
 
     The agent is simulated (it waits, reports invented usage, and sometimes fails) unless you name
-    a command after --, which gets each prompt on its standard input or as {prompt}.
+    a command after --, which gets each prompt on its standard input.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     settings = bus.settings(redis_url="")
@@ -68,7 +68,7 @@ def demo(
         note("The figures are true sums over the log; the work and its usage were simulated.")
     note(f"Data: {folder} (look into it again: asb --data-dir {folder} up)")
     note("Try next:")
-    note("  asb up --workers 3 -- claude -p {prompt}      a bus that stays, with your agent")
+    note("  asb up --workers 3 -- claude -p               a bus that stays, with your agent")
     note('  asb submit "Write documentation for the API" --wait')
     note("  asb status --watch")
     if not done:

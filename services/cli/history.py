@@ -113,7 +113,7 @@ def _spent(b: Booking) -> list[tuple[str, str]]:
     ]
     inside = f" ({', '.join(parts)})" if parts else ""
     guess = (
-        "; estimated: the command reported no usage (a last line of JSON on its stdout reports it)"
+        "; estimated: no usage was reported (a command tells it by ASB_USAGE_FILE or --format)"
         if b.estimated
         else ""
     )

@@ -124,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments = take_options(arguments)
+        check_texts(arguments)
         app(args=arguments, prog_name="asb")
     except AsbError as error:
         note(f"error: {error}")
@@ -159,6 +160,22 @@ def take_options(arguments: list[str]) -> list[str]:
         else:
             rest.append(argument)
     return _with_seconds(rest)
+
+
+def check_texts(arguments: list[str]) -> None:
+    """A task's text that begins like an option is none: say where it goes. Ends with 2."""
+    before = ""
+    for argument in arguments if arguments[:1] == ["submit"] else ():
+        if argument == "--":
+            return
+        is_text = argument.startswith("-") and " " in argument.partition("=")[0]
+        if is_text and not before.startswith("-"):
+            note(
+                f"error: {argument[:40]!r} looks like an option\n"
+                "hint: texts that begin with '-' go behind --: asb submit -- '- [ ] do it'"
+            )
+            sys.exit(2)
+        before = argument
 
 
 def _with_seconds(arguments: list[str]) -> list[str]:

@@ -21,17 +21,26 @@ from services.runtime import embedded, loop, replay
 from services.runtime.client import SyncClient, redacted
 from services.runtime.embedded import Embedded, resolve_url
 from services.runtime.settings import Settings
+from services.worker.formats import FORMATS
+
+FORMAT_HELP = "What stdout is: text, json (one object), jsonl; the last two tell usage."
+
+
+def check_format(name: str) -> None:
+    if name not in FORMATS:
+        raise typer.BadParameter(f"--format {name} is not known; one of {', '.join(FORMATS)}")
 
 
 def up(
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- CMD…]", help="What the workers run; {prompt} or stdin."),
+        typer.Argument(metavar="[-- CMD…]", help="What the workers run, the prompt on stdin."),
     ] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Workers to run, worker1, worker2, …; they need a command.")
     ] = 0,
     driver: Annotated[str | None, typer.Option(help="How the workers do tasks: command.")] = None,
+    output: Annotated[str, typer.Option("--format", help=FORMAT_HELP)] = "text",
     capacity: Annotated[int, typer.Option(min=1, help="Tasks each worker runs at once.")] = 1,
     port: Annotated[int | None, typer.Option(help="Port of the embedded Redis.")] = None,
 ) -> None:
@@ -45,14 +54,15 @@ def up(
         raise typer.BadParameter(f"a command without workers: --workers 3 -- {' '.join(words)}")
     if workers and not words:
         raise typer.BadParameter(
-            "--workers needs what they shall run: --workers 3 -- my-agent -p {prompt} "
+            "--workers needs what they shall run: --workers 3 -- my-agent "
             "(nothing is simulated unasked; `asb demo` shows a bus at work)"
         )
     if driver not in (None, "command"):
         raise typer.BadParameter(f"--driver {driver} is not known; it is command")
+    check_format(output)
     logs_to_stderr()
     settings = bus.settings(**({} if port is None else {"embedded.port": port}))
-    do = ("--driver=command", f"--capacity={capacity}", "--", *words)
+    do = ("--driver=command", f"--format={output}", f"--capacity={capacity}", "--", *words)
     if settings.redis_url is not None:
         specs = [WorkerSpec(name, do) for name in free_names(workers, set())]
         say = _banner(settings, settings.redis_url, specs, None)
@@ -136,7 +146,7 @@ def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embed
     ]
     try_next = ['asb submit "Write documentation for the API"', "asb status --watch"]
     if not specs:
-        try_next.insert(0, "asb worker w1 -- my-agent -p {prompt}")
+        try_next.insert(0, "asb worker w1 -- my-agent")
     extra = "".join(f" {a}" for a in bus.arguments() if not a.startswith("--redis="))
     if any(a.startswith("--redis=") for a in bus.arguments()):
         extra += f" --redis={redacted(url)}"

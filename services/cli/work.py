@@ -15,7 +15,7 @@ from services.cli import bus
 from services.cli.follow import Answers
 from services.cli.out import note
 from services.cli.running import one_error, stop_at_signals
-from services.cli.up import logs_to_stderr
+from services.cli.up import FORMAT_HELP, check_format, logs_to_stderr
 from services.runtime import loop
 from services.runtime.client import Client, redacted
 from services.runtime.embedded import resolve_url
@@ -29,9 +29,10 @@ def worker(
     name: Annotated[str, typer.Argument(help="Its name; one worker each.")],
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="-- CMD…", help="What it runs per task; {prompt} or stdin."),
+        typer.Argument(metavar="-- CMD…", help="What it runs per task, the prompt on stdin."),
     ] = None,
     driver: Annotated[str, typer.Option(help="How it does tasks: command.")] = "command",
+    output: Annotated[str, typer.Option("--format", help=FORMAT_HELP)] = "text",
     capacity: Annotated[int, typer.Option(min=1, help="Tasks it runs at once.")] = 1,
     agent: Annotated[
         str | None, typer.Option(help="The agent it is; without one it serves all.")
@@ -45,18 +46,22 @@ def worker(
 ) -> None:
     """Run a worker until Ctrl-C: it joins, is given tasks, runs the command for each, reports.
 
-    The prompt goes to the command's standard input, or replaces {prompt} in its arguments; it
-    never passes through a shell. A last line of JSON may report usage.
+    The prompt is the command's standard input; it never passes through a shell. {prompt} in an
+    argument is replaced by it instead: then a prompt that could be an option is refused.
+
+    Usage is what the command writes to the file named by ASB_USAGE_FILE (in a shell: to >&3), as
+    {"input_tokens": 5, "output_tokens": 9}, or what its output says in a --format you name.
     """
     if driver != "command":
         raise typer.BadParameter(f"--driver {driver} is not known; it is command")
     if not command:
-        raise typer.BadParameter("the command is missing: asb worker NAME -- my-agent -p {prompt}")
+        raise typer.BadParameter("the command is missing: asb worker NAME -- my-agent")
+    check_format(output)
     logs_to_stderr()
     settings = bus.settings()
     options = WorkerOptions(
         name=name,
-        driver=CommandDriver(command),
+        driver=CommandDriver(command, format=output),
         agent=agent,
         models=tuple(model or ()),
         capacity=capacity,

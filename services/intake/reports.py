@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from events import reported
 from events.document import moment
 from events.envelope import Event, Payload, encode
-from events.money import nanos_of
 from events.task import (
     AttemptEnd,
     Booking,
@@ -20,14 +18,14 @@ from events.task import (
     TaskFailed,
     TaskStarted,
 )
-from events.tokens import NOTHING, Reading, Usage, read
+from events.tokens import Usage
 from events.usage import UsageCorrected, UsageRecorded
 from events.worker import HeldAttempt, WorkerJoined, WorkerLeft, WorkerLost, WorkerPaused
 from events.worker import WorkerResumed as Resumed
 from projections.tasks import RUNNING, PastAttempt, Task
 from projections.workers import ALIVE
 from services import settle
-from services.intake import shapes
+from services.intake import shapes, usage
 from services.intake.shapes import Bad
 
 if TYPE_CHECKING:
@@ -67,38 +65,6 @@ class ReportIn(msgspec.Struct, gc=False):
 _report = msgspec.json.Decoder(ReportIn)
 
 
-def _usage(case: Case, told: ReportIn) -> Reading:
-    """What the report tells of tokens: under ``usage``, else wherever one looks for it. Figures
-    that cannot be read make it unknown and flagged: the work was done all the same."""
-    by_model = b"odelUsage" in case.raw or b"odel_usage" in case.raw
-    reading = NOTHING if by_model else read(told.usage)
-    if reading.says_something or not (by_model or b"oken" in case.raw or b"sage" in case.raw):
-        return reading
-    return reported.find(msgspec.json.decode(case.raw, type=dict[str, Any])).reading
-
-
-def _own_cost(value: Any) -> int | None:
-    """The agent's own cost figure in nano-dollars; None where it gave none."""
-    if value is None:
-        return None
-    try:
-        nanos = nanos_of(value)
-    except ValueError as error:
-        raise Bad(f"cost_usd: {error}") from None
-    if not 0 <= nanos <= 10**15:
-        raise Bad(f"cost_usd must be between 0 and a million dollars, not {str(value)[:40]}")
-    return nanos
-
-
-def _own_cost_of_end(value: Any) -> tuple[int | None, str]:
-    """The same of an attempt that ended, whose result is worth more than the figure: what cannot
-    be read is flagged."""
-    try:
-        return _own_cost(value), ""
-    except Bad:
-        return None, "cost_usd: not an amount of dollars"
-
-
 def _current(case: Case, told: ReportIn) -> Task | None:
     """The task, if ``told`` is about the attempt that runs now."""
     task = case.state.tasks.get(told.task)
@@ -133,7 +99,7 @@ def _past(case: Case, told: ReportIn) -> PastAttempt | None:
 def _stale(case: Case, told: ReportIn, make: type[AttemptEnd]) -> Iterable[Event]:
     past = _past(case, told)
     if past is not None:
-        reading = _usage(case, told)
+        reading = usage.reading_of(case.raw, told.usage)
         booked = None
         if reading.usage is not None:
             booked = settle.late(case.state, past, reading.usage)
@@ -142,12 +108,12 @@ def _stale(case: Case, told: ReportIn, make: type[AttemptEnd]) -> Iterable[Event
 
 
 def _booked(case: Case, task: Task, told: ReportIn) -> Booking:
-    reading = _usage(case, told)
-    usage = reading.usage
-    if not told.started and usage is None and not task.started_at and task.used is None:
+    reading = usage.reading_of(case.raw, told.usage)
+    tokens = reading.usage
+    if not told.started and tokens is None and not task.started_at and task.used is None:
         return settle.unstarted(task)  # the worker says it never began: the hold is released
-    cost, flag = _own_cost_of_end(told.cost_usd)
-    booked = settle.settled(case.state, task, usage, model=told.model, own_cost=cost)
+    cost, flag = usage.own_cost_of_end(told.cost_usd)
+    booked = settle.settled(case.state, task, tokens, model=told.model, own_cost=cost)
     booked.flag = "; ".join(filter(None, (reading.flag, flag)))
     return booked
 
@@ -359,9 +325,9 @@ def usage_recorded(case: Case) -> Iterable[Event]:
     d: UsageIn = shapes.decode(case.raw, _usage_in)
     shapes.check_name(d.agent, "agent")
     _check_speaks_for(case, d.worker)
-    reading = _usage(case, d)
-    usage = reading.usage
-    if usage is None:
+    reading = usage.reading_of(case.raw, d.usage)
+    tokens = reading.usage
+    if tokens is None:
         wrong = reading.flag or "no tokens: give input_tokens, output_tokens, … or total_tokens"
         raise Bad(wrong)
     state = case.state
@@ -370,16 +336,16 @@ def usage_recorded(case: Case) -> Iterable[Event]:
     if task is not None and task.status in RUNNING and d.attempt in (0, task.attempt):
         _check_speaks_for(case, task.worker)
         booked = settle.settled(
-            state, task, usage, model=d.model, own_cost=_own_cost(d.cost_usd), meter=meter
+            state, task, tokens, model=d.model, own_cost=usage.own_cost(d.cost_usd), meter=meter
         )
         booked.tasks = 0
         attempt = task.attempt
     elif d.task in state.tasks or d.task in state.outcomes:
-        yield from _usage_afterwards(case, d, usage, reading.flag)
+        yield from _usage_afterwards(case, d, tokens, reading.flag)
         return
     else:
         booked = settle.booking(
-            state, agent=d.agent, model=d.model, usage=usage, own_cost=_own_cost(d.cost_usd)
+            state, agent=d.agent, model=d.model, usage=tokens, own_cost=usage.own_cost(d.cost_usd)
         )
         booked.worker, booked.project, booked.kind = d.worker, d.project, d.kind
         booked.meter, attempt = meter, 0
@@ -391,13 +357,13 @@ def usage_recorded(case: Case) -> Iterable[Event]:
     yield _told(case, UsageRecorded(d.agent, booked, d.model, d.task, attempt, meter))
 
 
-def _usage_afterwards(case: Case, d: UsageIn, usage: Usage, flag: str) -> Iterable[Event]:
+def _usage_afterwards(case: Case, d: UsageIn, tokens: Usage, flag: str) -> Iterable[Event]:
     """Usage of an attempt that is over: it takes the place of what was estimated for it. Where its
     worker has told the usage, that counts, and nothing is added."""
     record = case.state.tasks.get(d.task) or case.state.outcomes[d.task]
     for past in record.past:
         if past.attempt == (d.attempt or record.attempt):
             _check_speaks_for(case, past.worker)
-            booked = settle.late(case.state, past, usage)
+            booked = settle.late(case.state, past, tokens)
             booked.flag = flag
             yield _told(case, UsageCorrected(d.agent, booked, d.task, past.attempt))

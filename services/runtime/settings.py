@@ -66,8 +66,8 @@ __all__ = [
 
 # Variables of ours that are no settings: what names the file, what tests read, and what a worker
 # tells the process that runs a task, which may well call `asb` itself.
-_TOLD_TO_TASKS = ("TASK", "ATTEMPT", "SESSION", "WORKER", "MODEL", "AGENT", "KIND", "RUN")
-NOT_SETTINGS = frozenset({"ASB_CONFIG", *(f"ASB_{name}" for name in _TOLD_TO_TASKS)})
+_TOLD_TO_TASKS = "TASK ATTEMPT SESSION WORKER MODEL AGENT KIND RUN USAGE_FILE"
+NOT_SETTINGS = frozenset({"ASB_CONFIG", *(f"ASB_{name}" for name in _TOLD_TO_TASKS.split())})
 NOT_SETTINGS_PREFIXES = ("ASB_TEST_", "ASB_RUN_")  # the second: from us to our own processes
 
 

@@ -1,9 +1,13 @@
 """The driver ``command``: one run of a command per task.
 
-The prompt goes to its standard input, or replaces ``{prompt}`` wherever an argument holds it, as
-``{model}`` and ``{agent}`` are replaced by the route; nothing passes through a shell. Exit status 0
-completes the task with the standard output as its result; the last line of it may be a JSON object
-that tells the usage.
+The prompt goes to its standard input, or replaces ``{prompt}`` wherever an argument holds it (see
+``arguments``: there a prompt that the program could take for an option is refused), as ``{model}``
+and ``{agent}`` are replaced by the route; nothing passes through a shell. Exit status 0 completes
+the task with the standard output as its result.
+
+What the command used it tells where its answer cannot reach: in the file that ``ASB_USAGE_FILE``
+names, in a shell also by file descriptor 3, or in the ``format`` that the user named for its
+standard output (see ``usage`` and ``formats``). Nothing else becomes usage.
 
 What another status means (those of ``sysexits.h`` where they apply):
 
@@ -18,21 +22,23 @@ death by a signal   retryable   somebody or the system ended it
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
-import re
 import shutil
 from collections.abc import Sequence
 
 from services.runtime.errors import ConfigError
+from services.worker import arguments
+from services.worker.formats import FORMATS, TEXT, Text, output
 from services.worker.supervised import Exit, Supervised
 from services.worker.task import PermanentError, Result, RetryableError, Task
-from services.worker.usage import told_by
+from services.worker.usage import VARIABLE, UsageFile
 
-PROMPT = "{prompt}"
-ROUTE = re.compile(r"(?<!\$)\{(model|agent)\}")  # "${model}" is a variable of some script
-ERROR_CHARACTERS = 300  # the desk shows the first 500 of an error; the end of stderr tells most
-STDERR_CHARACTERS = 3000  # kept beside it
+log = logging.getLogger("asb.worker")
+
+ERROR_CHARACTERS = 300  # the desk shows the first 500 of an error; the end of an output tells most
+OUTPUT_CHARACTERS = 3000  # kept beside it
 _PERMANENT = {64: "it was used wrongly", 126: "it is not executable", 127: "it was not found"}
 _CANNOT_RUN = {errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 
@@ -40,16 +46,25 @@ _CANNOT_RUN = {errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.E
 class CommandDriver:
     """See the module."""
 
-    def __init__(self, command: Sequence[str], *, kill_grace_s: float = 5.0) -> None:
-        """``kill_grace_s``: between SIGTERM and SIGKILL; less where the lease ends sooner."""
+    def __init__(
+        self, command: Sequence[str], *, format: str = TEXT, kill_grace_s: float = 5.0
+    ) -> None:
+        """``format``: what its standard output is, one of FORMATS. ``kill_grace_s``: between
+        SIGTERM and SIGKILL; less where the lease ends sooner."""
         self._command = list(command)
-        self._in_arguments = any(PROMPT in part for part in command)
+        self._format = format
+        self._in_arguments = any(arguments.PROMPT in part for part in command)
         self._grace = kill_grace_s
         self._lease = (math.inf, math.inf)
         self._runs: set[Supervised] = set()
 
     async def prepare(self) -> None:
-        """Raises ConfigError when there is no such command."""
+        """Raises ConfigError when there is no such command or format, or when prompts would run as
+        code."""
+        if self._format not in FORMATS:
+            raise ConfigError(
+                f"no format is called {self._format!r}", hint=f"it is one of {', '.join(FORMATS)}"
+            )
         if not self._command:
             raise ConfigError(
                 "no command to run", hint="put it after --, as in: asb worker w1 -- my-agent -p"
@@ -59,6 +74,7 @@ class CommandDriver:
                 f"the command {self._command[0]!r} cannot be found or is not executable",
                 hint="give its full path, or add its folder to PATH",
             )
+        arguments.check(self._command)
 
     def renewed(self, until: float, end: float, /) -> None:
         self._lease = (until, end)
@@ -66,12 +82,23 @@ class CommandDriver:
             run.renew(until, end)
 
     async def run(self, task: Task, /) -> Result:
+        command = arguments.filled(self._command, task)
+        usage_file = _usage_file()
+        try:
+            return await self._run(task, command, usage_file)
+        finally:
+            if usage_file is not None:
+                usage_file.remove()
+
+    async def _run(self, task: Task, command: list[str], usage_file: UsageFile | None) -> Result:
+        said = output(self._format)
         run = Supervised(
-            self._arguments(task),
-            env=environment(task),
+            command,
+            env=environment(task, usage_file),
             stdin=None if self._in_arguments else task.text.encode("utf-8", "replace"),
             grace_s=self._grace,
             lease=self._lease,
+            stdout=said,
         )
         self._runs.add(run)
         task.on_pause = run.pause
@@ -81,62 +108,70 @@ class CommandDriver:
             end = await run.wait()
         except ValueError as error:
             raise PermanentError(
-                f"{error}; leave out {PROMPT}: the command then reads it"
+                f"{error}; leave out {arguments.PROMPT}: the command then reads it"
             ) from error
         finally:
             self._runs.discard(run)
-        told = told_by(run.stdout.bytes())
-        if told.usage is not None:
-            task.spent = told.usage
-        self._raise_failure(task, end, run)
-        return Result(
-            run.stdout.text(),
-            model=told.model,
-            cost_usd=told.cost_usd,
-            left_out=run.stdout.left_out,
-        )
+            said.close()
+            found = usage_file.read() if usage_file is not None else said.report
+            if not found.reading.says_something:
+                found = said.report
+            if found.reading.says_something:
+                task.spent = found.raw
+        self._raise_failure(task, end, run, said)
+        if said.unreadable:
+            log.warning("task %s: the output of %s is no %s", task.id, command[0], self._format)
+        text, left_out = said.answer()
+        return Result(text, model=found.model, cost_usd=found.cost_usd, left_out=left_out)
 
-    def _arguments(self, task: Task) -> list[str]:
-        """The command for ``task``. The prompt is put in last: what stands in it is never read
-        as a placeholder."""
-        route = {"model": task.model, "agent": task.agent}
-        command = [ROUTE.sub(lambda found: route[found[1]], part) for part in self._command]
-        if not self._in_arguments:
-            return command
-        if "\0" in task.text:
-            raise PermanentError(
-                f"the prompt holds a NUL character, which an argument cannot: leave out {PROMPT}, "
-                "and the command reads it from its standard input"
-            )
-        text = task.text.encode("utf-8", "replace").decode()
-        return [part.replace(PROMPT, text) for part in command]
-
-    def _raise_failure(self, task: Task, end: Exit, run: Supervised) -> None:
+    def _raise_failure(self, task: Task, end: Exit, run: Supervised, said: Text) -> None:
+        """Raise what the end of the command means, with the reason as far as it is told: by its
+        format, on stderr, on stdout."""
         name = self._command[0]
-        if end.code == 0:
+        if end.code == 0 and not said.failed:
             return
         if end.errno is not None:
             text = f"{name} cannot be run: {os.strerror(end.errno)}"
             raise (PermanentError if end.errno in _CANNOT_RUN else RetryableError)(text)
-        said = run.stderr.text().strip()
-        if said:
-            task.extra = {"stderr": said[-STDERR_CHARACTERS:]}
+        outputs = {"stderr": run.stderr.text().strip(), "stdout": run.stdout.text().strip()}
+        kept = {which: words[-OUTPUT_CHARACTERS:] for which, words in outputs.items() if words}
+        task.extra = kept or None
+        why = _reason(said.error, outputs["stderr"], outputs["stdout"])
         if end.signal is not None:
-            why = "" if end.why == "left behind" else f" ({end.why})"
-            raise RetryableError(_joined(f"{name} was ended by signal {end.signal}{why}", said))
+            ended = "" if end.why == "left behind" else f" ({end.why})"
+            raise RetryableError(_joined(f"{name} was ended by signal {end.signal}{ended}", why))
         if end.code is None:
-            raise RetryableError(_joined(f"{name}: its supervisor was killed", said))
+            raise RetryableError(_joined(f"{name}: its supervisor was killed", why))
+        if end.code == 0:
+            raise RetryableError(_joined(f"{name} says that it failed", why))
         text = f"{name} exited with status {end.code}"
         if end.code in _PERMANENT:
-            raise PermanentError(_joined(f"{text} ({_PERMANENT[end.code]})", said))
-        raise RetryableError(_joined(text, said))
+            raise PermanentError(_joined(f"{text} ({_PERMANENT[end.code]})", why))
+        raise RetryableError(_joined(text, why))
 
 
-def _joined(what: str, said: str) -> str:
-    return f"{what}: {said[-ERROR_CHARACTERS:]}" if said else what
+def _reason(error: str, stderr: str, stdout: str) -> str:
+    """Why a command failed, in its own words: those of its format, else the end of what it wrote.
+    Agents differ in where they tell it, so both outputs have their say."""
+    if error:
+        return error[:ERROR_CHARACTERS]
+    ends = [words for words in (stderr, stdout) if words]
+    return " | ".join(words[-(ERROR_CHARACTERS // len(ends)) :] for words in ends)
 
 
-def environment(task: Task) -> dict[str, str]:
+def _joined(what: str, why: str) -> str:
+    return f"{what}: {why}" if why else what
+
+
+def _usage_file() -> UsageFile | None:
+    try:
+        return UsageFile()
+    except OSError as error:  # a full disk: the work can be done all the same
+        log.warning("no file for usage can be made, so it stays unknown: %s", error)
+        return None
+
+
+def environment(task: Task, usage_file: UsageFile | None = None) -> dict[str, str]:
     """The worker's own environment and what a program may want to know of its task."""
     about = {
         "ASB_TASK": task.id,
@@ -146,6 +181,7 @@ def environment(task: Task) -> dict[str, str]:
         "ASB_MODEL": task.model,
         "ASB_AGENT": task.agent,
         "ASB_KIND": task.kind,
+        VARIABLE: str(usage_file.path) if usage_file is not None else os.devnull,
     }
     clean = {name: value.replace("\0", "") for name, value in about.items()}
     return {**os.environ, **clean}

@@ -5,13 +5,15 @@ The names of the fields are a contract with the desk; see ``DESIGN.md``, section
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
 import msgspec
 
 from events.money import nanos_of
-from services.worker.task import RESULT_BYTES, Result, Task, Usage, WorkerOptions
+from events.tokens import read
+from services.worker.task import RESULT_BYTES, Result, Task, Usage, WorkerOptions, figure
 
 Report = tuple[str, bytes]  # type and data
 
@@ -20,6 +22,7 @@ log = logging.getLogger("asb.worker")
 
 REPORT_BYTES = 64 * 1024
 EXTRA_BYTES = 16 * 1024
+USAGE_BYTES = 8 * 1024
 _ERROR_BYTES = 4 * 1024
 
 
@@ -48,7 +51,7 @@ class _Attempt(msgspec.Struct, omit_defaults=True):
     error: str | None = None
     retryable: bool | None = None
     reason: str = ""
-    usage: Usage | None = None
+    usage: Any = None
     model: str = ""
     cost_usd: float | str | None = None
     duration_ms: int | None = None
@@ -91,8 +94,8 @@ def completed(task: Task, outcome: Result | str | None, duration_ms: int) -> Rep
     result = outcome if isinstance(outcome, Result) else Result(outcome or "")
     body = _body(task)
     body.duration_ms = duration_ms
-    body.usage = result.usage or task.spent
-    body.model = result.model or task.model
+    body.usage = usage_of(task.spent if result.usage is None else result.usage)
+    body.model = str(result.model or task.model)
     body.cost_usd = _possible(result.cost_usd)
     extra = {**(task.extra or {}), **(result.extra or {})}
     body.result = clipped(result.text, RESULT_BYTES, result.left_out)
@@ -104,6 +107,31 @@ def completed(task: Task, outcome: Result | str | None, duration_ms: int) -> Rep
         body.result = clipped(result.text, limit, result.left_out)
         data = _with(body, extra)
     return "task.completed", data
+
+
+def usage_of(usage: object) -> Any:
+    """Usage as it can be written: what it is and means is for its one reader, at the bus, to say.
+
+    Objects of other libraries are taken by their fields; of a long one only the verdict is told.
+    Never raises: a figure must not cost the work.
+    """
+    if usage is None or isinstance(usage, Usage):
+        return usage
+    told: Any = usage
+    with contextlib.suppress(Exception):  # whatever another library's object does
+        dump = getattr(usage, "model_dump", None)
+        told = dump() if callable(dump) else msgspec.to_builtins(usage, enc_hook=_fields)
+        if len(_encode(told)) <= USAGE_BYTES:
+            return told
+        parts = read(told).usage
+        if parts is not None:
+            return msgspec.to_builtins(parts)
+    return figure(usage)
+
+
+def _fields(part: Any) -> Any:
+    fields: Any = getattr(part, "__dict__", None)
+    return figure(part) if fields is None else fields
 
 
 def _possible(cost: float | str | None) -> float | str | None:
@@ -125,7 +153,7 @@ def failed(task: Task, error: str, *, retryable: bool, begun: bool, duration_ms:
     body.started = begun
     body.error = clipped(error, _ERROR_BYTES) or "failed without a word"
     body.retryable = retryable
-    body.usage = task.spent
+    body.usage = usage_of(task.spent)
     body.duration_ms = duration_ms
     return "task.failed", _with(body, task.extra)
 
@@ -134,7 +162,7 @@ def cancelled(task: Task, reason: str, *, begun: bool, duration_ms: int) -> Repo
     body = _body(task)
     body.started = begun
     body.reason = clipped(reason, _ERROR_BYTES)
-    body.usage = task.spent
+    body.usage = usage_of(task.spent)
     body.duration_ms = duration_ms
     return "task.cancelled", _with(body, task.extra)
 

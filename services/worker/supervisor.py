@@ -76,6 +76,25 @@ def descendants(but: bytes = b"") -> list[int]:
     return [pid for pid in found if pid not in left_out]
 
 
+def usage_at_3() -> list[tuple[int, int, str, int, int]]:
+    """Open the file for the command's usage as descriptor 3, for shells: ``echo … >&3``."""
+    path = os.environ.get("ASB_USAGE_FILE", "")
+    if not os.path.exists(path):
+        return []
+    return [(os.POSIX_SPAWN_OPEN, 3, path, os.O_WRONLY | os.O_APPEND, 0)]
+
+
+def remove_usage_file() -> None:
+    path = os.environ.get("ASB_USAGE_FILE", "")
+    folder = os.path.dirname(path)
+    if os.path.basename(folder).startswith("asb-usage-"):
+        try:
+            os.unlink(path)
+            os.rmdir(folder)
+        except OSError:
+            pass  # the command has put something else there
+
+
 class Supervisor:
     """See the module."""
 
@@ -112,7 +131,13 @@ class Supervisor:
         """Raises OSError when the command cannot be run."""
         defaults = [signal.SIGPIPE, signal.SIGXFSZ]  # Python ignores these, a command must not
         self.main = os.posix_spawnp(
-            command[0], command, os.environ, setpgroup=0, setsigmask=(), setsigdef=defaults
+            command[0],
+            command,
+            os.environ,
+            file_actions=usage_at_3(),
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=defaults,
         )
         # The worker shall see the end of the output when the command's side ends, not ours.
         null = os.open(os.devnull, os.O_RDWR)
@@ -251,6 +276,8 @@ def main(argv: list[str]) -> int:
         return 127
     why = supervisor.run()
     supervisor.end_all()
+    if why == "the worker is gone":
+        remove_usage_file()  # nobody is left to read it
     status = supervisor.status
     if status is None:
         supervisor.report(f"signal 9 {len(supervisor.ended)} {why}; it does not end")

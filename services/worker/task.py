@@ -6,14 +6,15 @@ Nothing here talks to Redis; the session (``session.py``) does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
-from events.figures import TOKENS_MAX
+from events.figures import TOKENS_MAX, count
 from services.worker.past import order
 
 log = logging.getLogger("asb.worker")
@@ -35,7 +36,9 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens of one attempt, in disjoint parts. ``None`` is unknown, which is not zero.
 
     ``input_tokens`` are the uncached ones, ``output_tokens`` include reasoning. ``total_tokens``
-    is only for agents that do not tell the parts.
+    is only for agents that do not tell the parts. Whole numbers of any type become integers
+    (``1000.0``, a Decimal, one of numpy's). Anything else is no error, for a figure must not cost
+    the work: it is reported as a text, the bus flags it, and the usage counts as unknown.
     """
 
     input_tokens: int | None = None
@@ -46,31 +49,46 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            value = getattr(self, name)
+            value: object = getattr(self, name)
             if value is not None and not (type(value) is int and 0 <= value <= TOKENS_MAX):
-                raise ValueError(f"{name} is {value!r}: it must be a whole number of tokens")
+                msgspec.structs.force_setattr(self, name, figure(value))
 
     def plus(self, other: Usage) -> Usage:
         """The sum; a part stays unknown only where both sides do not know it."""
         return Usage(*(_sum(getattr(self, f), getattr(other, f)) for f in self.__struct_fields__))
 
 
-def _sum(one: int | None, other: int | None) -> int | None:
-    if one is None:
-        return other
-    return one if other is None else one + other
+def figure(value: Any) -> int | str:
+    """``value`` as the integer it is, else as a text that says what stood there."""
+    number: object = count(value)
+    if number is None and not isinstance(value, bool | str):
+        with contextlib.suppress(Exception):  # whatever another library's number does
+            number = int(value) if value == int(value) else None
+    if type(number) is int and 0 <= number <= TOKENS_MAX:
+        return number
+    text = str(value)[:40].encode("utf-8", "replace").decode()
+    log.warning("usage: %r is no whole number of tokens, so the usage is unknown", text)
+    return text
+
+
+def _sum(mine: Any, other: Any) -> Any:
+    if mine is None or other is None:
+        return other if mine is None else mine
+    unreadable = [value for value in (mine, other) if type(value) is not int]
+    return unreadable[0] if unreadable else mine + other
 
 
 class Result(msgspec.Struct):
     """What a task came to.
 
     ``text`` loses its beginning where the report would exceed 64 kB; ``left_out`` says how many
-    bytes were lost before. ``usage`` and ``cost_usd`` stay ``None`` where they are not known.
+    bytes were lost before. ``usage`` and ``cost_usd`` stay ``None`` where they are not known;
+    ``usage`` may also be what a vendor's library says, a mapping or an object, as it is.
     ``extra`` fields (at most 16 kB of JSON) stand beside the others in the report.
     """
 
     text: str = ""
-    usage: Usage | None = None
+    usage: Usage | Mapping[str, Any] | object | None = None
     model: str = ""
     cost_usd: float | str | None = None
     extra: dict[str, Any] | None = None
@@ -123,7 +141,7 @@ class Task:
         self.worker = worker
         self.cancelled = False  # set before the handler is cancelled, for code that must not be
         self.cancel_reason = ""
-        self.spent: Usage | None = None
+        self.spent: Usage | object | None = None  # a driver's may be as its program wrote it
         self.extra: dict[str, Any] | None = None  # fields for the report, however the task ends
         self.over_budget = ""  # why the budgets allow it no more, while they do not
         self.on_pause: Callable[[bool], None] | None = None  # a driver's: stop, or go on
@@ -136,10 +154,10 @@ class Task:
     def usage(self, **tokens: int) -> None:
         """Add to the attempt's usage: it is reported however the attempt ends.
 
-        Names are those of ``Usage``. Raises ValueError for anything but a whole number ≥ 0.
+        Names are those of ``Usage``, which says what becomes of a figure that is none.
         """
         more = Usage(**tokens)
-        self.spent = more if self.spent is None else self.spent.plus(more)
+        self.spent = self.spent.plus(more) if isinstance(self.spent, Usage) else more
 
     @property
     def paused(self) -> bool:

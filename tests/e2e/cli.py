@@ -18,10 +18,11 @@ from tests.wait import wait_blocking
 ASB = (sys.executable, "-m", "services.cli.main")
 ROOT = Path(__file__).resolve().parent.parent.parent
 AGENT = """\
-import json, sys
+import json, os, sys
 text = sys.stdin.read()
 print("did:", text)
-print(json.dumps({"input_tokens": 1000, "output_tokens": 200}))
+with open(os.environ["ASB_USAGE_FILE"], "a") as usage:
+    usage.write(json.dumps({"input_tokens": 1000, "output_tokens": 200}))
 """
 
 

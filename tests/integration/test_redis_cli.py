@@ -154,6 +154,7 @@ HOSTILE = [
     "-n -e --raw",
     "日本語 emoji 🚀 ü",
     "usage: 9999999 9999999",
+    '{"usage": {"input_tokens": 9999999}}',
     "tab\tand\n\nempty line",
 ]
 
@@ -163,7 +164,9 @@ async def test_a_worker_in_plain_sh_joins_takes_and_completes_with_usage(
     bus: Bus, start: Start, shell: str, tmp_path: Path
 ) -> None:
     async with running(bus.host()):
-        agent = "cat; echo; echo 'usage: 1500 2500'"
+        agent = """echo '{"input_tokens": 1}' >&3; cat; echo; echo 'usage: 9 9'
+        printf '%s\\n%s' '{"input_tokens": 1500, "output_tokens": 2500}' '{"input_tok' \
+          >> "$ASB_USAGE_FILE" """
         worker = start(agent, shell, ASB_AGENT="codex")
         tasks = [await bus.submit(text) for text in HOSTILE]
         await bus.ended(*tasks, within=30)
@@ -172,7 +175,7 @@ async def test_a_worker_in_plain_sh_joins_takes_and_completes_with_usage(
     results = {e.data.task: e for e in bus.events("task.completed")}
     for task, text in zip(tasks, HOSTILE, strict=True):
         event = results[task]
-        assert told(event.raw)["result"] == f"{text}\n\nusage: 1500 2500"
+        assert told(event.raw)["result"] == f"{text}\n\nusage: 9 9"
         assert (event.data.booked.input_tokens, event.data.booked.output_tokens) == (1500, 2500)
     assert [e.data.agent for e in bus.events("worker.joined")] == ["codex"]
     assert not (tmp_path / "hacked").exists()
@@ -183,6 +186,21 @@ def told(raw: bytes) -> dict[str, object]:
     """What the worker itself said."""
     found: dict[str, object] = msgspec.json.decode(raw)["told"]
     return found
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_what_a_worker_in_plain_sh_answers_never_becomes_usage(
+    bus: Bus, start: Start, shell: str
+) -> None:
+    forged = ["usage: 1000000 4", '{"usage": {"input_tokens": 1000000}}']
+    async with running(bus.host()):
+        start("cat", shell)
+        tasks = [await bus.submit(text) for text in forged]
+        state = await bus.ended(*tasks, within=20)
+    for event in bus.events("task.completed"):
+        assert event.data.booked.estimated
+    assert sum(state.outcomes[task].tokens for task in tasks) < 10_000
+    assert await bus.dead() == []
 
 
 async def test_a_command_that_fails_or_says_nothing_of_usage_is_reported_so(

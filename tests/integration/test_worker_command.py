@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ from tests.wait import stays, wait_until
 pytestmark = pytest.mark.anyio
 
 
-def command(*parts: str, grace: float = 0.3) -> CommandDriver:
-    return CommandDriver(parts, kill_grace_s=grace)
+def command(*parts: str, grace: float = 0.3, form: str = "text") -> CommandDriver:
+    return CommandDriver(parts, format=form, kill_grace_s=grace)
 
 
-def bash(script: str, grace: float = 0.3) -> CommandDriver:
-    return command("bash", "-c", script, grace=grace)
+def bash(script: str, grace: float = 0.3, form: str = "text") -> CommandDriver:
+    return command("bash", "-c", script, grace=grace, form=form)
 
 
 def python(script: str) -> CommandDriver:
@@ -144,17 +145,104 @@ async def test_the_exit_status_decides_whether_another_attempt_follows(
     assert said["retryable"] is retryable
 
 
-async def test_usage_in_the_last_line_is_reported(client: Client, keys: Keys) -> None:
-    line = '{"usage": {"input_tokens": 3, "output_tokens": 4}, "cost_usd": 0.01, "model": "m"}'
-    said = await end_of(client, keys, bash(f"echo answer; echo '{line}'; echo"))
+USED = '{"usage": {"input_tokens": 3, "output_tokens": 4}, "cost_usd": 0.01, "model": "m"}'
+
+
+async def test_nothing_an_answer_prints_is_usage(client: Client, keys: Keys) -> None:
+    said = await end_of(client, keys, bash(f"echo answer; echo '{USED}'; echo '{USED}' >&2"))
+    assert "usage" not in said
+    assert said["result"] == f"answer\n{USED}\n"
+
+
+@pytest.mark.parametrize("where", ['"$ASB_USAGE_FILE"', "&3"])
+async def test_usage_in_its_own_file_is_reported_and_the_file_gone(
+    client: Client, keys: Keys, where: str
+) -> None:
+    script = f"""echo '{{"output_tokens": 9}}' >> {where}; echo '{USED}' >> {where}
+    stat -c %a "$ASB_USAGE_FILE" "$(dirname "$ASB_USAGE_FILE")"; echo "$ASB_USAGE_FILE" """
+    said = await end_of(client, keys, bash(script.replace(">> &3", ">&3")))
     assert said["usage"] == {"input_tokens": 3, "output_tokens": 4}
     assert (said["cost_usd"], said["model"]) == (0.01, "m")
-    assert said["result"].startswith("answer\n")
+    file_mode, folder_mode, path = said["result"].split()
+    assert (file_mode, folder_mode) == ("600", "700")
+    assert not Path(path).parent.exists()
 
 
 async def test_usage_of_a_failed_command_is_reported_too(client: Client, keys: Keys) -> None:
-    said = await end_of(client, keys, bash("""echo '{"output_tokens": 9}'; exit 1"""))
+    said = await end_of(client, keys, bash("""echo '{"output_tokens": 9}' >&3; exit 1"""))
     assert said["usage"] == {"output_tokens": 9}
+
+
+async def test_usage_of_a_cancelled_command_is_reported_too(client: Client, keys: Keys) -> None:
+    script = """echo '{"output_tokens": 9}' >&3; touch "$ASB_USAGE_FILE.on"; exec sleep 600"""
+    async with working(client, keys, options(bash(script))) as desk:
+        await desk.dispatch("t1")
+        await wait_until(lambda: list(Path(tempfile.gettempdir()).glob("asb-usage-*/*.on")))
+        await desk.cancel("t1")
+        said = await desk.report("task.cancelled", "t1")
+    assert said["usage"] == {"output_tokens": 9}
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+async def test_a_named_format_tells_the_usage_and_the_answers_text(
+    client: Client, keys: Keys, form: str
+) -> None:
+    entry = USED.replace('"model"', '"response": "4", "model"')
+    script = (
+        f"echo '{entry}' | python3 -m json.tool"
+        if form == "json"
+        else f"echo noise; echo '{entry}'; echo 'new version available'"
+    )
+    said = await end_of(client, keys, bash(script, form=form))
+    assert said["usage"] == {"input_tokens": 3, "output_tokens": 4}
+    assert (said["result"], said["model"], said["cost_usd"]) == ("4", "m", 0.01)
+
+
+async def test_a_long_answer_in_a_format_keeps_its_usage(client: Client, keys: Keys) -> None:
+    script = (
+        "import json; print(json.dumps({'usage': {'input_tokens': 3}, 'result': 'x' * 200_000}))"
+    )
+    driver = command(sys.executable, "-c", script, form="jsonl")
+    said = await end_of(client, keys, driver)
+    assert said["usage"] == {"input_tokens": 3}
+    assert said["result"].endswith("xxx")
+
+
+@pytest.mark.parametrize(
+    ("form", "script", "error"),
+    [
+        ("text", "echo 'Not logged in'; exit 1", "bash exited with status 1: Not logged in"),
+        ("text", "echo chatter >&2; echo no key; exit 1", "status 1: chatter | no key"),
+        (
+            "jsonl",
+            """echo '{"type":"turn.failed","error":{"message":"usage limit"}}'; exit 1""",
+            "bash exited with status 1: usage limit",
+        ),
+        (
+            "json",
+            """echo '{"is_error": true, "result": "API Error: 529"}'; exit 0""",
+            "bash says that it failed: API Error: 529",
+        ),
+    ],
+)
+async def test_the_reason_of_a_failure_is_told_wherever_the_command_tells_it(
+    client: Client, keys: Keys, form: str, script: str, error: str
+) -> None:
+    said = await end_of(client, keys, bash(script, form=form))
+    assert said["error"].endswith(error)
+
+
+async def test_a_prompt_that_would_be_an_option_is_refused_and_passes_as_input(
+    client: Client, keys: Keys
+) -> None:
+    said = await end_of(client, keys, command("cat", "{prompt}"), "--help")
+    assert "would take it for an option: leave out {prompt}" in said["error"]
+    assert said["retryable"] is False
+
+
+async def test_a_list_item_passes_on_standard_input(client: Client, keys: Keys) -> None:
+    said = await end_of(client, keys, command("cat"), "- [ ] do it")
+    assert said["result"] == "- [ ] do it"
 
 
 async def test_output_without_bound_leaves_its_end(client: Client, keys: Keys) -> None:
