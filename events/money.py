@@ -61,9 +61,13 @@ def hold_nanos(tokens: int, price: Price) -> int:
 
 
 def nanos_of(dollars: Decimal | str | int | float) -> int:
-    """Dollars as nano-dollars, rounded half up. Raises ValueError where it is no finite number."""
+    """Dollars as nano-dollars, rounded half up. Raises ValueError where it is no finite number, or
+    one of more than 18 digits before the point: ``1e99999999`` would take all memory to write."""
     try:
-        value = Decimal(str(dollars)) * NANOS_PER_DOLLAR
+        value = Decimal(str(dollars))
+        if not value.is_finite() or value.adjusted() >= 18:
+            raise ArithmeticError
+        value *= NANOS_PER_DOLLAR
         return int(value.to_integral_value(rounding="ROUND_HALF_UP"))
     except ArithmeticError as error:
         raise ValueError(f"{dollars!r} is not an amount of dollars") from error

@@ -63,7 +63,11 @@ class Learning(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 @wire("policy.changed")
 class PolicyChanged(Payload):
-    """The whole policy from here on. ``book`` is the version of the price book."""
+    """The whole policy from here on. ``book`` is the version of the price book.
+
+    ``plausible_tokens`` (counted) and ``plausible_nanos`` bound what reports can charge one
+    attempt, or one report of foreign work; what is reported beyond them is disputed.
+    """
 
     limits: tuple[Limit, ...] = ()
     prices: dict[str, Price] = msgspec.field(default_factory=dict[str, Price])
@@ -76,6 +80,8 @@ class PolicyChanged(Payload):
     saving: Saving = Saving()
     guard: Guard = Guard()
     learning: Learning = Learning()
+    plausible_tokens: int = 2_000_000
+    plausible_nanos: int = 20_000_000_000
     reason: str = ""
 
 

@@ -31,6 +31,8 @@ class Booking(msgspec.Struct, omit_defaults=True, gc=False):
     ``agent``, ``unknown``, or a price list with its version. ``window_at`` (µs) books into the
     window of an earlier moment, for corrections; ``day_at`` is the writer's own time, used by
     reports only. ``flag`` says what of the reported usage contradicts itself or cannot be read.
+    ``disputed_*`` is what was reported beyond the plausibility bound: it is charged
+    to nobody until an operator's correction charges or drops it, which takes it away again.
     """
 
     agent: str = ""
@@ -53,6 +55,8 @@ class Booking(msgspec.Struct, omit_defaults=True, gc=False):
     window_at: int = 0
     day_at: int = 0
     flag: str = ""  # public: names of asb's own table and figures, no text of the writer
+    disputed_tokens: int = 0
+    disputed_nanos: int = 0
 
 
 @wire("task.submitted")
@@ -100,10 +104,15 @@ class TaskDelegated(Payload):
 
 @wire("task.deferred")
 class TaskDeferred(Payload):
-    """Said once: this task can never fit the limits as they are."""
+    """Said once a task and limit: as it came in, this task could never fit that limit.
+
+    ``limit`` is ``unit/window of scope``, without its amount. A later change of the policy is told
+    by its own event, not by one for each task that waits.
+    """
 
     task: str
     reason: str
+    limit: str = ""
 
 
 @wire("task.dispatched")

@@ -11,7 +11,11 @@ from events.task import Booking
 
 @wire("usage.recorded")
 class UsageRecorded(Payload):
-    """Usage of a running attempt, or of work asb did not dispatch (no task)."""
+    """Usage of a running attempt, or of work asb did not dispatch (no task).
+
+    ``unknown_task``: the result of an attempt whose task the log does not know (its submission was
+    torn off); ``session`` is the one that reported it. Its usage counts as foreign work, once.
+    """
 
     agent: str
     booked: Booking
@@ -19,16 +23,30 @@ class UsageRecorded(Payload):
     task: str = ""
     attempt: int = 0
     meter: str = ""
+    session: str = ""
+    unknown_task: bool = False
+
+
+CORRECTIONS = ("set", "accept", "drop")
 
 
 @wire("usage.corrected")
 class UsageCorrected(Payload):
-    """An actual replaces an estimate: ``booked`` is the (possibly negative) difference."""
+    """What an attempt was charged is changed: ``booked`` is the (possibly negative) difference.
+
+    Without ``action`` an actual replaces an estimate. With one, an operator corrects an attempt
+    that has ended, or a report of foreign work (``report``: the log id of its event): ``set`` to
+    another figure, ``accept`` or ``drop`` what is disputed. One correction is one event for each
+    window and model that it changes.
+    """
 
     agent: str
     booked: Booking
     task: str = ""
     attempt: int = 0
+    action: str = ""
+    report: str = ""
+    reason: str = ""  # private (words): free text of an operator
 
 
 @wire("progress.updated")

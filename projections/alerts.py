@@ -19,7 +19,7 @@ from projections.throttle import LEVELS, MINUTE
 if TYPE_CHECKING:
     from projections.state import State
 
-NEVER = 1 << 62  # more than anything can come to
+NEVER = 1 << 400  # more than anything can come to
 
 
 class Raised(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -13,7 +13,7 @@ import msgspec
 
 from events.envelope import Event
 from events.task import AttemptEnd, Booking
-from projections import estimates, throttle, usage
+from projections import charges, estimates, throttle, usage
 from projections.tasks import (
     BACKOFF,
     CANCELLED,
@@ -32,6 +32,8 @@ from projections.tasks import (
 if TYPE_CHECKING:
     from projections.state import State
 
+TORN_MAX = 10_000  # results of tasks that the log lost: so many are remembered
+
 
 def dispatched(state: State, event: Event) -> None:
     d = event.data
@@ -49,6 +51,7 @@ def dispatched(state: State, event: Event) -> None:
     task.hold_refused = task.hold_word = ""
     task.used_tokens = task.used_nanos = 0
     task.used = None
+    task.marks = ()
     task.dispatched_at, task.started_at = event.at, 0
     task.due = d.deadline
     task.dispatch_id = event.log_id
@@ -79,48 +82,137 @@ def cancel_requested(state: State, event: Event) -> None:
 
 
 def spent(state: State, event: Event) -> None:
-    """``usage.recorded`` and ``usage.corrected``: book it, and let it eat the attempt's hold."""
+    """Usage of a running attempt, late usage of an ended one, or foreign work: charge it. A running
+    attempt's eats its hold."""
     d = event.data
     task = state.tasks.get(d.task) if d.task else None
+    replaced = 0
     if task is not None and task.status in RUNNING and task.attempt == d.attempt:
         before = task.hold_left
         state.undo.touch(task)
         task.used = _summed(task.used, d.booked)
+        task.marks = charges.marked(task.marks, event.at, d.booked)
         task.used_tokens += d.booked.tokens
         task.used_nanos += d.booked.nanos
         after = task.hold_left
         throttle.hold(state, task.run_scopes, after[0] - before[0], after[1] - before[1], 0)
         if task.overruns:
             state.overruns.add(state, task)
-        replaced = 0
-    else:
+    elif d.attempt:
         replaced = _estimated(state, d)
-        if d.attempt:
-            _change_past(state, d, lambda past: _measured(past, d.booked))
+        _measured(state, event)
+    elif d.booked.disputed_tokens or d.booked.disputed_nanos:
+        charges.note(state, event.log_id, _foreign(event))
     throttle.book(state, event.at, d.booked)
     usage.book(state, event.at, d.booked, replaced=replaced)
+
+
+def recorded(state: State, event: Event) -> None:
+    """``usage.recorded``; the result of a task that the log lost is remembered: it counts once."""
+    d = event.data
+    if d.unknown_task:
+        if len(state.torn) >= TORN_MAX:
+            state.undo.drop(state.torn, min(state.torn, key=lambda key: (state.torn[key], key)))
+        state.undo.put(state.torn, torn_key(d.task, d.attempt, d.session), state.meta.events)
+        d = msgspec.structs.replace(d, attempt=0)
+        event = msgspec.structs.replace(event, data=d)
+    spent(state, event)
+
+
+def torn_key(task: str, attempt: int, session: str) -> str:
+    """Names an attempt whose task the log does not know."""
+    return f"{attempt} {session} {task}"
+
+
+def corrected(state: State, event: Event) -> None:
+    """``usage.corrected``: an actual in place of an estimate, or an operator's correction."""
+    d = event.data
+    if not d.action:
+        spent(state, event)
+        return
+    throttle.book(state, event.at, d.booked)
+    charge = state.disputes.get(d.report) if d.report else None
+    if d.task and not d.report:
+        charge = charges.of_attempt(state, d.task, d.attempt)
+    usage.book(
+        state, event.at, d.booked, replaced=charge.estimated_tokens if charge is not None else 0
+    )
+    if charge is None:
+        return
+    charge = charge.plus(event.at, d.booked)
+    charges.note(state, d.report or charges.key_of(d.task, d.attempt), charge)
+    if not d.report:
+        _keep_past(state, d.task, d.attempt, charge)
+        _add_to_record(state, d.task, d.booked)
+
+
+def _keep_past(state: State, task: str, attempt: int, charge: charges.Charge) -> None:
+    """An operator's word about an attempt stands: nothing of it comes late any more."""
+    record = state.tasks.get(task) or state.outcomes.get(task)
+    if record is None:
+        return
+    state.undo.touch(record)
+    if all(past.attempt != attempt for past in record.past):
+        record.past = (*record.past, PastAttempt(attempt, record.session, charge))
+    kept = {"charge": charge, "estimated_nanos": 0, "told": True}
+    record.past = tuple(
+        msgspec.structs.replace(past, **kept) if past.attempt == attempt else past
+        for past in record.past
+    )
+
+
+def _add_to_record(state: State, task: str, booked: Booking) -> None:
+    """What an ended attempt was charged or given back later, in the sums of its task."""
+    if (open_task := state.tasks.get(task)) is not None:
+        state.undo.touch(open_task)
+        open_task.spent_tokens += booked.tokens
+        open_task.spent_nanos += booked.nanos
+    elif (outcome := state.outcomes.get(task)) is not None:
+        state.undo.touch(outcome)
+        outcome.tokens += booked.tokens
+        outcome.nanos += booked.nanos
+
+
+def _foreign(event: Event) -> charges.Charge:
+    """A report of work that asb did not dispatch, of which something is disputed."""
+    b: Booking = event.data.booked
+    made = charges.Charge(
+        event.at, b.agent, b.model, b.worker, b.project, b.kind, task=event.data.task
+    )
+    return made.plus(event.at, b)
 
 
 def _summed(so_far: Booking | None, more: Booking) -> Booking:
     if so_far is None:
         return more
-    parts = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
-    added = {p: getattr(so_far, p) + getattr(more, p) for p in parts}
     return msgspec.structs.replace(
-        more, **added, tokens=so_far.tokens + more.tokens, nanos=so_far.nanos + more.nanos
+        more, **{name: getattr(so_far, name) + getattr(more, name) for name in _SUMMED}
     )
 
 
-def _measured(past: PastAttempt, booked: Booking) -> PastAttempt:
+_SUMMED = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "tokens",
+    "nanos",
+    "disputed_tokens",
+    "disputed_nanos",
+)
+
+
+def _measured(state: State, event: Event) -> None:
     """A meter spoke after the attempt had ended: nothing of it is estimated any more."""
-    return msgspec.structs.replace(
-        past,
-        parts=_summed(past.parts, booked),
-        tokens=past.tokens + booked.tokens,
-        nanos=past.nanos + booked.nanos,
-        estimated_tokens=0,
-        estimated_nanos=0,
-    )
+    d = event.data
+
+    def measured(past: PastAttempt) -> PastAttempt:
+        charge = past.charge.plus(event.at, d.booked)
+        charges.note(state, charges.key_of(d.task, d.attempt), charge)
+        return msgspec.structs.replace(past, charge=charge, estimated_nanos=0)
+
+    if _change_past(state, d, measured):
+        _add_to_record(state, d.task, d.booked)
 
 
 def hold_extended(state: State, event: Event) -> None:
@@ -169,11 +261,13 @@ def _end_attempt(state: State, event: Event, completed: int, failed: int) -> Tas
         else:
             usage.book(state, event.at, d.booked, replaced=_estimated(state, d))
     if not current or task is None:
-        _forget_past(state, d)
+        _told_late(state, event)
         return None
     left = task.hold_left
     state.undo.touch(task)
     if d.booked is not None:
+        task.used = _summed(task.used, d.booked)
+        task.marks = charges.marked(task.marks, event.at, d.booked)
         task.used_tokens += d.booked.tokens
         task.used_nanos += d.booked.nanos
     if task.status in RUNNING:
@@ -181,8 +275,9 @@ def _end_attempt(state: State, event: Event, completed: int, failed: int) -> Tas
         task.spent_nanos += task.used_nanos
         if d.booked is not None and d.booked.tasks and not d.booked.estimated:
             estimates.settle(state, task, d.booked)
-        if not event.origin or (d.booked is not None and d.booked.estimated):
-            task.past = (*task.past, _past(task, event))
+        past = _past(task, event)
+        task.past = (*task.past, past)
+        charges.note(state, charges.key_of(task.id, task.attempt), past.charge)
         throttle.hold(state, task.run_scopes, -left[0], -left[1], -1)
         worker = state.workers.get(task.worker)
         if worker is not None and worker.session == task.session:
@@ -196,45 +291,65 @@ def _end_attempt(state: State, event: Event, completed: int, failed: int) -> Tas
 def _past(task: Task, event: Event) -> PastAttempt:
     booked: Booking | None = event.data.booked
     guessed = booked is not None and booked.estimated
+    used = task.used
+    charge = charges.Charge(
+        event.at,
+        task.run_agent,
+        used.model if used is not None else task.run_model,
+        task.worker,
+        task.project,
+        task.kind,
+        task.marks,
+        charges.parts_of(used),
+        booked.tokens if booked is not None and guessed else 0,
+        used.disputed_tokens if used is not None else 0,
+        used.disputed_nanos if used is not None else 0,
+        task.id,
+        task.attempt,
+    )
     return PastAttempt(
         task.attempt,
         task.session,
-        event.at,
-        task.worker,
-        task.run_agent,
-        task.run_model,
-        task.used_tokens,
-        task.used_nanos,
-        _summed(task.used, booked) if booked is not None else task.used,
-        booked.tokens if booked is not None and guessed else 0,
+        charge,
         booked.nanos if booked is not None and guessed else 0,
-        bool(event.origin),
+        reported=bool(event.origin),
+        told=bool(event.origin) and not guessed,
     )
 
 
-def _forget_past(state: State, d: AttemptEnd) -> None:
+def _told_late(state: State, event: Event) -> None:
     """A late result has spoken for its attempt: a repeat of it finds nothing, but its usage may
     still come where it told none."""
-    _change_past(
-        state,
-        d,
-        lambda past: msgspec.structs.replace(past, reported=True) if not d.booked else None,
-    )
+    d = event.data
+
+    def told(past: PastAttempt) -> PastAttempt:
+        if not d.booked:
+            return msgspec.structs.replace(past, reported=True)
+        charge = past.charge.plus(event.at, d.booked)
+        charges.note(state, charges.key_of(d.task, d.attempt), charge)
+        return msgspec.structs.replace(
+            past, charge=charge, estimated_nanos=0, reported=True, told=True
+        )
+
+    if _change_past(state, d, told) and d.booked is not None:
+        _add_to_record(state, d.task, d.booked)
 
 
 def _estimated(state: State, d: Any) -> int:
     """What was estimated for a past attempt of which a meter speaks now."""
     record = (state.tasks.get(d.task) or state.outcomes.get(d.task)) if d.task else None
     found = [p for p in record.past if p.attempt == d.attempt] if record is not None else []
-    return sum(past.estimated_tokens for past in found)
+    return sum(past.charge.estimated_tokens for past in found)
 
 
-def _change_past(state: State, d: Any, change: Callable[[PastAttempt], PastAttempt | None]) -> None:
+def _change_past(state: State, d: Any, change: Callable[[PastAttempt], PastAttempt]) -> bool:
+    """Change what is remembered of the attempt that ``d`` names; False where nothing is."""
     record = state.tasks.get(d.task) or state.outcomes.get(d.task)
-    if record is not None and record.past:
-        state.undo.touch(record)
-        changed = ((change(p) if p.attempt == d.attempt else p) for p in record.past)
-        record.past = tuple(p for p in changed if p is not None)
+    if record is None or all(past.attempt != d.attempt for past in record.past):
+        return False
+    state.undo.touch(record)
+    record.past = tuple(change(p) if p.attempt == d.attempt else p for p in record.past)
+    return True
 
 
 def completed(state: State, event: Event) -> None:

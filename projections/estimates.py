@@ -51,7 +51,9 @@ def upper(index: int) -> int:
 
 
 def settle(state: State, task: Task, booked: Booking) -> None:
-    """An attempt ended with known usage: learn from it."""
+    """An attempt ended with known usage: learn from it, unless some of that is disputed."""
+    if task.used is not None and (task.used.disputed_tokens or task.used.disputed_nanos):
+        return
     key = f"{task.kind}|{task.run_model}"
     found = state.learnt.get(key)
     if found is None:

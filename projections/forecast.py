@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MINUTES = 60
 MINUTES_LEAST = 10
+FAR = 100 * 366 * 24 * HOUR  # µs: beyond it no calendar helps
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -123,6 +124,8 @@ def _reach(window: str, row: dict[str, int], per_hour: int, now: int) -> Reach:
         why = "nothing is used now"
     elif rolling and per_hour * rolling <= row["limit"] * MINUTES:
         why = "this rate stays below it"
+    elif left * HOUR // per_hour > FAR:
+        why = "not within a century"
     else:
         at = now + left * HOUR // per_hour
     ends = row["resets_at"]

@@ -17,12 +17,8 @@ def changed(state: State, event: Event) -> None:
     """Another policy; what could never fit under the old one is tried again."""
     alerts.before_policy(state)
     state.set_policy(event.data)
+    state.meta.policy_after = state.meta.submitted
     alerts.after_policy(state)
-    for task in state.tasks.values():
-        if task.deferred:
-            state.undo.touch(task)
-            task.deferred = False
-            state.index(task)
 
 
 class Quote(NamedTuple):

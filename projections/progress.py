@@ -15,7 +15,8 @@ import msgspec
 from events.document import ENDED, Totals
 from events.envelope import Event
 from events.task import Booking
-from projections import attempts
+from projections import attempts, charges
+from projections.charges import Parts
 
 if TYPE_CHECKING:
     from projections.state import State
@@ -67,16 +68,12 @@ def newest(state: State, agent: str, task: str, now: int) -> Progress | None:
     return found
 
 
-def parts_of(booking: Booking | None) -> tuple[int, int, int, int]:
-    """The token parts of a booking: input, output, cache reads, cache writes."""
-    if booking is None:
-        return 0, 0, 0, 0
-    return (
-        booking.input_tokens,
-        booking.output_tokens,
-        booking.cache_read_tokens,
-        booking.cache_write_tokens,
-    )
+def parts_of(booking: Booking | None) -> Parts:
+    """The token parts that a booking accounts for: input, output, cache reads, cache writes. What
+    is disputed stands with the input: it was told and is not charged again."""
+    parts = charges.parts_of(booking)
+    disputed = booking.disputed_tokens if booking is not None else 0
+    return parts[0] + disputed, *parts[1:]
 
 
 def updated(state: State, event: Event) -> None:

@@ -50,8 +50,8 @@ def queue_key(task: Task) -> QueueKey:
     )
 
 
-def _waits_in(task: Task, key: QueueKey) -> bool:
-    return task.status == QUEUED and not task.deferred and queue_key(task) == key
+def _waits_in(state: State, task: Task, key: QueueKey) -> bool:
+    return task.status == QUEUED and task.id not in state.never_fits and queue_key(task) == key
 
 
 def wake_at(task: Task) -> int:
@@ -122,7 +122,11 @@ class Queues:
         while heap:
             rank, n, task_id = heap[0]
             task = state.tasks.get(task_id)
-            if task is not None and (task.rank, task.n) == (rank, n) and _waits_in(task, key):
+            if (
+                task is not None
+                and (task.rank, task.n) == (rank, n)
+                and _waits_in(state, task, key)
+            ):
                 return task
             heapq.heappop(heap)
         self.waiting.pop(key, None)

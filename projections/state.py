@@ -21,6 +21,7 @@ from events.envelope import Event
 from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Saving
 from events.task import Booking
 from projections import alerts, attempts, policy, progress, reports, tasks, workers
+from projections.charges import Charge, Mark
 from projections.days import Day
 from projections.estimates import Learnt
 from projections.queues import Pile, Queues
@@ -55,6 +56,7 @@ class Meta(msgspec.Struct, gc=False):
     unknown: int = 0  # events of types this version may skip
     reported: str = ""  # every day up to this date had its report
     policy: PolicyChanged = msgspec.field(default_factory=PolicyChanged)
+    policy_after: int = 0  # how many tasks had been submitted when the policy last changed
 
 
 class Snapshot(msgspec.Struct):
@@ -74,6 +76,8 @@ class Snapshot(msgspec.Struct):
     progress: dict[str, progress.Progress]
     reports: dict[str, Issued]
     learnt: dict[str, Learnt]
+    disputes: dict[str, Charge]
+    torn: dict[str, int]
 
 
 def _shape(cls: type[msgspec.Struct]) -> str:
@@ -87,7 +91,7 @@ FORMAT = zlib.crc32(
         for cls in (
             *(Meta, Task, PastAttempt, Outcome, Worker, Scope, Bucket, Cell, Snapshot),
             *(PolicyChanged, Limit, AlertBudget, Booking, alerts.Raised, progress.Progress),
-            *(Learnt, Saving, Guard, Learning, Issued, Totals),
+            *(Learnt, Saving, Guard, Learning, Issued, Totals, Charge, Mark),
         )
     ).encode()
 )
@@ -112,6 +116,8 @@ class State:
         self.progress = s.progress if s else {}
         self.reports = s.reports if s else {}
         self.learnt = s.learnt if s else {}
+        self.disputes = s.disputes if s else {}  # what waits for an operator's correction
+        self.torn = s.torn if s else {}  # results of tasks that the log lost -> when, in events
         self.undo = Undo()
         self.price_lookup: policy.Lookup = policy.no_quotes  # deciders only; folds never price
         self._reindex()
@@ -136,6 +142,7 @@ class State:
         self.queues = Queues()
         self.undelegated, self.orphans, self.overruns = Pile(), Pile(), Pile()
         self.refused: dict[str, None] = {}  # tasks that were refused to hold more; some are stale
+        self.never_fits: dict[str, None] = {}  # tasks that no limit in force would ever admit
         self.dependents: dict[str, dict[str, None]] = {}
         ended = sorted(self.outcomes.items(), key=lambda item: item[1].n)
         self.results = {o.digest: task for task, o in ended if o.status == COMPLETED}
@@ -205,6 +212,14 @@ class State:
         self.zone = ZoneInfo(self.policy.timezone)
         self.day = self.today = Day("", 0, 0)
         self.dirty_scopes.update(self.scopes)
+        self.try_again()
+
+    def try_again(self) -> None:
+        """What could never fit is tried again: under another policy it may."""
+        waiting, self.never_fits = self.never_fits, {}
+        for name in waiting:
+            if (task := self.tasks.get(name)) is not None:
+                self.index(task)
 
     # -- folding --------------------------------------------------------------------------------
 
@@ -245,6 +260,7 @@ class State:
             if isinstance(record, Task) and self.tasks.get(record.id) is record:
                 self.index(record)
         self.sums.clear()
+        self.try_again()
         if self.policy is not self.meta.policy:
             self.set_policy(self.meta.policy)
         self.dirty_scopes = self._dirty_before
@@ -255,11 +271,17 @@ class State:
         return Snapshot(FORMAT, *(getattr(self, f) for f in Snapshot.__struct_fields__[1:]))
 
     def encode(self) -> bytes:
-        """The canonical encoding: sorted keys, integers and text only."""
+        """The canonical encoding: sorted keys, integers and text only.
+
+        Sums have no bound. MessagePack's integers do: where one is beyond 64 bits, all such stand
+        as decimal text, which reads back as the same integers.
+        """
         snapshot = self.snapshot()
-        return msgspec.msgpack.encode(
-            Snapshot(*(_canonical(getattr(snapshot, f)) for f in snapshot.__struct_fields__))
-        )
+        ordered = Snapshot(*(_canonical(getattr(snapshot, f)) for f in snapshot.__struct_fields__))
+        try:
+            return msgspec.msgpack.encode(ordered)
+        except OverflowError:
+            return msgspec.msgpack.encode(_wide(msgspec.to_builtins(ordered, builtin_types=BYTES)))
 
     def digest(self) -> str:
         """SHA-256 of the canonical encoding."""
@@ -280,7 +302,23 @@ def _canonical(value: Any) -> Any:
     return value
 
 
-_decoder = msgspec.msgpack.Decoder(Snapshot)
+BYTES = (bytes,)  # what is not to become text on its way
+
+
+def _wide(value: Any) -> Any:
+    """Plain ``value`` with every integer that MessagePack cannot hold as decimal text."""
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else str(value)
+    if isinstance(value, dict):
+        items = cast("dict[Any, Any]", value).items()
+        return {key: _wide(item) for key, item in items}
+    if isinstance(value, list | tuple):
+        return [_wide(item) for item in cast("list[Any]", value)]
+    return value
+
+
+# Not strict, so that a number that stands as text is read as one.
+_decoder = msgspec.msgpack.Decoder(Snapshot, strict=False)
 
 
 def decode_state(data: bytes) -> State | None:
@@ -314,8 +352,8 @@ FOLDS: dict[str, Callable[[State, Event], Any]] = {
     "task.requeued": attempts.requeued,
     "hold.extended": attempts.hold_extended,
     "hold.refused": attempts.hold_refused,
-    "usage.recorded": attempts.spent,
-    "usage.corrected": attempts.spent,
+    "usage.recorded": attempts.recorded,
+    "usage.corrected": attempts.corrected,
     "progress.updated": progress.updated,
     "worker.joined": workers.joined,
     "worker.left": workers.ended,

@@ -18,6 +18,7 @@ import msgspec
 from events.envelope import Event
 from events.task import PRIORITIES, Booking
 from projections import throttle
+from projections.charges import NO_PARTS, Charge, Mark, Parts, is_plain
 
 if TYPE_CHECKING:
     from projections.state import State
@@ -34,21 +35,23 @@ LEAD = (900_000_000, 300_000_000, 60_000_000, 0)
 
 
 class PastAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An attempt that ended without its worker's word (lost, timed out) or without its usage: what
-    was booked for it, so that a late actual can take that place."""
+    """An attempt that ended, and what it was charged: so that a late actual can take the place of
+    an estimate, and an operator can correct it.
+
+    An attempt that ended its task with all its usage reported, charged at once, is not kept here:
+    the outcome of the task says as much.
+    """
 
     attempt: int
     session: str
-    at: int
-    worker: str
-    agent: str
-    model: str
-    tokens: int = 0
-    nanos: int = 0
-    parts: Booking | None = None
-    estimated_tokens: int = 0  # what of it nobody measured: a late result may take that back
-    estimated_nanos: int = 0
+    charge: Charge
+    estimated_nanos: int = 0  # beside the charge's estimated tokens: a late result takes both back
     reported: bool = False  # its worker has told the result, though not the usage
+    told: bool = False  # its worker has told the usage, or an operator corrected it: that stands
+
+    @property
+    def worker(self) -> str:
+        return self.charge.worker
 
 
 class Task(msgspec.Struct, array_like=True, gc=False):
@@ -82,7 +85,8 @@ class Task(msgspec.Struct, array_like=True, gc=False):
     hold_nanos: int = 0
     used_tokens: int = 0  # booked so far by this attempt
     used_nanos: int = 0
-    used: Booking | None = None  # the attempt's totals so far, by part
+    used: Booking | None = None  # the attempt's totals so far, by part, and what is disputed
+    marks: tuple[Mark, ...] = ()  # when and under which models these were charged
     spent_tokens: int = 0  # by all its ended attempts
     spent_nanos: int = 0
     dispatched_at: int = 0
@@ -92,7 +96,7 @@ class Task(msgspec.Struct, array_like=True, gc=False):
     first_hold: tuple[int, int] = (0, 0)  # tokens, nanos: what was held at the dispatch
     hold_refused: str = ""  # what was asked of its worker when more was refused; "" after more
     hold_word: str = ""  # log id of what its worker is to know of its hold: refused, or extended
-    deferred: bool = False
+    deferred: tuple[str, ...] = ()  # the limits of which it was said that they never admit it
     retry_of: str = ""
     last_error: str = ""
     digest: bytes = b""  # of what makes two tasks the same, for reuse of results
@@ -149,6 +153,8 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
     nanos: int = 0
     past: tuple[PastAttempt, ...] = ()
     digest: bytes = b""
+    project: str = ""
+    parts: Parts = NO_PARTS  # of the last attempt, where ``past`` does not hold it
 
 
 def digest(text: str, agent: str | None, model: str | None) -> bytes:
@@ -221,11 +227,12 @@ def delegated(state: State, event: Event) -> None:
 
 
 def deferred(state: State, event: Event) -> None:
+    """It was said that ``limit`` never admits this task. Whether that is so under the policy of
+    the day is worked out when the task is tried, not remembered here."""
     task = state.tasks.get(event.data.task)
-    if task is not None:
+    if task is not None and event.data.limit not in task.deferred:
         state.undo.touch(task)
-        task.deferred = True
-        state.index(task)
+        task.deferred = (*task.deferred, event.data.limit)
 
 
 def back(state: State, task: Task, status: str, due: int) -> None:
@@ -234,12 +241,18 @@ def back(state: State, task: Task, status: str, due: int) -> None:
     task.hold_tokens = task.hold_nanos = 0
     task.used_tokens = task.used_nanos = 0
     task.used = None
+    task.marks = ()
     state.index(task)
 
 
 def close(state: State, task: Task, status: str, at: int) -> None:
     undo, meta = state.undo, state.meta
     meta.ended += 1
+    past, parts = task.past, NO_PARTS
+    if past and past[-1].told and past[-1].attempt == task.attempt:
+        charge = past[-1].charge
+        if charge.at == at and is_plain(charge, task.run_model):
+            past, parts = past[:-1], charge.parts
     outcome = Outcome(
         meta.ended,
         status,
@@ -252,8 +265,10 @@ def close(state: State, task: Task, status: str, at: int) -> None:
         task.kind,
         task.spent_tokens,
         task.spent_nanos,
-        task.past,
+        past,
         task.digest,
+        task.project,
+        parts,
     )
     if status == COMPLETED:
         undo.put(state.results, task.digest, task.id)

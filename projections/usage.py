@@ -35,6 +35,8 @@ class Cell(msgspec.Struct, array_like=True, gc=False):
     estimated_tokens: int = 0
     completed: int = 0
     failed: int = 0
+    disputed_tokens: int = 0  # reported beyond the plausibility bound, and charged to nobody
+    disputed_nanos: int = 0
 
     def add(self, other: Cell) -> None:
         for field in self.__struct_fields__:
@@ -89,6 +91,8 @@ def book(
         cell.estimated_tokens = max(0, cell.estimated_tokens + estimated)
         cell.completed += completed
         cell.failed += failed
+        cell.disputed_tokens += b.disputed_tokens
+        cell.disputed_nanos += b.disputed_nanos
     if state.day.date <= state.meta.reported:
         reports.late(state, state.day.date, at)
 

@@ -54,9 +54,14 @@ def settled(
     model: str = "",
     own_cost: int | None = None,
     meter: str = "driver",
+    running: bool = False,
 ) -> Booking:
-    """The last booking of the running attempt: its usage less what was booked before, or, when
-    nobody knows it, the rest of the hold, marked as estimated."""
+    """What the running attempt is charged: its usage less what was charged before, up to the
+    plausibility bound, or, when nobody knows it, the rest of the hold, marked as estimated.
+
+    ``running``: it goes on, so what is disputed of it does not shrink. The last word of its driver
+    says how much was used in all, and with that how much is disputed.
+    """
     model = model or task.run_model
     if usage is None and task.used is not None and task.used.meter == "progress":
         # Its agent's running totals are a meter: what they told stands, nothing is estimated.
@@ -82,8 +87,14 @@ def settled(
             own_cost=own_cost,
             fallback_nanos=task.hold_nanos,
         )
+        before = (0, 0)
         if task.used is not None:
             found = _not_negative(less(found, task.used))
+            before = (task.used.disputed_tokens, task.used.disputed_nanos)
+        found = plausible(state, found, room(state, task), before)
+        if running:
+            found.disputed_tokens = max(0, found.disputed_tokens)
+            found.disputed_nanos = max(0, found.disputed_nanos)
         found.meter = meter
     found.worker, found.project, found.kind = task.worker, task.project, task.kind
     found.tasks = 1
@@ -98,25 +109,73 @@ def unstarted(task: Task) -> Booking:
 def late(state: State, past: PastAttempt, usage: Usage) -> Booking:
     """A late actual: it takes the place of what was estimated for that attempt, in its window and
     in its scopes. What a meter had measured before is not taken back."""
+    before = past.charge
     found = booking(
         state,
-        agent=past.agent,
-        model=past.model,
+        agent=before.agent,
+        model=before.model,
         usage=usage,
-        fallback_nanos=past.nanos,
+        fallback_nanos=before.nanos,
     )
-    before = past.parts or Booking(past.agent, past.model, past.worker)
-    more = less(found, before)
-    return replace(
-        more,
-        **{part: max(0, getattr(more, part)) for part in _PARTS},
-        tokens=max(-past.estimated_tokens, more.tokens),
-        nanos=max(-past.estimated_nanos, more.nanos),
-        worker=past.worker,
+    more = replace(
+        found,
+        **{
+            part: max(0, getattr(found, part) - had)
+            for part, had in zip(_PARTS, before.parts, strict=True)
+        },
+        tokens=max(-before.estimated_tokens, found.tokens - before.tokens),
+        nanos=max(-past.estimated_nanos, found.nanos - before.nanos),
+        worker=before.worker,
         project=before.project,
         kind=before.kind,
         meter="driver",
-        window_at=past.at if before.estimated else 0,
+        window_at=before.at if before.estimated_tokens or past.estimated_nanos else 0,
+    )
+    p = state.policy
+    left = p.plausible_tokens - before.tokens, p.plausible_nanos - before.nanos
+    return plausible(state, more, left, (before.disputed_tokens, before.disputed_nanos))
+
+
+# -- the plausibility bound ----------------------------------------------------------------------
+
+
+def room(state: State, task: Task) -> tuple[int, int]:
+    """What reports can still charge the running attempt: tokens, nano-dollars. An estimate of the
+    user's own lifts the bound to what was held for it: he said that so much is plausible."""
+    tokens, nanos = state.policy.plausible_tokens, state.policy.plausible_nanos
+    if task.given_estimate:
+        tokens, nanos = max(tokens, task.first_hold[0]), max(nanos, task.first_hold[1])
+    return tokens - task.used_tokens, nanos - task.used_nanos
+
+
+def foreign(state: State, found: Booking) -> Booking:
+    """A report of work that asb did not dispatch: each by itself is held to the bound."""
+    return plausible(state, found, (state.policy.plausible_tokens, state.policy.plausible_nanos))
+
+
+def plausible(
+    state: State, found: Booking, left: tuple[int, int], disputed: tuple[int, int] = (0, 0)
+) -> Booking:
+    """``found`` as far as ``left`` (tokens, nano-dollars) allows; the rest is disputed.
+
+    ``disputed``: what is disputed of the attempt already and reported with this again. Where
+    tokens are cut, their parts shrink in proportion, so that they add up to what is charged.
+    """
+    tokens = min(found.tokens, max(0, left[0]))
+    nanos = min(found.nanos, max(0, left[1]))
+    over = found.tokens - tokens, found.nanos - nanos
+    shares = {name: getattr(found, name) for name in _PARTS}
+    if over[0]:
+        shares = {name: part * tokens // found.tokens for name, part in shares.items()}
+        counted = Usage(**shares).counted(state.policy.cache_read_weight_percent)
+        shares["input_tokens"] += max(0, tokens - counted)
+    return replace(
+        found,
+        **shares,
+        tokens=tokens,
+        nanos=nanos,
+        disputed_tokens=over[0] - disputed[0],
+        disputed_nanos=over[1] - disputed[1],
     )
 
 

@@ -117,7 +117,7 @@ class Job:
         self.estimate = 0
         self.status = "submitted"  # queued, backoff, running, completed, failed, cancelled
         self.attempts = 0
-        self.deferred = False
+        self.deferred: set[str] = set()  # limits of which it was said that they never admit it
         self.doomed = False
         self.run: Run | None = None
 
@@ -237,8 +237,6 @@ class Model:
 
     def _policy_changed(self, at: int, data: Mapping[str, Any]) -> None:
         self.policy = dict(data)
-        for job in self.jobs.values():
-            job.deferred = False
 
     def _task_submitted(self, at: int, data: Mapping[str, Any]) -> None:
         if data["task"] in self.jobs:
@@ -259,16 +257,23 @@ class Model:
     def _task_deferred(self, at: int, data: Mapping[str, Any]) -> None:
         """It was said that this task never fits: true of every worker, also of a new one."""
         job = self.jobs[data["task"]]
-        if job.deferred:
-            raise Broken(f"{job.id} was deferred twice")
+        if data["limit"] in job.deferred:
+            raise Broken(f"{job.id} was deferred twice for {data['limit']}")
+        for name in self._might_take(job):
+            raise Broken(f"{job.id} was deferred, but would fit on {name}")
+        job.deferred.add(data["limit"])
+
+    def _might_take(self, job: Job) -> list[str]:
+        """Workers, known or new, on which no limit would refuse it for ever."""
+        found: list[str] = []
         for name in (*self.workers, "somebody new"):
             if job.given["worker"] in ("", name):
                 scopes = scopes_of(name, job.agent, job.model, job.project)
                 asked = self.ask(job, job.model, scopes)
                 limits = [(x, y) for s in scopes for x, y in self.limits(s).items()]
                 if all(passes(job.priority, asked[unit], most) for (unit, _), most in limits):
-                    raise Broken(f"{job.id} was deferred, but would fit on {name}")
-        job.deferred = True
+                    found.append(name)
+        return found
 
     def _task_dispatched(self, at: int, data: Mapping[str, Any]) -> None:
         job, worker = self.jobs[data["task"]], self.workers[data["worker"]]
@@ -409,7 +414,7 @@ class Model:
         waiting = [
             job
             for job in self.jobs.values()
-            if job.status == "queued" and not job.after and not job.deferred
+            if job.status == "queued" and not job.after and self._might_take(job)
         ]
         waiting.sort(key=lambda job: (job.rank, job.number))
         first: dict[tuple[str, ...], Job] = {}

@@ -67,7 +67,7 @@ def policies(draw: st.DrawFn) -> PolicyChanged:
 
 
 _index = st.integers(0, 9)
-_tokens = st.sampled_from((0, 1, 400, 999, 1_000, 1_001, 2_500, 9_000))
+_tokens = st.sampled_from((0, 1, 400, 999, 1_000, 1_001, 2_500, 9_000, 5_000_000))
 _maybe_tokens = st.none() | _tokens
 _worker = st.sampled_from(WORKERS)
 _waits = (1, 4, 5, 6, 29, 61, 130, 599, 601, 3_599, 3_600, 7_261, 86_400, 700_000, 2_700_000)
@@ -104,6 +104,7 @@ _STEPS: dict[str, tuple[int, st.SearchStrategy[Any]]] = {
     "pause": (1, st.tuples(_worker)),
     "resume": (1, st.tuples(_worker)),
     "foreign": (1, st.tuples(st.sampled_from(("codex", "claude")), _tokens)),
+    "correct": (2, st.tuples(_index, _maybe_tokens, st.booleans())),
     "again": (2, st.tuples(_index)),
     "policy": (1, st.tuples(policies())),
     "wait": (5, st.tuples(st.sampled_from(_waits))),
@@ -218,6 +219,20 @@ class Player:
 
     def _foreign(self, agent: str, tokens: int) -> None:
         self._send("usage.recorded", agent=agent, model="sonnet", input_tokens=tokens)
+
+    def _correct(self, index: int, tokens: int | None, accept: bool) -> None:
+        """An operator corrects what an attempt or a foreign report was charged."""
+        state = self.bus.state
+        found = [(name, n + 1) for name, t in state.tasks.items() for n in range(t.attempt)]
+        found += [(name, o.attempt) for name, o in state.outcomes.items()]
+        found += [(key, 0) for key, charge in state.disputes.items() if not charge.attempt]
+        if not found:
+            return
+        name, attempt = sorted(found)[index % len(found)]
+        how: dict[str, Any] = {"accept": True} if accept else {"drop": True}
+        if tokens is not None:
+            how = {"tokens": tokens}
+        self._send("usage.corrected", task=name, attempt=attempt, reason="a slip", **how)
 
     def _again(self, index: int) -> None:
         """An earlier entry comes once more, as a new entry without an id of its own."""

@@ -7,6 +7,9 @@ the rest of asb is used, so a fault there cannot hide here. What it looks at:
 - ``hold``: every hold was settled or released exactly once, and estimated at what was left of it,
 - ``attempt``: one dispatch per attempt, in order; ``task``: taken in once, ended once,
 - ``alert``: one per scope, window instance and level, saying true figures,
+- ``plausible``: no report charged an attempt, or foreign work, more than the bound in force,
+- ``correct``: corrections came through the shared intake stream, concerned what had ended, and
+  neither a charge nor what is disputed fell below zero,
 - ``shape``: an entry that is no event.
 """
 
@@ -19,6 +22,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from services.audit.charges import Charges
 from services.audit.ledger import LEVELS, Amounts, Ledger, is_rolling, level, scopes_of, window
 
 FINDINGS_MAX = 1_000  # further ones are counted only
@@ -50,10 +54,10 @@ class Run:
 class Job:
     """A task: where it stands, and the attempt that runs."""
 
-    __slots__ = ("attempts", "priority", "project", "run", "status")
+    __slots__ = ("attempts", "given", "priority", "project", "run", "status")
 
-    def __init__(self, priority: str, project: str) -> None:
-        self.priority, self.project = priority, project
+    def __init__(self, priority: str, project: str, given: bool) -> None:
+        self.priority, self.project, self.given = priority, project, given
         self.attempts = 0
         self.status = "waiting"  # waiting, running, completed, failed, cancelled
         self.run: Run | None = None
@@ -76,8 +80,9 @@ class Audit:
         self._thresholds: dict[tuple[str, str], int] = {}
         self._zone: ZoneInfo | None = None
         self._said: dict[tuple[str, ...], tuple[int, set[int]]] = {}
-        self._log_id = ""
+        self._log_id = self._source = ""
         self._at = 0
+        self.charges = Charges(self._find)
         self._judges: dict[str, Callable[[Mapping[str, Any]], None]] = {
             "policy.changed": self._policy,
             "task.submitted": self._submitted,
@@ -85,7 +90,7 @@ class Audit:
             "task.started": self._started,
             "hold.extended": self._extended,
             "usage.recorded": self._spent,
-            "usage.corrected": self._spent,
+            "usage.corrected": self._corrected,
             "progress.updated": lambda d: self._spent(d) if d.get("booked") else None,
             "task.completed": lambda d: self._end(d, "completed"),
             "task.cancelled": lambda d: self._end(d, "cancelled"),
@@ -106,6 +111,7 @@ class Audit:
         self.checked["events"] += 1
         try:
             kind, self._at = fields[b"type"].decode(), int(fields[b"at"])
+            self._source = fields[b"source"].decode()
             self.clock = max(self.clock, self._at)
             judge = self._judges.get(kind)
             if judge is not None:
@@ -122,6 +128,7 @@ class Audit:
 
     def _policy(self, d: Mapping[str, Any]) -> None:
         self.ledger.set_policy(d)
+        self.charges.set_policy(d)
         self._zone = ZoneInfo(d.get("timezone", "UTC"))
         self._thresholds = {
             (b["unit"], b["window"]): b.get("threshold_percent", 80)
@@ -133,7 +140,8 @@ class Audit:
         if d["task"] in self.jobs:
             self._find("task", f"task {d['task']} was taken in twice")
             return
-        self.jobs[d["task"]] = Job(d.get("priority", "normal"), d.get("project") or "")
+        given = bool(d.get("estimate_tokens"))
+        self.jobs[d["task"]] = Job(d.get("priority", "normal"), d.get("project") or "", given)
 
     def _dispatched(self, d: Mapping[str, Any]) -> None:
         self.checked["dispatches"] += 1
@@ -154,6 +162,7 @@ class Audit:
         hold = (d["hold_tokens"], d["hold_nanos"])
         self._within("dispatch", task, job.priority, scopes, (*hold, 1))
         job.run, job.attempts, job.status = Run(attempt, scopes, hold), attempt, "running"
+        self.charges.begin(task, attempt, hold if job.given else (0, 0))
         self.ledger.hold(scopes, (*hold, 1))
 
     def _within(
@@ -190,6 +199,7 @@ class Audit:
         if b is None:
             return
         self.checked["bookings"] += 1
+        self.charges.add(d, b, self._log_id)
         amounts = (b.get("tokens", 0), b.get("nanos", 0), b.get("tasks", 0))
         agent = b.get("agent", "")
         scopes = scopes_of(b.get("worker", ""), agent, b.get("model", ""), b.get("project", ""))
@@ -210,6 +220,22 @@ class Audit:
         job = self.jobs.get(d.get("task", ""))
         if job is not None and job.run is not None and job.run.attempt == d.get("attempt", 0):
             self._eat(job.run, d["booked"])
+
+    def _corrected(self, d: Mapping[str, Any]) -> None:
+        """Late usage, or an operator's correction: of what has ended, through the stream that only
+        operators write to where there are several."""
+        if not d.get("action"):
+            self._spent(d)
+            return
+        self.checked["corrections"] += 1
+        what = f"{d['action']} of attempt {d.get('attempt', 0)} of task {d.get('task', '')}"
+        if self._source.split(":")[1:] != ["intake"]:
+            self._find("correct", f"{what} came through {self._source}")
+        job = self.jobs.get(d.get("task", ""))
+        run = job.run if job is not None else None
+        if run is not None and run.attempt == d.get("attempt", 0):
+            self._find("correct", f"{what}: it still ran")
+        self._booked(d)
 
     def _eat(self, run: Run, booked: Mapping[str, Any]) -> None:
         """Usage eats the hold, and never makes it negative."""

@@ -27,7 +27,13 @@ class Row(NamedTuple):
 
 def books(audit: Audit, state: State) -> list[Row]:
     """The log against the folded state; both must have come to the same place."""
-    return [_windows(audit, state), _holds(audit, state), _cells(audit, state), _days(audit, state)]
+    return [
+        _windows(audit, state),
+        _holds(audit, state),
+        _cells(audit, state),
+        _days(audit, state),
+        _disputed(audit, state),
+    ]
 
 
 def _windows(audit: Audit, state: State) -> Row:
@@ -82,6 +88,28 @@ def _days(audit: Audit, state: State) -> Row:
         if audit.by_day.get(day, [0, 0, 0])[:2] != [total.tokens, total.nanos]:
             wrong.append(day)
     return _row("totals by day", f"{len(state.days):,} days", wrong)
+
+
+def _disputed(audit: Audit, state: State) -> Row:
+    """What is disputed: in all, and attempt by attempt."""
+    known = {
+        key: [charge.disputed_tokens, charge.disputed_nanos]
+        for key, charge in state.disputes.items()
+    }
+    for task in state.tasks.values():
+        if task.used is not None and (task.used.disputed_tokens or task.used.disputed_nanos):
+            known[f"{task.attempt}:{task.id}"] = [
+                task.used.disputed_tokens,
+                task.used.disputed_nanos,
+            ]
+    booked = audit.charges.disputed()
+    wrong = [key for key in sorted({*known, *booked}) if known.get(key) != booked.get(key)]
+    total = usage.total(state.lifetime.values())
+    sums = [total.disputed_tokens, total.disputed_nanos]
+    if sums != [sum(amounts[i] for amounts in booked.values()) for i in range(2)]:
+        wrong.append("the total")
+    figures = ", ".join(f"{n:,} {unit}" for n, unit in zip(sums, UNITS, strict=False))
+    return _row("disputed", f"{len(known):,} reports, {figures}", wrong)
 
 
 def usage_view(audit: Audit, view: Mapping[str, Any]) -> Row:

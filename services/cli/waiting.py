@@ -17,6 +17,7 @@ from projections.workers import ALIVE
 from services.cli.screens import natural
 from services.cli.words import clock, refusal_text, span
 from services.dispatcher.crew import Crew, Post
+from services.dispatcher.decide import never_fits
 
 NAMED = 5  # workers that a reason names; of more it says how many
 
@@ -73,7 +74,13 @@ class Waiting:
 
     def _queued(self, task: Task) -> str:
         place = f"number {self.position(task):,} in the queue"
-        head = None if task.deferred else self._state.queues.head(self._state, queue_key(task))
+        if never_fits(self._state, task, self._crew, self._now):
+            return self._head(task, place)  # it waits behind nobody
+        key = queue_key(task)
+        while (head := self._state.queues.head(self._state, key)) is not None:
+            if head.id in self._heads or not never_fits(self._state, head, self._crew, self._now):
+                break
+            self._state.never_fits[head.id] = None  # the dispatcher sets it aside, too
         if head is None or head.id == task.id:
             return self._head(task, place)
         if head.id not in self._heads:

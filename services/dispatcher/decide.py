@@ -14,6 +14,7 @@ from services.dispatcher.crew import Crew, Post
 from services.turn import Decisions, Inputs, decided
 
 BY = "dispatcher"
+NEVER_FITS_MAX = 5_000  # tasks a turn sets aside; what stands behind them is looked at in the next
 KEEP_ROOM_AFTER = 600_000_000  # µs: a task that waited this long at the head has room kept for it
 
 
@@ -32,7 +33,8 @@ def dispatch(state: State, now: int) -> Decisions:
     heads = state.queues.by_rank(state)
     kept: dict[str, list[int]] = {}
     lowest = PRIORITIES.index(state.policy.min_priority)
-    while heads and crew.free:
+    looks = NEVER_FITS_MAX
+    while heads and crew.free and looks:
         _, _, key = heapq.heappop(heads)
         if key.priority < lowest:
             continue
@@ -42,7 +44,8 @@ def dispatch(state: State, now: int) -> Decisions:
         found = _admit(state, now, task, crew, kept)
         if isinstance(found, Waits):
             if found.never:
-                yield decided(TaskDeferred(task.id, in_words(found.refusal)), BY)
+                yield from _set_aside(state, task, found.refusal)
+                looks -= 1
             else:
                 if now - task.submitted_at >= KEEP_ROOM_AFTER:
                     _keep_room(state, now, task, kept)
@@ -55,6 +58,26 @@ def dispatch(state: State, now: int) -> Decisions:
         following = state.queues.head(state, key)
         if following is not None:
             heapq.heappush(heads, (following.rank, following.n, key))
+
+
+def _set_aside(state: State, task: Task, refusal: throttle.Refusal) -> Decisions:
+    """No limit in force will ever admit ``task``: it is tried again under another policy.
+
+    That is said once a task and limit, and not at all where a change of the policy made it so: the
+    change is on the log, and an event for each task that waits would bury everything else.
+    """
+    state.never_fits[task.id] = None
+    limit = f"{refusal.unit}/{refusal.window} of {refusal.scope}"
+    if task.n > state.meta.policy_after and limit not in task.deferred:
+        yield decided(TaskDeferred(task.id, in_words(refusal), limit), BY)
+
+
+def never_fits(state: State, task: Task, crew: Crew, now: int) -> bool:
+    """Whether no limit in force will ever admit ``task``, as far as the free workers tell."""
+    if task.id in state.never_fits:
+        return True
+    found = _admit(state, now, task, crew, {})
+    return isinstance(found, Waits) and found.never
 
 
 class Waits(NamedTuple):

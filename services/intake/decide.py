@@ -8,7 +8,7 @@ import msgspec
 
 from events.envelope import Event, Payload, payload_class
 from projections.state import State
-from services.intake import doors, policies, progress, reports, shapes, submissions
+from services.intake import corrections, doors, policies, progress, reports, shapes, submissions
 from services.intake.shapes import Bad
 from services.turn import Decisions, Defaults, DoorEntry, Inputs, Known, Refused, Taken
 
@@ -35,7 +35,7 @@ class Case(msgspec.Struct):
         return Event(payload, source=e.door, origin=f"{e.door} {e.id}", raw=raw)
 
 
-Handler = Callable[[Case], Iterable[Event]]
+Handler = Callable[[Case], Iterable[Event | Refused]]
 newest_ms = doors.newest_ms  # for the host, which sets doors back
 
 HANDLERS: dict[str, Handler] = {
@@ -51,6 +51,7 @@ HANDLERS: dict[str, Handler] = {
     "worker.paused": reports.paused,
     "worker.resumed": reports.resumed,
     "usage.recorded": reports.usage_recorded,
+    "usage.corrected": corrections.corrected,
     "progress.updated": progress.updated,
     "policy.changed": policies.policy_changed,
     "door.opened": doors.opened,
@@ -81,7 +82,7 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
             yield Refused(entry, f"asb could not handle this entry: {error!r}")
 
 
-def _judge(case: Case, taken: dict[str, str]) -> Iterator[Event | Taken]:
+def _judge(case: Case, taken: dict[str, str]) -> Iterator[Event | Taken | Refused]:
     kind, given_id, case.raw = shapes.read(case.entry.fields)
     handler = HANDLERS.get(kind)
     if handler is None:
@@ -100,9 +101,10 @@ def _judge(case: Case, taken: dict[str, str]) -> Iterator[Event | Taken]:
     else:
         given_id = case.entry.id
         events = handler(case)
-    for event in events:
-        event.id = event.id or given_id
-        yield event
+    for said in events:
+        if isinstance(said, Event):
+            said.id = said.id or given_id
+        yield said
 
 
 def _unknown_type(kind: str) -> str:

@@ -54,10 +54,15 @@ class PolicyIn(msgspec.Struct, forbid_unknown_fields=True):
     saving: Saving | UnsetType = UNSET
     guard: Guard | UnsetType = UNSET
     learning: Learning | UnsetType = UNSET
+    plausible_tokens: int | UnsetType = UNSET
+    plausible_nanos: int | UnsetType = UNSET
     reason: str = ""
 
 
 LIMITS_MAX = 1_000
+PLAUSIBLE_TOKENS_MAX = 10**12
+PLAUSIBLE_NANOS_MAX = 10**15  # a million dollars
+PRICE_MAX = 10**18  # a thousand million dollars per million tokens
 _policy = msgspec.json.Decoder(PolicyIn)
 _PLAIN = (
     "alert_budgets",
@@ -68,6 +73,8 @@ _PLAIN = (
     "saving",
     "guard",
     "learning",
+    "plausible_tokens",
+    "plausible_nanos",
 )
 
 
@@ -129,13 +136,16 @@ def problem_of(policy: PolicyChanged) -> str:
         ("learning.percentile", policy.learning.percentile, 1, 100),
         ("learning.share_percent", policy.learning.share_percent, 1, 100),
         ("cache_read_weight_percent", policy.cache_read_weight_percent, 0, 100),
+        ("plausible_tokens", policy.plausible_tokens, 1, PLAUSIBLE_TOKENS_MAX),
+        ("plausible_nanos", policy.plausible_nanos, 1, PLAUSIBLE_NANOS_MAX),
     )
     for name, value, low, high in ranges:
         if not low <= value <= high:
             return f"{name} must be from {low} to {high}, not {value}"
-    for price in policy.prices.values():
-        if min(price.input, price.output, price.cache_read, price.cache_write) < 0:
-            return "a price must not be negative"
+    for model, price in policy.prices.items():
+        parts = (price.input, price.output, price.cache_read, price.cache_write)
+        if not 0 <= min(parts) <= max(parts) <= PRICE_MAX:
+            return f"the price of {model[:80]} must be from 0 to $1,000,000,000 per million tokens"
     return _limits_problem(policy) or throttle.policy_problem(policy)
 
 

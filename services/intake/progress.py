@@ -14,7 +14,7 @@ from events.envelope import Event
 from events.money import Usage
 from events.task import Booking
 from events.usage import ProgressUpdated
-from projections import progress
+from projections import charges, progress
 from projections.progress import Progress
 from projections.state import State
 from projections.tasks import RUNNING, Task
@@ -74,6 +74,8 @@ def updated(case: Case) -> Iterable[Event]:
     if told.totals is not None:
         before = record if record and (task is None or task.attempt == record.attempt) else None
         _meter(case, payload, told, told.totals, before, task)
+        if payload.booked is not None and payload.booked.disputed_tokens:
+            payload.flag = f"{payload.booked.disputed_tokens} tokens more than is plausible"
     yield case.event(payload)
 
 
@@ -149,11 +151,13 @@ def growth(seen: Totals, have: tuple[int, int, int, int], at_least: int = 0) -> 
 def _spent_before(state: State, task_id: str) -> int:
     """What ended attempts of a task of ours used: its agent's last totals, told too late, must not
     count again."""
-    task = state.tasks.get(task_id)
-    if task is not None:
-        return task.spent_tokens
-    ended = state.outcomes.get(task_id)
-    return ended.tokens if ended is not None else 0
+    task, ended = state.tasks.get(task_id), state.outcomes.get(task_id)
+    record = task or ended
+    if record is None:
+        return 0
+    keys = (charges.key_of(task_id, number + 1) for number in range(record.attempt))
+    disputed = sum(state.disputes[key].disputed_tokens for key in keys if key in state.disputes)
+    return disputed + (task.spent_tokens if task is not None else ended.tokens if ended else 0)
 
 
 def _of_attempt(case: Case, task: Task, told: Told, added: Usage) -> Booking:
@@ -164,6 +168,7 @@ def _of_attempt(case: Case, task: Task, told: Told, added: Usage) -> Booking:
         usage=added,
         fallback_nanos=task.hold_left[1],  # an unknown price takes the money held, once
     )
+    found = settle.plausible(case.state, found, settle.room(case.state, task))
     return replace(
         found,
         worker=task.worker,
@@ -175,7 +180,9 @@ def _of_attempt(case: Case, task: Task, told: Told, added: Usage) -> Booking:
 
 
 def _foreign(case: Case, agent: str, told: Told, added: Usage) -> Booking:
+    shapes.check_disputes(case.state)
     found = settle.booking(case.state, agent=agent, model=told.model, usage=added)
+    found = settle.foreign(case.state, found)
     return replace(found, project=told.project, meter=METER, day_at=_own_time(case, told, 0))
 
 

@@ -25,8 +25,9 @@ from events.worker import WorkerResumed as Resumed
 from projections.tasks import RUNNING, PastAttempt, Task
 from projections.workers import ALIVE
 from services import settle
-from services.intake import shapes, usage
+from services.intake import shapes, torn, usage
 from services.intake.shapes import Bad
+from services.turn import Refused
 
 if TYPE_CHECKING:
     from services.intake.decide import Case
@@ -86,17 +87,21 @@ def _past(case: Case, told: ReportIn) -> PastAttempt | None:
     if record is None:
         if told.task in case.known.ended_tasks:
             return None
-        raise Bad(f"task {told.task[:80]!r} is unknown")
+        raise Bad(torn.unknown(told.task))
     if told.attempt > record.attempt or told.attempt < 1:
         raise Bad(f"task {told.task[:80]!r} has no attempt {told.attempt}")
     for past in record.past:
-        if past.attempt == told.attempt and past.session == told.session and not past.reported:
+        spoke = past.reported or past.told
+        if past.attempt == told.attempt and past.session == told.session and not spoke:
             _check_speaks_for(case, past.worker)
             return past
     return None
 
 
-def _stale(case: Case, told: ReportIn, make: type[AttemptEnd]) -> Iterable[Event]:
+def _stale(case: Case, told: ReportIn, make: type[AttemptEnd]) -> Iterable[Event | Refused]:
+    if torn.is_lost(case, told.task):
+        yield from _torn(case, told)
+        return
     past = _past(case, told)
     if past is not None:
         reading = usage.reading_of(case.raw, told.usage)
@@ -105,6 +110,22 @@ def _stale(case: Case, told: ReportIn, make: type[AttemptEnd]) -> Iterable[Event
             booked = settle.late(case.state, past, reading.usage)
             booked.flag = reading.flag
         yield _told(case, make(told.task, told.attempt, told.session, True, booked))
+
+
+def _torn(case: Case, told: ReportIn) -> Iterable[Event | Refused]:
+    """The usage of a result whose task the log lost is charged as foreign work, once; the rest is a
+    dead letter."""
+    if torn.is_repeat(case, told):
+        return
+    reading = usage.reading_of(case.raw, told.usage)
+    if reading.usage is None:
+        raise Bad(torn.unknown(told.task))
+    cost, _ = usage.own_cost_of_end(told.cost_usd)
+    name, payload = torn.charged(case, told, reading, cost)
+    _check_speaks_for(case, name)
+    yield _told(case, payload)
+    error = f"{torn.unknown(told.task)} to this log; its usage was charged as foreign work"
+    yield Refused(case.entry, error)
 
 
 def _booked(case: Case, task: Task, told: ReportIn) -> Booking:
@@ -133,7 +154,7 @@ def started(case: Case) -> Iterable[Event]:
         yield _told(case, TaskStarted(told.task, told.attempt, told.session))
 
 
-def completed(case: Case) -> Iterable[Event]:
+def completed(case: Case) -> Iterable[Event | Refused]:
     told: ReportIn = shapes.decode(case.raw, _report)
     _shorten_result(case, told)
     task = _current(case, told)
@@ -161,7 +182,7 @@ def _shorten_result(case: Case, told: ReportIn) -> None:
         raise Bad(f"the report has {len(case.raw):,} bytes beside its result; at most {most:,}")
 
 
-def failed(case: Case) -> Iterable[Event]:
+def failed(case: Case) -> Iterable[Event | Refused]:
     told: ReportIn = shapes.decode(case.raw, _report)
     _shorten_result(case, told)
     task = _current(case, told)
@@ -190,7 +211,7 @@ def failed(case: Case) -> Iterable[Event]:
     )
 
 
-def cancelled(case: Case) -> Iterable[Event]:
+def cancelled(case: Case) -> Iterable[Event | Refused]:
     told: ReportIn = shapes.decode(case.raw, _report)
     task = _current(case, told)
     if task is None:
@@ -336,7 +357,13 @@ def usage_recorded(case: Case) -> Iterable[Event]:
     if task is not None and task.status in RUNNING and d.attempt in (0, task.attempt):
         _check_speaks_for(case, task.worker)
         booked = settle.settled(
-            state, task, tokens, model=d.model, own_cost=usage.own_cost(d.cost_usd), meter=meter
+            state,
+            task,
+            tokens,
+            model=d.model,
+            own_cost=usage.own_cost(d.cost_usd),
+            meter=meter,
+            running=True,
         )
         booked.tasks = 0
         attempt = task.attempt
@@ -344,9 +371,11 @@ def usage_recorded(case: Case) -> Iterable[Event]:
         yield from _usage_afterwards(case, d, tokens, reading.flag)
         return
     else:
+        shapes.check_disputes(state)
         booked = settle.booking(
             state, agent=d.agent, model=d.model, usage=tokens, own_cost=usage.own_cost(d.cost_usd)
         )
+        booked = settle.foreign(state, booked)
         booked.worker, booked.project, booked.kind = d.worker, d.project, d.kind
         booked.meter, attempt = meter, 0
     booked.flag = reading.flag
@@ -362,7 +391,7 @@ def _usage_afterwards(case: Case, d: UsageIn, tokens: Usage, flag: str) -> Itera
     worker has told the usage, that counts, and nothing is added."""
     record = case.state.tasks.get(d.task) or case.state.outcomes[d.task]
     for past in record.past:
-        if past.attempt == (d.attempt or record.attempt):
+        if past.attempt == (d.attempt or record.attempt) and not past.told:
             _check_speaks_for(case, past.worker)
             booked = settle.late(case.state, past, tokens)
             booked.flag = flag

@@ -10,6 +10,8 @@ import msgspec
 
 from events.document import moment
 from events.task import KINDS, PRIORITIES
+from projections.charges import DISPUTES_MAX
+from projections.state import State
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 NAME = re.compile(r"[^\s\x00-\x20\x7f:*?\[\]{}]{1,100}\Z")  # worker, agent: they become key parts
@@ -28,11 +30,20 @@ _INTEGERS = frozenset(
     ]
 )
 _LISTS = frozenset(("after", "models"))
-_BOOLEANS = frozenset(("heartbeat", "retryable", "final"))
+_BOOLEANS = frozenset(("heartbeat", "retryable", "final", "accept", "drop"))
 _OBJECTS = frozenset(("holds", "document"))
 _TRUTH = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 OWN_TIME_US = 48 * 3600 * 1_000_000  # how far back a writer's own time counts, in reports
 _ENVELOPE = frozenset((b"type", b"id", b"time"))
+
+
+def check_disputes(state: State) -> None:
+    """Foreign usage has nobody to answer for it: while very much is disputed, no more is taken."""
+    if len(state.disputes) >= DISPUTES_MAX:
+        raise Bad(
+            f"{len(state.disputes):,} reports are disputed already; `asb correct` settles them, "
+            "`asb deadletter retry` then sends this one again"
+        )
 
 
 class Bad(Exception):
@@ -171,11 +182,16 @@ class _References(msgspec.Struct):
 _references = msgspec.json.Decoder(_References)
 
 
+_RESULTS = (b"task.completed", b"task.failed", b"task.cancelled")
+
+
 def task_references(fields: list[bytes]) -> tuple[str, ...]:
-    """Ids of tasks that a ``task.submitted`` names (its own given one, and those it waits for)."""
+    """Ids of tasks that an entry names and the state may not remember: those of a submission (its
+    own given one, and those it waits for), and that of a result."""
     if b"task.submitted" not in fields:
-        return ()
-    if len(fields) == 4 and b'"task"' not in fields[3] and b'"after"' not in fields[3]:
+        if not any(kind in fields for kind in _RESULTS):
+            return ()
+    elif len(fields) == 4 and b'"task"' not in fields[3] and b'"after"' not in fields[3]:
         return ()
     try:
         _, _, raw = read(fields)

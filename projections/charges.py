@@ -1,0 +1,174 @@
+"""What each attempt was charged, as far as a correction needs it: when, under which model, and what
+of it is disputed.
+
+A correction changes the very windows in which its attempt was charged. So an attempt keeps a mark
+for each minute (of older ones: for each hour) and model. Most attempts are charged once, when they
+end: of these the outcome of their task says all there is to know.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
+
+from events.task import Booking
+from projections.throttle import HOUR, MINUTE
+
+if TYPE_CHECKING:
+    from projections.state import State
+
+MARKS_MAX = 240  # from here on marks before the newest hour are kept by the hour
+DISPUTES_MAX = 10_000  # so many wait for a correction before foreign reports are rejected
+Parts = tuple[int, int, int, int]  # input, output, cache reads, cache writes
+NO_PARTS: Parts = (0, 0, 0, 0)
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Charged at ``at`` (µs) under ``model``; ``day_at`` as in a Booking."""
+
+    at: int
+    model: str
+    tokens: int
+    nanos: int
+    day_at: int = 0
+
+
+class Charge(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one attempt that has ended, or one report of foreign work, was charged.
+
+    ``at`` and ``model`` are where it ended; ``estimated_tokens`` what of it nobody measured.
+    """
+
+    at: int
+    agent: str = ""
+    model: str = ""
+    worker: str = ""
+    project: str = ""
+    kind: str = ""
+    marks: tuple[Mark, ...] = ()
+    parts: Parts = NO_PARTS
+    estimated_tokens: int = 0
+    disputed_tokens: int = 0
+    disputed_nanos: int = 0
+    task: str = ""
+    attempt: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return sum(mark.tokens for mark in self.marks)
+
+    @property
+    def nanos(self) -> int:
+        return sum(mark.nanos for mark in self.marks)
+
+    @property
+    def is_disputed(self) -> bool:
+        return bool(self.disputed_tokens or self.disputed_nanos)
+
+    @property
+    def newest(self) -> Mark:
+        """Where more of it is charged."""
+        return self.marks[-1] if self.marks else Mark(self.at, self.model, 0, 0)
+
+    def plus(self, at: int, booked: Booking) -> Charge:
+        """With a further booking, which was folded at ``at``; nothing stays estimated."""
+        added = parts_of(booked)
+        mine = self.parts
+        return replace(
+            self,
+            marks=marked(self.marks, at, booked),
+            parts=(mine[0] + added[0], mine[1] + added[1], mine[2] + added[2], mine[3] + added[3]),
+            estimated_tokens=0,
+            disputed_tokens=self.disputed_tokens + booked.disputed_tokens,
+            disputed_nanos=self.disputed_nanos + booked.disputed_nanos,
+        )
+
+
+def parts_of(booked: Booking | None) -> Parts:
+    """The token parts of a booking."""
+    if booked is None:
+        return NO_PARTS
+    return (
+        booked.input_tokens,
+        booked.output_tokens,
+        booked.cache_read_tokens,
+        booked.cache_write_tokens,
+    )
+
+
+def marked(marks: tuple[Mark, ...], at: int, booked: Booking) -> tuple[Mark, ...]:
+    """``marks`` with one more booking."""
+    if not booked.tokens and not booked.nanos:
+        return marks
+    added = Mark(booked.window_at or at, booked.model, booked.tokens, booked.nanos, booked.day_at)
+    found = _merged((*marks, added), MINUTE)
+    if len(found) > MARKS_MAX:
+        newest = found[-1].at // HOUR
+        old = tuple(mark for mark in found if mark.at // HOUR < newest)
+        found = (*_merged(old, HOUR), *(mark for mark in found if mark.at // HOUR >= newest))
+    return found
+
+
+def _merged(marks: tuple[Mark, ...], length: int) -> tuple[Mark, ...]:
+    """One mark for each model and stretch of ``length`` µs, by time; what came to nothing goes."""
+    sums: dict[tuple[int, str, int], Mark] = {}
+    for mark in marks:
+        key = (mark.at // length, mark.model, mark.day_at // length)
+        known = sums.get(key)
+        if known is not None:
+            mark = replace(known, tokens=known.tokens + mark.tokens, nanos=known.nanos + mark.nanos)
+        sums[key] = mark
+    kept = [mark for mark in sums.values() if mark.tokens or mark.nanos]
+    return tuple(sorted(kept, key=lambda mark: (mark.at, mark.model, mark.day_at)))
+
+
+def key_of(task: str, attempt: int) -> str:
+    """Names an attempt among the disputes; a foreign report is named by its log id."""
+    return f"{attempt}:{task}"
+
+
+def of_attempt(state: State, task: str, attempt: int) -> Charge | None:
+    """What an ended attempt was charged; None where it still runs or is not remembered."""
+    disputed = state.disputes.get(key_of(task, attempt))
+    if disputed is not None:
+        return disputed
+    record = state.tasks.get(task) or state.outcomes.get(task)
+    for past in record.past if record is not None else ():
+        if past.attempt == attempt:
+            return past.charge
+    outcome = state.outcomes.get(task)
+    if outcome is None or outcome.attempt != attempt:
+        return None
+    tokens = outcome.tokens - sum(past.charge.tokens for past in outcome.past)
+    nanos = outcome.nanos - sum(past.charge.nanos for past in outcome.past)
+    mark = Mark(outcome.at, outcome.model, tokens, nanos)
+    return Charge(
+        outcome.at,
+        outcome.agent,
+        outcome.model,
+        outcome.worker,
+        outcome.project,
+        outcome.kind,
+        (mark,) if tokens or nanos else (),
+        outcome.parts,
+        task=task,
+        attempt=attempt,
+    )
+
+
+def is_plain(charge: Charge, model: str) -> bool:
+    """Whether the outcome of its task says all of it: charged once, at its end, undisputed."""
+    if charge.is_disputed or charge.estimated_tokens or len(charge.marks) > 1:
+        return False
+    plain = (charge.at, model, 0)
+    return all((mark.at, mark.model, mark.day_at) == plain for mark in charge.marks)
+
+
+def note(state: State, key: str, charge: Charge) -> None:
+    """Keep ``charge`` among the disputes while something of it is disputed."""
+    if charge.is_disputed:
+        state.undo.put(state.disputes, key, charge)
+    else:
+        state.undo.drop(state.disputes, key)
