@@ -55,15 +55,12 @@ $(VENV)/.asb-dev: pyproject.toml | $(PY)
 	@$(PY) -m pip install -qq --editable '.[dev]'
 	@touch $@ $(VENV)/.asb
 
-# Is $$1 a Python that will do? With a second argument: one that has a wheel with a Redis in it.
+# The first Python ≥ 3.11 of those that go by the usual names; a server comes with the wheel.
 define FIND_PYTHON
 good() { command -v "$$1" >/dev/null 2>&1 && "$$1" -c \
-  'import sys; v = sys.version_info; sys.exit(not ((3, 11) <= v < (3, 13) if len(sys.argv) > 1 else v >= (3, 11)))' $$2 \
-  >/dev/null 2>&1; }; \
+  'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }; \
 names="$${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14 python}"; found=""; \
-if ! command -v redis-server >/dev/null 2>&1 && ! command -v valkey-server >/dev/null 2>&1; then \
-  for name in $$names; do if good $$name wheel; then found=$$name; break; fi; done; fi; \
-if [ -z "$$found" ]; then for name in $$names; do if good $$name; then found=$$name; break; fi; done; fi; \
+for name in $$names; do if good $$name; then found=$$name; break; fi; done; \
 if [ -z "$$found" ]; then \
   has=$$($${PYTHON:-python3} --version 2>&1 || true); \
   echo "asb needs Python 3.11 or newer; found: $$has" >&2; \

@@ -2,7 +2,8 @@
 
 `RedisServer` is a local process that can be killed, restarted and have its log torn: what crash
 tests need. `shared_server` is the one server of a test session: a container where Docker answers,
-else a local process. ``ASB_TEST_REDIS=local`` or ``docker`` chooses.
+else a local process. ``ASB_TEST_REDIS=local`` or ``docker`` chooses. Local servers are what asb
+itself would start, whatever is on PATH or activated; ``ASB_TEST_SERVER`` names another program.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ from tests.wait import wait_blocking
 IMAGE = "redis:7.4-alpine"
 
 
+def server_program() -> ServerBinary:
+    """The program that tests run."""
+    return find_server(os.environ.get("ASB_TEST_SERVER") or None)
+
+
 class RedisServer:
     """One ``redis-server`` process on a folder of its own; the port stays the same for its life."""
 
@@ -42,7 +48,7 @@ class RedisServer:
         self.folder = folder
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.binary = binary or find_server()
+        self.binary = binary or server_program()
         self.process: subprocess.Popen[bytes] | None = None
         self._command = [*server_command(self.binary, folder, self.port, appendfsync), *options]
 

@@ -58,7 +58,8 @@ def demo(
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     settings = bus.settings(redis_url="")
     folder = _folder(settings.data_dir / "demo", keep)
-    with embedded.start(folder, settings.embedded.port, settings.embedded.appendfsync) as server:
+    chosen = settings.embedded
+    with embedded.start(folder, chosen.port, chosen.appendfsync, chosen.server) as server:
         note(f"Redis {server.url} (embedded, append-only), data in {folder}")
         driver = "your command" if command else "a SIMULATED agent: its work and usage are invented"
         note(f"{count(workers, 'worker')}, each running {driver}")

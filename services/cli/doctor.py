@@ -26,6 +26,7 @@ from services.cli.verify import conserved
 from services.cli.words import count, span
 from services.runtime import replay
 from services.runtime.client import Client, redacted
+from services.runtime.data_folder import record_of
 from services.runtime.health import (
     FactRow,
     ServerFacts,
@@ -89,6 +90,16 @@ def _server(look: Look) -> Iterator[FactRow]:
     yield from facts_table(look.facts)
     kept = durability(look.facts)
     yield ("durability", kept.promise, "ok" if kept.holds else "bad", kept.hint)
+
+
+def _program(look: Look) -> Iterator[FactRow]:
+    """Which program the embedded server is, and which ones were passed over, each with why."""
+    settings = look.bus.settings
+    record = None if settings.redis_url else record_of(settings.data_dir)
+    if record is not None:
+        yield ("server", record.shown, "ok", "")
+        for reason in record.passed_over:
+            yield ("passed over", reason, "ok", "")
 
 
 def _log(look: Look) -> Iterator[FactRow]:
@@ -174,6 +185,7 @@ def _sums(look: Look) -> Iterator[FactRow]:
 # In the order in which they are shown; the name stands for a check that could not be made.
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("redis", _server),
+    ("server", _program),
     ("log", _log),
     ("snapshot", _snapshot),
     ("services", _services),

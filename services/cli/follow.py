@@ -209,7 +209,7 @@ class Answers:
         if self._open:
             note(
                 "no desk has taken this in yet; it is kept and will be\n"
-                "hint: `asb up` or `asb service desk` runs one; `asb doctor` says how things stand"
+                "hint: `asb up` or `asb service engine` runs one; `asb doctor` says how things are"
             )
         return bad
 

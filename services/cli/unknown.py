@@ -31,7 +31,7 @@ def unknown(b: Bus, state: State, task_id: str) -> Refused:
     if door == b.keys.main_door or door in state.doors:
         return Refused(
             f"task {task_id} waits at the door {door}: no desk has taken it in yet",
-            hint="`asb up` or `asb service desk` runs one",
+            hint="`asb up` or `asb service engine` runs one",
         )
     name = door.removeprefix(b.keys.main_door + ":")
     return Refused(

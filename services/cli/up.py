@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection
 from typing import Annotated
 
+import anyio
 import typer
 
 from events.keys import Keys
@@ -21,8 +22,10 @@ from services.runtime import embedded, loop, replay
 from services.runtime.client import SyncClient, redacted
 from services.runtime.embedded import Embedded, resolve_url
 from services.runtime.settings import Settings
+from services.worker.command import CommandDriver
 from services.worker.formats import FORMATS
 
+ENGINE = ("engine", "desk")  # the deciders together; the second is its name of before
 FORMAT_HELP = "What stdout is: text, json (one object), jsonl; the last two tell usage."
 
 
@@ -43,6 +46,10 @@ def up(
     output: Annotated[str, typer.Option("--format", help=FORMAT_HELP)] = "text",
     capacity: Annotated[int, typer.Option(min=1, help="Tasks each worker runs at once.")] = 1,
     port: Annotated[int | None, typer.Option(help="Port of the embedded Redis.")] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(help="Program of the embedded Redis: redis-server or valkey-server."),
+    ] = None,
 ) -> None:
     """Run a bus until Ctrl-C: an embedded Redis (unless --redis), all services, workers.
 
@@ -61,7 +68,9 @@ def up(
         raise typer.BadParameter(f"--driver {driver} is not known; it is command")
     check_format(output)
     logs_to_stderr()
-    settings = bus.settings(**({} if port is None else {"embedded.port": port}))
+    settings = bus.settings(**{"embedded.port": port, "embedded.server": server})
+    if words:
+        anyio.run(CommandDriver(words).prepare)  # before anything is started for it
     do = ("--driver=command", f"--format={output}", f"--capacity={capacity}", "--", *words)
     if settings.redis_url is not None:
         specs = [WorkerSpec(name, do) for name in free_names(workers, set())]
@@ -72,28 +81,31 @@ def up(
             )
         )
         return
+    chosen = settings.embedded
     with embedded.start(
-        settings.data_dir, settings.embedded.port, settings.embedded.appendfsync
-    ) as server:
+        settings.data_dir, chosen.port, chosen.appendfsync, chosen.server
+    ) as running:
         taken: set[str] = set()
-        if not server.owned:
-            taken = _joined(settings, server, port)
+        if not running.owned:
+            taken = _joined(settings, running, {"--port": port, "--server": server})
         names = free_names(workers, taken)
         if clash := [name for name in free_names(workers, set()) if name in taken]:
             note(f"at work already: {', '.join(clash)}; new ones: {', '.join(names)}")
         specs = [WorkerSpec(name, do) for name in names]
-        say = _banner(settings, server.url, specs, server)
+        say = _banner(settings, running.url, specs, running)
         loop.run(
             lambda: run_bus(
-                settings, server.url, desk.SERVICES, embedded=server, workers=specs, say=say
+                settings, running.url, desk.SERVICES, embedded=running, workers=specs, say=say
             )
         )
     sys.stderr.write("stopped\n")
 
 
-def _joined(settings: Settings, server: Embedded, port: int | None) -> set[str]:
-    """Say that another process' Redis is used; the names of the workers that live on it."""
-    ignored = "" if port is None else f"; --port {port} is ignored"
+def _joined(settings: Settings, server: Embedded, options: dict[str, object]) -> set[str]:
+    """Say that another process' Redis is used; the names of the workers that live on it.
+    ``options`` are for one that is started, and are ignored."""
+    given = [f"{name} {value}" for name, value in options.items() if value is not None]
+    ignored = f"; {' and '.join(given)} ignored" if given else ""
     note(f"joins the Redis that runs already at {redacted(server.url)}{ignored}")
     client = SyncClient(server.url)
     try:
@@ -112,15 +124,15 @@ def free_names(number: int, taken: Collection[str]) -> list[str]:
 def service(
     names: Annotated[
         list[str],
-        typer.Argument(help=f"desk (the deciders as one), or any of {', '.join(desk.SERVICES)}."),
+        typer.Argument(help=f"engine (the deciders as one), or any of {', '.join(desk.SERVICES)}."),
     ],
 ) -> None:
     """Run some services alone, beside others on the same bus. Two of the same may run."""
     chosen: list[str] = []
     for name in names:
-        if name != "desk" and name not in desk.SERVICES:
-            raise typer.BadParameter(f"{name} is none of desk, {', '.join(desk.SERVICES)}")
-        chosen += desk.DECIDERS if name == "desk" else [name]
+        if name not in ENGINE and name not in desk.SERVICES:
+            raise typer.BadParameter(f"{name} is none of {ENGINE[0]}, {', '.join(desk.SERVICES)}")
+        chosen += desk.DECIDERS if name in ENGINE else [name]
     logs_to_stderr()
     settings = bus.settings()
     url = resolve_url(settings)

@@ -7,6 +7,7 @@ What stands in the folder::
     server.lock    flock held by the server process itself, so "does one run?" has one true answer
     owner.lock     flock held by the process that will stop it; the kernel frees it on kill -9
     start.lock     flock held while somebody starts one
+    server.json    which server that is, and why that one: another brand may not open the folder
     redis.log      the server's log; appendonlydir/ or appendonly.aof is the data
 
 Locks instead of pid files: a pid may be anybody's after a crash, a lock never outlives its holder.
@@ -21,21 +22,33 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from services.runtime.client import CommandRefused, SyncClient
+from services.runtime.data_folder import (
+    Record,
+    is_locked,
+    last_lines,
+    locked,
+    read_text,
+    record_of,
+    rotated,
+    try_lock,
+    write_record,
+    write_text,
+    written_by,
+)
 from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
 from services.runtime.redis_server import (
-    INSTALL_HINT,
     ServerBinary,
     find_server,
     free_port,
+    identity_in,
     is_free,
     server_command,
-    server_version,
 )
 from services.runtime.settings_types import Settings
 
@@ -46,16 +59,13 @@ __all__ = [
     "find_server",
     "resolve_url",
     "server_command",
-    "server_version",
     "start",
 ]
 
-MULTI_PART_AOF = (7, 0, 0)  # from here on the log is a folder that older servers do not see
 POLL_S = 0.02
 ANSWER_S = 30.0  # a server that does not even accept connections by then is broken
 LOADING_S = 3600.0  # a long log may take its time to load; the process is watched meanwhile
 STOP_S = 10.0
-LOG_KEPT_BYTES = 1_000_000
 
 
 class Embedded:
@@ -65,12 +75,15 @@ class Embedded:
     alone. Use as a context manager, or call `stop`.
     """
 
-    def __init__(self, data_dir: Path, port: int, appendfsync: str) -> None:
+    def __init__(
+        self, data_dir: Path, port: int, appendfsync: str, server: str | None = None
+    ) -> None:
         self.data_dir = data_dir
         self.url = ""
         self.binary: ServerBinary | None = None  # None: it was running already
         self._port = port
         self._appendfsync = appendfsync
+        self._server = server
         self._child: subprocess.Popen[bytes] | None = None
         self._joined_pid: int | None = None
         self._owner_lock: int | None = None
@@ -86,7 +99,7 @@ class Embedded:
 
     def alive(self) -> bool:
         """Does a server process hold the folder?"""
-        return _is_locked(self.data_dir / "server.lock")
+        return is_locked(self.data_dir / "server.lock")
 
     def revive(self) -> bool:
         """Start the server again if it died, on the same port where possible. True if it had.
@@ -96,7 +109,7 @@ class Embedded:
         if self.alive():
             return False
         self._reap()
-        with _locked(self.data_dir / "start.lock"):
+        with locked(self.data_dir / "start.lock"):
             self._start_or_join()
         return True
 
@@ -104,7 +117,7 @@ class Embedded:
         """Stop an owned server and remove its address; twice, or not owned: nothing happens."""
         if self._owner_lock is None:
             return
-        with _locked(self.data_dir / "start.lock"):
+        with locked(self.data_dir / "start.lock"):
             self._terminate()
             for name in ("address", "starting"):
                 (self.data_dir / name).unlink(missing_ok=True)
@@ -125,8 +138,8 @@ class Embedded:
     # -- inside --------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        with _locked(self.data_dir / "start.lock"):
-            self._owner_lock = _try_lock(self.data_dir / "owner.lock")
+        with locked(self.data_dir / "start.lock"):
+            self._owner_lock = try_lock(self.data_dir / "owner.lock")
             try:
                 self._start_or_join()
             except BaseException:  # Ctrl-C too: leave no half-started server behind
@@ -141,7 +154,7 @@ class Embedded:
         deadline = time.monotonic() + ANSWER_S
         # A held lock without an answer: it is coming up, going down, or a rewriting child of a
         # killed server is finishing. All three end by themselves.
-        while _is_locked(self.data_dir / "server.lock"):
+        while is_locked(self.data_dir / "server.lock"):
             if url := self._running_url():
                 self.url = url
                 self._joined_pid = _answering_pid(url, self.data_dir)
@@ -158,33 +171,27 @@ class Embedded:
 
     def _running_url(self) -> str | None:
         for name in ("address", "starting"):
-            url = _read(self.data_dir / name)
+            url = read_text(self.data_dir / name)
             if url and _answering_pid(url, self.data_dir) is not None:
                 return url
         return None
 
     def _start(self) -> None:
-        self.binary = find_server()
-        if self.binary.version < MULTI_PART_AOF and (self.data_dir / "appendonlydir").exists():
-            # It would not see the newer format, and would start empty without a word.
-            raise AsbError(
-                f"{self.data_dir} was written by Redis 7 or newer; {self.binary.shown} is older",
-                hint=INSTALL_HINT.replace("6.2", "7.0"),
-            )
-        last_url = _read(self.data_dir / "address") or _read(self.data_dir / "starting")
+        self.binary = find_server(self._server, written_by(self.data_dir), self.data_dir)
+        last_url = read_text(self.data_dir / "address") or read_text(self.data_dir / "starting")
         (self.data_dir / "address").unlink(missing_ok=True)
         lines = ""
         for port in _ports(last_url, self._port):
             self.url = f"redis://127.0.0.1:{port}/0"
-            _write(self.data_dir / "starting", self.url)
-            log_start = _rotated(self.data_dir / "redis.log")
+            write_text(self.data_dir / "starting", self.url)
+            log_start = rotated(self.data_dir / "redis.log")
             self._child = _spawn(
                 server_command(self.binary, self.data_dir, port, self._appendfsync), self.data_dir
             )
             if self._wait_ready(self._child):
                 self._publish(self.url)
                 return
-            lines = _last_lines(self.data_dir / "redis.log", log_start)
+            lines = last_lines(self.data_dir / "redis.log", log_start)
             (self.data_dir / "starting").unlink(missing_ok=True)
             if "in use" not in lines:  # else somebody was faster at this port: the next one
                 break
@@ -221,8 +228,26 @@ class Embedded:
         )
 
     def _publish(self, url: str) -> None:
-        _write(self.data_dir / "address", url)
+        self._record(url)
+        write_text(self.data_dir / "address", url)
         (self.data_dir / "starting").unlink(missing_ok=True)
+
+    def _record(self, url: str) -> None:
+        """Note who writes the folder from now on, as it says itself."""
+        with contextlib.closing(SyncClient(url)) as client:
+            info = bytes(client.call("INFO", "server")).decode("utf-8", "replace")
+        identity, before, ours = identity_in(info), record_of(self.data_dir), self.binary
+        if identity is None:
+            return
+        if ours is not None and ours.identity == identity:
+            record = Record(identity, str(ours.path), ours.origin, ours.passed_over)
+        elif before is not None and before.identity == identity:
+            return  # joined: whoever started it knows why
+        else:
+            program = re.search(r"^executable:(.*)", info, re.MULTILINE)
+            record = Record(identity, program[1].strip() if program else "", "running before")
+        if record != before:
+            write_record(self.data_dir, record)
 
     def _terminate(self) -> None:
         pid = self._pid_to_stop()
@@ -251,17 +276,21 @@ class Embedded:
         return _answering_pid(self.url, self.data_dir) or self._joined_pid
 
 
-def start(data_dir: Path, port: int = 6379, appendfsync: str = "always") -> Embedded:
+def start(
+    data_dir: Path, port: int = 6379, appendfsync: str = "always", server: str | None = None
+) -> Embedded:
     """Start the server of ``data_dir``, or join the one that runs there already.
 
-    It takes 127.0.0.1:``port`` if that is free, else another port (`Embedded.url`). Returns once it
-    serves, which for a long log includes loading it. Raises AsbError with the last lines of the
-    server's log if it does not come up. Blocks: call it before the event loop or in a thread.
+    It takes 127.0.0.1:``port`` if that is free, else another port (`Embedded.url`); which program,
+    `find_server` decides, or ``server`` names it. Returns once it serves, which for a long log
+    includes loading it. Raises AsbError if there is no program that may open the folder, and with
+    the last lines of the server's log if it does not come up. Blocks: call it before the event
+    loop or in a thread.
     """
     data_dir = data_dir.expanduser().absolute()
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        embedded = Embedded(data_dir.resolve(), port, appendfsync)
+        embedded = Embedded(data_dir.resolve(), port, appendfsync, server)
         embedded._begin()  # pyright: ignore[reportPrivateUsage]
     except OSError as error:
         raise AsbError(
@@ -274,9 +303,9 @@ def start(data_dir: Path, port: int = 6379, appendfsync: str = "always") -> Embe
 def address_of(data_dir: Path) -> str | None:
     """URL of the embedded server running on ``data_dir``; None if none does."""
     # The lock decides: an address left behind by a crash may be another program's by now.
-    if not _is_locked(data_dir / "server.lock"):
+    if not is_locked(data_dir / "server.lock"):
         return None
-    return _read(data_dir / "address")
+    return read_text(data_dir / "address")
 
 
 def resolve_url(settings: Settings) -> str:
@@ -293,76 +322,7 @@ def resolve_url(settings: Settings) -> str:
     return url
 
 
-# -- files and locks ---------------------------------------------------------------------------
-
-
-def _try_lock(path: Path) -> int | None:
-    """An exclusive lock on ``path`` as an open file; None if somebody holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        # Shared: two who only look do not take each other for a server.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Generator[None]:
-    """Hold ``path``'s lock; waits for as long as another start may take."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(f"{text}\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def _rotated(log: Path) -> int:
-    """Keep the log from growing for ever; its size now, so that new lines can be told."""
-    size = log.stat().st_size if log.exists() else 0
-    if size > LOG_KEPT_BYTES:
-        log.replace(log.with_name(f"{log.name}.1"))
-        return 0
-    return size
-
-
-def _last_lines(log: Path, start: int, count: int = 12) -> str:
-    try:
-        with log.open("rb") as file:
-            file.seek(start)
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return "(nothing)"
-    return "\n".join(text.strip().splitlines()[-count:]) or "(nothing)"
+# -- processes and ports -----------------------------------------------------------------------
 
 
 def _start_hint(lines: str) -> str:
@@ -377,9 +337,6 @@ def _start_hint(lines: str) -> str:
     if "no space" in lowered:
         return "free disk space, then start again"
     return "the lines above say why; ASB_DATA_DIR names another folder"
-
-
-# -- processes and ports -----------------------------------------------------------------------
 
 
 def _spawn(command: list[str], data_dir: Path) -> subprocess.Popen[bytes]:

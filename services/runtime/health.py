@@ -14,6 +14,7 @@ from services.runtime.errors import RedisUnavailable, RedisUnsuitable
 OLDEST = (6, 2, 0)
 WAITAOF_SINCE = (7, 2, 0)
 UNKNOWN = "unknown"  # asked, and the server would not say
+NO_EVICTION = "redis-cli CONFIG SET maxmemory-policy noeviction, and the same in its redis.conf"
 NEEDED_EVENTS = "K$gx"  # keyspace hints asb makes use of; without them it scans at a slow pace
 
 Verdict = Literal["ok", "warn", "bad"]
@@ -32,6 +33,7 @@ class ServerFacts(Struct, frozen=True, kw_only=True):
     loading: bool
     maxmemory: int  # bytes; 0 = no bound
     maxmemory_policy: str
+    evicted_keys: int  # since the server started; 0 where it does not say
     appendonly: str  # as configured: yes | no | unknown
     appendfsync: str  # always | everysec | no | unknown
     aof_enabled: bool
@@ -72,11 +74,11 @@ async def check_server(client: Client) -> ServerFacts:
             f"{client.shown} is a Sentinel, which keeps no data",
             hint="point --redis at the primary it watches",
         )
-    if _evicts(facts):
+    if evicts(facts):
         raise RedisUnsuitable(
             f"Redis at {client.shown} may evict keys, the log among them: "
             f"maxmemory-policy is {facts.maxmemory_policy}",
-            hint="set it: redis-cli CONFIG SET maxmemory-policy noeviction",
+            hint=f"{NO_EVICTION}; a hosted one: in its settings",
         )
     return facts
 
@@ -101,7 +103,9 @@ async def read_facts(client: Client) -> ServerFacts:
         role=info.get("role", "master"),
         loading=info.get("loading", "0") == "1",
         maxmemory=_number(info.get("maxmemory", "")),
+        # INFO first: hosted servers often close CONFIG.
         maxmemory_policy=info.get("maxmemory_policy", config["maxmemory-policy"]),
+        evicted_keys=_number(info.get("evicted_keys", "")),
         appendonly=config["appendonly"],
         appendfsync=config["appendfsync"],
         aof_enabled=info.get("aof_enabled", "0") == "1",
@@ -176,6 +180,7 @@ def facts_table(facts: ServerFacts) -> list[FactRow]:
         _row("role", facts.role, facts.role == "master", "bad", "point --redis at the primary"),
         _row("loading", _yes(facts.loading), not facts.loading, "bad", "wait until it is loaded"),
         _memory_row(facts),
+        _evicted_row(facts),
         *_aof_rows(facts),
         _events_row(facts),
         _row(
@@ -208,10 +213,16 @@ def _mode_row(facts: ServerFacts) -> FactRow:
 def _memory_row(facts: ServerFacts) -> FactRow:
     bound = f"at most {facts.maxmemory // 2**20} MiB" if facts.maxmemory else "no bound"
     value = f"{bound}, {facts.maxmemory_policy}"
-    if facts.maxmemory_policy in ("noeviction", UNKNOWN):
-        return ("memory", value, "ok", "")
-    verdict: Verdict = "bad" if _evicts(facts) else "warn"
-    return ("memory", value, verdict, "redis-cli CONFIG SET maxmemory-policy noeviction")
+    return _row("memory", value, not evicts(facts), "bad", NO_EVICTION)
+
+
+def _evicted_row(facts: ServerFacts) -> FactRow:
+    value = f"{facts.evicted_keys:,} since this Redis started"
+    hint = (
+        "it dropped keys to make room, perhaps tasks or heartbeats: set maxmemory-policy "
+        "noeviction, then `asb replay --verify` says whether the log is whole"
+    )
+    return _row("evicted keys", value, facts.evicted_keys == 0, "warn", hint)
 
 
 def _aof_rows(facts: ServerFacts) -> list[FactRow]:
@@ -270,8 +281,10 @@ def _check_version(shown: str, facts: ServerFacts) -> None:
         )
 
 
-def _evicts(facts: ServerFacts) -> bool:
-    return facts.maxmemory > 0 and facts.maxmemory_policy not in ("noeviction", UNKNOWN)
+def evicts(facts: ServerFacts) -> bool:
+    """Does it drop keys to make room? Whatever its bound is now: that is changed in a moment, and
+    `volatile-*` takes heartbeats, which expire."""
+    return facts.maxmemory_policy not in ("noeviction", UNKNOWN)
 
 
 def _parsed(reply: Any) -> dict[str, str]:

@@ -151,6 +151,13 @@ class EmbeddedSettings(Section, frozen=True, kw_only=True):
         Literal["always", "everysec", "no"],
         Meta(description="when the embedded Redis forces the log to disk"),
     ] = "always"
+    server: Annotated[
+        str | None,
+        Meta(
+            description="program of the embedded Redis or Valkey, a path or a name on PATH; "
+            "without one, the best there is"
+        ),
+    ] = None
 
 
 class TaskSettings(Section, frozen=True, kw_only=True):

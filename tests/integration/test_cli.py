@@ -450,8 +450,8 @@ def test_services_alone_share_one_bus(tmp_path: Path) -> None:
         redis = f"--redis={server.url}"
         rest = ("inbox", "views", "alerts", "usage", "snapshot")
         parts: list[tuple[str, ...]] = [
-            ("service", "desk"),
-            ("service", "desk"),
+            ("service", "engine"),
+            ("service", "engine"),
             ("service", *rest),
         ]
         parts.append(("worker", "w1", "--driver", "command", redis, "--", "cat"))

