@@ -9,7 +9,7 @@ from events.money import Price, nanos_of
 from events.policy import AlertBudget, Limit, PolicyChanged
 from projections import views
 from services.delegator import decide as delegator
-from services.delegator.score import DEFAULT_ROUTES, Delegator, Route, Rule
+from services.delegator.classify import DEFAULT_ROUTES, Delegator, Route, Rule
 from services.dispatcher import decide as dispatcher
 from services.inbox.service import Inboxes, InboxTrimmer
 from services.intake import decide as intake

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from services.delegator.score import Delegation, Delegator
+from services.delegator.classify import Delegation, Delegator
 
 __all__ = ["TaskDelegation", "TaskDelegator", "get_delegator"]
 

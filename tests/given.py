@@ -18,8 +18,8 @@ from events.envelope import Event, Payload, decode, encode
 from events.policy import PolicyChanged
 from projections.state import State
 from projections.workers import ALIVE
+from services.delegator.classify import Delegator
 from services.delegator.decide import decider
-from services.delegator.score import Delegator
 from services.dispatcher import decide as dispatcher
 from services.intake import decide as intake
 from services.runtime.turns import Turn, run_turn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from events.task import Candidate, TaskDelegated
 from projections.state import State
 from projections.tasks import Task
-from services.delegator.score import Delegation, Delegator
+from services.delegator.classify import Delegation, Delegator
 from services.turn import Decide, Decisions, Inputs, decided
 
 BY = "delegator"

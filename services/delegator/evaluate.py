@@ -1,8 +1,10 @@
 """How good is the delegator on labelled tasks?   python -m services.delegator.evaluate FILE.tsv
 
-The file has a header and the columns route, kind, text and, if known, source
-("repository#number"). A route of "a/b" says that either is right. Printed: accuracy by route and
-by kind, a confusion table, accuracy by repository, every miss with its reason, the time per title.
+The file has a header that names its columns, in any order: kind and text; where it has a column
+route, that is the label (a route of "a/b" says that either is right), else the kind's default route
+is; a column source ("repository#number") groups the tasks by repository. Printed: accuracy by route
+and by kind, a confusion table, accuracy by repository, every miss with its reason, the time a
+title. `validate.py` is the judge of the shipped weights.
 """
 
 from __future__ import annotations
@@ -14,14 +16,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from services.delegator.score import Delegation, Delegator, Route
+from services.delegator.classify import DEFAULT_ROUTES, KINDS, Delegation, Delegator, Route
 
-COLUMNS: Final = ("route", "kind", "text")
 ROUNDS: Final = 5  # the fastest of them is reported
-HAND_SET: Final = (
-    "All weights are set by hand, none is fitted, so leaving one repository out changes no weight;"
-    "\nits tasks are simply counted by themselves."
-)
 
 
 class Labelled(NamedTuple):
@@ -46,20 +43,32 @@ class Outcome(NamedTuple):
 
 
 def read_labelled(path: Path) -> list[Labelled]:
-    """The tasks of a file. ValueError names the line which is wrong."""
+    """The tasks of a file. ValueError names the line which is wrong, OSError a file that is not."""
     tasks: list[Labelled] = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        fields = line.split("\t")
+    columns: list[str] = []
+    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), start=1):
+        fields = line.rstrip("\r").split("\t")
         if number == 1:
-            if tuple(fields[:3]) != COLUMNS:
-                raise ValueError(f"{path}: line 1 must be the columns {', '.join(COLUMNS)}")
+            columns = [name.strip() for name in fields]
+            if "kind" not in columns or "text" not in columns:
+                raise ValueError(f"{path}: line 1 must name the columns, at least kind and text")
         elif line.strip():
-            if len(fields) < len(COLUMNS):
-                raise ValueError(f"{path}: line {number} has {len(fields)} of 3 columns or more")
-            source = fields[3] if len(fields) > len(COLUMNS) else ""
-            routes = tuple(fields[0].split("/"))
-            tasks.append(Labelled(routes, fields[1], fields[2], source.partition("#")[0]))
+            tasks.append(
+                _labelled(dict(zip(columns, fields, strict=False)), f"{path}: line {number}")
+            )
     return tasks
+
+
+def _labelled(row: dict[str, str], where: str) -> Labelled:
+    if not row.get("text", "").strip():
+        raise ValueError(f"{where} has no text")
+    kind = row["kind"]
+    if kind not in KINDS:
+        raise ValueError(f"{where}: kind {kind[:80]!r} is not one of {', '.join(KINDS)}")
+    routes = (
+        tuple(row["route"].split("/")) if "route" in row else (route_name(DEFAULT_ROUTES[kind]),)
+    )
+    return Labelled(routes, kind, row["text"], row.get("source", "").partition("#")[0])
 
 
 def route_name(route: Route | Delegation) -> str:
@@ -139,14 +148,14 @@ def _by_kind(outcomes: Sequence[Outcome]) -> str:
 def _by_repository(outcomes: Sequence[Outcome]) -> str:
     known = [o for o in outcomes if o.task.repository]
     if not known:
-        return f"{HAND_SET}\n  the file names no repositories"
+        return "  the file names no repositories"
     counts = Counter(o.task.repository for o in known)
     good = Counter(o.task.repository for o in known if o.right)
     mean = sum(good[name] / n for name, n in counts.items()) / len(counts)
     whole = sum(good[name] == n for name, n in counts.items())
     return (
-        f"{HAND_SET}\n  leave-one-repository-out accuracy: {100 * mean:.1f} %"
-        f" over {len(counts)} repositories, {whole} of them without a miss"
+        f"  the mean over {len(counts)} repositories: {100 * mean:.1f} %,"
+        f" {whole} of them without a miss"
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Final, NamedTuple
 
-from services.delegator.kinds import KINDS
+from events.task import KINDS
 
 Feature = tuple[tuple[int, int], ...]  # (index of a kind in KINDS, weight), …
 Stems = dict[str, tuple[tuple[str, "Word"], ...]]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from services.delegator.classify import DEFAULT_ROUTES, KINDS, Delegator, Route
 from services.delegator.evaluate import Labelled, confusion, evaluate, read_labelled, report
-from services.delegator.score import DEFAULT_ROUTES, KINDS, Delegator, Route
 from services.task_delegator import get_delegator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,7 +162,7 @@ def test_routes_are_the_users() -> None:
 def test_the_hash_seed_changes_nothing() -> None:
     code = (
         "import json, sys, msgspec\n"
-        "from services.delegator.score import Delegator\n"
+        "from services.delegator.classify import Delegator\n"
         "d = Delegator()\n"
         "texts = json.load(sys.stdin)\n"
         "print(json.dumps([msgspec.to_builtins(d.delegate(t)) for t in texts]))\n"

@@ -22,8 +22,7 @@ def test_it_prints_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main([str(file)]) == 0
     out = capsys.readouterr().out
     assert "right routes: 2 of 3 (66.7 %)" in out
-    assert "leave-one-repository-out accuracy: 50.0 % over 2 repositories, 1 of them" in out
-    assert "set by hand" in out
+    assert "the mean over 2 repositories: 50.0 %, 1 of them" in out
     assert "misses: 1\n  The dialog is blue\n    sonnet, not comet:" in out
     assert "µs" in out
     table = out.partition("found (columns)\n")[2].partition("\n\n")[0].splitlines()
@@ -32,7 +31,7 @@ def test_it_prints_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [("text\tkind\n", "line 1 must be"), (GOOD + "comet\tui\n", "line 5 has 2 of 3")],
+    [("text\tsort\n", "line 1 must name"), (GOOD + "comet\tui\n", "line 5 has no text")],
 )
 def test_a_bad_file_is_named(
     content: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

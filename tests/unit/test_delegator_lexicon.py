@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
 import services.delegator.lexicon as lexicon
-from services.delegator.gather import gather
-from services.delegator.kinds import KINDS
-from services.delegator.reading import read
+from events.task import KINDS
+from services.delegator.features import features
+from services.delegator.sentences import Words
 from services.delegator.vocabulary import PLACES, Vocabulary, build, fold
 
 FILES = sorted(Path(str(lexicon.__file__)).parent.glob("*.toml"))
@@ -18,10 +19,12 @@ WEIGHTS = range(-15, 17)
 
 
 def scores(text: str, vocabulary: Vocabulary) -> dict[str, int]:
+    """What the lexicon says: its hits, each as often as it counts."""
     found: dict[str, int] = {}
-    for _, _, feature in gather(read(text, vocabulary), vocabulary):
-        for kind, weight in feature:
-            found[KINDS[kind]] = found.get(KINDS[kind], 0) + weight
+    for name, count in features(text, Words(vocabulary)).items():
+        hit = re.fullmatch(r"@[>:<_字]?([a-z]+)(-?\d+)", name)
+        if hit:
+            found[hit[1]] = found.get(hit[1], 0) + int(hit[2]) * count
     return found
 
 
@@ -64,8 +67,8 @@ def test_a_word_counts_where_it_is_said_to_count() -> None:
     assert scores("Please audit the door", words) == {"analysis": 2 + 9}
     assert scores("The door audit of May", words) == {"analysis": 2 + 5}
     assert scores("Paint the door for the audit", words) == {"analysis": 2}
-    assert scores("[audit] Paint the door", words) == {"analysis": 4}
-    assert scores("audit: Paint the door", words) == {"analysis": 4}
+    assert scores("[audit] Paint the door", words) == {"analysis": 2 + 4}
+    assert scores("audit: Paint the door", words) == {"analysis": 2 + 4}
 
 
 def test_forms_phrases_and_beginnings() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.delegator.score import Delegator, Rule
+from services.delegator.classify import Delegator, Rule
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.delegator.score import DEFAULT_ROUTES, KINDS, Delegation, Delegator
+from services.delegator.classify import DEFAULT_ROUTES, KINDS, Delegation, Delegator
 
 DELEGATOR = Delegator()
 MARKS = "?？!.;:,()[]【】「」&|-–—'’\"`_\n\r\t\x00\x1b\u202e\ufeff\ud800 "

@@ -1,4 +1,4 @@
-"""The kinds of work there are, who does each by default, and the words a decision is told in."""
+"""Who does which kind of work by default, a user's own rules, and the form of a decision."""
 
 from __future__ import annotations
 
@@ -9,13 +9,6 @@ from typing import Final
 import msgspec
 
 from events.task import KINDS
-
-# Kinds which are one family: programming work of different flavours. What speaks for one of them
-# half speaks for the others, because to take a failing test for a bug costs nothing, and to take
-# either for an essay does.
-CODE_KINDS: Final = frozenset(
-    {"coding", "testing", "debugging", "automation", "database", "api", "unknown"}
-)
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -38,7 +31,7 @@ DEFAULT_ROUTES: Final[Mapping[str, Route]] = {
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """One kind the text might be, and how much speaks for it."""
+    """One kind the text might be, and its score in points (see `Delegation`)."""
 
     kind: str
     agent: str
@@ -47,7 +40,12 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Delegation(msgspec.Struct, frozen=True):
-    """Where a task goes, and why."""
+    """Where a task goes, and why.
+
+    Scores are in points: hundredths of the lead that training asks of the right kind, so a kind
+    that leads by 100 leads clearly. `margin` is how many points the best candidate lies before the
+    best one with another route; `close` says that it is too little to rely on (`CLOSE_POINTS`).
+    """
 
     kind: str
     agent: str
@@ -56,9 +54,11 @@ class Delegation(msgspec.Struct, frozen=True):
     estimated_tokens: int
     candidates: tuple[Candidate, ...]
     reason: str
+    margin: int = 0
+    close: bool = False
 
 
-RULE_WEIGHT: Final = 40  # more than the words of one sentence usually gather
+RULE_WEIGHT: Final = 40  # more than the words of one sentence usually say
 MAX_RULE_WEIGHT: Final = 1_000
 _PLAIN: Final = re.compile(r"[\w\s'’-]+")
 
