@@ -4,7 +4,7 @@ Pure: no I/O but the reading of the shipped files, no clock, no chance. The same
 decision everywhere.
 
 The text is read as a person skims it: its words, by themselves and in pairs, the word where each
-request begins, the noun it is about, tags, and what the lexicon of a dozen languages knows of them.
+request begins, tags, and what the lexicon of a dozen languages knows of them.
 Each of these has learnt weights for and against each kind (`learn.py`, from `training/`); here they
 are only added up. `features.py` names the same things one by one.
 """
@@ -24,7 +24,6 @@ from services.delegator.features import (
     QUESTION,
     SEVERAL,
     lexical,
-    of_head,
     of_lead,
     of_run_on,
     of_tag,
@@ -170,19 +169,19 @@ class Delegator:
         evidence = Evidence([], [], [0])
         seen: set[str] = set()
         parts = sentences(text)
-        for number, part in enumerate(parts):
-            self._read(read(part, self._words), number == 0, evidence, seen)
+        for part in parts:
+            self._read(read(part, self._words), evidence, seen)
         if len(parts) > 1:
             evidence.add("", self._sums[SEVERAL])
         return evidence
 
-    def _read(self, sentence: Sentence, first: bool, evidence: Evidence, seen: set[str]) -> None:
+    def _read(self, sentence: Sentence, evidence: Evidence, seen: set[str]) -> None:
         """Add up a sentence. What stands in ``seen`` was counted before, and counts once."""
         base = len(evidence.values)
         evidence.quotes.extend(sentence.tokens)
         for at in self._add_words(sentence.known, evidence, seen):
             self._add_phrases(sentence, at, base, evidence)
-        _add_roles(sentence, first, base, evidence.values, seen)
+        _add_roles(sentence, base, evidence.values, seen)
         if sentence.question and QUESTION not in seen:
             seen.add(QUESTION)
             evidence.add(sentence.question, self._sums[QUESTION])
@@ -198,7 +197,7 @@ class Delegator:
         before = "^"
         marked = 0
         begun: Mapping[str, object] | None = None  # what may follow in a phrase
-        for stem, mark, said, phrases, hard, _, _, _, _, _, _, after in known:
+        for stem, mark, said, phrases, hard, _, _, _, after in known:
             if begun is not None and stem in begun:
                 starts.append(len(values) - 1)
             begun = phrases
@@ -245,11 +244,9 @@ class Delegator:
                 evidence.add(f"your rule {shown}", weights.pack(points))
 
 
-def _add_roles(
-    sentence: Sentence, first: bool, base: int, values: list[int], seen: set[str]
-) -> None:
-    """What words say more as a tag, as the beginning of a request and as its noun."""
-    _, known, tags, lead, head, _, _ = sentence
+def _add_roles(sentence: Sentence, base: int, values: list[int], seen: set[str]) -> None:
+    """What words say more as a tag and as the beginning of a request."""
+    _, known, tags, lead, _, _ = sentence
     for place in range(tags):
         if (name := ":" + known[place].stem) not in seen:
             seen.add(name)
@@ -259,11 +256,6 @@ def _add_roles(
         if (name := ">" + word.stem) not in seen:
             seen.add(name)
             values[base + lead] += word.begins
-        if first:
-            values[base + lead] += word.opens
-    if head >= 0 and (name := "<" + known[head].stem) not in seen:
-        seen.add(name)
-        values[base + head] += known[head].heads
 
 
 class _Sums(dict[str, int]):
@@ -313,9 +305,7 @@ class _WeighedWords(Words):
         return known._replace(
             said=total(of_word(known)),
             begins=total(of_lead(known)),
-            opens=self._sums[">>" + known.stem],
             tags=total(of_tag(known)),
-            heads=total(of_head(known)),
             after=self._sums.after.get(known.stem),
         )
 

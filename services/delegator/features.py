@@ -5,10 +5,9 @@ two together. A feature's name tells its family (`FAMILIES`), so that a file of 
 
     audit     a word                        ~audit   the beginning of a longer word
     don't fix two words in a row            ^ fix    the first word of a sentence, or after a mark
-    >review   where the request begins      >>review the same, in the first sentence
-    :docs     a word in a tag               <log     the noun of the request
-    @ui5      the lexicon says 5 for ui (@> where the request begins, @: in a tag, @< as its noun,
-              @_ by a phrase, @字 in a script without spaces)
+    >review   where a request begins        :docs    a word in a tag
+    @ui5      the lexicon says 5 for ui (@> where a request begins, @: in a tag, @_ by a phrase,
+              @字 in a script without spaces)
     ?         it asks                       字表     one or two characters of such a script
     +         several sentences             *        every text
 """
@@ -38,7 +37,6 @@ FAMILIES: Final = {
     "pair": "two words in a row",
     "lead": "the word where a request begins",
     "tag": "words in tags",
-    "head": "the noun of the request",
     "lexicon": "the lexicon's hits",
     "question": "question marks",
     "run-on": "characters of scripts without spaces",
@@ -48,7 +46,6 @@ _BY_MARK: Final = {
     "~": "beginning",
     ">": "lead",
     ":": "tag",
-    "<": "head",
     "@": "lexicon",
     "?": "question",
     "字": "run-on",
@@ -68,9 +65,9 @@ def features(text: str, words: Words) -> dict[str, int]:
     counts: dict[str, int] = {ALWAYS: 1}
     roles: dict[str, list[str]] = {}
     parts = sentences(text)
-    for number, part in enumerate(parts):
+    for part in parts:
         sentence = read(part, words)
-        _add_roles(sentence, number == 0, roles)
+        _add_roles(sentence, roles)
         for _, _, feature in phrases_of(sentence):
             _add(counts, lexical("@_", feature))
         if sentence.run_on:
@@ -113,12 +110,7 @@ def of_tag(known: Known) -> list[str]:
     return [":" + known.stem, *lexical("@:", known.word.tag)]
 
 
-def of_head(known: Known) -> list[str]:
-    """What it says more as the noun of the request."""
-    return ["<" + known.stem, *lexical("@<", known.word.head)]
-
-
-def _add_roles(sentence: Sentence, first: bool, roles: dict[str, list[str]]) -> None:
+def _add_roles(sentence: Sentence, roles: dict[str, list[str]]) -> None:
     """Put the words of a sentence into ``roles``: a role and its word -> what that says."""
     before = "^"
     for known in sentence.known:
@@ -135,11 +127,6 @@ def _add_roles(sentence: Sentence, first: bool, roles: dict[str, list[str]]) -> 
     if sentence.lead < len(sentence.known) and not sentence.known[sentence.lead].mark:
         known = sentence.known[sentence.lead]
         roles.setdefault(">" + known.stem, of_lead(known))
-        if first:
-            roles[">>" + known.stem] = [">>" + known.stem]
-    if sentence.head >= 0:
-        known = sentence.known[sentence.head]
-        roles.setdefault("<" + known.stem, of_head(known))
     if sentence.question:
         roles[QUESTION] = [QUESTION]
 
@@ -172,8 +159,6 @@ def _stands(phrase: Phrase, at: int, end: int, sentence: Sentence) -> bool:
         return False
     if phrase.place == "lead":
         return at == sentence.lead
-    if phrase.place == "head":
-        return end - 1 == sentence.head
     return phrase.place == "any" or at < sentence.tags
 
 

@@ -53,8 +53,7 @@ class Known(NamedTuple):
     """A word as it is met in a text: its plain form, and what the lexicon says about it.
 
     The whole numbers are sums of weights (see `weights.py`) where somebody put them in: what the
-    word says wherever it stands, as the word where a sentence's request begins, as that of the
-    first sentence, as a tag and as the noun of the request.
+    word says wherever it stands, as the word where a sentence's request begins, and as a tag.
     """
 
     stem: str
@@ -62,12 +61,9 @@ class Known(NamedTuple):
     said: int
     phrases: dict[str, tuple[Phrase, ...]] | None  # of the lexicon, that begin with it
     hard: int  # does it usually mean trouble (1) or little work (-1)?
-    stops: bool  # ends the phrase of a request's noun
     word: Word
     begins: int = 0
-    opens: int = 0
     tags: int = 0
-    heads: int = 0
     after: Mapping[str, str] | None = None  # words that say more right after it
 
 
@@ -94,7 +90,6 @@ class Words(dict[str, Known]):
                 said=0,
                 phrases=vocabulary.phrases.get(stem),
                 hard=vocabulary.complexity.get(stem, 0),
-                stops=mark or stem in vocabulary.stop,
                 word=word,
             )
         )
@@ -113,7 +108,6 @@ class Sentence(NamedTuple):
     known: list[Known]
     tags: int  # so many tokens at the start are tags: "[Docs]", "fix(modal):"
     lead: int  # where the request begins
-    head: int  # the noun its first phrase is about; -1 without one
     question: str  # its question mark, if it has one and does not merely request politely
     run_on: str  # the text itself where words are not parted by spaces, else ""
 
@@ -158,8 +152,7 @@ def read(text: str, words: Words) -> Sentence:
         lead = len(known)  # the first Latin word of such a text is just a name in it
     if question and lead > tags and _is_request(known, tags, lead, vocabulary):
         question = ""  # "could you please …?"
-    head = -1 if run_on else _head(known, lead)
-    return Sentence(tokens, known, tags, lead, head, question, run_on)
+    return Sentence(tokens, known, tags, lead, question, run_on)
 
 
 def _is_request(known: list[Known], tags: int, lead: int, vocabulary: Vocabulary) -> bool:
@@ -237,18 +230,3 @@ def _lead(known: list[Known], tags: int, question: bool, vocabulary: Vocabulary)
         else:
             break
     return max(0, min(at, last))
-
-
-def _head(known: list[Known], lead: int) -> int:
-    """The last word of the phrase that the request begins with: "an audit *log* of …"."""
-    end = lead
-    for word in known[lead:]:
-        if word.stops:
-            break
-        end += 1
-    end -= 1
-    while end > lead and (
-        known[end].stem == "0" or (len(known[end].stem) < 2 and not known[end].word.stem)
-    ):
-        end -= 1
-    return end if end >= lead else -1

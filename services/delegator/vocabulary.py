@@ -16,8 +16,8 @@ Feature = tuple[tuple[int, int], ...]  # (index of a kind in KINDS, weight), …
 Stems = dict[str, tuple[tuple[str, "Word"], ...]]
 Raw = dict[tuple[str, str], dict[int, int]]  # (place, item) -> kind index -> weight
 
-GRAMMAR: Final = ("filler", "stop", "aux", "aside", "polite", "request")
-PLACES: Final = ("any", "lead", "head", "tag")
+GRAMMAR: Final = ("filler", "aux", "aside", "polite", "request")
+PLACES: Final = ("any", "lead", "tag")
 SHORTEST_STEM: Final = 3
 PUNCTUATION: Final = frozenset("[]():?;,&，：；（）【】「」-–—|")  # the marks a reader goes by
 _VOWELS: Final = frozenset("aeiou")
@@ -30,11 +30,10 @@ class Word(NamedTuple):
     stem: str
     any: Feature
     lead: Feature
-    head: Feature
     tag: Feature
 
 
-NO_WORD: Final = Word("", (), (), (), ())
+NO_WORD: Final = Word("", (), (), ())
 
 
 class Phrase(NamedTuple):
@@ -57,7 +56,6 @@ class Vocabulary(NamedTuple):
     run_on: re.Pattern[str]  # what is looked for in scripts written without spaces
     run_on_features: dict[str, Feature]
     filler: frozenset[str]
-    stop: frozenset[str]
     aux: frozenset[str]
     aside: frozenset[str]
     polite: frozenset[str]

@@ -57,15 +57,13 @@ def test_a_word_counts_where_it_is_said_to_count() -> None:
                 "analysis": {
                     "any": {"2": "audit"},
                     "lead": {"9": "audit"},
-                    "head": {"5": "audit"},
                     "tag": {"4": "audit"},
                 },
-                "grammar": {"filler": "please the", "stop": "of for"},
+                "grammar": {"filler": "please the"},
             }
         ]
     )
     assert scores("Please audit the door", words) == {"analysis": 2 + 9}
-    assert scores("The door audit of May", words) == {"analysis": 2 + 5}
     assert scores("Paint the door for the audit", words) == {"analysis": 2}
     assert scores("[audit] Paint the door", words) == {"analysis": 2 + 4}
     assert scores("audit: Paint the door", words) == {"analysis": 2 + 4}
