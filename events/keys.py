@@ -7,7 +7,7 @@ key / channel                    type      what
 ``asb:intake[:<name>]``          stream    front doors: whoever is not a service writes here
 ``asb:deadletter``               stream    refused entries, with the reason
 ``asb:inbox:<worker>``           stream    what a worker is asked to do
-``asb:worker:<worker>``          string    a worker's sign of life (``SET … EX``), its session id
+``asb:worker:<worker>``          string    a worker's heartbeat (``SET … EX``), its session first
 ``asb:service:<name>:<process>`` hash      a service's heartbeat and counters; expires
 ``asb:progress:<agent>:<task>``  string    progress view, JSON
 ``asb:agents:token:usage``       string    totals per agent, JSON

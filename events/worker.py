@@ -7,6 +7,37 @@ import msgspec
 from events.envelope import Payload, wire
 
 
+class Heartbeat(msgspec.Struct, frozen=True, gc=False):
+    """The value of ``asb:worker:<name>``: words with a blank between, the session first.
+
+    A worker may write nothing but its session. The rest says which process it is, so that whoever
+    wants the name after a crash can look whether that one still runs: ``instance`` is random and
+    made when the process starts; ``place`` names host, boot and PID namespace; ``pid`` and
+    ``started`` (clock ticks since the boot) name the process there; ``keeper`` is the `asb up` that
+    keeps it: the lock it holds and a nonce, with a dot between.
+    """
+
+    session: str = ""
+    instance: str = ""
+    place: str = ""
+    pid: str = ""
+    started: str = ""
+    keeper: str = ""
+
+    @property
+    def value(self) -> str:
+        """As it stands under the key."""
+        return " ".join(getattr(self, f) or "-" for f in self.__struct_fields__)
+
+    @classmethod
+    def read(cls, value: object) -> Heartbeat:
+        """From the raw value; without a session where there is none."""
+        if not isinstance(value, bytes):
+            return cls()
+        words = value.decode("utf-8", "replace").split(" ")[: len(cls.__struct_fields__)]
+        return cls(*("" if word == "-" else word for word in words))
+
+
 class HeldAttempt(msgspec.Struct, frozen=True, gc=False):
     """An attempt a rejoining worker still runs, with the evidence for it."""
 
@@ -17,7 +48,9 @@ class HeldAttempt(msgspec.Struct, frozen=True, gc=False):
 
 @wire("worker.joined")
 class WorkerJoined(Payload):
-    """A session opens. Its id is the door entry id of this event. No agent: it serves all."""
+    """A session opens. Its id is the intake entry id of this event. No agent: it serves all.
+    ``instance``: random, made when the worker's process started; the same one may join again.
+    """
 
     worker: str
     session: str = ""
@@ -28,6 +61,18 @@ class WorkerJoined(Payload):
     lease_s: int = 60
     heartbeat: bool = True
     holds: tuple[HeldAttempt, ...] = ()
+    instance: str = ""
+
+
+@wire("worker.refused")
+class WorkerRefused(Payload):
+    """The name of a join belongs to a living ``holder``, a session ``since`` then (µs): ``session``
+    was never opened."""
+
+    worker: str
+    session: str
+    holder: str
+    since: int = 0
 
 
 @wire("worker.left")
@@ -40,11 +85,13 @@ class WorkerLeft(Payload):
 
 @wire("worker.lost")
 class WorkerLost(Payload):
-    """No sign of life for a full lease; ``evidence`` says what was seen."""
+    """A session is over without a goodbye; ``evidence`` (private: it may quote the joiner) says
+    what was seen. ``taken_by``: the session that has the name now."""
 
     worker: str
     session: str
     evidence: str = ""
+    taken_by: str = ""
 
 
 @wire("worker.paused")

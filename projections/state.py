@@ -356,6 +356,7 @@ FOLDS: dict[str, Callable[[State, Event], Any]] = {
     "usage.corrected": attempts.corrected,
     "progress.updated": progress.updated,
     "worker.joined": workers.joined,
+    "worker.refused": _nothing,
     "worker.left": workers.ended,
     "worker.lost": workers.ended,
     "worker.paused": workers.paused,

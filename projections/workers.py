@@ -25,6 +25,7 @@ class Worker(msgspec.Struct, array_like=True, gc=False):
     account: str = ""
     lease_s: int = 60
     heartbeat: bool = True
+    instance: str = ""
     status: str = ALIVE
     paused: bool = False
     joined_at: int = 0
@@ -56,6 +57,7 @@ def joined(state: State, event: Event) -> None:
         d.account or "",
         d.lease_s,
         d.heartbeat,
+        d.instance,
         joined_at=event.at,
         running={},
     )

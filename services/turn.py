@@ -56,11 +56,13 @@ class Defaults(msgspec.Struct, frozen=True):
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What was looked up beside the log: idempotency keys taken (``door|id`` -> digest), and ids
-    of tasks which the state no longer remembers."""
+    """What was looked up beside the log: idempotency keys taken (``door|id`` -> digest), ids
+    of tasks which the state no longer remembers, and whose heartbeat stands under the names that
+    are wanted (worker -> session, "" for none)."""
 
     ids: Mapping[str, str] = {}
     ended_tasks: frozenset[str] = frozenset()
+    heartbeats: Mapping[str, str] = {}
 
 
 class Inputs(msgspec.Struct):

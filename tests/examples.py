@@ -42,6 +42,7 @@ from events.worker import (
     WorkerLeft,
     WorkerLost,
     WorkerPaused,
+    WorkerRefused,
     WorkerResumed,
 )
 
@@ -157,6 +158,10 @@ def joined(worker: str = "w1", **changes: Any) -> WorkerJoined:
     return replace(WorkerJoined(worker, "5-0"), **changes)
 
 
+def refused(worker: str = "w1", **changes: Any) -> WorkerRefused:
+    return replace(WorkerRefused(worker, "6-0", "5-0", NOON), **changes)
+
+
 def left(worker: str = "w1", **changes: Any) -> WorkerLeft:
     return replace(WorkerLeft(worker, "5-0"), **changes)
 
@@ -218,9 +223,15 @@ def every_payload() -> dict[str, Payload]:
         usage_recorded(),
         usage_corrected(),
         progress_updated(),
-        joined(agent="codex", models=("sonnet",), holds=(HeldAttempt("t1", 1, "pane %3"),)),
+        joined(
+            agent="codex",
+            models=("sonnet",),
+            holds=(HeldAttempt("t1", 1, "pane %3"),),
+            instance="b0a1",
+        ),
+        refused(),
         left(),
-        lost(),
+        lost(taken_by="6-0"),
         paused(),
         resumed(),
         door_opened(),

@@ -161,8 +161,7 @@ class Bus:
         return str(data.get("task", entry_id))
 
     def join(self, worker: str = "w1", **data: Any) -> str:
-        """A worker joins; its session."""
-        self.silent.discard(worker)
+        """A worker asks for a name; its session, if it gets it."""
         return self.send("worker.joined", worker=worker, **data)
 
     def report(self, type_: str, task: str, /, **data: Any) -> str:
@@ -178,7 +177,12 @@ class Bus:
         self._signs_of_life()
         self.inputs.entries = list(self._pending)
         self.inputs.known = Known(
-            dict(self.ids), frozenset(self.ever - {*self.state.tasks, *self.state.outcomes})
+            dict(self.ids),
+            frozenset(self.ever - {*self.state.tasks, *self.state.outcomes}),
+            {
+                name: "" if name in self.silent else self.state.workers[name].session
+                for name in intake.holders(self.state, self._pending)
+            },
         )
         self.state.begin()
         return run_turn(self.state, self.now, self.deciders, self.inputs)
@@ -194,6 +198,7 @@ class Bus:
         self.events += turn.events
         self.log += [wire_entry(event) for event in turn.events]
         self.ever.update(e.data.task for e in turn.events if e.data.type == "task.submitted")
+        self.silent -= {e.data.worker for e in turn.events if e.data.type == "worker.joined"}
 
     def undo(self) -> None:
         """The turn did not reach the log."""

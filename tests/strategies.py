@@ -85,7 +85,7 @@ _join = st.tuples(
     st.integers(1, 3),
     st.sampled_from((None, None, "codex", "claude")),
     st.sampled_from(((), (), ("sonnet",), ("haiku", "sonnet"))),
-    st.booleans(),  # whether it says it still holds what it ran
+    st.sampled_from(("", "holds", "take_over", "instance")),  # by what right it takes a name again
     st.sampled_from((True, True, True, False)),
 )
 _STEPS: dict[str, tuple[int, st.SearchStrategy[Any]]] = {
@@ -150,19 +150,22 @@ class Player:
         self._send("task.submitted", text="Do what has to be done", timeout_s=7_200, **data)
 
     def _join(self, *chosen: Any) -> None:
-        worker, capacity, agent, models, holds, heartbeat = chosen
+        worker, capacity, agent, models, right, heartbeat = chosen
         data: dict[str, Any] = {"worker": worker, "capacity": capacity, "heartbeat": heartbeat}
         if agent:
             data["agent"] = agent
         if models:
             data["models"] = models
+        if right == "take_over":
+            data["take_over"] = True
+        if right == "instance":
+            data["instance"] = f"the process of {worker}"
         old = self.bus.state.workers.get(worker)
-        if holds and old is not None:
+        if right == "holds" and old is not None:
             data["holds"] = [
                 {"task": task, "attempt": attempt, "evidence": "its pane is there"}
                 for task, attempt in sorted(old.running.items())
             ]
-        self.bus.silent.discard(worker)
         self._send("worker.joined", **data)
 
     def _tell(self, kind: str, index: int, tokens: int | None = None, **more: Any) -> None:

@@ -32,23 +32,48 @@ export ASB_USAGE_FILE="$private/usage"
 
 redis() { ${REDIS_CLI:-redis-cli} --raw "$@"; }
 
-# 1. Join. The id of this entry is the session; it is in every task that is meant for us.
+# Where a process id means one process: host, boot, PID namespace. Empty where there is no telling.
+place=$(readlink /proc/self/ns/pid 2>/dev/null) &&
+  place=$(uname -n)/$(cat /proc/sys/kernel/random/boot_id)/$place
+begun() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 1,20; } # state and start
+instance=$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n') # the same for every join of this process
+me="$instance ${place:--} $$ $(begun $$ | cut -d ' ' -f 2)"
+
+# What shows that the holder of our name is dead, to which the heartbeat $* belongs. It names
+# session, instance, place, process and start; from another place nothing can be seen.
+evidence() {
+  [ -n "$place" ] && [ "${3:-}" = "$place" ] && [ -n "${5:-}" ] || return 0
+  case $(begun "$4") in
+    [!ZX]" $5") ;;
+    *) echo "$1 its process $4 is gone" ;;
+  esac
+}
+
+# 1. Join. The id of this entry is the session; it is in every task that is meant for us. A name
+# belongs to the worker that has it while that is alive: without evidence we are refused then.
 join() {
+  # It is split into words on purpose.
+  # shellcheck disable=SC2046
+  dead=$(set -f && evidence $(redis GET "$ns:worker:$name"))
   session=$(redis XADD "$door" '*' type worker.joined worker "$name" capacity 1 \
-    lease_s "$lease" ${ASB_AGENT:+agent "$ASB_AGENT"})
+    instance "$instance" lease_s "$lease" ${ASB_AGENT:+agent "$ASB_AGENT"} ${dead:+evidence "$dead"})
   case $session in
     *[!0-9-]* | '') echo "cannot join: $session" >&2 && return 1 ;;
   esac
-  redis SET "$ns:worker:$name" "$session" EX $((lease / 2)) >/dev/null
+  [ -z "$dead" ] || redis DEL "$ns:worker:$name" >/dev/null
   cursor=0-0
   echo "worker $name, session $session" >&2
 }
 
-# The sign of life: without it the desk takes the worker for dead after a lease.
+# The heartbeat, for half a lease: when it was gone for another half the desk takes the worker for
+# dead. That of another process is left alone until it is gone.
+beat() {
+  case $(redis GET "$ns:worker:$name") in
+    '' | *" $instance "*) redis SET "$ns:worker:$name" "$session $me" EX $((lease / 2)) >/dev/null ;;
+  esac
+}
 heartbeat() {
-  while sleep $((lease / 4)) && kill -0 $$ 2>/dev/null; do
-    redis SET "$ns:worker:$name" "$session" EX $((lease / 2)) >/dev/null
-  done
+  while beat && sleep $((lease / 6)) && kill -0 $$ 2>/dev/null; do :; done
 }
 
 leave() {
@@ -57,9 +82,17 @@ leave() {
   rm -rf "$private"
   [ -z "${session:-}" ] || {
     redis XADD "$door" '*' type worker.left worker "$name" session "$session" >/dev/null
-    redis DEL "$ns:worker:$name" >/dev/null
+    case $(redis GET "$ns:worker:$name") in
+      "$session "*) redis DEL "$ns:worker:$name" >/dev/null ;;
+    esac
   }
   exit "${1:-0}"
+}
+
+# The name belongs to another worker, which is alive.
+refused() {
+  echo "a worker named $name is alive: session $(line 10)" >&2
+  exit 1
 }
 
 # What is not UTF-8 would be refused, and with it the whole report.
@@ -116,5 +149,6 @@ while :; do
   case $type in
     task.dispatched) work "$@" ;;
     worker.lost) [ "$(line 8)" != "$session" ] || start ;;
+    worker.refused) [ "$(line 8)" != "$session" ] || refused ;;
   esac
 done

@@ -207,6 +207,7 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "usage.corrected": lambda d, _: d.agent,
     "progress.updated": lambda d, _: f"{d.agent} {d.task}",
     "worker.joined": _joined,
+    "worker.refused": lambda d, _: f"{d.worker}: session {d.holder} has the name",
     "worker.left": lambda d, _: d.worker,
     "worker.lost": lambda d, _: f"{d.worker}: {d.evidence}",
     "worker.paused": lambda d, _: f"{d.worker} {d.reason}".strip(),

@@ -14,7 +14,7 @@ import msgspec
 from events.keys import Keys
 from projections.state import State
 from services.intake import shapes, submissions
-from services.intake.decide import Case
+from services.intake.case import Case
 from services.turn import Defaults, DoorEntry, Known
 
 MAIN_DOOR = Keys().main_door

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import secrets
 import sys
 from collections.abc import Collection
 from typing import Annotated
@@ -12,6 +13,7 @@ import anyio
 import typer
 
 from events.keys import Keys
+from events.worker import Heartbeat
 from projections.workers import ALIVE
 from services import desk
 from services.cli import bus
@@ -24,6 +26,7 @@ from services.runtime.embedded import Embedded, resolve_url
 from services.runtime.settings import Settings
 from services.worker.command import CommandDriver
 from services.worker.formats import FORMATS
+from services.worker.identity import death_of
 
 ENGINE = ("engine", "desk")  # the deciders together; the second is its name of before
 FORMAT_HELP = "What stdout is: text, json (one object), jsonl; the last two tell usage."
@@ -53,8 +56,8 @@ def up(
 ) -> None:
     """Run a bus until Ctrl-C: an embedded Redis (unless --redis), all services, workers.
 
-    A second start resumes: nothing is lost, nothing done twice. Where a bus runs already on the
-    same data folder it joins in, and its workers take names that are free.
+    A second start resumes: nothing is lost, nothing done twice. Where a bus runs already it joins
+    in, and its workers take names that are free.
     """
     words = list(command or [])
     if words and not workers:
@@ -73,7 +76,8 @@ def up(
         anyio.run(CommandDriver(words).prepare)  # before anything is started for it
     do = ("--driver=command", f"--format={output}", f"--capacity={capacity}", "--", *words)
     if settings.redis_url is not None:
-        specs = [WorkerSpec(name, do) for name in free_names(workers, set())]
+        names = _names(workers, settings, settings.redis_url, "")
+        specs = [WorkerSpec(name, do) for name in names]
         say = _banner(settings, settings.redis_url, specs, None)
         loop.run(
             lambda: run_bus(
@@ -85,13 +89,11 @@ def up(
     with embedded.start(
         settings.data_dir, chosen.port, chosen.appendfsync, chosen.server
     ) as running:
-        taken: set[str] = set()
         if not running.owned:
-            taken = _joined(settings, running, {"--port": port, "--server": server})
-        names = free_names(workers, taken)
-        if clash := [name for name in free_names(workers, set()) if name in taken]:
-            note(f"at work already: {', '.join(clash)}; new ones: {', '.join(names)}")
-        specs = [WorkerSpec(name, do) for name in names]
+            _say_joined(running, {"--port": port, "--server": server})
+        keeper = _keeper(running)
+        names = _names(workers, settings, running.url, keeper)
+        specs = [WorkerSpec(name, (f"--keeper={keeper}", *do)) for name in names]
         say = _banner(settings, running.url, specs, running)
         loop.run(
             lambda: run_bus(
@@ -101,18 +103,45 @@ def up(
     sys.stderr.write("stopped\n")
 
 
-def _joined(settings: Settings, server: Embedded, options: dict[str, object]) -> set[str]:
-    """Say that another process' Redis is used; the names of the workers that live on it.
-    ``options`` are for one that is started, and are ignored."""
+def _say_joined(server: Embedded, options: dict[str, object]) -> None:
+    """Say that another process' Redis is used. ``options`` are for one that is started, and are
+    ignored."""
     given = [f"{name} {value}" for name, value in options.items() if value is not None]
     ignored = f"; {' and '.join(given)} ignored" if given else ""
     note(f"joins the Redis that runs already at {redacted(server.url)}{ignored}")
-    client = SyncClient(server.url)
+
+
+def _keeper(server: Embedded) -> str:
+    """How our workers' heartbeats name us: the lock of the data folder, where we hold it, and a
+    nonce. Whoever holds that lock later knows that we are gone."""
+    if not server.owned:
+        return ""
+    lock = (server.data_dir / "owner.lock").stat()
+    return f"{lock.st_dev:x}-{lock.st_ino:x}.{secrets.token_hex(4)}"
+
+
+def _names(number: int, settings: Settings, url: str, keeper: str) -> list[str]:
+    """Names for our workers, those of living ones left out. A crashed one's is free at once."""
+    if not number:
+        return []
+    client = SyncClient(url)
+    keys = Keys(settings.namespace)
     try:
-        state = replay.rebuild(client, Keys(settings.namespace))
+        known = replay.rebuild(client, keys).workers.values()
+        alive = [worker for worker in known if worker.status == ALIVE]
+        values = client.pipeline(("GET", keys.worker(worker.name)) for worker in alive)
     finally:
         client.close()
-    return {w.name for w in state.workers.values() if w.status == ALIVE}
+    taken = {
+        worker.name
+        for worker, value in zip(alive, values, strict=True)
+        if not worker.heartbeat
+        or (isinstance(value, bytes) and not death_of(Heartbeat.read(value), keeper))
+    }
+    names = free_names(number, taken)
+    if clash := [name for name in free_names(number, set()) if name in taken]:
+        note(f"at work already: {', '.join(clash)}; new ones: {', '.join(names)}")
+    return names
 
 
 def free_names(number: int, taken: Collection[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from typing import Annotated
 
 import anyio
@@ -42,7 +43,11 @@ def worker(
     ] = None,
     account: Annotated[str | None, typer.Option(help="The account it is booked on.")] = None,
     door: Annotated[str | None, typer.Option(help="Its own front door, where it has one.")] = None,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take the name from a worker that is alive.")
+    ] = False,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
+    keeper: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Run a worker until Ctrl-C: it joins, is given tasks, runs the command for each, reports.
 
@@ -51,6 +56,9 @@ def worker(
 
     Usage is what the command writes to the file named by ASB_USAGE_FILE (in a shell: to >&3), as
     {"input_tokens": 5, "output_tokens": 9}, or what its output says in a --format you name.
+
+    A name belongs to the worker that has it for as long as that is alive: a second one is refused
+    and ends. After a crash the name is free at once.
     """
     if driver != "command":
         raise typer.BadParameter(f"--driver {driver} is not known; it is command")
@@ -69,6 +77,8 @@ def worker(
         door=door,
         lease_s=settings.tasks.lease_s,
         heartbeat_s=settings.tasks.heartbeat_s,
+        take_over=take_over,
+        keeper=keeper,
     )
     with one_error():
         loop.run(_serve, settings, options, until_stdin_closes)
@@ -81,7 +91,7 @@ async def _serve(settings: Settings, options: WorkerOptions, until_stdin_closes:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop_at_signals, stop, tasks.cancel_scope.cancel)
             if until_stdin_closes:
-                _stop_with_parent(stop)
+                _when_stdin_closes(tasks.cancel_scope.cancel)
             else:
                 note(f"worker {options.name} on {redacted(client.url)}; Ctrl-C stops")
             await serve(options, Keys(settings.namespace), client, stop=stop)
@@ -91,14 +101,15 @@ async def _serve(settings: Settings, options: WorkerOptions, until_stdin_closes:
             await client.close()
 
 
-def _stop_with_parent(stop: anyio.Event) -> None:
-    """Stop when the process that started us is gone: then its end of our stdin closes."""
+def _when_stdin_closes(end: Callable[[], object]) -> None:
+    """Call ``end`` when the process that started us is gone: then its end of our stdin closes.
+    It asks us to stop by a signal; that it went without one means that nobody waits for us."""
     loop = asyncio.get_running_loop()
 
     def watch() -> None:
         while os.read(0, 4096):
             pass
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(end)
 
     threading.Thread(target=watch, daemon=True).start()
 

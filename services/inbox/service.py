@@ -7,6 +7,7 @@ dispatches are simply offered again.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import anyio
 import msgspec
@@ -53,7 +54,8 @@ class Inboxes:
             kind = event.data.type
             if kind == "task.dispatched":
                 task = state.tasks.get(event.data.task)
-                if task is not None and task.dispatch_id == event.log_id:
+                # The batch may hold the attempt's end, too: then nobody is to begin it.
+                if _is_running(task) and task.dispatch_id == event.log_id:
                     self._pending.append(self._dispatched(task))
             elif kind in _OTHERS:
                 self._other(kind, event, state)
@@ -106,7 +108,7 @@ class Inboxes:
         d = event.data
         if kind == "task.cancel_requested":
             task = state.tasks.get(d.task)
-            if task is not None and task.status in RUNNING:
+            if _is_running(task):
                 self._pending.append(_cancel(task, d.reason))
         elif kind == "hold.refused":
             fields = ["type", kind, "task", d.task, "attempt", str(d.attempt)]
@@ -114,10 +116,16 @@ class Inboxes:
             self._pending.append(Note(d.worker, event.log_id, fields))
         elif kind == "hold.extended":
             task = state.tasks.get(d.task)
-            if task is not None and task.status in RUNNING and task.hold_word == event.log_id:
+            if _is_running(task) and task.hold_word == event.log_id:
                 self._pending.append(_hold(task))
         elif kind == "worker.lost":
             fields = ["type", kind, "session", d.session, "reason", d.evidence]
+            if d.taken_by:
+                fields += ["taken_by", d.taken_by]
+            self._pending.append(Note(d.worker, event.log_id, fields))
+        elif kind == "worker.refused":
+            fields = ["type", kind, "session", d.session, "holder", d.holder]
+            fields += ["since", str(d.since), "reason", "the holder of this name is alive"]
             self._pending.append(Note(d.worker, event.log_id, fields))
         elif d.booked is not None and d.booked.worker and d.session and not event.origin:
             fields = ["type", "task.requeued", "task", d.task, "attempt", str(d.attempt)]
@@ -168,6 +176,7 @@ _OTHERS = frozenset(
     (
         "task.cancel_requested",
         "worker.lost",
+        "worker.refused",
         "hold.refused",
         "hold.extended",
         "task.requeued",
@@ -175,6 +184,11 @@ _OTHERS = frozenset(
         "task.cancelled",
     )
 )
+
+
+def _is_running(task: Task | None) -> TypeGuard[Task]:
+    """Whether a worker has it: else there is no inbox to write to."""
+    return task is not None and task.status in RUNNING
 
 
 def _cancel(task: Task, reason: str = "cancelled by request") -> Note:

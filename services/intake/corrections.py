@@ -26,7 +26,7 @@ from services.intake import shapes
 from services.intake.shapes import Bad
 
 if TYPE_CHECKING:
-    from services.intake.decide import Case
+    from services.intake.case import Case
 
 NANOS_MAX = 10**15  # a million dollars for one attempt
 METER = "operator"

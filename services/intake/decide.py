@@ -4,36 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-import msgspec
-
-from events.envelope import Event, Payload, payload_class
+from events.envelope import Event, payload_class
 from projections.state import State
-from services.intake import corrections, doors, policies, progress, reports, shapes, submissions
+from projections.workers import ALIVE
+from services.intake import (
+    corrections,
+    doors,
+    policies,
+    progress,
+    reports,
+    sessions,
+    shapes,
+    submissions,
+)
+from services.intake.case import Case
 from services.intake.shapes import Bad
-from services.turn import Decisions, Defaults, DoorEntry, Inputs, Known, Refused, Taken
-
-
-class Case(msgspec.Struct):
-    """One door entry on its way: what the handlers need to judge it."""
-
-    state: State
-    now: int
-    entry: DoorEntry
-    defaults: Defaults
-    known: Known
-    main_door: str
-    raw: bytes = b""  # its data as JSON
-
-    @property
-    def door_name(self) -> str:
-        """The name of an agent's own door, "" for the shared one."""
-        return self.entry.door[len(self.main_door) + 1 :]
-
-    def event(self, payload: Payload, raw: bytes = b"") -> Event:
-        """``payload`` as an event that came through this door."""
-        e = self.entry
-        return Event(payload, source=e.door, origin=f"{e.door} {e.id}", raw=raw)
-
+from services.turn import Decisions, DoorEntry, Inputs, Refused, Taken
 
 Handler = Callable[[Case], Iterable[Event | Refused]]
 newest_ms = doors.newest_ms  # for the host, which sets doors back
@@ -46,10 +32,10 @@ HANDLERS: dict[str, Handler] = {
     "task.completed": reports.completed,
     "task.failed": reports.failed,
     "task.cancelled": reports.cancelled,
-    "worker.joined": reports.joined,
-    "worker.left": reports.left,
-    "worker.paused": reports.paused,
-    "worker.resumed": reports.resumed,
+    "worker.joined": sessions.joined,
+    "worker.left": sessions.left,
+    "worker.paused": sessions.paused,
+    "worker.resumed": sessions.resumed,
     "usage.recorded": reports.usage_recorded,
     "usage.corrected": corrections.corrected,
     "progress.updated": progress.updated,
@@ -111,6 +97,13 @@ def _unknown_type(kind: str) -> str:
     if payload_class(kind) is not None:
         return f"{kind} is decided by asb and cannot be sent through a door"
     return f"unknown type {kind[:60]!r}; one of {', '.join(sorted(HANDLERS))}"
+
+
+def holders(state: State, entries: Iterable[DoorEntry]) -> set[str]:
+    """Living workers whose names somebody wants: ``decide`` needs a fresh look at their
+    heartbeats."""
+    wanted = {sessions.joining(entry.fields) for entry in entries}
+    return {n for n in wanted if n in state.workers and state.workers[n].status == ALIVE}
 
 
 def lookups(state: State, entries: Iterable[DoorEntry]) -> tuple[set[str], set[str]]:

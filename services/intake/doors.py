@@ -15,7 +15,7 @@ from services.intake.shapes import Bad
 from services.turn import DoorEntry
 
 if TYPE_CHECKING:
-    from services.intake.decide import Case
+    from services.intake.case import Case
 
 AHEAD_MS = 60_000  # more than clocks differ
 GIVEN_OUT_MS = 86_400_000  # how long nobody may have taken anything when the clock stepped back

@@ -18,7 +18,7 @@ from services.intake import shapes
 from services.intake.shapes import Bad
 
 if TYPE_CHECKING:
-    from services.intake.decide import Case
+    from services.intake.case import Case
 
 
 class LimitName(msgspec.Struct, frozen=True):

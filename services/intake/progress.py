@@ -23,7 +23,7 @@ from services.intake import shapes
 from services.intake.shapes import Bad
 
 if TYPE_CHECKING:
-    from services.intake.decide import Case
+    from services.intake.case import Case
 
 METER = "progress"
 _BETTER_THAN = frozenset(("", METER, "estimate"))  # meters that progress is not worse than

@@ -1,14 +1,14 @@
-"""What workers and agents report: sessions, ends of attempts, usage. PURE."""
+"""What workers and agents report: ends of attempts, usage. PURE."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from events.document import moment
-from events.envelope import Event, Payload, encode
+from events.envelope import Event
 from events.task import (
     AttemptEnd,
     Booking,
@@ -20,29 +20,14 @@ from events.task import (
 )
 from events.tokens import Usage
 from events.usage import UsageCorrected, UsageRecorded
-from events.worker import HeldAttempt, WorkerJoined, WorkerLeft, WorkerLost, WorkerPaused
-from events.worker import WorkerResumed as Resumed
 from projections.tasks import RUNNING, PastAttempt, Task
-from projections.workers import ALIVE
 from services import settle
 from services.intake import shapes, torn, usage
+from services.intake.case import Case
 from services.intake.shapes import Bad
 from services.turn import Refused
 
-if TYPE_CHECKING:
-    from services.intake.decide import Case
-
-
-def _told(case: Case, payload: Payload) -> Event:
-    """``payload`` as an event that carries the writer's own words, untouched, as ``told``."""
-    return case.event(payload, encode(payload)[:-1] + b',"told":' + case.raw + b"}")
-
-
-def _check_speaks_for(case: Case, worker: str) -> None:
-    """A named door speaks for its worker alone; the shared door makes a claim."""
-    if case.door_name and worker and case.door_name != worker:
-        raise Bad(f"the door of {case.door_name} may not speak for worker {worker!r}")
-
+_told, _check_speaks_for = Case.told, Case.check_speaks_for
 
 # -- attempts --------------------------------------------------------------------------------
 
@@ -229,97 +214,6 @@ def cancelled(case: Case) -> Iterable[Event | Refused]:
             told.reason[:500] or told.error[:500],
         ),
     )
-
-
-# -- workers ---------------------------------------------------------------------------------
-
-
-class JoinIn(msgspec.Struct, gc=False):
-    worker: str
-    agent: str | None = None
-    models: tuple[str, ...] | str = ()
-    capacity: int = 1
-    account: str | None = None
-    lease_s: int | None = None
-    heartbeat: bool | str = True
-    holds: tuple[HeldAttempt, ...] = ()
-
-
-_join = msgspec.json.Decoder(JoinIn)
-
-
-def joined(case: Case) -> Iterable[Event]:
-    """A session opens, named by the door entry. An older one of the same name is over."""
-    d: JoinIn = shapes.decode(case.raw, _join)
-    shapes.check_name(d.worker, "worker")
-    _check_speaks_for(case, d.worker)
-    shapes.check_name(d.agent, "agent")
-    shapes.check_name(d.account, "account", shapes.LABEL)
-    models = tuple(d.models.replace(",", " ").split()) if isinstance(d.models, str) else d.models
-    for model in models:
-        shapes.check_name(model, "model", shapes.LABEL)
-    shapes.check_range(d.capacity, "capacity", 1, 100_000)
-    shapes.check_range(d.lease_s, "lease_s", 1, 24 * 3600)
-    heartbeat = d.heartbeat not in (False, "no", "false", "0")
-    session = case.entry.id
-    old = case.state.workers.get(d.worker)
-    if old is not None and old.status == ALIVE:
-        if old.session == session:
-            return
-        gone = case.event(WorkerLost(d.worker, old.session, f"session {session} took its name"))
-        gone.id = f"{session}.lost"
-        if not d.holds:
-            yield gone
-    yield _told(
-        case,
-        WorkerJoined(
-            d.worker,
-            session,
-            d.agent,
-            models,
-            d.capacity,
-            d.account,
-            d.lease_s or case.defaults.lease_s,
-            heartbeat,
-            d.holds,
-        ),
-    )
-
-
-class WorkerIn(msgspec.Struct, gc=False):
-    worker: str
-    session: str = ""
-    reason: str = ""
-
-
-_worker = msgspec.json.Decoder(WorkerIn)
-
-
-def left(case: Case) -> Iterable[Event]:
-    d = _known_worker(case)
-    worker = case.state.workers[d.worker]
-    if worker.status == ALIVE and d.session in ("", worker.session):
-        yield _told(case, WorkerLeft(d.worker, worker.session))
-
-
-def paused(case: Case) -> Iterable[Event]:
-    d = _known_worker(case)
-    if not case.state.workers[d.worker].paused:
-        yield _told(case, WorkerPaused(d.worker, d.reason[:500]))
-
-
-def resumed(case: Case) -> Iterable[Event]:
-    d = _known_worker(case)
-    if case.state.workers[d.worker].paused:
-        yield _told(case, Resumed(d.worker))
-
-
-def _known_worker(case: Case) -> WorkerIn:
-    d: WorkerIn = shapes.decode(case.raw, _worker)
-    _check_speaks_for(case, d.worker)
-    if d.worker not in case.state.workers:
-        raise Bad(f"worker {d.worker[:80]!r} is unknown")
-    return d
 
 
 # -- usage -----------------------------------------------------------------------------------

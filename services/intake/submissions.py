@@ -14,7 +14,7 @@ from services.intake import shapes
 from services.intake.shapes import Bad
 
 if TYPE_CHECKING:
-    from services.intake.decide import Case
+    from services.intake.case import Case
 
 TIMEOUT_MAX_S = 7 * 24 * 3600
 AFTER_MAX = 1_000

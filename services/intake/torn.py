@@ -11,7 +11,7 @@ from services import settle
 from services.intake import shapes
 
 if TYPE_CHECKING:
-    from services.intake.decide import Case
+    from services.intake.case import Case
 
 METER = "driver"
 

@@ -22,9 +22,10 @@ import msgspec
 
 from events.envelope import Event
 from events.keys import Keys
+from events.worker import Heartbeat
 from projections.state import State
 from projections.workers import ALIVE
-from services.intake.decide import lookups, newest_ms
+from services.intake.decide import holders, lookups, newest_ms
 from services.runtime import replay
 from services.runtime.client import Client, CommandRefused, SyncClient
 from services.runtime.clock import ServerClock, elapsed
@@ -357,11 +358,14 @@ class Host:
 
     async def _known(self, entries: Iterable[DoorEntry]) -> Known:
         ids, tasks = lookups(self.state, entries)
-        if not ids and not tasks:
+        names = sorted(holders(self.state, entries))
+        if not ids and not tasks and not names:
             return Known()
+        values = await self._client.pipeline(("GET", self._keys.worker(name)) for name in names)
         return Known(
             await self.log.taken_ids(ids, self.clock.now(), DUPLICATE_DAYS),
             await self.log.known_tasks(tasks),
+            {n: Heartbeat.read(value).session for n, value in zip(names, values, strict=True)},
         )
 
     async def _write_refused(self, refused: list[Refused]) -> None:

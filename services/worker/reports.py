@@ -35,6 +35,9 @@ class _Joined(msgspec.Struct, omit_defaults=True):
     agent: str | None = None
     models: tuple[str, ...] = ()
     account: str | None = None
+    instance: str = ""
+    evidence: str = ""
+    take_over: bool = False
 
 
 class _Attempt(msgspec.Struct, omit_defaults=True):
@@ -57,7 +60,8 @@ class _Attempt(msgspec.Struct, omit_defaults=True):
     duration_ms: int | None = None
 
 
-def joined(options: WorkerOptions) -> Report:
+def joined(options: WorkerOptions, instance: str, evidence: str, take_over: bool) -> Report:
+    """``evidence`` that the holder of the name is dead begins with the holder's session."""
     body = _Joined(
         1,
         options.name,
@@ -67,6 +71,9 @@ def joined(options: WorkerOptions) -> Report:
         options.agent,
         options.models,
         options.account,
+        instance,
+        evidence,
+        take_over,
     )
     return "worker.joined", _encode(body)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import cast
+from datetime import UTC, datetime
+from typing import NoReturn, cast
 
 import anyio
 
@@ -14,7 +16,6 @@ from services.runtime.client import Client
 from services.runtime.errors import AsbError, ConfigError, RedisUnavailable
 from services.worker import reports
 from services.worker.outbox import Outbox
-from services.worker.past import order
 from services.worker.session import Ending, Session
 from services.worker.task import WorkerOptions
 
@@ -33,7 +34,7 @@ async def serve(
     scope around this call ends them at once; both ways every process is gone when it returns.
 
     Raises ConfigError (options or driver), RedisUnsuitable, and AsbError when another worker of
-    this name has taken over.
+    this name is alive, or has taken over.
     """
     try:
         options.check()
@@ -91,6 +92,8 @@ class _Worker:
         self._client = client
         self._outbox = outbox
         self._stop = stop
+        self._instance = secrets.token_hex(8)
+        self._take_over = options.take_over
         self.has_left = False
 
     async def run(self) -> None:
@@ -109,15 +112,18 @@ class _Worker:
             if ending is Ending.STOPPED:
                 await self._leave(session)
                 return
+            if ending is Ending.REFUSED:
+                await self._give_way(session)
             log.warning("session %s is over: %s", session.id, ending.value)
-            # One session after the other that dies young must not become a storm of them.
-            young = anyio.current_time() - began < self._options.lease_s
-            pause = min(pause * 2, _RETRY_MAX_S) if young else _RETRY_S
-            if ending is Ending.TAKEN_OVER or await self._superseded(session, pause):
+            if ending is Ending.TAKEN_OVER:
                 raise AsbError(
                     f"another worker named {self._options.name} has taken over",
                     hint="names are unique: give this one another name, or stop the other",
                 )
+            # One session after the other that dies young must not become a storm of them.
+            young = anyio.current_time() - began < self._options.lease_s
+            pause = min(pause * 2, _RETRY_MAX_S) if young else _RETRY_S
+            await self._pause(pause)
 
     async def _join(self) -> Session | None:
         """A new session; ``None`` when asked to stop before there is one."""
@@ -128,36 +134,59 @@ class _Worker:
                 await self._outbox.drained()
             if not waited.cancelled_caught:
                 try:
-                    return await Session.join(self._options, self._keys, self._client, self._outbox)
+                    session = await Session.join(
+                        self._options,
+                        self._keys,
+                        self._client,
+                        self._outbox,
+                        instance=self._instance,
+                        take_over=self._take_over,
+                    )
                 except RedisUnavailable as error:
                     log.warning("cannot join: %s", str(error).partition("\n")[0])
+                else:
+                    self._take_over = False  # said once: later it may be this one that is replaced
+                    return session
                 await self._pause(pause)
             pause = min(pause * 2, _RETRY_MAX_S)
         return None
-
-    async def _superseded(self, session: Session, pause: float) -> bool:
-        """Does a newer session of this name live? Two workers of one name would else end each
-        other's sessions for ever. Waits first: it shows its sign of life after it has joined."""
-        await self._pause(pause)
-        try:
-            found = await self._client.call("GET", self._keys.worker(self._options.name))
-        except RedisUnavailable:
-            return False
-        return found is not None and order(found) > order(session.id.encode())
 
     async def _pause(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
             await self._stop.wait()
 
     async def _leave(self, session: Session) -> None:
-        """Say goodbye, after the last report, and take the sign of life down if it is ours."""
+        """Say goodbye, after the last report, and take the heartbeat down if it is ours."""
         self.has_left = True
         self._outbox.add(reports.left(self._options.name, session.id))
-        key = self._keys.worker(self._options.name)
         with anyio.move_on_after(_LAST_WORDS_S):
             await self._outbox.drained()
-            try:
-                if await self._client.call("GET", key) == session.id.encode():
-                    await self._client.call("DEL", key)
-            except RedisUnavailable:
-                log.warning("Redis is away: the sign of life ends by itself")
+            await self._take_down(session)
+
+    async def _give_way(self, session: Session) -> NoReturn:
+        """The name belongs to another worker, which is alive."""
+        self.has_left = True
+        with anyio.move_on_after(_LAST_WORDS_S):
+            await self._take_down(session)
+        holder = session.refusal.get(b"holder", b"").decode("utf-8", "replace")
+        since = moment_of(session.refusal.get(b"since", b""))
+        raise AsbError(
+            f"a worker named {self._options.name} is alive: session {holder}, since {since}",
+            hint="give this one another name, or stop the other; "
+            "--take-over ends the other's session and gives its tasks out again",
+        )
+
+    async def _take_down(self, session: Session) -> None:
+        try:
+            await session.lease.take_down()
+        except RedisUnavailable:
+            log.warning("Redis is away: the heartbeat ends by itself")
+
+
+def moment_of(micros: bytes) -> str:
+    """Microseconds since the epoch, as digits, in words; "?" for anything else."""
+    try:
+        moment = datetime.fromtimestamp(int(micros) // 1_000_000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return "?"
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,15 +1,16 @@
 """One session of a worker: from joining until it is over.
 
 Three loops under one task group: the reader starts tasks and cancels them as the inbox says, the
-heartbeat renews the sign of life, and the caller's ``stop`` ends both gracefully. Whatever ends a
-session, ``run`` returns only when everything it started is gone.
+lease is renewed, and the caller's ``stop`` ends both gracefully. Whatever ends a session, ``run``
+returns only when everything it started is gone.
 
 ::
 
     joined ──► serving ──► STOPPED     asked to; running tasks had their grace
-                      ├──► LOST        the desk, or a server that went back, no longer knows it
-                      ├──► LEASE_OVER  no renewal for so long that the desk may give it up
-                      └──► TAKEN_OVER  a newer worker of the same name has joined
+        │             ├──► LOST        the desk, or a server that went back, no longer knows it
+        │             ├──► LEASE_OVER  no renewal for so long that the desk may give it up
+        │             └──► TAKEN_OVER  another worker has its name now
+        └────────────────► REFUSED     its name belongs to another worker, which is alive
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from services.runtime.client import Client, CommandRefused
 from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
 from services.runtime.points import point
 from services.worker import reports
+from services.worker.identity import death_of, heartbeat
+from services.worker.lease import RETRY_S, Lease, holder_of
 from services.worker.outbox import Outbox
 from services.worker.past import last_id, order, still_there
 from services.worker.reports import Report
@@ -50,7 +53,6 @@ REMEMBERED = 100_000  # attempts; twice as many at most are kept to know a repea
 WAITING_MAX = 10_000  # dispatched beyond capacity: the reader pauses
 CANCEL_AGAIN_S = 5.0
 AHEAD_S = 60.0  # how long before its deadline a task gets a timer
-RETRY_S = 0.5
 
 
 class Ending(enum.Enum):
@@ -58,6 +60,7 @@ class Ending(enum.Enum):
     LOST = "the session was declared lost"
     LEASE_OVER = "the worker could not renew its lease"
     TAKEN_OVER = "another worker of the same name has taken over"
+    REFUSED = "another worker of the same name is alive"
 
 
 class _Why(enum.Enum):
@@ -98,20 +101,20 @@ class Session:
     """See the module. Create with ``Session.join``."""
 
     def __init__(
-        self, options: WorkerOptions, keys: Keys, client: Client, outbox: Outbox, session: bytes
+        self, options: WorkerOptions, keys: Keys, client: Client, outbox: Outbox, lease: Lease
     ) -> None:
-        self.id = session.decode()
-        self._session = session
+        self.id = lease.session
+        self.lease = lease
+        self.refusal: dict[bytes, bytes] = {}  # why it was REFUSED, as the inbox says it
+        self._session = lease.session.encode()
         self._options = options
         self._driver = options.driver
         self._client = client
         self._outbox = outbox
         self._inbox = keys.inbox(options.name)
-        self._sign = keys.worker(options.name)
         self._door = keys.door(options.door)
         self._loop = asyncio.get_running_loop()
         self._server_ahead = 0.0  # server time (s since the epoch) minus the loop's clock
-        self._renewed = self._loop.time()
         self._cursor = b"0-0"
         self._jobs: dict[bytes, _Job] = {}
         self._waiting: deque[_Job] = deque()
@@ -126,16 +129,28 @@ class Session:
 
     @classmethod
     async def join(
-        cls, options: WorkerOptions, keys: Keys, client: Client, outbox: Outbox
+        cls,
+        options: WorkerOptions,
+        keys: Keys,
+        client: Client,
+        outbox: Outbox,
+        *,
+        instance: str,
+        take_over: bool = False,
     ) -> Session:
-        """Announce the worker; the id of that entry is the session.
+        """Ask for the name; the id of that entry is the session.
 
-        Raises RedisUnavailable (another call may join a second time: the desk ends the first),
-        and AsbError when the door cannot be written to.
+        The same ``instance`` may ask again and again: that is one worker. Raises RedisUnavailable
+        (the outcome is unknown), and AsbError when the intake stream cannot be written to.
         """
-        begun = asyncio.get_running_loop().time()
-        kind, data = reports.joined(options)
-        door = keys.door(options.door)
+        began = asyncio.get_running_loop().time()
+        key, door = keys.worker(options.name), keys.door(options.door)
+        holder = await holder_of(client, key)
+        evidence = ""
+        if holder is not None and holder.instance != instance:
+            evidence = death_of(holder, options.keeper)
+        said = f"{holder.session} {evidence}" if holder is not None and evidence else ""
+        kind, data = reports.joined(options, instance, said, take_over)
         try:
             session = await client.call("XADD", door, "*", "type", kind, "data", data)
         except CommandRefused as error:
@@ -143,10 +158,10 @@ class Session:
                 f"the front door {door} refuses this worker: {error}",
                 hint=f"look at the key {door}: it has to be a stream",
             ) from error
-        self = cls(options, keys, client, outbox, session)
-        self._renewed = begun
-        self._tell_driver()
-        return self
+        mine = heartbeat(session.decode(), instance, options.keeper)
+        ours = bool(said) or take_over or (holder is not None and holder.instance == instance)
+        lease = Lease(options, client, key, mine, began=began, replaces=ours)
+        return cls(options, keys, client, outbox, lease)
 
     # -- the life of the session -------------------------------------------------------------
 
@@ -197,59 +212,11 @@ class Session:
                     job.handle.cancel()
         self._outbox.wake()
 
-    # -- the sign of life --------------------------------------------------------------------
-
-    @property
-    def _last_moment(self) -> float:
-        """When ending must begin, on the loop's clock: early enough to be over before the lease."""
-        lease = self._options.lease_s
-        return self._renewed + lease - min(10.0, lease / 4)
-
-    def _tell_driver(self) -> None:
-        self._driver.renewed(self._last_moment, self._renewed + self._options.lease_s)
+    # -- the heartbeat -----------------------------------------------------------------------
 
     async def _keep_alive(self) -> None:
-        quiet = False  # one warning an outage
-        while True:
-            began = self._loop.time()
-            if began >= self._last_moment:
-                self._finish(Ending.LEASE_OVER)
-                return
-            pause = min(RETRY_S, self._options.heartbeat_s)
-            try:
-                with anyio.fail_after(self._last_moment - began):
-                    if not await self._renew():
-                        return
-                    self._renewed = began  # the lease runs from when it was asked for, at worst
-                    self._tell_driver()
-                    await self._read_clock()
-                pause = self._options.heartbeat_s
-                quiet = False
-            except (RedisUnavailable, TimeoutError) as error:
-                if not quiet:
-                    reason = str(error).partition("\n")[0] or "Redis does not answer"
-                    log.warning("the lease cannot be renewed: %s", reason)
-                quiet = True
-            await anyio.sleep(max(0.0, min(began + pause, self._last_moment) - self._loop.time()))
-
-    async def _renew(self) -> bool:
-        """Show the sign of life; whether the session is still this worker's.
-
-        Two workers of one name both write the key. The newer session wins, so an older one that
-        has overwritten it puts it back.
-        """
-        sign, half = self._sign, self._options.lease_s * 500  # ms: half a lease
-        try:
-            found = await self._client.call("SET", sign, self._session, "PX", half, "GET")
-        except CommandRefused as error:
-            raise AsbError(
-                f"the sign of life cannot be written: {error}", hint=f"look at the key {sign}"
-            ) from error
-        if found is None or order(found) <= order(self._session):
-            return True
-        await self._client.call("SET", sign, found, "PX", half)
-        self._finish(Ending.TAKEN_OVER)
-        return False
+        await self.lease.keep(self._read_clock)
+        self._finish(Ending.LEASE_OVER)
 
     async def _read_clock(self) -> None:
         before = self._loop.time()
@@ -340,7 +307,10 @@ class Session:
                     if job is not None:
                         job.task.told_of_hold(fields)
                 elif kind == b"worker.lost":
-                    self._finish(Ending.LOST)
+                    self._finish(Ending.TAKEN_OVER if fields.get(b"taken_by") else Ending.LOST)
+                elif kind == b"worker.refused":
+                    self.refusal = fields
+                    self._finish(Ending.REFUSED)
             self._cursor = entry_id
 
     def _take_task(self, fields: dict[bytes, bytes]) -> None:
@@ -356,6 +326,7 @@ class Session:
             log.error("an entry of the inbox is not a task (%s): %r", error, fields)
             return
         point("worker.received")
+        self.lease.accepted()
         job = _Job(key, task)
         self._jobs[key] = job
         if self._running < self._options.capacity and not self._stopping:

@@ -36,7 +36,7 @@ def audited(log: list[list[Any]]) -> Audit:
 def played(first: PolicyChanged, day: list[Step]) -> Bus:
     bus = Bus(first)
     player = Player(bus)
-    for step in (*(("join", w, 2, None, (), False, True) for w in ("w1", "w2")), *day):
+    for step in (*(("join", w, 2, None, (), "", True) for w in ("w1", "w2")), *day):
         player.play(step)
         bus.run()
     return bus

@@ -9,8 +9,11 @@ import pytest
 
 from events.envelope import Event
 from events.keys import Keys
+from services.inbox.service import Inboxes
 from services.runtime.client import Client
 from services.runtime.scripts import script
+from services.runtime.texts import Texts
+from tests.given import Bus as InMemory
 from tests.integration.test_desk_ground import Bus, Hands, proven, running
 from tests.wait import stays, wait_until
 
@@ -170,3 +173,28 @@ async def test_a_foreign_key_under_an_inbox_or_view_gives_way(client: Client, ke
     assert await script("view")(client, [keys.throttle], ["5-0", '{"as_of":"5-0"}', 0]) == 1
     assert await client.call("XLEN", keys.inbox("w1")) == 1
     assert await client.call("GET", keys.throttle) == b'{"as_of":"5-0"}'
+
+
+@pytest.mark.parametrize("end", ["task.failed", "task.completed", "task.cancelled", "worker.left"])
+async def test_an_attempt_that_ended_in_the_batch_of_its_dispatch_is_offered_to_nobody(
+    client: Client, keys: Keys, end: str
+) -> None:
+    """Two turns read as one batch, as a projector on its own does: no inbox without a name."""
+    desk = InMemory()
+    desk.join("w1")
+    task = desk.submit()
+    desk.run()
+    if end == "task.cancelled":
+        desk.send("task.cancel_requested", task=task)
+    if end == "worker.left":
+        desk.send(end, worker="w1")
+    else:
+        desk.report(end, task, error="no luck")
+    desk.run()
+    inboxes = Inboxes(client, keys, Texts())
+    inboxes.feed(desk.events, desk.state)
+    await inboxes.run()
+    found = await client.call("KEYS", keys.inbox("*"))
+    assert keys.inbox("").encode() not in found
+    entries = await client.call("XRANGE", keys.inbox("w1"), "-", "+")
+    assert b"task.dispatched" not in [fields[3] for _, fields in entries]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -141,7 +142,8 @@ def start(bus: Bus, tmp_path: Path) -> Generator[Start]:
 
     yield run
     for process in started:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
 
 
@@ -218,6 +220,47 @@ async def test_a_command_that_fails_or_says_nothing_of_usage_is_reported_so(
     [completed] = bus.events("task.completed")
     assert completed.data.booked.estimated  # nobody knows: the hold is booked
     assert await bus.dead() == []
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_a_second_shell_worker_of_a_name_is_refused_and_ends(
+    bus: Bus, start: Start, shell: str
+) -> None:
+    async with running(bus.host()):
+        start("cat", shell)
+        await wait_until(lambda: bus.client.call("GET", bus.keys.worker("w1")))
+        second = start("cat", shell)
+        await wait_until(lambda: second.poll() is not None, within=20, what="it ends")
+        task = await bus.submit("hello")
+        await bus.ended(task, within=20)
+    assert second.returncode == 1
+    [joined] = bus.events("worker.joined")
+    [refused] = bus.events("worker.refused")
+    assert refused.data.holder == joined.data.session
+    assert bus.events("worker.lost", "worker.left") == []
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_a_killed_shell_worker_has_its_name_back_at_once(
+    bus: Bus, start: Start, shell: str
+) -> None:
+    async with running(bus.host()):
+        first = start("cat", shell)
+        shown = await wait_until(lambda: bus.client.call("GET", bus.keys.worker("w1")))
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait(timeout=10)
+        start("cat", shell)
+        await wait_until(lambda: len(bus.events("worker.joined")) == 2, within=20)
+
+        async def own() -> bool:
+            return await bus.client.call("GET", bus.keys.worker("w1")) not in (None, shown)
+
+        await wait_until(own, within=20)
+        task = await bus.submit("hello")
+        await bus.ended(task, within=20)
+    assert bus.events("worker.refused") == []
+    [lost] = bus.events("worker.lost")
+    assert lost.data.evidence.endswith(f"its process {first.pid} is gone")
 
 
 async def test_a_worker_with_a_door_of_its_own_uses_it(bus: Bus, start: Start) -> None:

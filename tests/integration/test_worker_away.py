@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from events.keys import Keys
+from events.worker import Heartbeat
 from services.runtime.client import Client
 from services.worker import Task, serve
 from tests.integration.test_worker_session import Desk, for_ever, options, working
@@ -140,7 +141,8 @@ async def test_a_server_that_lost_the_join_is_joined_again(own: RedisServer, the
         await desk.joined(1)
 
         async def alive() -> Any:
-            return await there.call("GET", "asb:worker:w1") == desk.session.encode()
+            value = await there.call("GET", "asb:worker:w1")
+            return Heartbeat.read(value).session == desk.session
 
         await wait_until(alive)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
@@ -13,9 +16,10 @@ import msgspec
 import pytest
 
 from events.keys import Keys
+from events.worker import Heartbeat
 from services.runtime.client import Client
 from services.runtime.errors import AsbError, ConfigError, RedisUnsuitable
-from services.worker import PermanentError, Result, Task, Usage, WorkerOptions, serve
+from services.worker import PermanentError, Result, Task, Usage, WorkerOptions, identity, serve
 from services.worker.python import FunctionDriver
 from services.worker.task import Driver
 from tests.wait import stays, wait_until
@@ -138,6 +142,7 @@ async def test_a_worker_announces_what_it_serves(client: Client, keys: Keys) -> 
     settings = options(shout, agent="codex", models=("sonnet",), account="a1", lease_s=30)
     async with working(client, keys, settings) as desk:
         said = await desk.report("worker.joined")
+        assert re.fullmatch(r"[0-9a-f]{16}", said.pop("instance"))
         assert said == {
             "v": 1,
             "worker": "w1",
@@ -157,16 +162,17 @@ async def test_a_worker_that_names_no_agent_serves_all(client: Client, keys: Key
         assert "models" not in said
 
 
-async def test_the_sign_of_life_holds_the_session_and_ends_with_the_lease(
+async def test_the_heartbeat_names_session_and_process_and_stays_for_half_a_lease(
     client: Client, keys: Keys
 ) -> None:
     async with working(client, keys, options(shout)) as desk:
-
-        async def shown() -> bool:
-            return await client.call("GET", keys.worker("w1")) == desk.session.encode()
-
-        await wait_until(shown)
-        assert 20 < await client.call("TTL", keys.worker("w1")) <= 30  # half a lease
+        value = await wait_until(lambda: client.call("GET", keys.worker("w1")))
+        shown = Heartbeat.read(value)
+        said = await desk.report("worker.joined")
+        assert (shown.session, shown.instance) == (desk.session, said["instance"])
+        assert shown.pid == str(os.getpid())
+        assert identity.runs(os.getpid(), shown.started)
+        assert 20 < await client.call("TTL", keys.worker("w1")) <= 30
 
 
 async def test_a_worker_with_its_own_door_uses_no_other(client: Client, keys: Keys) -> None:
@@ -650,54 +656,113 @@ async def test_a_worker_declared_lost_ends_its_tasks_and_joins_again(
         await wait_until(second_runs)
 
 
-async def test_a_second_worker_of_a_name_takes_over_and_the_first_gives_way(
-    client: Client, keys: Keys
-) -> None:
+async def test_a_refused_worker_says_whose_the_name_is_and_ends(client: Client, keys: Keys) -> None:
+    """It neither touches the holder's heartbeat nor says goodbye in its name."""
     desk = Desk(client, keys)
-    failures: list[AsbError] = []
-    stop = anyio.Event()
+    holder = Heartbeat("5-0", "another", "another-place", "1", "1").value
+    await client.call("SET", keys.worker("w1"), holder, "EX", 60)
 
-    async def first() -> None:
-        try:
-            await serve(options(for_ever, heartbeat_s=0.1), keys, client, stop=stop)
-        except AsbError as error:
-            failures.append(error)
+    async def refuse() -> None:
+        session = await desk.joined()
+        fields = {"holder": "5-0", "since": 1_795_348_800_000_000}
+        await desk.tell(type="worker.refused", session="4-0", **fields)  # meant for another
+        await desk.tell(type="worker.refused", session=session, **fields)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(first)
-        old = await desk.joined()
+        group.start_soon(refuse)
+        said = "w1 is alive: session 5-0, since 2026-11-22 12:00:00 UTC"
+        with pytest.raises(AsbError, match=said):
+            await serve(options(shout), keys, client)
+    assert await client.call("GET", keys.worker("w1")) == holder.encode()
+    assert [kind for _, kind, _ in await desk.entries()] == ["worker.joined"]
+
+
+async def test_a_refused_worker_takes_down_the_heartbeat_it_has_shown(
+    client: Client, keys: Keys
+) -> None:
+    """The holder had just joined too: its own heartbeat finds room again."""
+    desk = Desk(client, keys)
+
+    async def refuse() -> None:
+        session = await desk.joined()
+        await wait_until(lambda: client.call("GET", keys.worker("w1")))
+        await desk.tell(type="worker.refused", session=session, holder="5-0", since=1)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(refuse)
+        with pytest.raises(AsbError, match="is alive"):
+            await serve(options(shout), keys, client)
+    assert await client.call("EXISTS", keys.worker("w1")) == 0
+
+
+async def test_a_worker_leaves_another_s_heartbeat_alone_until_it_is_given_work(
+    client: Client, keys: Keys
+) -> None:
+    other = Heartbeat("5-0", "another", "another-place", "1", "1").value.encode()
+    await client.call("SET", keys.worker("w1"), other, "EX", 60)
+
+    async def shown() -> bool:
+        return await client.call("GET", keys.worker("w1")) == other
+
+    async def own() -> bool:
+        value = await client.call("GET", keys.worker("w1"))
+        return Heartbeat.read(value).session == desk.session
+
+    async with working(client, keys, options(shout, heartbeat_s=0.1)) as desk:
+        await stays(shown, during=0.4)
+        assert "evidence" not in await desk.report("worker.joined")
         await desk.dispatch("t1")
-        await desk.report("task.started", "t1")
-
-        async def second() -> None:
-            await serve(options(shout, heartbeat_s=0.1), keys, client, stop=stop)
-
-        group.start_soon(second)
-        new = await desk.joined(2)
-        await wait_until(lambda: failures)
-        assert "has taken over" in str(failures[0])
-        assert (await desk.report("task.failed", "t1"))["session"] == old
-        await desk.dispatch("t2")
-        assert (await desk.report("task.completed", "t2"))["session"] == new
-        assert await client.call("GET", keys.worker("w1")) == new.encode()
-        stop.set()
+        await desk.report("task.completed", "t1")
+        await wait_until(own)
 
 
-async def test_a_worker_lost_to_a_newer_one_does_not_join_again(client: Client, keys: Keys) -> None:
+async def test_the_heartbeat_of_a_dead_process_is_evidence_and_gives_way(
+    client: Client, keys: Keys
+) -> None:
+    gone = await anyio.run_process([sys.executable, "-c", "import os; print(os.getpid())"])
+    pid = gone.stdout.decode().strip()
+    dead = Heartbeat("5-0", "another", identity.place(), pid, "1")
+    await client.call("SET", keys.worker("w1"), dead.value, "EX", 60)
+
+    async def own() -> bool:
+        value = await client.call("GET", keys.worker("w1"))
+        return Heartbeat.read(value).session == desk.session
+
+    async with working(client, keys, options(shout)) as desk:
+        said = await desk.report("worker.joined")
+        assert said["evidence"] == f"5-0 its process {pid} is gone"
+        await wait_until(own)
+
+
+async def test_a_take_over_is_asked_for_once_and_the_same_instance_joins_again(
+    client: Client, keys: Keys
+) -> None:
+    async with working(client, keys, options(shout, take_over=True)) as desk:
+        await desk.tell(type="worker.lost", session=desk.session)
+        await desk.joined(2)
+        first, second = await desk.reports("worker.joined")
+        assert first["take_over"] is True
+        assert "take_over" not in second
+        assert first["instance"] == second["instance"]
+
+
+async def test_a_worker_whose_name_was_taken_over_ends_its_tasks_and_does_not_join_again(
+    client: Client, keys: Keys
+) -> None:
     desk = Desk(client, keys)
 
     async def replaced() -> None:
         session = await desk.joined()
-        await wait_until(lambda: client.call("GET", keys.worker("w1")))
-        newer = f"{int(session.partition('-')[0]) + 5}-0"
-        await client.call("SET", keys.worker("w1"), newer, "EX", 60)
-        await desk.tell(type="worker.lost", session=session)
+        await desk.dispatch("t1")
+        await desk.report("task.started", "t1")
+        await desk.tell(type="worker.lost", session=session, taken_by="9-0")
 
     async with anyio.create_task_group() as group:
         group.start_soon(replaced)
         with pytest.raises(AsbError, match="has taken over"):
-            await serve(options(shout), keys, client)
+            await serve(options(for_ever), keys, client)
     assert len(await desk.reports("worker.joined")) == 1
+    assert (await desk.report("task.failed", "t1"))["retryable"] is True
 
 
 async def test_a_door_that_refuses_everything_is_a_clear_error(client: Client, keys: Keys) -> None:

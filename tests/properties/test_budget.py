@@ -56,7 +56,7 @@ def test_every_number_and_every_dispatch_is_what_the_model_says(
     def days(first: PolicyChanged, day: list[Step]) -> None:
         judged = Judged(first)
         for worker in ("w1", "w2"):
-            judged.step(("join", worker, 2, None, (), False, True))
+            judged.step(("join", worker, 2, None, (), "", True))
         for step in day:
             judged.step(step)
         seen.update(event.data.type for event in judged.bus.events)

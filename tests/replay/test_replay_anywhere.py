@@ -32,7 +32,7 @@ def eventful_bus() -> Bus:
     for number in range(120):
         worker = f"w{number % 3}"
         if number % 30 == 0:
-            bus.join(worker, capacity=3)
+            bus.join(worker, capacity=3, take_over=True)
         task = bus.submit(f"Fix bug {number} in the parser", project=f"p{number % 4}")
         bus.run()
         for running in [t for t in bus.state.tasks.values() if t.worker][:2]:

@@ -34,6 +34,7 @@ def test_wire_names_are_the_contract() -> None:
         *("task.completed", "task.failed", "task.requeued", "hold.extended"),
         *("usage.recorded", "usage.corrected", "progress.updated"),
         *("worker.joined", "worker.paused", "worker.resumed", "worker.left", "worker.lost"),
+        "worker.refused",
         *("policy.changed", "alert.raised", "report.issued"),
     }
     assert FIELDS == ("type", "id", "source", "from", "at", "data")

@@ -26,9 +26,9 @@ def test_the_session_is_the_door_entry_that_opened_it() -> None:
     assert bus.state.workers["w1"].session == session
 
 
-def test_a_second_session_ends_the_first_and_its_work_is_requeued() -> None:
+def test_a_take_over_ends_the_first_session_and_its_work_is_requeued() -> None:
     bus, (task,) = bus_with_work()
-    session = bus.join("w1")
+    session = bus.join("w1", take_over=True)
     bus.run()
     assert bus.types("worker.lost", "worker.joined", "task.requeued", "task.dispatched")[-4:] == [
         "worker.lost",
@@ -39,12 +39,13 @@ def test_a_second_session_ends_the_first_and_its_work_is_requeued() -> None:
     run = bus.state.tasks[task]
     assert (run.attempt, run.session) == (2, session)
     assert bus.of("task.requeued")[0].booked.estimated
+    assert bus.of("worker.lost")[0].taken_by == session
 
 
 def test_the_old_sessions_result_changes_nothing_but_its_use() -> None:
     bus, (task,) = bus_with_work()
     old = bus.state.tasks[task].session
-    bus.join("w1")
+    bus.join("w1", take_over=True)
     bus.run()
     bus.send("task.completed", task=task, attempt=1, session=old, usage={"total_tokens": 5})
     bus.run()
@@ -138,7 +139,7 @@ def test_a_worker_that_leaves_gives_its_work_back() -> None:
 def test_a_goodbye_of_an_old_session_is_not_heard() -> None:
     bus, _ = bus_with_work()
     old = bus.state.workers["w1"].session
-    bus.join("w1")
+    bus.join("w1", take_over=True)
     bus.run()
     bus.send("worker.left", worker="w1", session=old)
     bus.run()
@@ -153,7 +154,7 @@ def test_a_paused_worker_gets_nothing_until_it_is_resumed() -> None:
     task = bus.submit()
     bus.run()
     assert bus.of("task.dispatched") == []
-    bus.join("w1")  # a new session is paused as well
+    bus.join("w1", take_over=True)  # a new session is paused as well
     bus.run()
     assert bus.of("task.dispatched") == []
     bus.send("worker.resumed", worker="w1")

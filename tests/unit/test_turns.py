@@ -72,7 +72,7 @@ def test_an_entry_is_taken_whole_or_not_at_all() -> None:
         bus.join(f"w{n}")
     bus.run()
     for n in range(150):
-        bus.join(f"w{n}")
+        bus.join(f"w{n}", take_over=True)
     for events in turns_of(bus):
         types = [e.data.type for e in events]
         assert types.count("worker.lost") == types.count("worker.joined")
