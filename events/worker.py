@@ -7,7 +7,7 @@ import msgspec
 from events.envelope import Payload, wire
 
 
-class Heartbeat(msgspec.Struct, frozen=True, gc=False):
+class WorkerHeartbeat(msgspec.Struct, frozen=True, gc=False):
     """The value of ``asb:worker:<name>``: words with a blank between, the session first.
 
     A worker may write nothing but its session. The rest says which process it is, so that whoever
@@ -30,7 +30,7 @@ class Heartbeat(msgspec.Struct, frozen=True, gc=False):
         return " ".join(getattr(self, f) or "-" for f in self.__struct_fields__)
 
     @classmethod
-    def read(cls, value: object) -> Heartbeat:
+    def read(cls, value: object) -> WorkerHeartbeat:
         """From the raw value; without a session where there is none."""
         if not isinstance(value, bytes):
             return cls()

@@ -13,7 +13,7 @@ import anyio
 import typer
 
 from events.keys import Keys
-from events.worker import Heartbeat
+from events.worker import WorkerHeartbeat
 from projections.workers import ALIVE
 from services import desk
 from services.cli import bus
@@ -136,7 +136,7 @@ def _names(number: int, settings: Settings, url: str, keeper: str) -> list[str]:
         worker.name
         for worker, value in zip(alive, values, strict=True)
         if not worker.heartbeat
-        or (isinstance(value, bytes) and not death_of(Heartbeat.read(value), keeper))
+        or (isinstance(value, bytes) and not death_of(WorkerHeartbeat.read(value), keeper))
     }
     names = free_names(number, taken)
     if clash := [name for name in free_names(number, set()) if name in taken]:

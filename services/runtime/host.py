@@ -22,7 +22,7 @@ import msgspec
 
 from events.envelope import Event
 from events.keys import Keys
-from events.worker import Heartbeat
+from events.worker import WorkerHeartbeat
 from projections.state import State
 from projections.workers import ALIVE
 from services.intake.decide import holders, lookups, newest_ms
@@ -365,7 +365,10 @@ class Host:
         return Known(
             await self.log.taken_ids(ids, self.clock.now(), DUPLICATE_DAYS),
             await self.log.known_tasks(tasks),
-            {n: Heartbeat.read(value).session for n, value in zip(names, values, strict=True)},
+            {
+                n: WorkerHeartbeat.read(value).session
+                for n, value in zip(names, values, strict=True)
+            },
         )
 
     async def _write_refused(self, refused: list[Refused]) -> None:

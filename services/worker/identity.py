@@ -12,7 +12,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-from events.worker import Heartbeat
+from events.worker import WorkerHeartbeat
 
 _PROC = Path("/proc")
 _ENDED = ("Z", "X")  # a zombie only waits to be collected
@@ -29,10 +29,10 @@ def place() -> str:
     return f"{platform.node()}/{boot}/{namespace}".replace(" ", "_")
 
 
-def heartbeat(session: str, instance: str, keeper: str = "") -> Heartbeat:
-    """That of a worker in this process; ``instance`` and ``keeper``: see ``Heartbeat``."""
+def heartbeat(session: str, instance: str, keeper: str = "") -> WorkerHeartbeat:
+    """That of a worker in this process; ``instance`` and ``keeper``: see ``WorkerHeartbeat``."""
     pid = os.getpid()
-    return Heartbeat(session, instance, place(), str(pid), stat(pid)[1], keeper)
+    return WorkerHeartbeat(session, instance, place(), str(pid), stat(pid)[1], keeper)
 
 
 def stat(pid: int) -> tuple[str, str]:
@@ -59,7 +59,7 @@ def runs(pid: int, since: str) -> bool:
     return not state or (state not in _ENDED and began == since)  # hidden from us: it may be
 
 
-def death_of(holder: Heartbeat, keeper: str = "") -> str:
+def death_of(holder: WorkerHeartbeat, keeper: str = "") -> str:
     """What shows that ``holder`` is dead, as a sentence; "" where it may be alive.
 
     ``keeper`` is our own: whoever has the lock that the holder's `asb up` held knows it is gone.

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from events.worker import Heartbeat
+from events.worker import WorkerHeartbeat
 from services.runtime.client import Client, CommandRefused
 from services.runtime.errors import AsbError, RedisUnavailable
 from services.worker.task import WorkerOptions
@@ -34,7 +34,7 @@ class Lease:
         options: WorkerOptions,
         client: Client,
         key: str,
-        mine: Heartbeat,
+        mine: WorkerHeartbeat,
         *,
         began: float,
         replaces: bool,
@@ -107,10 +107,10 @@ class Lease:
             await self._client.call("DEL", self._key)
 
 
-async def holder_of(client: Client, key: str) -> Heartbeat | None:
+async def holder_of(client: Client, key: str) -> WorkerHeartbeat | None:
     """Whose heartbeat stands there; None for nobody's. Raises RedisUnavailable."""
     try:
         value = await client.call("GET", key)
     except CommandRefused:
         return None  # something else than a text: it gives way
-    return None if value is None else Heartbeat.read(value)
+    return None if value is None else WorkerHeartbeat.read(value)

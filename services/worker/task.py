@@ -251,7 +251,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_s: float = 15.0
     grace_s: float = 10.0  # what running tasks get when the worker is asked to stop
     take_over: bool = False  # take the name from a living holder
-    keeper: str = ""  # the `asb up` that keeps it: see ``events.worker.Heartbeat``
+    keeper: str = ""  # the `asb up` that keeps it: see ``events.worker.WorkerHeartbeat``
 
     def check(self) -> None:
         """Raises ValueError, naming the field, for what cannot work."""

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from events.keys import Keys
-from events.worker import Heartbeat
+from events.worker import WorkerHeartbeat
 from services.runtime.client import Client
 from services.worker import Task, serve
 from tests.integration.test_worker_session import Desk, for_ever, options, working
@@ -142,7 +142,7 @@ async def test_a_server_that_lost_the_join_is_joined_again(own: RedisServer, the
 
         async def alive() -> Any:
             value = await there.call("GET", "asb:worker:w1")
-            return Heartbeat.read(value).session == desk.session
+            return WorkerHeartbeat.read(value).session == desk.session
 
         await wait_until(alive)
 

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from events.keys import Keys
-from events.worker import Heartbeat
+from events.worker import WorkerHeartbeat
 from services.runtime.client import Client
 from services.runtime.errors import AsbError, ConfigError, RedisUnsuitable
 from services.worker import PermanentError, Result, Task, Usage, WorkerOptions, identity, serve
@@ -167,7 +167,7 @@ async def test_the_heartbeat_names_session_and_process_and_stays_for_half_a_leas
 ) -> None:
     async with working(client, keys, options(shout)) as desk:
         value = await wait_until(lambda: client.call("GET", keys.worker("w1")))
-        shown = Heartbeat.read(value)
+        shown = WorkerHeartbeat.read(value)
         said = await desk.report("worker.joined")
         assert (shown.session, shown.instance) == (desk.session, said["instance"])
         assert shown.pid == str(os.getpid())
@@ -659,7 +659,7 @@ async def test_a_worker_declared_lost_ends_its_tasks_and_joins_again(
 async def test_a_refused_worker_says_whose_the_name_is_and_ends(client: Client, keys: Keys) -> None:
     """It neither touches the holder's heartbeat nor says goodbye in its name."""
     desk = Desk(client, keys)
-    holder = Heartbeat("5-0", "another", "another-place", "1", "1").value
+    holder = WorkerHeartbeat("5-0", "another", "another-place", "1", "1").value
     await client.call("SET", keys.worker("w1"), holder, "EX", 60)
 
     async def refuse() -> None:
@@ -698,7 +698,7 @@ async def test_a_refused_worker_takes_down_the_heartbeat_it_has_shown(
 async def test_a_worker_leaves_another_s_heartbeat_alone_until_it_is_given_work(
     client: Client, keys: Keys
 ) -> None:
-    other = Heartbeat("5-0", "another", "another-place", "1", "1").value.encode()
+    other = WorkerHeartbeat("5-0", "another", "another-place", "1", "1").value.encode()
     await client.call("SET", keys.worker("w1"), other, "EX", 60)
 
     async def shown() -> bool:
@@ -706,7 +706,7 @@ async def test_a_worker_leaves_another_s_heartbeat_alone_until_it_is_given_work(
 
     async def own() -> bool:
         value = await client.call("GET", keys.worker("w1"))
-        return Heartbeat.read(value).session == desk.session
+        return WorkerHeartbeat.read(value).session == desk.session
 
     async with working(client, keys, options(shout, heartbeat_s=0.1)) as desk:
         await stays(shown, during=0.4)
@@ -721,12 +721,12 @@ async def test_the_heartbeat_of_a_dead_process_is_evidence_and_gives_way(
 ) -> None:
     gone = await anyio.run_process([sys.executable, "-c", "import os; print(os.getpid())"])
     pid = gone.stdout.decode().strip()
-    dead = Heartbeat("5-0", "another", identity.place(), pid, "1")
+    dead = WorkerHeartbeat("5-0", "another", identity.place(), pid, "1")
     await client.call("SET", keys.worker("w1"), dead.value, "EX", 60)
 
     async def own() -> bool:
         value = await client.call("GET", keys.worker("w1"))
-        return Heartbeat.read(value).session == desk.session
+        return WorkerHeartbeat.read(value).session == desk.session
 
     async with working(client, keys, options(shout)) as desk:
         said = await desk.report("worker.joined")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from events.worker import Heartbeat
+from events.worker import WorkerHeartbeat
 from tests.given import Bus
 
 LEASE_S = 60
@@ -161,10 +161,10 @@ def test_a_refused_join_can_neither_speak_for_the_name_nor_take_it_away() -> Non
 
 
 def test_a_heartbeat_says_whose_it_is_and_a_bare_session_is_one_too() -> None:
-    whole = Heartbeat("5-0", "b0a1", "host/boot/pid:[1]", "4711", "99", "8.15.ab")
-    assert Heartbeat.read(whole.value.encode()) == whole
-    partly = Heartbeat("5-0", "b0a1", pid="4711")
-    assert Heartbeat.read(partly.value.encode()) == partly
-    assert Heartbeat.read(b"5-0") == Heartbeat("5-0")
-    assert Heartbeat.read(b"5-0 a b c d e f g").keeper == "e"
-    assert Heartbeat.read(None) == Heartbeat.read(b"") == Heartbeat()
+    whole = WorkerHeartbeat("5-0", "b0a1", "host/boot/pid:[1]", "4711", "99", "8.15.ab")
+    assert WorkerHeartbeat.read(whole.value.encode()) == whole
+    partly = WorkerHeartbeat("5-0", "b0a1", pid="4711")
+    assert WorkerHeartbeat.read(partly.value.encode()) == partly
+    assert WorkerHeartbeat.read(b"5-0") == WorkerHeartbeat("5-0")
+    assert WorkerHeartbeat.read(b"5-0 a b c d e f g").keeper == "e"
+    assert WorkerHeartbeat.read(None) == WorkerHeartbeat.read(b"") == WorkerHeartbeat()
