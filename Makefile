@@ -9,12 +9,14 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
-.PHONY: help demo test bench prove lint clean
+.PHONY: help install demo test bench prove lint clean
 
 help: ## this list
 	@echo "make TARGET [ARGS='…'] [PYTHON=python3.12]"
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | \
 		while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
+
+install: $(VENV)/.asb ## set up .venv, where `asb` then lies, and nothing else
 
 demo: $(VENV)/.asb ## a bus, three workers and some dozens of tasks, on this machine, now
 	@$(VENV)/bin/asb demo $(ARGS)

@@ -60,20 +60,10 @@ def up(
     in, and its workers take names that are free.
     """
     words = list(command or [])
-    if words and not workers:
-        raise typer.BadParameter(f"a command without workers: --workers 3 -- {' '.join(words)}")
-    if workers and not words:
-        raise typer.BadParameter(
-            "--workers needs what they shall run: --workers 3 -- my-agent "
-            "(nothing is simulated unasked; `asb demo` shows a bus at work)"
-        )
-    if driver not in (None, "command"):
-        raise typer.BadParameter(f"--driver {driver} is not known; it is command")
+    _check_command(words, workers, driver)
     check_format(output)
     logs_to_stderr()
     settings = bus.settings(**{"embedded.port": port, "embedded.server": server})
-    if words:
-        anyio.run(CommandDriver(words).prepare)  # before anything is started for it
     do = ("--driver=command", f"--format={output}", f"--capacity={capacity}", "--", *words)
     if settings.redis_url is not None:
         names = _names(workers, settings, settings.redis_url, "")
@@ -101,6 +91,21 @@ def up(
             )
         )
     sys.stderr.write("stopped\n")
+
+
+def _check_command(words: list[str], workers: int, driver: str | None) -> None:
+    """What the workers shall run is checked before anything is started for them."""
+    if words and not workers:
+        raise typer.BadParameter(f"a command without workers: --workers 3 -- {' '.join(words)}")
+    if workers and not words:
+        raise typer.BadParameter(
+            "--workers needs what they shall run: --workers 3 -- my-agent "
+            "(nothing is simulated unasked; `asb demo` shows a bus at work)"
+        )
+    if driver not in (None, "command"):
+        raise typer.BadParameter(f"--driver {driver} is not known; it is command")
+    if words:
+        anyio.run(CommandDriver(words).prepare)
 
 
 def _say_joined(server: Embedded, options: dict[str, object]) -> None:

@@ -1,0 +1,210 @@
+"""compose.yaml without a Docker engine: its own commands as processes, against a real server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+
+from services import desk
+from services.runtime.client import SyncClient
+from services.runtime.errors import RedisUnavailable
+from services.runtime.redis_server import free_port
+from tests.e2e.cli import ASB, ROOT, environment
+from tests.servers import server_program
+from tests.wait import wait_blocking
+
+FILE = ROOT / "compose.yaml"
+WORKER_COMMAND = "cat"
+ASB_SERVICES = ("engine", "projectors", "worker")
+
+
+def read(variables: Mapping[str, str]) -> dict[str, Any]:
+    """The services of compose.yaml, its variables filled in as compose does."""
+
+    def value(found: re.Match[str]) -> str:
+        return variables.get(found[1]) or found[2]
+
+    text = re.sub(r"\$\{(\w+):-([^}]*)\}", value, FILE.read_text(encoding="utf-8"))
+    assert "${" not in text
+    return yaml.safe_load(text)["services"]
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    return read({"WORKER_COMMAND": WORKER_COMMAND})
+
+
+def words(command: str | list[str]) -> list[str]:
+    return shlex.split(command) if isinstance(command, str) else command
+
+
+class Running:
+    """The services of compose.yaml as processes of this machine."""
+
+    def __init__(self, services: dict[str, Any], folder: Path) -> None:
+        self._services, self._folder = services, folder
+        self._port = free_port()
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def redis(self) -> None:
+        """The command of ``redis``, where its volumes are folders of this machine."""
+        service = self._services["redis"]
+        (self._folder / "redis-data").mkdir()
+        places = {"redis-data": self._folder / "redis-data"}
+        command = words(service["command"])
+        for volume in service["volumes"]:
+            source, target = volume.split(":")[:2]
+            here = str(places.get(source, ROOT / source))
+            command = [here if word == target else word for word in command]
+        assert command[0] == "redis-server"
+        self._start("redis", [str(server_program().path), *command[1:], "--port", str(self._port)])
+        wait_blocking(self._answers, within=30, what="the Redis of compose.yaml answers")
+
+    def asb(self, name: str) -> None:
+        """The command of a service that is built from ops/Dockerfile, whose entrypoint is asb."""
+        self._start(name, [*ASB, *words(self._services[name]["command"])], self.environment(name))
+
+    def environment(self, name: str) -> dict[str, str]:
+        given: dict[str, str] = self._services[name]["environment"]
+        host = "//redis:6379/"  # the name and port of the service within compose's network
+        assert all(host in value for value in given.values())
+        here = {k: v.replace(host, f"//127.0.0.1:{self._port}/") for k, v in given.items()}
+        return {**environment(), **here}
+
+    def is_healthy(self, name: str) -> bool:
+        """What its health check says."""
+        kind, program, *arguments = self._services[name]["healthcheck"]["test"]
+        assert (kind, program) == ("CMD", "asb")
+        done = subprocess.run(
+            [*ASB, *arguments], env=self.environment(name), cwd=self._folder,
+            capture_output=True, timeout=50, check=False,
+        )  # fmt: skip
+        return done.returncode == 0
+
+    def _start(
+        self, name: str, command: list[str], variables: Mapping[str, str] | None = None
+    ) -> None:
+        with (self._folder / f"{name}.log").open("wb") as log:
+            self.processes[name] = subprocess.Popen(
+                command, env=variables, cwd=self._folder,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def _answers(self) -> bool:
+        assert self.processes["redis"].poll() is None, self.said("redis")
+        with contextlib.closing(SyncClient(self.url)) as client:
+            try:
+                return client.call("PING") == b"PONG"
+            except RedisUnavailable:
+                return False
+
+    def said(self, name: str) -> str:
+        return (self._folder / f"{name}.log").read_text(errors="replace")
+
+    def stop(self, name: str) -> int:
+        """SIGTERM, as ``docker stop`` sends it; the exit code."""
+        process = self.processes.pop(name)
+        process.terminate()
+        return process.wait(timeout=40)
+
+    def end(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def running(services: dict[str, Any], tmp_path: Path) -> Generator[Running]:
+    made = Running(services, tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.mark.timeout(240)
+def test_its_commands_carry_a_task_from_submission_to_result(running: Running) -> None:
+    running.redis()
+    for name in ASB_SERVICES:
+        running.asb(name)
+    done = subprocess.run(
+        [*ASB, "submit", "--redis", running.url, "Echo this", "--wait"],
+        capture_output=True, text=True, env=environment(), timeout=90, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + running.said("engine") + running.said("worker")
+    assert done.stdout.splitlines()[-1] == "Echo this"
+    for name in ASB_SERVICES:
+        wait_blocking(lambda name=name: running.is_healthy(name), within=30, what=f"{name} is well")
+    assert {name: running.stop(name) for name in reversed(ASB_SERVICES)} == dict.fromkeys(
+        ASB_SERVICES, 0
+    )
+    assert running.stop("redis") == 0
+
+
+@pytest.mark.timeout(120)
+def test_the_health_check_fails_where_redis_is_away(running: Running) -> None:
+    assert not running.is_healthy("engine")
+
+
+def test_a_worker_without_a_command_says_so(tmp_path: Path) -> None:
+    command = read({})["worker"]["command"]
+    done = subprocess.run(
+        [*ASB, *words(command)], capture_output=True, text=True, cwd=tmp_path,
+        env=environment(), timeout=50, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "the command is missing" in done.stderr
+
+
+def test_engine_and_projectors_are_all_services_together(services: dict[str, Any]) -> None:
+    assert words(services["engine"]["command"]) == ["service", "engine"]
+    assert sorted(words(services["projectors"]["command"])[1:]) == sorted(desk.PROJECTORS)
+
+
+def test_only_this_machine_reaches_it_and_everything_comes_back(services: dict[str, Any]) -> None:
+    published = [port for service in services.values() for port in service.get("ports", ())]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert {service["restart"] for service in services.values()} == {"unless-stopped"}
+    assert all(service["healthcheck"]["test"] for service in services.values())
+    for name in ASB_SERVICES:
+        assert services[name]["depends_on"]["redis"]["condition"] == "service_healthy"
+    assert "redis-data:/data" in services["redis"]["volumes"]
+
+
+def test_the_image_holds_what_the_project_is_built_from(services: dict[str, Any]) -> None:
+    build = services["engine"]["build"]
+    lines = (ROOT / build["context"] / build["dockerfile"]).read_text().splitlines()
+    copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+    assert all((ROOT / name).exists() for name in copied)
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert {*packages, "pyproject.toml", "README.md", "concurrent_task_manager.py"} <= {*copied}
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert {f"!{name}" for name in copied} <= {*ignored}
+    assert 'ENTRYPOINT ["asb"]' in lines
+
+
+@pytest.mark.parametrize("worker", ["", WORKER_COMMAND])
+def test_compose_itself_accepts_the_file(tmp_path: Path, worker: str) -> None:
+    """Debian's docker-compose 1.29, or the current one where that is installed."""
+    program = shutil.which("docker-compose")
+    if program is None:
+        pytest.skip("docker-compose is not installed")
+    done = subprocess.run(
+        [program, "-f", str(FILE), "--profile", "worker", "config"],
+        capture_output=True, text=True, timeout=50, check=False, cwd=tmp_path,
+        env={**os.environ, "WORKER_COMMAND": worker},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    accepted = cast("dict[str, Any]", yaml.safe_load(done.stdout)["services"])
+    assert set(accepted) == {"redis", *ASB_SERVICES}
+    assert words(accepted["worker"]["command"])[:3] == ["worker", "worker1", "--"]
