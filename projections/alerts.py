@@ -85,6 +85,11 @@ def any_rolls(state: State) -> bool:
     return any(_rolls(one.window) for one in (*policy.limits, *policy.alert_budgets))
 
 
+def rolls(key: str) -> bool:
+    """Whether what an alert is about has a rolling window."""
+    return _rolls(_what(key)[3])
+
+
 def _rolls(window: str) -> bool:
     return throttle.rolling_minutes(window) > 0
 
@@ -105,18 +110,18 @@ def before_change(state: State, scope: str) -> None:
     for watch in watches(state, scope):
         key = key_of(watch.kind, scope, watch.unit, watch.window)
         known = state.raised.get(key)
-        if known is not None and known.seen < state.meta.clock:
+        if known is not None and known.seen < state.meta.at:
             state.undo.put(state.raised, key, standing(state, scope, watch, known))
 
 
 def standing(
     state: State, scope: str, watch: Watch, known: Raised, now: int | None = None
 ) -> Raised:
-    """``known`` as it is ``now`` (else at the clock), when since ``known.seen`` only time passed.
+    """``known`` as it is ``now`` (else at the last event), when since ``known.seen`` only time passed.
 
     A level that is reached after one full length below it is armed: it counts as not said.
     """
-    now = state.meta.clock if now is None else now
+    now = state.meta.at if now is None else now
     if now <= known.seen:
         return known
     since = _reached_until(state, scope, watch, known.seen, now)
@@ -170,8 +175,8 @@ def raised(state: State, event: Event) -> None:
         if (watch.kind, watch.unit, watch.window) == (d.kind, d.unit, d.window):
             before = standing(state, d.scope, watch, state.raised.get(key, known))
             over = (before.over + (0,) * 4)[: len(watch.levels)]
-            over = tuple(state.meta.clock if n < level else end for n, end in enumerate(over))
-            known = Raised(d.instance, level, event.log_id, state.meta.clock, over)
+            over = tuple(state.meta.at if n < level else end for n, end in enumerate(over))
+            known = Raised(d.instance, level, event.log_id, state.meta.at, over)
             break
     state.undo.put(state.raised, key, known)
 

@@ -20,7 +20,7 @@ from events.document import Totals
 from events.envelope import Event
 from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Saving
 from events.task import Booking
-from projections import alerts, attempts, policy, progress, reports, tasks, workers
+from projections import alerts, attempts, clock, policy, progress, reports, tasks, workers
 from projections.charges import Charge, Mark
 from projections.days import Day
 from projections.estimates import Learnt
@@ -43,10 +43,20 @@ from projections.workers import Worker
 
 
 class Meta(msgspec.Struct, gc=False):
-    """Counters and marks. ``log_id``: the last event folded; ``clock``: the largest ``at`` seen."""
+    """Counters and marks. ``log_id``: the last event folded, ``at`` its time; ``clock``: the
+    largest ``at`` seen. Times are µs."""
 
     log_id: str = "0-0"
+    at: int = 0
     clock: int = 0
+    passed: int = 0  # time that has passed on this log without a jump: see projections/clock
+    repeated: int = 0  # how much of the time to come has been seen before
+    step_by: int = 0  # the last step of the clock, and when
+    step_at: int = 0
+    large_step: int = 0  # the last of more than an hour that nobody has confirmed
+    large_step_at: int = 0
+    large_step_id: str = ""
+    large_step_passed: int = 0  # ``passed`` by then
     events: int = 0
     submitted: int = 0
     ended: int = 0
@@ -228,8 +238,10 @@ class State:
         meta = self.meta
         meta.log_id = event.log_id
         meta.events += 1
-        if event.at > meta.clock:
-            meta.clock = event.at
+        if event.at != meta.at:
+            clock.moves(self, event)
+            if event.at > meta.clock:
+                meta.clock = event.at
         if event.origin:
             door, _, entry = event.origin.rpartition(" ")
             self.undo.put(self.doors, door, entry)
@@ -362,6 +374,8 @@ FOLDS: dict[str, Callable[[State, Event], Any]] = {
     "worker.paused": workers.paused,
     "worker.resumed": workers.resumed,
     "door.opened": workers.door_opened,
+    "clock.stepped": clock.stepped,
+    "clock.confirmed": clock.confirmed,
     "policy.changed": policy.changed,
     "alert.raised": alerts.raised,
     "report.issued": reports.issued,

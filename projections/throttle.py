@@ -27,7 +27,10 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 WEEK = 7 * DAY
 MONDAY = 4 * DAY  # 1970-01-05, the first Monday of the epoch
-HOURS_KEPT = 62 * 24  # the longest window is a month; two, so that a late correction finds its own
+# The longest windows are a month, and a day by minutes. More is kept, so that a late correction
+# finds its own, and a clock that steps back finds what was used by then.
+HOURS_KEPT = 105 * 24
+MINUTES_KEPT = 3 * 24 * 60
 SCOPES_MAX = 10_000
 UNITS = ("tokens", "money", "tasks")
 SCOPE_KINDS = ("global", "worker", "agent", "model", "project")
@@ -36,11 +39,13 @@ ROLLING = re.compile(r"([1-9]\d{0,3})([hm])\Z")
 
 
 class Bucket(msgspec.Struct, array_like=True, gc=False):
-    """Settled use of one scope in one minute or hour."""
+    """Settled use of one scope in one minute or hour. ``passed``: when that was changed last, in
+    minutes of the time that has passed without a jump."""
 
     tokens: int = 0
     nanos: int = 0
     tasks: int = 0
+    passed: int = 0
 
 
 class Scope(msgspec.Struct, array_like=True, gc=False):
@@ -183,7 +188,7 @@ def _counted(state: State, key: str) -> str:
 def book(state: State, at: int, booked: Booking) -> None:
     """Add usage to every scope it touches, in the windows of ``at``."""
     at = booked.window_at or at
-    minute, hour = at // MINUTE, at // HOUR
+    minute, hour, passed = at // MINUTE, at // HOUR, state.meta.passed // MINUTE
     tokens, nanos, tasks = booked.tokens, booked.nanos, booked.tasks
     undo, sums = state.undo, state.sums
     scopes, dirty = state.scopes, state.dirty_scopes
@@ -197,7 +202,7 @@ def book(state: State, at: int, booked: Booking) -> None:
             state.before_change(key)
         bucket = found.hours.get(hour)
         if bucket is None:
-            _prune(state, found, at)
+            prune(state, found)
             bucket = Bucket()
             undo.put(found.hours, hour, bucket)
         if journal:
@@ -205,6 +210,7 @@ def book(state: State, at: int, booked: Booking) -> None:
         bucket.tokens += tokens
         bucket.nanos += nanos
         bucket.tasks += tasks
+        bucket.passed = passed
         bucket = found.minutes.get(minute)
         if bucket is None:
             bucket = Bucket()
@@ -214,6 +220,7 @@ def book(state: State, at: int, booked: Booking) -> None:
         bucket.tokens += tokens
         bucket.nanos += nanos
         bucket.tasks += tasks
+        bucket.passed = passed
         if key in sums:
             _add_to_sums(sums[key], at, booked)
         dirty.add(key)
@@ -225,14 +232,16 @@ def _add_to_sums(sums: dict[str, Used], at: int, booked: Booking) -> None:
             total.add(booked.tokens, booked.nanos, booked.tasks)
 
 
-def _prune(state: State, found: Scope, at: int) -> None:
-    """Forget what no window can reach. Set-based, so that dict order never matters."""
-    now = max(at, state.meta.clock)
-    for buckets, oldest in (
-        (found.minutes, now // MINUTE - 24 * 60),
-        (found.hours, now // HOUR - HOURS_KEPT),
+def prune(state: State, found: Scope, *, confirmed: bool = False) -> None:
+    """Forget what no window can reach: by the clock and, unless that is ``confirmed``, by the time
+    that has passed without a jump. Set-based, so that dict order never matters."""
+    now, passed = state.meta.at, state.meta.passed // MINUTE
+    for buckets, oldest, kept in (
+        (found.minutes, now // MINUTE - MINUTES_KEPT, MINUTES_KEPT),
+        (found.hours, now // HOUR - HOURS_KEPT, HOURS_KEPT * 60),
     ):
-        for index in [i for i in buckets if i < oldest]:
+        since = passed if confirmed else passed - kept
+        for index in [i for i, b in buckets.items() if i < oldest and b.passed <= since]:
             state.undo.drop(buckets, index)
 
 

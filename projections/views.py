@@ -72,7 +72,7 @@ def token_usage_view(state: State) -> dict[str, Any]:
     total = usage.total(state.lifetime.values())
     return {
         "as_of": state.meta.log_id,
-        "at": iso(state.meta.clock),
+        "at": iso(state.meta.at),
         "agents": {name: cell_view(cell) for name, cell in agents.items()},
         "total": {
             "tasks_completed": total.completed,

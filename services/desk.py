@@ -8,6 +8,7 @@ from events.keys import Keys
 from events.money import Price, nanos_of
 from events.policy import AlertBudget, Limit, PolicyChanged
 from projections import views
+from services import clock_steps
 from services.delegator import decide as delegator
 from services.delegator.classify import DEFAULT_ROUTES, Delegator, Route, Rule
 from services.dispatcher import decide as dispatcher
@@ -73,7 +74,8 @@ def _deciders(settings: Settings, services: Sequence[str]) -> list[tuple[str, De
     }
     chosen = [(name, every[name]) for name in DECIDERS if name in services]
     # Whoever decides first on an empty log seeds it with the policy.
-    return [("policy", throttle.seed), *chosen] if chosen else []
+    first = [("policy", throttle.seed), ("clock", clock_steps.decide)]
+    return [*first, *chosen] if chosen else []
 
 
 def _projectors(
@@ -87,7 +89,7 @@ def _projectors(
             Views(
                 client,
                 {
-                    keys.throttle: lambda state: views.throttle_view(state, state.meta.clock),
+                    keys.throttle: lambda state: views.throttle_view(state, state.meta.at),
                     keys.token_usage: views.token_usage_view,
                 },
             )

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from events.clock import ClockConfirmed, ClockStepped
 from events.envelope import Payload
 from events.money import Price
 from events.policy import (
@@ -207,6 +208,8 @@ def every_payload() -> dict[str, Payload]:
         reason="an example",
     )
     found: list[Payload] = [
+        ClockStepped(26 * HOUR),
+        ClockConfirmed("the time server was wrong"),
         submitted(kind="coding", agent="codex", model="sonnet", worker="w1", project="shop"),
         delegated(),
         deferred(),

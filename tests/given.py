@@ -18,6 +18,7 @@ from events.envelope import Event, Payload, decode, encode
 from events.policy import PolicyChanged
 from projections.state import State
 from projections.workers import ALIVE
+from services import clock_steps
 from services.delegator.classify import Delegator
 from services.delegator.decide import decider
 from services.dispatcher import decide as dispatcher
@@ -31,6 +32,7 @@ DOOR = "asb:intake"
 _delegate = decider(Delegator())
 DECIDERS: tuple[tuple[str, Decide], ...] = (
     ("policy", throttle.seed),
+    ("clock", clock_steps.decide),
     ("intake", intake.decide),
     ("delegator", _delegate),
     ("dispatcher", dispatcher.decide),
@@ -213,6 +215,7 @@ class Bus:
         """The server's clock steps by ``by`` µs; no time passes."""
         self.now += by
         self._stepped += by
+        self.inputs.step = (by, self.now)
 
     def _signs_of_life(self) -> None:
         """What the host's looks saw: a heartbeat lives for half a lease without being renewed."""

@@ -76,7 +76,7 @@ class Audit:
         self.by_agent: dict[str, list[int]] = {}
         self.by_day: dict[str, list[int]] = {}
         self.completed: Counter[str] = Counter()  # by agent
-        self.clock = 0  # the largest time of an event, µs
+        self.clock = 0  # the time of the last event, µs
         self._thresholds: dict[tuple[str, str], int] = {}
         self._zone: ZoneInfo | None = None
         self._said: dict[tuple[str, ...], tuple[int, set[int]]] = {}
@@ -112,7 +112,7 @@ class Audit:
         try:
             kind, self._at = fields[b"type"].decode(), int(fields[b"at"])
             self._source = fields[b"source"].decode()
-            self.clock = max(self.clock, self._at)
+            self.clock = self._at
             judge = self._judges.get(kind)
             if judge is not None:
                 judge(json.loads(fields[b"data"]))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from projections import usage
 from projections.state import State
-from projections.throttle import HOUR, HOURS_KEPT, MINUTE
+from projections.throttle import HOUR, HOURS_KEPT, MINUTE, MINUTES_KEPT
 from services.audit.check import Audit
 
 UNITS = ("tokens", "nano-dollars", "tasks")
@@ -45,8 +45,8 @@ def _windows(audit: Audit, state: State) -> Row:
             wrong.append(name)
             continue
         for kept, booked, oldest in (
-            (scope.hours, account.hours, state.meta.clock // HOUR - HOURS_KEPT),
-            (scope.minutes, account.minutes, state.meta.clock // MINUTE - 24 * 60),
+            (scope.hours, account.hours, state.meta.at // HOUR - HOURS_KEPT),
+            (scope.minutes, account.minutes, state.meta.at // MINUTE - MINUTES_KEPT),
         ):
             known = {i: [b.tokens, b.nanos, b.tasks] for i, b in kept.items() if i >= oldest}
             if known != {i: sums for i, sums in booked.items() if i >= oldest}:

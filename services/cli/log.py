@@ -135,7 +135,7 @@ def replay(
                 raise typer.Exit(1)
             return
         state = b.state(until or "+")
-        now = state.meta.clock if until else b.now()
+        now = state.meta.at if until else b.now()
         texts = view.prompts(b, screens.running_texts(state))
         if as_json:
             out.say_json(screens.status_view(state, now, texts))

@@ -19,6 +19,7 @@ from services.cli import (
     acl,
     alerts,
     bus,
+    clock,
     deadletters,
     demo,
     doctor,

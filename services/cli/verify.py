@@ -251,7 +251,7 @@ class _Walk:
 
 
 def _throttle_view(state: State) -> dict[str, Any]:
-    return views.throttle_view(state, state.meta.clock)
+    return views.throttle_view(state, state.meta.at)
 
 
 def _as_json(

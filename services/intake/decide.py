@@ -8,6 +8,7 @@ from events.envelope import Event, payload_class
 from projections.state import State
 from projections.workers import ALIVE
 from services.intake import (
+    clock,
     corrections,
     doors,
     policies,
@@ -39,6 +40,7 @@ HANDLERS: dict[str, Handler] = {
     "usage.recorded": reports.usage_recorded,
     "usage.corrected": corrections.corrected,
     "progress.updated": progress.updated,
+    "clock.confirmed": clock.confirmed,
     "policy.changed": policies.policy_changed,
     "door.opened": doors.opened,
 }

@@ -20,6 +20,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from events.clock import ClockStepped
 from events.envelope import Event
 from events.keys import Keys
 from events.worker import WorkerHeartbeat
@@ -351,6 +352,7 @@ class Host:
         if turn.events:
             self.state.dirty_scopes.clear()
             self._standby.kept()
+            self._heard_of_steps(turn.events)
             self.stats.turns += 1
             self.stats.events += len(turn.events)
             for projector in self._projectors:
@@ -423,11 +425,16 @@ class Host:
             self.state.apply(event)
             self._texts.saw(event)
             self._standby.saw(event)
+        self._heard_of_steps(fresh)
         self._followed = self.state.meta.log_id
         self.doors.open_all(self.state.doors)
         if fresh:
             for projector in self._projectors:
                 projector.feed(fresh, self.state)
+
+    def _heard_of_steps(self, events: Sequence[Event]) -> None:
+        if any(type(event.data) is ClockStepped for event in events):
+            self.clock.reported()
 
     def _overdue(self) -> bool:
         """Whether work that another host should have done is a second old."""

@@ -57,7 +57,7 @@ def _busy(seed: int, rounds: int = 60) -> Bus:
 
 def _everything(state: State) -> str:
     """One digest of the state, windows, totals, reports and alerts."""
-    now = state.meta.clock
+    now = state.meta.at
     seen: list[Any] = [
         state.digest(),
         views.throttle_view(state, now),

@@ -86,7 +86,7 @@ async def test_usage_of_yesterday_counts_on_its_own_day_and_in_todays_windows(
     assert usage.total(state.days[yesterday].values()).tokens == 7
     assert {day for day, cells in state.days.items() if cells} == {
         yesterday,
-        day_of(state.meta.clock, zone).date,
+        day_of(state.meta.at, zone).date,
     }
     assert sum(b.tokens for b in state.scopes["global"].hours.values()) == 14
 

@@ -43,7 +43,7 @@ async def test_views_follow_the_log_and_equal_the_fold(bus: Bus) -> None:
     state = bus.folded()
     assert await view(bus, bus.keys.token_usage) == _plain(views.token_usage_view(state))
     assert await view(bus, bus.keys.throttle) == _plain(
-        views.throttle_view(state, state.meta.clock)
+        views.throttle_view(state, state.meta.at)
     )
 
 

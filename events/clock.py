@@ -1,0 +1,28 @@
+"""The server's clock, where it does not simply go on."""
+
+from __future__ import annotations
+
+from events.envelope import Payload, wire
+
+LARGE_US = 3_600_000_000  # a step beyond this, either way, is an alert
+
+
+@wire("clock.stepped")
+class ClockStepped(Payload):
+    """The server's clock stepped by ``by`` µs (back where negative), just before this event's
+    ``at``. Timers of open tasks move along; nothing is forgotten because of it."""
+
+    by: int
+
+    @property
+    def is_large(self) -> bool:
+        """Whether somebody has to look at it."""
+        return abs(self.by) > LARGE_US
+
+
+@wire("clock.confirmed")
+class ClockConfirmed(Payload):
+    """An operator says that the server's clock is right now: what lies beyond every window by this
+    clock may be forgotten again."""
+
+    reason: str = ""  # private: words of the operator

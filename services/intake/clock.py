@@ -1,0 +1,35 @@
+"""An operator's word on the server's clock. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from events.clock import ClockConfirmed
+from events.envelope import Event
+from services.intake import shapes
+from services.intake.shapes import Bad
+
+if TYPE_CHECKING:
+    from services.intake.case import Case
+
+REASON_MAX = 500
+
+
+class ConfirmClock(msgspec.Struct):
+    """``clock.confirmed`` as it is sent."""
+
+    reason: str = ""
+
+
+_confirm = msgspec.json.Decoder(ConfirmClock)
+
+
+def confirmed(case: Case) -> Iterable[Event]:
+    """The server's clock is right: what only its step made unreachable may be forgotten."""
+    if case.door_name:
+        raise Bad("the clock is confirmed through the shared intake only")
+    command: ConfirmClock = shapes.decode(case.raw, _confirm)
+    yield case.event(ClockConfirmed(command.reason[:REASON_MAX]))
