@@ -9,10 +9,11 @@ LARGE_US = 3_600_000_000  # a step beyond this, either way, is an alert
 
 @wire("clock.stepped")
 class ClockStepped(Payload):
-    """The server's clock stepped by ``by`` µs (back where negative), just before this event's
-    ``at``. Timers of open tasks move along; nothing is forgotten because of it."""
+    """The server's clock stepped by ``by`` µs (back where negative); it was ``noticed`` (µs, by the
+    clock after the step). Timers of open tasks move along; nothing is forgotten because of it."""
 
     by: int
+    noticed: int
 
     @property
     def is_large(self) -> bool:

@@ -117,7 +117,8 @@ def before_change(state: State, scope: str) -> None:
 def standing(
     state: State, scope: str, watch: Watch, known: Raised, now: int | None = None
 ) -> Raised:
-    """``known`` as it is ``now`` (else at the last event), when since ``known.seen`` only time passed.
+    """``known`` as it is ``now`` (else at the last event), when only time passed since
+    ``known.seen``.
 
     A level that is reached after one full length below it is armed: it counts as not said.
     """

@@ -38,7 +38,7 @@ def moves(state: State, event: Event) -> None:
 def stepped(state: State, event: Event) -> None:
     """The times of open tasks move along with the clock: no timer fires early, none is late."""
     by, meta = event.data.by, state.meta
-    meta.step_by, meta.step_at = by, event.at
+    meta.step_by, meta.step_at = by, event.data.noticed
     if event.data.is_large:
         meta.large_step, meta.large_step_at, meta.large_step_id = by, event.at, event.log_id
         meta.large_step_passed = meta.passed

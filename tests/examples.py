@@ -208,7 +208,7 @@ def every_payload() -> dict[str, Payload]:
         reason="an example",
     )
     found: list[Payload] = [
-        ClockStepped(26 * HOUR),
+        ClockStepped(26 * HOUR, NOON + 26 * HOUR),
         ClockConfirmed("the time server was wrong"),
         submitted(kind="coding", agent="codex", model="sonnet", worker="w1", project="shop"),
         delegated(),

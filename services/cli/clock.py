@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -68,11 +68,11 @@ def said(state: State) -> str:
     """How things stand, as a sentence."""
     meta = state.meta
     if not fold.doubted(state):
-        return "the server's clock made no large step, or it was confirmed"
+        return "the server's made no large step, or it was confirmed"
     left = HOURS_KEPT * HOUR - (meta.passed - meta.large_step_passed)
     return (
-        f"the server's clock stepped by {step_text(meta.large_step)}, to {iso(meta.large_step_at)}; "
-        f"no use is forgotten before it is confirmed, or has gone on for {span(left)}"
+        f"it stepped by {step_text(meta.large_step)}, to {iso(meta.large_step_at)}; no use is "
+        f"forgotten before it is confirmed, or has gone on for {span(left)}"
     )
 
 

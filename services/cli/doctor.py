@@ -15,7 +15,7 @@ from projections.policy import quote
 from projections.state import State
 from projections.workers import ALIVE
 from services import desk
-from services.cli import bus, findings, out
+from services.cli import bus, clock, findings, out
 from services.cli.acl import stray_row
 from services.cli.bus import Bus
 from services.cli.findings import Check, Look
@@ -189,6 +189,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("log", _log),
     ("snapshot", _snapshot),
     ("services", _services),
+    ("clock", clock.check),
     ("tasks", _tasks),
     ("workers", _workers),
     ("dead letters", _dead_letters),

@@ -202,6 +202,8 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "task.requeued": lambda d, _: d.reason,
     "hold.extended": lambda d, _: f"{d.tokens:,} tokens, {dollars(d.nanos)}",
     "hold.refused": lambda d, _: f"{d.action}: {d.reason}",
+    "clock.stepped": lambda d, _: f"{'-' if d.by < 0 else '+'}{span(abs(d.by))}",
+    "clock.confirmed": lambda d, _: d.reason,
     "door.opened": lambda d, _: f"{d.door} for {d.name}",
     "usage.recorded": lambda d, _: f"{d.agent} {d.model}".strip(),
     "usage.corrected": lambda d, _: d.agent,

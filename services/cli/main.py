@@ -19,7 +19,6 @@ from services.cli import (
     acl,
     alerts,
     bus,
-    clock,
     deadletters,
     demo,
     doctor,

@@ -48,9 +48,11 @@ class ServerClock:
         self._reported = False
         return moved
 
-    def reported(self) -> None:
-        """The log tells of the last step: the next one is another."""
+    def reported(self, by: int) -> None:
+        """The log tells of a step by ``by`` µs: what comes next is another one."""
         self._reported = True
+        if abs(self.step[0] - by) < 10 * STEP_US:
+            self.step = (0, 0)
 
     def now(self) -> int:
         """Server time, µs since the epoch. Small corrections never make it run backwards."""

@@ -433,8 +433,9 @@ class Host:
                 projector.feed(fresh, self.state)
 
     def _heard_of_steps(self, events: Sequence[Event]) -> None:
-        if any(type(event.data) is ClockStepped for event in events):
-            self.clock.reported()
+        for event in events:
+            if type(event.data) is ClockStepped:
+                self.clock.reported(event.data.by)
 
     def _overdue(self) -> bool:
         """Whether work that another host should have done is a second old."""

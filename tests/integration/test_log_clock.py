@@ -73,7 +73,8 @@ def test_steps_add_up_until_the_log_tells_of_them(moment: Moment) -> None:
     told(server, moment, 1.0, 51.0 + 100, 0.0)
     told(server, moment, 1.0, 52.0 + 40, 0.0)
     assert server.step[0] == 40 * SECOND
-    server.reported()
+    server.reported(40 * SECOND)
+    assert server.step == (0, 0)
     told(server, moment, 1.0, 53.0, 0.0)
     assert server.step[0] == -40 * SECOND
     assert server.latest == EPOCH + 151 * SECOND

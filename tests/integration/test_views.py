@@ -42,9 +42,7 @@ async def test_views_follow_the_log_and_equal_the_fold(bus: Bus) -> None:
         await wait_until(settled, within=10)
     state = bus.folded()
     assert await view(bus, bus.keys.token_usage) == _plain(views.token_usage_view(state))
-    assert await view(bus, bus.keys.throttle) == _plain(
-        views.throttle_view(state, state.meta.at)
-    )
+    assert await view(bus, bus.keys.throttle) == _plain(views.throttle_view(state, state.meta.at))
 
 
 def _plain(value: Any) -> Any:

@@ -152,15 +152,18 @@ def test_a_late_booking_counts_in_its_own_window() -> None:
 
 def test_buckets_no_window_can_reach_are_forgotten_and_no_others() -> None:
     case = given()
-    for day in range(200):
-        spent(case, NOON + day * DAY, 1)
-        assert used(case.state, "24h", NOON + day * DAY) == 1
+    for n in range(120 * 48):  # every half hour
+        at = NOON + n * HOUR // 2
+        spent(case, at, 1)
         found = case.state.scopes["global"]
-        assert len(found.hours) <= 63
-        assert len(found.minutes) <= 2
-        start, _ = throttle.interval("month", NOON + day * DAY)
-        in_month = (NOON + day * DAY - start) // DAY + 1
-        assert used(case.state, "month", NOON + day * DAY) == min(day + 1, in_month)
+        assert len(found.hours) <= throttle.HOURS_KEPT + 1
+        assert len(found.minutes) <= throttle.MINUTES_KEPT // 30 + 2
+        if n % 96:
+            continue
+        assert used(case.state, "24h", at) == min(n + 1, 48)
+        start, _ = throttle.interval("month", at)
+        assert used(case.state, "month", at) == min(n, (at - start) * 2 // HOUR) + 1
+    assert len(case.state.scopes["global"].hours) > 100 * 24
 
 
 def test_the_minute_of_a_day_ago_is_still_there_for_a_window_of_a_day() -> None:
