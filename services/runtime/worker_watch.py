@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from events.keys import Keys
+from events.worker import WorkerHeartbeat
 from projections.workers import Worker
 from services.runtime.client import Client
 from services.runtime.clock import elapsed
@@ -70,6 +71,6 @@ class WorkerWatch:
 def _is_renewed(worker: Worker, value: object, left_ms: int) -> bool:
     """Whether this worker itself has renewed its heartbeat lately. A key with more than a lease to
     live was written before the server's clock stepped back."""
-    if not isinstance(value, bytes) or value.partition(b" ")[0].decode() != worker.session:
+    if WorkerHeartbeat.read(value).session != worker.session:
         return False
     return left_ms <= worker.lease_s * 1_000 + EXPIRY_SLACK_MS
