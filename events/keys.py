@@ -153,5 +153,10 @@ class Keys(msgspec.Struct, frozen=True):
         return self._internal(f"hook:{name}")
 
     @property
+    def snapshot_record(self) -> str:
+        """JSON: how far the newest snapshot reaches, and why the last try failed, if it did."""
+        return self._internal("snapshot-record")
+
+    @property
     def snapshot(self) -> str:
         return self._internal("snapshot")

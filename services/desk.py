@@ -56,11 +56,14 @@ def host(client: Client, settings: Settings, services: Sequence[str] = SERVICES)
         initial_policy=policy(settings) if deciders else None,
         price_lookup=prices.lookup,
     )
-    document_max = settings.tasks.result_max_bytes
-    projectors = _projectors(client, keys, texts, services, document_max)
+    projectors = _projectors(client, keys, texts, services, settings)
+    heartbeat = Heartbeat(client, keys, services)
+    if "snapshot" in services:
+        snapshots = Snapshots(client, keys, settings.snapshots.every_events)
+        projectors.append(snapshots)
+        heartbeat.add("snapshot", snapshots.figures)
     if "alerts" in services:
         projectors += [Hook(client, keys, one) for one in settings.alerts.hooks]
-    heartbeat = Heartbeat(client, keys, services)
     return Host(client, keys, deciders, projectors, inputs, texts, heartbeat)
 
 
@@ -79,7 +82,7 @@ def _deciders(settings: Settings, services: Sequence[str]) -> list[tuple[str, De
 
 
 def _projectors(
-    client: Client, keys: Keys, texts: Texts, services: Sequence[str], document_max: int
+    client: Client, keys: Keys, texts: Texts, services: Sequence[str], settings: Settings
 ) -> list[Projector]:
     found: list[Projector] = []
     if "inbox" in services:
@@ -95,7 +98,7 @@ def _projectors(
             )
         )
     if "progress" in services:
-        documents = Documents(client, keys, document_max)
+        documents = Documents(client, keys, settings.tasks.result_max_bytes)
         found += [documents, *Watch(client, keys, documents).loops()]
     if "alerts" in services:
         found.append(Alerts(client, keys))
@@ -103,8 +106,6 @@ def _projectors(
         found.append(UsageFeed(client, keys))
     if "reports" in services:
         found.append(DailyReports(client, keys))
-    if "snapshot" in services:
-        found.append(Snapshots(client.url, keys))
     return found
 
 

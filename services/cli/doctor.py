@@ -23,8 +23,7 @@ from services.cli.patience import PATIENCE_S, silent
 from services.cli.screens import running_count, waiting_count
 from services.cli.service_rows import service_rows
 from services.cli.verify import conserved
-from services.cli.words import count, span
-from services.runtime import replay
+from services.cli.words import count
 from services.runtime.client import Client, redacted
 from services.runtime.data_folder import record_of
 from services.runtime.health import (
@@ -36,8 +35,10 @@ from services.runtime.health import (
 )
 from services.runtime.heartbeat import beats, missing
 from services.runtime.settings import describe
+from services.runtime.snapshots import decode_record
 
 MARKS = {"ok": "✅", "warn": "🟡", "bad": "🔴"}
+SNAPSHOT_LATE = 3  # times the tail after which the next snapshot is due
 NAMED = 5  # models a row names
 BROKEN = "a sum is not conserved: `asb replay --verify` names the first event that differs"
 
@@ -111,15 +112,20 @@ def _log(look: Look) -> Iterator[FactRow]:
 
 
 def _snapshot(look: Look) -> Iterator[FactRow]:
-    found = replay.load_snapshot(look.bus.client, look.bus.keys)
-    state = look.state
-    if found is None:
-        tail = f"none yet; a start folds {count(state.meta.events, 'event')}"
-        yield ("snapshot", tail, "ok", "")
+    client, keys, state = look.bus.client, look.bus.keys, look.state
+    record = decode_record(client.call("GET", keys.snapshot_record))
+    there = record.log_id and client.call("XRANGE", keys.log, record.log_id, record.log_id)
+    behind = state.meta.events - record.events if there else state.meta.events
+    tail = f"a start folds {count(behind, 'event')}"
+    if record.failures:
+        tries = count(record.failures, "time")
+        hint = "it is tried again every few minutes by the service `snapshot`; mend what it names"
+        yield ("snapshot", f"it has failed {tries}: {record.error}; {tail}", "bad", hint)
         return
-    behind = count(state.meta.events - found.meta.events, "event")
-    age = span(look.now - int(found.meta.log_id.partition("-")[0]) * 1000)
-    yield ("snapshot", f"{age} old, {behind} behind", "ok", "")
+    words = tail if there else f"none yet; {tail}"
+    most = SNAPSHOT_LATE * max(look.bus.settings.snapshots.every_events, 2 * len(state.tasks))
+    hint = "the service `snapshot` should have written one: its errors stand on standard error"
+    yield ("snapshot", words, "warn" if behind > most else "ok", hint)
 
 
 def _services(look: Look) -> Iterator[FactRow]:

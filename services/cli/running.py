@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 
 import anyio
@@ -20,6 +19,7 @@ import msgspec
 from services import desk
 from services.cli import bus
 from services.cli.out import note
+from services.runtime import own_process
 from services.runtime.client import Client
 from services.runtime.embedded import Embedded
 from services.runtime.errors import AsbError
@@ -64,8 +64,8 @@ class WorkerProcess:
         if now >= self._next:
             self._started = now
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "services.cli.main", "worker", self.spec.name,
-                 "--until-stdin-closes", *bus.arguments(), *self.spec.arguments],
+                own_process.command("services.cli.main", "worker", self.spec.name,
+                    "--until-stdin-closes", *bus.arguments(), *self.spec.arguments),
                 stdin=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for us; we stop the workers in order
             )  # fmt: skip

@@ -83,10 +83,10 @@ def _no_looking_for_cycles() -> Generator[None]:
             gc.enable()
 
 
-def write_snapshot(client: SyncClient, keys: Keys) -> tuple[str, int]:
-    """Fold up to the end of the log and keep the result; its log id and its size in bytes."""
+def write_snapshot(client: SyncClient, keys: Keys) -> tuple[State, int]:
+    """Fold up to the end of the log and keep the result; that state and its size in bytes."""
     state = rebuild(client, keys)
     data = state.encode()
     point("snapshot.before_set")
     client.call("SET", keys.snapshot, data)
-    return state.meta.log_id, len(data)
+    return state, len(data)

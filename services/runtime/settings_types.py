@@ -281,6 +281,30 @@ class AlertSettings(Section, frozen=True, kw_only=True):
     ] = ()
 
 
+class SnapshotSettings(Section, frozen=True, kw_only=True):
+    every_events: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000_000,
+            description="events after which the next snapshot is written "
+            "(at least twice as many as tasks are open)",
+        ),
+    ] = 50_000
+
+
+class DeadLetterSettings(Section, frozen=True, kw_only=True):
+    max_count: Annotated[
+        int, Meta(ge=1, le=10_000_000, description="dead letters kept; the oldest go first")
+    ] = 10_000
+    max_bytes: Annotated[
+        _Bytes, Meta(description="bytes of dead letters kept; the oldest go first")
+    ] = 64 * 1024 * 1024
+    entry_max_bytes: Annotated[
+        _Bytes, Meta(description="bytes of one entry kept; more of it is cut off")
+    ] = 262_144
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """All settings, checked. ``origins`` says where each one that is not a default came from."""
 
@@ -296,5 +320,7 @@ class Settings(Section, frozen=True, kw_only=True):
     policy: PolicySettings = field(default_factory=PolicySettings)
     delegator: DelegatorSettings = field(default_factory=DelegatorSettings)
     alerts: AlertSettings = AlertSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
+    deadletters: DeadLetterSettings = DeadLetterSettings()
     origins: dict[str, Origin] = field(default_factory=dict[str, Origin])
     file: Path | None = None

@@ -21,10 +21,11 @@ import msgspec
 
 from events.keys import Keys
 from services import desk
-from services.runtime import loop, replay, snapshots
+from services.runtime import loop, replay
 from services.runtime.client import Client, SyncClient
 from services.runtime.errors import RedisUnavailable
 from services.runtime.host import Host
+from services.runtime.settings_types import SnapshotSettings
 from services.worker import Result, Task, Usage, WorkerOptions, serve
 from services.worker.python import FunctionDriver
 from tests.integration.test_desk_ground import limit, settings_for
@@ -44,13 +45,16 @@ POISON_EVERY = 10
 
 def run_host(url: str, namespace: str, services: str, told: str) -> None:
     """A host. SIGUSR1 has it write where it stands to the file ``told``."""
-    snapshots.TAIL_MIN = SNAPSHOT_TAIL
     loop.run(_host, url, namespace, services, Path(told))
 
 
 async def _host(url: str, namespace: str, services: str, told: Path) -> None:
     chosen = services.split(",") if services else desk.SERVICES
-    host = desk.host(Client(url), settings_for(namespace, LIMITS, lease_s=LEASE_S), chosen)
+    settings = msgspec.structs.replace(
+        settings_for(namespace, LIMITS, lease_s=LEASE_S),
+        snapshots=SnapshotSettings(every_events=SNAPSHOT_TAIL),
+    )
+    host = desk.host(Client(url), settings, chosen)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell, host, told)
     async with anyio.create_task_group() as group:
         group.start_soon(host.run)

@@ -129,7 +129,7 @@ class Process:
     """A command of ``asb`` that runs until it is told to stop: ``service``, ``worker``, ``up``."""
 
     def __init__(self, folder: Path, *arguments: str, program: tuple[str, ...] = ASB) -> None:
-        self.log = folder / f"{'-'.join(arguments[:2])}-{time.monotonic_ns()}.log"
+        self.log = folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
