@@ -66,7 +66,7 @@ class ProgressUpdated(Payload):
     status: str = ""
     percent: int | None = None
     totals: Totals | None = None
-    flag: str = ""
+    flag: str = ""  # public: names of asb's own table and figures, no text of the writer
     against: str = ""
     difference: int = 0
 

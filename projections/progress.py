@@ -15,7 +15,7 @@ import msgspec
 from events.document import ENDED, Totals
 from events.envelope import Event
 from events.task import Booking
-from projections import attempts, charges
+from projections import attempts, charges, flags
 from projections.charges import Parts
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def updated(state: State, event: Event) -> None:
     if key not in state.progress and len(state.progress) >= RECORDS_MAX:
         _purge(state, event.at)
     state.undo.put(state.progress, key, record)
+    flags.add(state, d.agent, event.at, d.flag)
     if d.booked is not None:
         attempts.spent(state, event)
 

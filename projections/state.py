@@ -24,6 +24,7 @@ from projections import alerts, attempts, clock, policy, progress, reports, task
 from projections.charges import Charge, Mark
 from projections.days import Day
 from projections.estimates import Learnt
+from projections.flags import Flagged
 from projections.queues import Pile, Queues
 from projections.reports import Issued
 from projections.tasks import (
@@ -88,6 +89,7 @@ class Snapshot(msgspec.Struct):
     learnt: dict[str, Learnt]
     disputes: dict[str, Charge]
     torn: dict[str, int]
+    flags: dict[str, Flagged]
 
 
 def _shape(cls: type[msgspec.Struct]) -> str:
@@ -101,7 +103,7 @@ FORMAT = zlib.crc32(
         for cls in (
             *(Meta, Task, PastAttempt, Outcome, Worker, Scope, Bucket, Cell, Snapshot),
             *(PolicyChanged, Limit, AlertBudget, Booking, alerts.Raised, progress.Progress),
-            *(Learnt, Saving, Guard, Learning, Issued, Totals, Charge, Mark),
+            *(Learnt, Saving, Guard, Learning, Issued, Totals, Charge, Mark, Flagged),
         )
     ).encode()
 )
@@ -128,6 +130,7 @@ class State:
         self.learnt = s.learnt if s else {}
         self.disputes = s.disputes if s else {}  # what waits for an operator's correction
         self.torn = s.torn if s else {}  # results of tasks that the log lost -> when, in events
+        self.flags = s.flags if s else {}
         self.undo = Undo()
         self.price_lookup: policy.Lookup = policy.no_quotes  # deciders only; folds never price
         self._reindex()

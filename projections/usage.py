@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from events.task import Booking
-from projections import reports
+from projections import flags, reports
 from projections.days import DAYS_KEPT, day_of
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def book(
         cell.failed += failed
         cell.disputed_tokens += b.disputed_tokens
         cell.disputed_nanos += b.disputed_nanos
+    flags.add(state, b.agent, at, b.flag)
     if state.day.date <= state.meta.reported:
         reports.late(state, state.day.date, at)
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from msgspec.structs import replace
 
 from events.money import Usage, cost_nanos
 from events.task import Booking
+from events.tokens import NOTHING, Reading
 from projections.policy import BOOK, quote
 from projections.state import State
 from projections.tasks import PastAttempt, Task
 from services.turn import Defaults
+
+ByModel: TypeAlias = tuple[tuple[str, Usage], ...]
 
 
 def booking(
@@ -20,13 +25,15 @@ def booking(
     usage: Usage,
     own_cost: int | None = None,
     fallback_nanos: int = 0,
+    models: ByModel = (),
 ) -> Booking:
-    """``usage`` priced by the book. An unknown price takes the agent's own figure, else
-    ``fallback_nanos`` (the hold), and is flagged."""
+    """``usage`` priced by the book, by the ``models`` that were really used where they are told.
+    An unknown price takes the agent's own figure, else ``fallback_nanos`` (the hold), and is
+    flagged."""
     weight = state.policy.cache_read_weight_percent
-    found = quote(state, model)
+    found = _priced(state, models or ((model, usage),), weight)
     if found is not None:
-        nanos, source = cost_nanos(usage, found.price, weight), found.source
+        nanos, source = found
     elif own_cost is not None:
         nanos, source = own_cost, "agent"
     else:
@@ -46,10 +53,24 @@ def booking(
     )
 
 
+def _priced(state: State, models: ByModel, weight: int) -> tuple[int, str] | None:
+    """What these parts cost, and who named the prices; None where one of them is not known."""
+    nanos, sources = 0, dict[str, None]()
+    for model, parts in models:
+        found = quote(state, model)
+        if found is None:
+            return None
+        nanos += cost_nanos(parts, found.price, weight)
+        sources[found.source] = None
+    if len(sources) > 1:
+        sources.pop(BOOK, None)
+    return nanos, ", ".join(sources)
+
+
 def settled(
     state: State,
     task: Task,
-    usage: Usage | None,
+    reading: Reading = NOTHING,
     *,
     model: str = "",
     own_cost: int | None = None,
@@ -62,7 +83,7 @@ def settled(
     ``running``: it goes on, so what is disputed of it does not shrink. The last word of its driver
     says how much was used in all, and with that how much is disputed.
     """
-    model = model or task.run_model
+    usage, model = reading.usage, model or task.run_model
     if usage is None and task.used is not None and task.used.meter == "progress":
         # Its agent's running totals are a meter: what they told stands, nothing is estimated.
         found = Booking(agent=task.run_agent, model=model, book=state.policy.book, meter="progress")
@@ -86,6 +107,7 @@ def settled(
             usage=usage,
             own_cost=own_cost,
             fallback_nanos=task.hold_nanos,
+            models=reading.models,
         )
         before = (0, 0)
         if task.used is not None:

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from events.policy import PolicyChanged
-from projections import usage
+from projections import flags, usage
 from projections.policy import quote
 from projections.state import State
 from projections.workers import ALIVE
@@ -179,6 +179,10 @@ def _prices(look: Look) -> Iterator[FactRow]:
     yield price_row(look.state)
 
 
+def _usage(look: Look) -> Iterator[FactRow]:
+    yield usage_row(look.state, look.now)
+
+
 def _policy(look: Look) -> Iterator[FactRow]:
     yield _policy_row(look.bus, look.state)
 
@@ -200,9 +204,28 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("workers", _workers),
     ("dead letters", _dead_letters),
     ("doors", _stray_doors),
+    ("usage", _usage),
     ("prices", _prices),
     ("policy", _policy),
 )
+
+
+def usage_row(state: State, now: int) -> FactRow:
+    """Usage that was told in figures which contradict each other or cannot be read."""
+    fresh = flags.recent(state, now)
+    ever = sum(flagged.count for flagged in state.flags.values())
+    if not fresh:
+        before = f" (before this day, {count(ever, 'report')} did not)" if ever else ""
+        return ("usage", f"what was told can be read and agrees with itself{before}", "ok", "")
+    named = ", ".join(list(fresh)[:NAMED])
+    last = next(iter(fresh.values()))
+    return (
+        "usage",
+        f"told by {named} in figures that contradict each other or cannot be read; "
+        f"{ever:,} so far, the last: {last.flag}",
+        "warn",
+        "a total wins, the unreadable is unknown; `asb events` says `flagged` beside each",
+    )
 
 
 def price_row(state: State) -> FactRow:

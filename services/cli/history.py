@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import msgspec
 
 from events.envelope import Event
-from events.money import dollars
-from events.task import Booking
+from events.money import dollars, nanos_of
+from events.task import AttemptEnd, Booking
 from projections import views
 from services.cli.out import clip, first_line
 from services.cli.screens import RULE
@@ -101,11 +102,23 @@ def _facts(story: Story) -> list[str]:
         rows.append(("Worker", f"{d.worker}, attempt {d.attempt}{most}"))
         if d.why:
             rows.append(("", d.why))
-        rows += _spent(story.booked)
+        rows += _spent(story.booked, _own_cost(story))
     return [f"{name + ':' if name else '':<12}{value}" for name, value in rows]
 
 
-def _spent(b: Booking) -> list[tuple[str, str]]:
+def _own_cost(story: Story) -> int | None:
+    """What the agent itself says that its attempts cost, nano-dollars; None: it says nothing."""
+    ends = (e for e in story.events if isinstance(e.data, AttemptEnd) and e.origin)
+    figures = [told(event).get("cost_usd") for event in ends]
+    nanos: list[int] = []
+    for figure in figures:
+        if isinstance(figure, int | float | str) and not isinstance(figure, bool):
+            with contextlib.suppress(ValueError):
+                nanos.append(nanos_of(figure))
+    return sum(nanos) if nanos else None
+
+
+def _spent(b: Booking, own: int | None) -> list[tuple[str, str]]:
     parts = [
         f"{name} {getattr(b, name.replace(' ', '_') + '_tokens'):,}"
         for name in ("input", "output", "cache read", "cache write")
@@ -117,7 +130,8 @@ def _spent(b: Booking) -> list[tuple[str, str]]:
         if b.estimated
         else ""
     )
-    return [("Tokens", f"{b.tokens:,}{inside}{guess}"), ("Cost", dollars(b.nanos))]
+    beside = f" (its own figure: {dollars(own)})" if own is not None and own != b.nanos else ""
+    return [("Tokens", f"{b.tokens:,}{inside}{guess}"), ("Cost", dollars(b.nanos) + beside)]
 
 
 # -- the time bar ------------------------------------------------------------------------------
@@ -160,6 +174,9 @@ def describe(event: Event) -> str:
         how = " (estimated)" if booked.estimated else ""
         spent = f"{booked.tokens:,} tokens{how}, {dollars(booked.nanos)}"
         words = f"{words} · {spent}" if words else spent
+    flag = getattr(d, "flag", "") or (booked.flag if booked is not None else "")
+    if flag:
+        words = f"{words} · flagged: {flag}".lstrip(" ·")
     if getattr(d, "stale", False):
         words = f"{words} · of an older attempt, without effect".lstrip(" ·")
     return words

@@ -61,6 +61,7 @@ def metrics(state: State) -> str:
         f"  Estimated total cost:   {dollars(total.nanos)}",
         f"  Average tokens/task:    {_average(total.tokens, done):,}",
         f"  Average cost/task:      {_floored(_average(total.nanos, done))}",
+        *_flag_lines(state),
         "",
         "Per-Worker Metrics:",
     ]
@@ -88,6 +89,12 @@ def metrics(state: State) -> str:
             f"  {savings_line(state)}",
         ]
     )
+
+
+def _flag_lines(state: State) -> list[str]:
+    """Usage that contradicts itself or cannot be read, where there was any."""
+    ever = sum(flagged.count for flagged in state.flags.values())
+    return [f"  Reports with a flag:    {ever:,} (`asb doctor` says which)"] if ever else []
 
 
 def throttle_screen(state: State, now: int) -> str:
@@ -364,6 +371,10 @@ def metrics_view(state: State, now: int) -> dict[str, Any]:
                 for name, cell in usage.by(state.lifetime, dimension).items()
             }
             for dimension in usage.DIMENSIONS
+        },
+        "flags": {
+            agent: {"count": flagged.count, "last": flagged.flag, "log_id": flagged.log_id}
+            for agent, flagged in sorted(state.flags.items())
         },
         "savings": savings(state),
     }

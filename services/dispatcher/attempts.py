@@ -61,7 +61,7 @@ def _silent(state: State, worker: Worker, now: int) -> Decisions:
 def _last_booking(state: State, task: Task) -> Booking:
     """Started and usage unknown: the rest of the hold. Never started: nothing."""
     if task.status == STARTED or task.used is not None:
-        return settle.settled(state, task, None)
+        return settle.settled(state, task)
     return settle.unstarted(task)
 
 

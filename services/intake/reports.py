@@ -115,11 +115,10 @@ def _torn(case: Case, told: ReportIn) -> Iterable[Event | Refused]:
 
 def _booked(case: Case, task: Task, told: ReportIn) -> Booking:
     reading = usage.reading_of(case.raw, told.usage)
-    tokens = reading.usage
-    if not told.started and tokens is None and not task.started_at and task.used is None:
+    if not told.started and reading.usage is None and not task.started_at and task.used is None:
         return settle.unstarted(task)  # the worker says it never began: the hold is released
     cost, flag = usage.own_cost_of_end(told.cost_usd)
-    booked = settle.settled(case.state, task, tokens, model=told.model, own_cost=cost)
+    booked = settle.settled(case.state, task, reading, model=told.model, own_cost=cost)
     booked.flag = "; ".join(filter(None, (reading.flag, flag)))
     return booked
 
@@ -253,7 +252,7 @@ def usage_recorded(case: Case) -> Iterable[Event]:
         booked = settle.settled(
             state,
             task,
-            tokens,
+            reading,
             model=d.model,
             own_cost=usage.own_cost(d.cost_usd),
             meter=meter,

@@ -195,6 +195,43 @@ def test_figures_in_texts_count_where_they_read_one_way(bus: Up) -> None:
     assert told(bus, "power", {"tokens_used": {"total": 1e3}})["tokens_total"] == 1_000
 
 
+def test_a_figure_that_cannot_be_read_is_named_by_log_metrics_and_doctor(bus: Up) -> None:
+    seen = told(bus, "probe", {"tokens_used": {"total": "12.5K"}})
+    assert (seen["tokens_total"], seen["flagged"]) == (0, True)
+    flag = "flagged: total: not a whole number of tokens"
+    assert f"probe T · {flag}" in bus.run("events", "--type=progress.updated").stdout
+    assert "Reports with a flag:" in bus.run("metrics").stdout
+    [row] = [c for c in bus.ask("doctor")["checks"] if c["name"] == "usage"]
+    assert row["verdict"] == "warn"
+    assert "probe" in row["value"]
+
+
+def test_usage_at_the_intake_is_read_as_everywhere(bus: Up) -> None:
+    used = {
+        "input_tokens": 70_100,
+        "cache_read_input_tokens": 69_000,
+        "cache_creation_input_tokens": 1_000,
+        "output_tokens": 8,
+        "total_tokens": 70_108,
+    }
+    client = SyncClient(bus.url)
+    try:
+        data = json.dumps({"agent": "inclusive", "model": "sonnet", "usage": used})
+        client.call("XADD", "asb:intake", "*", "type", "usage.recorded", "data", data)
+        padded = {"agent": "padded", "usage": {"input_tokens": f"{1_500_000:>22}"}}
+        client.call("XADD", "asb:intake", "*", "type", "usage.recorded", "data", json.dumps(padded))
+    finally:
+        client.close()
+
+    def booked() -> dict[str, Any]:
+        agents = bus.ask("metrics")["by_agent"]
+        return agents if {"inclusive", "padded"} <= set(agents) else {}
+
+    agents = wait_blocking(booked, within=60, what="both are booked")
+    assert agents["padded"]["input_tokens"] == 1_500_000
+    assert parts(agents["inclusive"]) == (100, 8, 69_000, 1_000)
+
+
 def test_a_python_worker_that_tells_a_float_keeps_its_result(bus: Up) -> None:
     script = bus.folder / "w.py"
     script.write_text(

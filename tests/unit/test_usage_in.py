@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from events.task import Booking
-from tests.examples import limit, policy
+from projections import flags
+from projections.state import decode_state
+from services.cli import screens
+from services.cli.doctor import usage_row
+from services.cli.history import Story, describe, text
+from tests.examples import DAY, limit, policy
 from tests.given import Bus
 
 INCLUSIVE = {
@@ -104,6 +109,95 @@ def test_vendors_names_in_flat_fields_are_understood() -> None:
     bus.put([word.encode() for word in flat.split()])
     bus.run()
     assert parts(bus.of("usage.recorded")[0].booked) == (7, 2, 40, 0)
+
+
+# -- flags ---------------------------------------------------------------------------------------
+
+
+def flagged() -> Bus:
+    """A bus on which one document cannot be read, and one report contradicts itself."""
+    bus = Bus(policy())
+    document = {"tokens_used": {"total": "12.5K"}}
+    bus.send("progress.updated", agent="probe", task="T", document=document)
+    bus.run()
+    bus.now += 1_000_000
+    usage = {"input_tokens": 5, "output_tokens": 7, "total_tokens": 20}
+    bus.send("usage.recorded", agent="otel", usage=usage)
+    bus.send("usage.recorded", agent="otel", input_tokens=5)
+    bus.run()
+    return bus
+
+
+def test_flags_are_counted_by_agent_with_the_last_of_them() -> None:
+    state = flagged().state
+    assert {a: (f.count, f.flag) for a, f in state.flags.items()} == {
+        "probe": (1, "total: not a whole number of tokens"),
+        "otel": (1, "total 20 against parts of 12: the total counts"),
+    }
+    again = decode_state(state.encode())
+    assert again is not None
+    assert again.flags == state.flags
+
+
+def test_doctor_metrics_and_the_log_show_what_is_flagged() -> None:
+    bus = flagged()
+    name, value, verdict, hint = usage_row(bus.state, bus.now)
+    assert (name, verdict) == ("usage", "warn")
+    assert "told by otel, probe" in value
+    assert "total 20 against parts of 12" in value
+    assert "flagged" in hint
+    assert usage_row(bus.state, bus.now + DAY)[2] == "ok"
+    assert "Reports with a flag:    2" in screens.metrics(bus.state)
+    assert set(screens.metrics_view(bus.state, bus.now)["flags"]) == {"otel", "probe"}
+    lines = [describe(event) for event in bus.events]
+    assert "probe T · flagged: total: not a whole number of tokens" in lines
+    assert any("· flagged: total 20 against parts of 12" in line for line in lines)
+
+
+def test_a_bus_without_flags_says_so() -> None:
+    bus = Bus(policy())
+    bus.send("usage.recorded", agent="otel", input_tokens=5)
+    bus.run()
+    assert usage_row(bus.state, bus.now)[2] == "ok"
+    assert "flag" not in screens.metrics(bus.state)
+
+
+def test_agents_beyond_a_thousand_share_one_record_of_flags() -> None:
+    bus = Bus(policy())
+    for n in range(1_005):
+        flags.add(bus.state, f"a{n}", bus.now, "odd")
+    assert len(bus.state.flags) == flags.AGENTS_MAX + 1
+    assert bus.state.flags[flags.OTHERS].count == 5
+
+
+# -- the models that were really used ------------------------------------------------------------
+
+BY_MODEL = {
+    "usage": {"input_tokens": 1_000},
+    "modelUsage": {"opus-full": {"inputTokens": 1_000}, "local": {"outputTokens": 90_000}},
+}
+
+
+def test_each_model_is_priced_as_what_it_is() -> None:
+    booked = completed(usage=BY_MODEL, cost_usd=0.11)
+    assert parts(booked) == (1_000, 90_000, 0, 0)
+    assert (booked.nanos, booked.model, booked.unpriced) == (5_000_000, "sonnet", False)
+
+
+def test_a_model_nobody_knows_among_them_makes_the_agents_own_figure_count() -> None:
+    usage = {"modelUsage": {"nobody": {"inputTokens": 9}, "local": {"outputTokens": 1}}}
+    booked = completed(usage=usage, cost_usd="0.11")
+    assert (booked.nanos, booked.price, booked.unpriced) == (110_000_000, "agent", False)
+
+
+def test_the_agents_own_cost_stands_beside_ours() -> None:
+    bus, task = running()
+    bus.report("task.completed", task, usage=BY_MODEL, cost_usd=0.11)
+    bus.run()
+    shown = text(
+        Story(task, [e for e in bus.events if getattr(e.data, "task", "") == task], "completed")
+    )
+    assert "$0.0050 (its own figure: $0.1100)" in shown
 
 
 def test_what_a_result_says_is_no_usage() -> None:
