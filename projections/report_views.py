@@ -49,6 +49,8 @@ def report(days: Mapping[str, Mapping[str, Cell]], name: str) -> dict[str, Any]:
             "output_tokens": total.output_tokens,
             "cache_read_tokens": total.cache_read_tokens,
             "cache_write_tokens": total.cache_write_tokens,
+            "disputed_tokens": total.disputed_tokens,
+            "disputed_cost_nanos": total.disputed_nanos,
         },
         **{
             f"{dimension}s": {n: _sums(c) for n, c in breakdown(cells, dimension).items()}

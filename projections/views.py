@@ -63,6 +63,8 @@ def cell_view(cell: Cell) -> dict[str, Any]:
         "cache_write_tokens": cell.cache_write_tokens,
         "estimated_tokens": cell.estimated_tokens,
         "failed": cell.failed,
+        "disputed_tokens": cell.disputed_tokens,
+        "disputed_cost_nanos": cell.disputed_nanos,
     }
 
 

@@ -142,6 +142,8 @@ def policy(settings: Settings) -> PolicyChanged:
         cache_read_weight_percent=p.cache_read_weight_percent,
         timezone=p.timezone,
         critical_overdraft=p.critical_overdraft,
+        plausible_tokens=p.plausible_tokens,
+        plausible_nanos=nanos_of(p.plausible_dollars),
         reason="the settings of the first start",
     )
 

@@ -18,6 +18,7 @@ from services import desk
 from services.cli import bus, clock, findings, out
 from services.cli.acl import stray_row
 from services.cli.bus import Bus
+from services.cli.correct import disputed_line, disputes
 from services.cli.findings import Check, Look
 from services.cli.patience import PATIENCE_S, silent
 from services.cli.screens import running_count, waiting_count
@@ -183,6 +184,27 @@ def _usage(look: Look) -> Iterator[FactRow]:
     yield usage_row(look.state, look.now)
 
 
+def _disputed(look: Look) -> Iterator[FactRow]:
+    said = disputed_line(look.state)
+    number = count(len(disputes(look.state)), "report")
+    hint = "`asb correct` lists them; asb correct TASK (--tokens N | --accept | --drop) --reason …"
+    if said:
+        yield ("disputed", f"{number}: {said.removeprefix('Disputed: ')}", "warn", hint)
+    else:
+        yield ("disputed", "nothing was reported beyond what is plausible", "ok", "")
+
+
+def _operators(look: Look) -> Iterator[FactRow]:
+    stream = look.bus.keys.main_door
+    yield (
+        "operators",
+        f"policy and corrections are taken from {stream}: whoever may write there can change "
+        "budgets, agents too; `asb acl NAME` gives each a stream of its own",
+        "ok",
+        "",
+    )
+
+
 def _policy(look: Look) -> Iterator[FactRow]:
     yield _policy_row(look.bus, look.state)
 
@@ -206,6 +228,8 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("doors", _stray_doors),
     ("usage", _usage),
     ("prices", _prices),
+    ("disputed", _disputed),
+    ("operators", _operators),
     ("policy", _policy),
 )
 

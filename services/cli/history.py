@@ -45,6 +45,8 @@ class Story(msgspec.Struct):
                 total.output_tokens += b.output_tokens
                 total.cache_read_tokens += b.cache_read_tokens
                 total.cache_write_tokens += b.cache_write_tokens
+                total.disputed_tokens += b.disputed_tokens
+                total.disputed_nanos += b.disputed_nanos
                 total.estimated |= b.estimated and b.tokens > 0
         return total
 
@@ -131,7 +133,13 @@ def _spent(b: Booking, own: int | None) -> list[tuple[str, str]]:
         else ""
     )
     beside = f" (its own figure: {dollars(own)})" if own is not None and own != b.nanos else ""
-    return [("Tokens", f"{b.tokens:,}{inside}{guess}"), ("Cost", dollars(b.nanos) + beside)]
+    rows = [("Tokens", f"{b.tokens:,}{inside}{guess}"), ("Cost", dollars(b.nanos) + beside)]
+    if b.disputed_tokens or b.disputed_nanos:
+        money = dollars(b.disputed_nanos)
+        rows.append(
+            ("Disputed", f"{b.disputed_tokens:,} tokens, {money}, not charged: asb correct")
+        )
+    return rows
 
 
 # -- the time bar ------------------------------------------------------------------------------
@@ -177,6 +185,9 @@ def describe(event: Event) -> str:
     flag = getattr(d, "flag", "") or (booked.flag if booked is not None else "")
     if flag:
         words = f"{words} · flagged: {flag}".lstrip(" ·")
+    if booked is not None and (booked.disputed_tokens > 0 or booked.disputed_nanos > 0):
+        more = f"{booked.disputed_tokens:,} tokens, {dollars(booked.disputed_nanos)} disputed"
+        words = f"{words} · {more}" if words else more
     if getattr(d, "stale", False):
         words = f"{words} · of an older attempt, without effect".lstrip(" ·")
     return words
@@ -223,7 +234,9 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "clock.confirmed": lambda d, _: d.reason,
     "door.opened": lambda d, _: f"{d.door} for {d.name}",
     "usage.recorded": lambda d, _: f"{d.agent} {d.model}".strip(),
-    "usage.corrected": lambda d, _: d.agent,
+    "usage.corrected": lambda d, _: (
+        f"{d.action} attempt {d.attempt}: {d.reason}" if d.action else d.agent
+    ),
     "progress.updated": lambda d, _: f"{d.agent} {d.task}",
     "worker.joined": _joined,
     "worker.refused": lambda d, _: f"{d.worker}: session {d.holder} has the name",
@@ -251,6 +264,8 @@ def view(story: Story) -> dict[str, Any]:
         "tokens": b.tokens,
         "cost": dollars(b.nanos),
         "cost_nanos": b.nanos,
+        "disputed_tokens": b.disputed_tokens,
+        "disputed_cost_nanos": b.disputed_nanos,
         "result": told(story.events[-1]).get("result") if story.events else None,
         "events": [event_view(event) for event in story.events],
     }

@@ -6,15 +6,14 @@ once lose nothing. It stands on the log as ``policy.changed``; replay knows the 
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.cells import cell_len
 
-from events.money import nanos_of
+from events import amounts
+from events.money import dollars, nanos_of
 from events.policy import Limit
 from events.task import PRIORITIES
 from projections import throttle, views
@@ -22,6 +21,7 @@ from projections.state import State
 from services.cli import bus, out
 from services.cli.bus import Bus
 from services.cli.follow import Answers
+from services.cli.typed import typed
 from services.cli.words import SYMBOLS, amount_text, count, limit_text, span
 
 app = typer.Typer(
@@ -30,8 +30,6 @@ app = typer.Typer(
 )
 policy_app = typer.Typer(help="The policy in force: limits, prices, saving, guard.")
 
-SCALES = {"": 1, "K": 1_000, "M": 1_000_000, "B": 1_000_000_000}
-AMOUNT = re.compile(r"\$?\s*(\d[\d,_]*(?:\.\d+)?)\s*([KMB]?)", re.IGNORECASE)
 SAVING = ("off", "always", *throttle.LEVELS[1:])
 GUARD = ("warn", "pause", "cancel")
 
@@ -89,7 +87,7 @@ def alert(
     unit: Unit,
     window: Window,
     amount: Amount,
-    at: Annotated[int, typer.Option(min=1, max=1000, help="Percent at which to warn.")] = 80,
+    at: Annotated[str, typer.Option(help="Percent at which to warn, from 1 to 1000.")] = "80",
     reason: Reason = "",
 ) -> None:
     """Add or change an alert budget: it warns and never refuses; `off` as AMOUNT removes it."""
@@ -99,7 +97,7 @@ def alert(
         change = {"remove_alert_budgets": [{"unit": unit, "window": window}]}
     else:
         budget = {"unit": unit, "window": window, "amount": amount_of(unit, amount)}
-        change = {"set_alert_budgets": [{**budget, "threshold_percent": at}]}
+        change = {"set_alert_budgets": [{**budget, "threshold_percent": _percent("--at", at)}]}
     change_policy(f"alert budget on {unit}/{window}", change, reason)
 
 
@@ -128,7 +126,7 @@ def saving(
 def guard(
     action: Annotated[str, typer.Argument(metavar="ACTION", help=f"One of {', '.join(GUARD)}.")],
     step: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Percent of the first hold per extension.")
+        str | None, typer.Option(help="Percent of the first hold per extension, from 1 to 1000.")
     ] = None,
     reason: Reason = "",
 ) -> None:
@@ -136,7 +134,8 @@ def guard(
     if action not in GUARD:
         raise typer.BadParameter(f"ACTION {action}: one of {', '.join(GUARD)}")
     with bus.opened() as b:
-        percent = step or b.state().policy.guard.step_percent
+        known = b.state().policy.guard.step_percent
+    percent = known if step is None else _percent("--step", step)
     change_policy("guard", {"guard": {"step_percent": percent, "action": action}}, reason)
 
 
@@ -157,6 +156,25 @@ def overdraft(on: Annotated[str, typer.Argument(metavar="on|off")], reason: Reas
     if on not in ("on", "off"):
         raise typer.BadParameter(f"{on}: on or off")
     change_policy("overdraft", {"critical_overdraft": on == "on"}, reason)
+
+
+@policy_app.command()
+def plausible(
+    tokens: Annotated[
+        str | None, typer.Option(help="Counted tokens an attempt can be charged by reports.")
+    ] = None,
+    money: Annotated[str | None, typer.Option(help="Dollars, likewise.")] = None,
+    reason: Reason = "",
+) -> None:
+    """What one attempt can plausibly use; what is reported beyond it is disputed (asb correct)."""
+    change: dict[str, object] = {}
+    if tokens is not None:
+        change["plausible_tokens"] = amount_of("tokens", tokens)
+    if money is not None:
+        change["plausible_nanos"] = amount_of("money", money)
+    if not change:
+        raise typer.BadParameter("give --tokens, --money or both")
+    change_policy("plausibility bound", change, reason)
 
 
 @policy_app.command()
@@ -188,6 +206,13 @@ def _named(scope: str, unit: str, window: str) -> dict[str, object]:
     return {"scope": scope, "unit": unit, "window": window}
 
 
+def _percent(name: str, text: str) -> int:
+    percent = typed(name, text, amounts.percent)
+    if not 1 <= percent <= 1000:
+        raise typer.BadParameter(f"{name} {text}: from 1 to 1000")
+    return percent
+
+
 def _check_name(scope: str, unit: str, window: str) -> None:
     if scope.partition(":")[0] not in throttle.SCOPE_KINDS:
         raise typer.BadParameter(f"SCOPE {scope}: one of {', '.join(throttle.SCOPE_KINDS)}")
@@ -201,15 +226,9 @@ def _check_name(scope: str, unit: str, window: str) -> None:
 
 def amount_of(unit: str, text: str) -> int:
     """``500K`` tokens, ``4.50`` dollars (as nano-dollars), ``12`` tasks. Raises BadParameter."""
-    match = AMOUNT.fullmatch(text.strip())
-    if match is None:
-        raise typer.BadParameter(f"AMOUNT {text}: expected a number such as 500K or 4.50")
-    value = Decimal(match[1].replace(",", "").replace("_", "")) * SCALES[match[2].upper()]
-    if unit == "money":
-        return nanos_of(value)
-    if value != value.to_integral_value():
-        raise typer.BadParameter(f"AMOUNT {text}: {unit} are counted in whole numbers")
-    return int(value)
+    if unit != "money":
+        return typed("AMOUNT", text, amounts.count)
+    return nanos_of(typed("AMOUNT", text, amounts.dollars))
 
 
 def change_policy(what: str, change: dict[str, object], reason: str) -> None:
@@ -263,6 +282,8 @@ def limits_view(state: State, now: int) -> dict[str, Any]:
         "guard": msgspec.to_builtins(state.policy.guard),
         "min_priority": state.policy.min_priority,
         "critical_overdraft": state.policy.critical_overdraft,
+        "plausible_tokens": state.policy.plausible_tokens,
+        "plausible_nanos": state.policy.plausible_nanos,
     }
 
 
@@ -338,6 +359,10 @@ def _other_lines(state: State, now: int) -> list[str]:
     more = "" if p.saving.start == "off" else f": {p.saving.model} for {', '.join(p.saving.kinds)}"
     lines.append(f"Saving:        {when}{more}")
     lines.append(f"Guard:         {p.guard.action}, by steps of {p.guard.step_percent} %")
+    lines.append(
+        f"Plausible:     at most {limit_text('tokens', p.plausible_tokens)} tokens and "
+        f"{dollars(p.plausible_nanos, 2)} an attempt; the rest is disputed"
+    )
     if p.min_priority != PRIORITIES[0]:
         lines.append(f"Min. priority: {p.min_priority}: what is below waits")
     if p.critical_overdraft:

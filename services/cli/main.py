@@ -19,6 +19,7 @@ from services.cli import (
     acl,
     alerts,
     bus,
+    correct,
     deadletters,
     demo,
     doctor,
@@ -114,6 +115,7 @@ for panel, commands in COMMANDS.items():
         app.command(name, rich_help_panel=panel, epilog=EVERYWHERE)(command)
 GROUPS = {"limits": limits.app, "policy": limits.policy_app}
 app.command("alerts", rich_help_panel="Budgets", epilog=EVERYWHERE)(alerts.alerts)
+app.command("correct", rich_help_panel="Budgets", epilog=EVERYWHERE)(correct.correct)
 app.command("prices", rich_help_panel="Budgets", epilog=EVERYWHERE)(prices.prices)
 for name, group in GROUPS.items():
     app.add_typer(group, name=name, rich_help_panel="Budgets", epilog=EVERYWHERE)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from events import amounts
 from events.money import Price, nanos_of
 from projections import usage
 from projections.policy import BOOK, quote
@@ -15,6 +16,7 @@ from projections.state import State
 from services import desk
 from services.cli import bus, out
 from services.cli.limits import Reason, change_policy, policy_app
+from services.cli.typed import typed
 from services.runtime.errors import Refused
 from services.runtime.settings_types import PolicySettings
 
@@ -105,8 +107,19 @@ def price(
     if remove:
         change_policy(f"price of {model}", {"remove_prices": [model]}, reason)
         return
+    given = {
+        "--flat": flat,
+        "--input": input_,
+        "--output": output,
+        "--cache-read": cache_read,
+        "--cache-write": cache_write,
+    }
+    amount = {
+        name: None if text is None else typed(name, text, amounts.dollars)
+        for name, text in given.items()
+    }
     try:
-        found = _price(flat, input_, output, cache_read, cache_write)
+        found = _price(*amount.values())
     except ValueError as error:
         raise Refused(str(error), hint="nothing was changed") from error
     change: dict[str, object] = {"set_prices": {model: msgspec.to_builtins(found)}}
@@ -114,13 +127,14 @@ def price(
 
 
 def _price(
-    flat: str | None,
-    fresh: str | None,
-    output: str | None,
-    cache_read: str | None,
-    cache_write: str | None,
+    flat: Decimal | None,
+    fresh: Decimal | None,
+    output: Decimal | None,
+    cache_read: Decimal | None,
+    cache_write: Decimal | None,
 ) -> Price:
-    if flat is not None and (fresh or output or cache_read or cache_write) is None:
+    parts = (fresh, output, cache_read, cache_write)
+    if flat is not None and parts == (None,) * 4:
         return Price.flat_per_1k(flat)
     if flat is not None or fresh is None or output is None:
         raise ValueError("a price is either --flat, or --input and --output (and cache parts)")

@@ -59,8 +59,16 @@ def _total(total: Mapping[str, Any], facts: Facts) -> list[str]:
         + (f"  ({', '.join(ended)})" if ended else ""),
         f"  Tokens used:      {total['tokens_used']:,}" + (f"  ({parts})" if parts else ""),
         f"  Cost:             {dollars(total['cost_nanos'])}",
+        *_disputed(total),
         f"  Average per task: {total['avg_tokens_per_task']:,} tokens",
     ]
+
+
+def _disputed(total: Mapping[str, Any]) -> list[str]:
+    if not total["disputed_tokens"] and not total["disputed_cost_nanos"]:
+        return []
+    money = dollars(total["disputed_cost_nanos"])
+    return [f"  Disputed:         {total['disputed_tokens']:,} tokens, {money}, not charged"]
 
 
 def _bars(title: str, rows: Mapping[str, Mapping[str, Any]], *, ranked: bool = True) -> list[str]:

@@ -38,6 +38,7 @@ def status(state: State, now: int, texts: Mapping[str, str]) -> str:
             f"Total completed: {state.meta.completed:,}",
             f"Total tokens used: {total.tokens:,}",
             f"Estimated cost: {dollars(total.nanos)}",
+            *disputed_lines(total),
             "",
             *_global_lines(state, now, STATUS_WINDOWS),
             "",
@@ -62,6 +63,7 @@ def metrics(state: State) -> str:
         f"  Average tokens/task:    {_average(total.tokens, done):,}",
         f"  Average cost/task:      {_floored(_average(total.nanos, done))}",
         *_flag_lines(state),
+        *(f"  {line}" for line in disputed_lines(total)),
         "",
         "Per-Worker Metrics:",
     ]
@@ -95,6 +97,14 @@ def _flag_lines(state: State) -> list[str]:
     """Usage that contradicts itself or cannot be read, where there was any."""
     ever = sum(flagged.count for flagged in state.flags.values())
     return [f"  Reports with a flag:    {ever:,} (`asb doctor` says which)"] if ever else []
+
+
+def disputed_lines(total: Cell) -> list[str]:
+    """What was reported beyond the plausibility bound and waits for a correction, if anything."""
+    if not total.disputed_tokens and not total.disputed_nanos:
+        return []
+    money = dollars(total.disputed_nanos)
+    return [f"Disputed: {total.disputed_tokens:,} tokens, {money}, not charged (asb correct)"]
 
 
 def throttle_screen(state: State, now: int) -> str:
@@ -317,6 +327,8 @@ def status_view(state: State, now: int, texts: Mapping[str, str]) -> dict[str, A
         "tokens_used": total.tokens,
         "cost": dollars(total.nanos),
         "cost_nanos": total.nanos,
+        "disputed_tokens": total.disputed_tokens,
+        "disputed_cost_nanos": total.disputed_nanos,
         "throttle": [r for r in throttle_view(state, now)["windows"] if r["scope"] == "global"],
         "workers": [
             _worker_view(state, w, cells.get(w.name, Cell()), now, texts) for w in by_name(state)

@@ -20,6 +20,8 @@ _WINDOWS = ("hour", "day", "week", "month")
 _MONEY_PLACES = 9  # nano-dollars are the smallest unit
 _FLAT_PLACES = 12  # dollars per 1K tokens, kept as nano-dollars per million
 
+PLAUSIBLE_DOLLARS_MAX = 1_000_000
+
 _Seconds = Annotated[int, Meta(ge=1, le=30 * 86400)]
 _Bytes = Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)]
 
@@ -244,6 +246,18 @@ class PolicySettings(Section, frozen=True, kw_only=True):
         tuple[AlertBudgetSetting, ...],
         Meta(description="budgets that warn and never refuse; replaces the default ones"),
     ] = DEFAULT_ALERT_BUDGETS
+
+    plausible_tokens: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10**12,
+            description="counted tokens that reports can charge one attempt; the rest is disputed",
+        ),
+    ] = 2_000_000
+    plausible_dollars: Annotated[
+        Decimal, Meta(description="dollars that reports can charge one attempt, likewise")
+    ] = Decimal(20)
 
 
 class DelegatorSettings(Section, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from hypothesis import given
 
 from events.policy import Learning, PolicyChanged
 from projections import throttle, usage
+from services.audit import conserve
 from services.audit.check import Audit
 from tests.examples import limit, policy
 from tests.given import Bus
@@ -179,3 +180,112 @@ def test_one_token_over_the_gate_is_found_and_one_below_is_not() -> None:
     assert audited(bus.log).findings == []
     _change(bus.log, "task.dispatched", _set(hold_tokens=950))
     assert [f.rule for f in audited(bus.log).findings] == ["limit", "alert"]
+
+
+# -- through limits, corrections and disputes ----------------------------------------------------
+
+
+def _corrected_day() -> Bus:
+    """A limit of 5,000 tokens; a report of 8,000 above a bound of 3,000; the rest is disputed,
+    then another 1,000 is what the operator says; the limit is lowered; another task runs."""
+    first = policy(
+        limit("global", "tokens", "day", 5_000),
+        plausible_tokens=3_000,
+        learning=Learning(min_samples=10_000),
+    )
+    bus = Bus(first)
+    bus.join("w1", capacity=5)
+    done = bus.submit(priority="critical", estimate_tokens=1_000)
+    bus.run()
+    bus.report("task.started", done)
+    bus.report("task.completed", done, usage={"input_tokens": 8_000})
+    bus.run()
+    bus.submit(priority="critical", estimate_tokens=2_000)
+    bus.run()
+    assert len(bus.of("task.dispatched")) == 2, "5,000 admit 3,000 used and 2,000 asked"
+    bus.submit(priority="critical", estimate_tokens=500)
+    bus.run()
+    bus.send("usage.corrected", task=done, attempt=1, tokens=1_000, reason="a slip")
+    bus.run()
+    assert len(bus.of("task.dispatched")) == 3, "what was given back is there for others"
+    lowered = {"scope": "global", "unit": "tokens", "window": "day", "amount": 4_000}
+    bus.send("policy.changed", set_limits=[lowered])
+    bus.run()
+    bus.submit(priority="critical", estimate_tokens=400)
+    bus.run()
+    assert len(bus.of("task.dispatched")) == 4
+    audit = audited(bus.log)
+    assert (audit.findings, audit.checked["corrections"]) == ([], 1)
+    return bus
+
+
+def _source(log: list[list[Any]], kind: str, source: str) -> str:
+    found = next(entry for entry in log if entry[1][1].decode() == kind)
+    found[1][5] = source.encode()
+    return found[0].decode()
+
+
+def _booked(**values: Any) -> Callable[[Data], None]:
+    return lambda data: data["booked"].update(values)
+
+
+PLANTED: dict[str, tuple[str, Callable[[list[list[Any]]], str]]] = {
+    "an overshoot after a limit was lowered": (
+        "limit",
+        lambda log: _change(log, "task.dispatched", _set(hold_tokens=501), nth=3),
+    ),
+    "an overshoot of what a correction gave back": (
+        "limit",
+        lambda log: _change(log, "task.dispatched", _set(hold_tokens=2_001), nth=2),
+    ),
+    "a report that charges more than the bound": (
+        "plausible",
+        lambda log: _change(log, "task.completed", _booked(tokens=3_001)),
+    ),
+    "a correction through a named stream": (
+        "correct",
+        lambda log: _source(log, "usage.corrected", "asb:intake:w1"),
+    ),
+    "a correction that gives back too much": (
+        "correct",
+        lambda log: _change(log, "usage.corrected", _booked(tokens=-3_001)),
+    ),
+    "a correction that leaves something disputed": (
+        "correct",
+        lambda log: _change(log, "usage.corrected", _booked(disputed_tokens=-1)),
+    ),
+    "a drop that charges something": (
+        "correct",
+        lambda log: _change(log, "usage.corrected", _set(action="drop")),
+    ),
+    "a correction of what still runs": (
+        "correct",
+        lambda log: _change(log, "usage.corrected", _running(log)),
+    ),
+}
+
+
+def _running(log: list[list[Any]]) -> Callable[[Data], None]:
+    """Names the second dispatched task, which still runs, and takes nothing from it."""
+    second = [entry for entry in log if entry[1][1] == b"task.dispatched"][1]
+    task = json.loads(second[1][11])["task"]
+    return lambda data: data.update(task=task, booked={"agent": "codex"})
+
+
+@pytest.mark.parametrize("what", sorted(PLANTED))
+def test_an_overshoot_planted_behind_limits_corrections_and_disputes_is_found(what: str) -> None:
+    rule, plant = PLANTED[what]
+    log = [[entry[0], list(entry[1])] for entry in _corrected_day().log]
+    place = plant(log)
+    findings = audited(log).findings
+    assert (place, rule) in [(f.log_id, f.rule) for f in findings], findings
+
+
+def test_a_dispute_that_the_fold_would_lose_is_seen() -> None:
+    bus = Bus(policy(plausible_tokens=100))
+    bus.send("usage.recorded", agent="codex", model="sonnet", input_tokens=500)
+    bus.run()
+    audit = audited(bus.log)
+    assert all(row.good for row in conserve.books(audit, bus.state))
+    bus.state.disputes.clear()
+    assert [r.name for r in conserve.books(audit, bus.state) if not r.good] == ["disputed"]

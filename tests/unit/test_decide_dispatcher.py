@@ -262,6 +262,52 @@ def test_what_never_fitted_is_tried_again_when_the_policy_changes() -> None:
     assert dispatched_tasks(bus) == [giant]
 
 
+def change_limit(bus: Bus, amount: int) -> None:
+    raised = {"scope": "global", "unit": "tokens", "window": "day", "amount": amount}
+    bus.send("policy.changed", set_limits=[raised])
+    bus.run()
+
+
+def test_15_changes_of_limits_over_3_000_waiting_tasks_cost_no_event_per_task() -> None:
+    bus = Bus(policy(limit("global", "tokens", "day", 20_000)))
+    bus.join("w1")
+    for number in range(3_000):
+        bus.submit(estimate_tokens=1_000 + number % 5)
+    bus.run()
+    assert len(bus.of("task.dispatched")) == 1
+    before = len(bus.events)
+    for number in range(15):  # below what each of them asks for, and above
+        change_limit(bus, (500, 900, 20_000)[number % 3] + number)
+    cost = [event.type for event in bus.events[before:]]
+    assert cost.count("policy.changed") == 15
+    assert cost.count("task.deferred") == 0
+    assert set(cost) <= {"policy.changed", "alert.raised"}
+
+
+def test_what_could_never_fit_from_the_start_is_said_once_whatever_changes() -> None:
+    bus = Bus(policy(limit("global", "tokens", "day", 10_000)))
+    bus.join("w1")
+    giants = [bus.submit(estimate_tokens=50_000) for _ in range(5)]
+    bus.run()
+    for amount in (9_000, 8_000, 7_000):
+        change_limit(bus, amount)
+    assert [d.task for d in bus.of("task.deferred")] == giants
+    assert {d.limit for d in bus.of("task.deferred")} == {"tokens/day of global"}
+
+
+def test_a_small_task_behind_one_that_a_change_made_hopeless_goes_on() -> None:
+    bus = Bus(policy(limit("global", "tokens", "day", 10_000)))
+    bus.join("w1")
+    first = bus.submit(estimate_tokens=1_000)
+    bus.run()
+    bus.submit(estimate_tokens=1_020)
+    small = bus.submit(estimate_tokens=600)
+    change_limit(bus, 1_070)
+    finish(bus, first, 0)
+    assert dispatched_tasks(bus) == [first, small]
+    assert bus.of("task.deferred") == []
+
+
 @pytest.mark.parametrize("other", [{"w2": 0}, {}])
 def test_what_fits_on_another_worker_is_not_given_up(other: dict[str, int]) -> None:
     """Neither while that one is busy nor before it has joined."""

@@ -1,0 +1,177 @@
+"""correct: what an attempt was charged, put right by an operator; and what is disputed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from events import amounts
+from events.money import dollars
+from projections import charges, usage
+from projections.charges import Charge
+from projections.state import State
+from projections.views import iso
+from services.cli import bus, out
+from services.cli.follow import Answers
+from services.cli.typed import typed
+from services.cli.words import count
+from services.runtime.errors import Refused
+
+
+def correct(
+    task: Annotated[
+        str | None,
+        typer.Argument(help="A task, or the log id of a foreign report. None: what is disputed."),
+    ] = None,
+    attempt: Annotated[
+        int | None, typer.Option(min=1, help="Which attempt, where there were several.")
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="What it really used: 12,500 or 500K counted tokens.")
+    ] = None,
+    money: Annotated[
+        str | None, typer.Option(help="With --tokens: dollars, where they do not follow from them.")
+    ] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Charge what is disputed.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Forget what is disputed.")] = False,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="What is disputed, as JSON.")] = False,
+) -> None:
+    """Put right what an ended attempt was charged, up or down; without TASK list what is disputed.
+
+    A report beyond the plausibility bound (asb policy plausible) charges the bound; the rest is
+    disputed until one of --tokens, --accept and --drop settles it.
+    """
+    if task is None:
+        _list(as_json)
+        return
+    if (tokens is not None) + accept + drop != 1:
+        raise typer.BadParameter("give exactly one of --tokens, --accept and --drop")
+    if not reason.strip():
+        raise typer.BadParameter("--reason says why, for the record")
+    if money is not None and tokens is None:
+        raise typer.BadParameter("--money goes with --tokens")
+    order: dict[str, object] = {"task": task, "reason": reason}
+    if tokens is not None:
+        order["tokens"] = typed("--tokens", tokens, amounts.count)
+        if money is not None:
+            order["cost_usd"] = str(typed("--money", money, amounts.dollars))
+    else:
+        order["accept" if accept else "drop"] = True
+    _send(task, attempt, order)
+
+
+def _send(task: str, attempt: int | None, order: dict[str, object]) -> None:
+    with bus.opened() as opened:
+        number = attempt or _only_attempt(opened.state(), task)
+        name = f"attempt {number} of {task}" if number else f"report {task}"
+        if number:
+            order["attempt"] = number
+        answers = Answers(opened)
+        answers.expect(opened.send("usage.corrected", order), name)
+        refused = answers.refused()
+        if not refused and answers.events:
+            state = opened.state()
+            charge = charges.of_attempt(state, task, number) if number else None
+            what = f"{charge.tokens:,} tokens, {dollars(charge.nanos)}" if charge else "as you say"
+            out.say(f"{name} is charged {what}")
+            out.say(disputed_line(state) or "Nothing is disputed.")
+    if refused:
+        raise typer.Exit(1)
+
+
+def _only_attempt(state: State, task: str) -> int:
+    """The number of the attempt where there was but one; 0 for a foreign report."""
+    if task in state.disputes:
+        return 0
+    record = state.tasks.get(task) or state.outcomes.get(task)
+    if record is None:
+        raise Refused(
+            f"neither a task nor a disputed report is named {task}",
+            hint="`asb correct` lists what is disputed, `asb tasks --all` the tasks",
+        )
+    if record.attempt != 1:
+        raise Refused(
+            f"task {task} had {count(record.attempt, 'attempt')}", hint="say which: --attempt N"
+        )
+    return 1
+
+
+# -- what is disputed ----------------------------------------------------------------------------
+
+
+def disputed_line(state: State) -> str:
+    """What is disputed in all, in one line; "" for nothing."""
+    total = usage.total(state.lifetime.values())
+    if not total.disputed_tokens and not total.disputed_nanos:
+        return ""
+    return (
+        f"Disputed: {total.disputed_tokens:,} tokens, {dollars(total.disputed_nanos)} reported "
+        "beyond what is plausible, not charged: asb correct"
+    )
+
+
+def disputes(state: State) -> list[dict[str, Any]]:
+    """What waits for a correction, the oldest first; attempts that still run in front."""
+    running = [
+        {
+            "task": task.id,
+            "attempt": task.attempt,
+            "running": True,
+            "at": iso(task.started_at or task.dispatched_at),
+            "agent": task.run_agent,
+            "tokens": task.used_tokens,
+            "cost_nanos": task.used_nanos,
+            "disputed_tokens": task.used.disputed_tokens,
+            "disputed_cost_nanos": task.used.disputed_nanos,
+        }
+        for task in state.tasks.values()
+        if task.used is not None and (task.used.disputed_tokens or task.used.disputed_nanos)
+    ]
+    ended = sorted(state.disputes.items(), key=lambda item: (item[1].at, item[0]))
+    return [*running, *(_ended(key, charge) for key, charge in ended)]
+
+
+def _ended(key: str, charge: Charge) -> dict[str, Any]:
+    return {
+        "task": charge.task if charge.attempt else key,
+        "attempt": charge.attempt,
+        "running": False,
+        "at": iso(charge.at),
+        "agent": charge.agent,
+        "tokens": charge.tokens,
+        "cost_nanos": charge.nanos,
+        "disputed_tokens": charge.disputed_tokens,
+        "disputed_cost_nanos": charge.disputed_nanos,
+    }
+
+
+def _list(as_json: bool) -> None:
+    with bus.opened() as opened:
+        state = opened.state()
+    rows = disputes(state)
+    if as_json:
+        out.say_json({"as_of": state.meta.log_id, "disputed": rows})
+        return
+    if not rows:
+        out.say("Nothing is disputed.")
+        return
+    heads = ("TASK OR REPORT", "ATTEMPT", "AGENT", "CHARGED", "DISPUTED", "MONEY", "SINCE")
+    cells = [
+        (
+            row["task"],
+            (str(row["attempt"]) if row["attempt"] else "foreign")
+            + (", running" if row["running"] else ""),
+            row["agent"],
+            f"{row['tokens']:,}",
+            f"{row['disputed_tokens']:,}",
+            dollars(row["disputed_cost_nanos"], 2),
+            row["at"][:16].replace("T", " "),
+        )
+        for row in rows
+    ]
+    out.say(out.table(heads, cells, right="CHARGED DISPUTED MONEY", most=out.width()))
+    out.note(
+        "settle each: asb correct TASK --attempt N (--tokens N | --accept | --drop) --reason …"
+    )
