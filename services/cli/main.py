@@ -20,6 +20,7 @@ from services.cli import (
     alerts,
     bus,
     deadletters,
+    delegator,
     demo,
     doctor,
     limits,
@@ -28,6 +29,7 @@ from services.cli import (
     prices,
     redis_command,
     reports,
+    routes,
     submit,
     tasks,
     up,
@@ -100,6 +102,7 @@ COMMANDS = {
         "metrics": view.metrics,
         "report": reports.report,
         "throttle": view.throttle,
+        "routes": routes.routes,
         "deadletter": deadletters.deadletter,
         "redis": redis_command.redis,
         "events": log.events,
@@ -117,6 +120,7 @@ app.command("alerts", rich_help_panel="Budgets", epilog=EVERYWHERE)(alerts.alert
 app.command("prices", rich_help_panel="Budgets", epilog=EVERYWHERE)(prices.prices)
 for name, group in GROUPS.items():
     app.add_typer(group, name=name, rich_help_panel="Budgets", epilog=EVERYWHERE)
+app.add_typer(delegator.app, name="delegator", rich_help_panel="Tasks", epilog=EVERYWHERE)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -13,6 +13,7 @@ from services.intake import (
     policies,
     progress,
     reports,
+    routing,
     sessions,
     shapes,
     submissions,
@@ -40,6 +41,7 @@ HANDLERS: dict[str, Handler] = {
     "usage.corrected": corrections.corrected,
     "progress.updated": progress.updated,
     "policy.changed": policies.policy_changed,
+    "delegator.learnt": routing.learnt,
     "door.opened": doors.opened,
 }
 
