@@ -80,7 +80,8 @@ class TaskSubmitted(Payload):
 
 
 class Candidate(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
-    """A kind the text might be, with the route it would take; higher scores are likelier."""
+    """A kind the text might be, with the route it would take. ``score`` in points: the kind that
+    leads by 100 leads clearly."""
 
     kind: str
     agent: str
@@ -90,7 +91,11 @@ class Candidate(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
 @wire("task.delegated")
 class TaskDelegated(Payload):
-    """The route: the cheapest adequate agent and model, and why."""
+    """The route: the cheapest adequate agent and model, and why.
+
+    ``reason`` quotes the task's text and is private (words). ``margin``: points between the
+    likeliest kind and the best one with another route; ``close``: too few to be sure.
+    """
 
     task: str
     kind: str
@@ -100,6 +105,8 @@ class TaskDelegated(Payload):
     estimate_tokens: int
     reason: str
     candidates: tuple[Candidate, ...] = ()
+    margin: int = 0
+    close: bool = False
 
 
 @wire("task.deferred")

@@ -13,7 +13,7 @@ import msgspec
 
 from events.envelope import Event
 from events.task import AttemptEnd, Booking
-from projections import charges, estimates, throttle, usage
+from projections import charges, estimates, routing, throttle, usage
 from projections.tasks import (
     BACKOFF,
     CANCELLED,
@@ -356,6 +356,7 @@ def completed(state: State, event: Event) -> None:
     task = _end_attempt(state, event, 1, 0)
     if task is not None:
         state.meta.completed += 1
+        routing.ended(state, task, event.at, completed=True)
         close(state, task, COMPLETED, event.at)
 
 
@@ -364,6 +365,9 @@ def failed(state: State, event: Event) -> None:
     if task is None:
         return
     task.last_error = event.data.error[:500]
+    if task.status in RUNNING:
+        for_good = not event.data.retry_at
+        routing.ended(state, task, event.at, completed=False, for_good=for_good)
     if event.data.retry_at:
         back(state, task, BACKOFF, event.data.retry_at)
     else:

@@ -20,13 +20,24 @@ from events.document import Totals
 from events.envelope import Event
 from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Saving
 from events.task import Booking
-from projections import alerts, attempts, clock, policy, progress, reports, tasks, workers
+from projections import (
+    alerts,
+    attempts,
+    clock,
+    policy,
+    progress,
+    reports,
+    routing,
+    tasks,
+    workers,
+)
 from projections.charges import Charge, Mark
 from projections.days import Day
 from projections.estimates import Learnt
 from projections.flags import Flagged
 from projections.queues import Pile, Queues
 from projections.reports import Issued
+from projections.routing import Overlay, Routed, Taught
 from projections.tasks import (
     BACKOFF,
     COMPLETED,
@@ -67,6 +78,7 @@ class Meta(msgspec.Struct, gc=False):
     unknown: int = 0  # events of types this version may skip
     reported: str = ""  # every day up to this date had its report
     policy: PolicyChanged = msgspec.field(default_factory=PolicyChanged)
+    overlay: Overlay = Overlay()  # what the delegator was taught
     policy_after: int = 0  # how many tasks had been submitted when the policy last changed
 
 
@@ -87,6 +99,8 @@ class Snapshot(msgspec.Struct):
     progress: dict[str, progress.Progress]
     reports: dict[str, Issued]
     learnt: dict[str, Learnt]
+    taught: dict[str, Taught]
+    routed: dict[str, Routed]
     disputes: dict[str, Charge]
     torn: dict[str, int]
     flags: dict[str, Flagged]
@@ -103,6 +117,7 @@ FORMAT = zlib.crc32(
         for cls in (
             *(Meta, Task, PastAttempt, Outcome, Worker, Scope, Bucket, Cell, Snapshot),
             *(PolicyChanged, Limit, AlertBudget, Booking, alerts.Raised, progress.Progress),
+            *(Overlay, Taught, Routed),
             *(Learnt, Saving, Guard, Learning, Issued, Totals, Charge, Mark, Flagged),
         )
     ).encode()
@@ -128,6 +143,8 @@ class State:
         self.progress = s.progress if s else {}
         self.reports = s.reports if s else {}
         self.learnt = s.learnt if s else {}
+        self.taught = s.taught if s else {}
+        self.routed = s.routed if s else {}
         self.disputes = s.disputes if s else {}  # what waits for an operator's correction
         self.torn = s.torn if s else {}  # results of tasks that the log lost -> when, in events
         self.flags = s.flags if s else {}
@@ -154,6 +171,7 @@ class State:
         self._dirty_before: set[str] = set()
         self.queues = Queues()
         self.undelegated, self.orphans, self.overruns = Pile(), Pile(), Pile()
+        self.escalations = Pile()
         self.refused: dict[str, None] = {}  # tasks that were refused to hold more; some are stale
         self.never_fits: dict[str, None] = {}  # tasks that no limit in force would ever admit
         self.dependents: dict[str, dict[str, None]] = {}
@@ -174,6 +192,7 @@ class State:
             self.undelegated.add(self, task)
         elif task.status == BACKOFF:
             self.queues.remind(self, task)
+            self.escalations.add(self, task)
         elif task.status in RUNNING:
             self.queues.remind(self, task)
             if task.overruns:
@@ -186,6 +205,12 @@ class State:
     def next_undelegated(self) -> Task | None:
         """The oldest task without a route."""
         return self.undelegated.first(self, lambda task: task.status == SUBMITTED)
+
+    def next_escalation(self) -> Task | None:
+        """A task that used up its tries and waits for one on a more capable model."""
+        return self.escalations.first(
+            self, lambda task: task.status == BACKOFF and routing.to_escalate(task)
+        )
 
     def next_orphan(self) -> Task | None:
         """A task whose attempt has no worker any more, or which can never run."""
@@ -380,6 +405,8 @@ FOLDS: dict[str, Callable[[State, Event], Any]] = {
     "clock.stepped": clock.stepped,
     "clock.confirmed": clock.confirmed,
     "policy.changed": policy.changed,
+    "delegator.learnt": routing.learnt,
+    "task.escalated": routing.escalated,
     "alert.raised": alerts.raised,
     "report.issued": reports.issued,
 }

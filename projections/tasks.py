@@ -102,6 +102,7 @@ class Task(msgspec.Struct, array_like=True, gc=False):
     digest: bytes = b""  # of what makes two tasks the same, for reuse of results
     doomed: str = ""  # why it can never run: a task it waited for did not complete
     past: tuple[PastAttempt, ...] = ()
+    escalated: bool = False  # tried once more, on a more capable model
 
     @property
     def hold_left(self) -> tuple[int, int]:

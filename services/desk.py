@@ -70,7 +70,7 @@ def host(client: Client, settings: Settings, services: Sequence[str] = SERVICES)
 def _deciders(settings: Settings, services: Sequence[str]) -> list[tuple[str, Decide]]:
     every: dict[str, Decide] = {
         "intake": intake.decide,
-        "delegator": delegator.decider(_delegator(settings)),
+        "delegator": delegator.decider(delegator_of(settings)),
         "dispatcher": dispatcher.decide,
         "throttle": throttle.decide,
         "reporter": reporter.decide,
@@ -109,11 +109,12 @@ def _projectors(
     return found
 
 
-def _delegator(settings: Settings) -> Delegator:
+def delegator_of(settings: Settings) -> Delegator:
+    """The delegator with the routes and rules of ``settings``, and what it ships with."""
     routes = dict(DEFAULT_ROUTES)
     routes.update({kind: Route(r.agent, r.model) for kind, r in settings.delegator.routes.items()})
     rules = [Rule(r.kind, r.pattern, r.weight) for r in settings.delegator.rules]
-    return Delegator(routes, rules)
+    return Delegator(routes, rules, when_unsure=settings.delegator.when_unsure)
 
 
 def defaults(settings: Settings) -> Defaults:
@@ -127,6 +128,7 @@ def defaults(settings: Settings) -> Defaults:
         t.lease_s,
         t.text_max_bytes,
         t.result_max_bytes,
+        settings.delegator.capable_model if settings.delegator.escalate else "",
     )
 
 

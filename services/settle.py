@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from events.money import Usage, cost_nanos
 from events.task import Booking
 from events.tokens import NOTHING, Reading
-from projections.policy import BOOK, quote
+from projections.policy import BOOK, price_of, quote
 from projections.state import State
 from projections.tasks import PastAttempt, Task
 from services.turn import Defaults
@@ -220,6 +220,22 @@ def less(actual: Booking, before: Booking) -> Booking:
         tokens=actual.tokens - before.tokens,
         nanos=actual.nanos - before.nanos,
     )
+
+
+def retry_at(state: State, task: Task, defaults: Defaults, now: int) -> int:
+    """When a task whose attempt failed is tried again, µs; 0 when that was the last."""
+    if task.attempt < task.max_attempts or escalates(state, task, defaults):
+        return now + backoff_us(defaults, task.attempt)
+    return 0
+
+
+def escalates(state: State, task: Task, defaults: Defaults) -> bool:
+    """Whether a task whose tries are used up gets one more on the capable model: once, where it ran
+    on a cheaper one, and only where the user did not name the model."""
+    if not defaults.escalate_to or task.escalated or "m" in task.given:
+        return False
+    ran, capable = price_of(state, task.run_model), price_of(state, defaults.escalate_to)
+    return ran is not None and capable is not None and ran.dearest < capable.dearest
 
 
 def backoff_us(defaults: Defaults, attempt: int) -> int:

@@ -53,6 +53,7 @@ class Defaults(msgspec.Struct, frozen=True):
     lease_s: int = 60
     text_max_bytes: int = 262_144
     result_max_bytes: int = 65_536
+    escalate_to: str = ""  # the model for a last try after a cheaper one failed; "" for none
 
 
 class Known(msgspec.Struct, frozen=True):

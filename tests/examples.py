@@ -20,6 +20,7 @@ from events.policy import (
     ReportIssued,
     Saving,
 )
+from events.routing import DelegatorLearnt, Example, TaskEscalated
 from events.task import (
     Booking,
     Candidate,
@@ -192,6 +193,18 @@ def report_issued(**changes: Any) -> ReportIssued:
     return replace(ReportIssued("2026-11-22", 1, {"tokens": 600}), **changes)
 
 
+def learnt(**changes: Any) -> DelegatorLearnt:
+    overlay = {"audit log": "b+12g-8"}
+    examples = (Example("coding", "Add an audit log"), Example("documentation", task="t1"))
+    made = DelegatorLearnt(overlay, "0123", "1-1", 2, examples, ("1-1/0",), "task t1 was coding")
+    return replace(made, **changes)
+
+
+def escalated(**changes: Any) -> TaskEscalated:
+    made = TaskEscalated("t1", 3, "claude", "sonnet", "3 of 3 attempts failed")
+    return replace(made, **changes)
+
+
 def every_payload() -> dict[str, Payload]:
     """An example of each wire type, with the optional fields filled."""
     full_policy = policy(
@@ -239,6 +252,8 @@ def every_payload() -> dict[str, Payload]:
         resumed(),
         door_opened(),
         full_policy,
+        learnt(),
+        escalated(),
         alert_raised(),
         report_issued(),
     ]

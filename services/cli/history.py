@@ -94,6 +94,8 @@ def _facts(story: Story) -> list[str]:
         d = delegated.data
         rows.append(("Kind", f"{d.kind} ({d.complexity}), estimate {d.estimate_tokens:,} tokens"))
         rows.append(("Route", f"{d.agent} with {d.model}: {d.reason}"))
+        if escalated := story.last("task.escalated"):
+            rows.append(("Escalated", f"{escalated.data.model}: {escalated.data.reason}"))
         if d.candidates:
             each = [f"{c.kind} {c.score} ({c.agent}/{c.model})" for c in d.candidates]
             rows.append(("Candidates", ", ".join(each)))
@@ -247,6 +249,10 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "policy.changed": lambda d, _: (
         f"{count(len(d.limits), 'limit')}, {count(len(d.prices), 'price')}: {d.reason}"
     ),
+    "delegator.learnt": lambda d, _: (
+        f"from {count(d.rows, 'example')}, {count(len(d.overlay), 'feature')}: {d.reason}"
+    ),
+    "task.escalated": lambda d, _: f"{d.agent}/{d.model}: {d.reason}",
     "alert.raised": _alert,
     "report.issued": lambda d, _: f"{d.date} version {d.version}",
 }

@@ -21,6 +21,7 @@ from services.cli import (
     bus,
     correct,
     deadletters,
+    delegator,
     demo,
     doctor,
     limits,
@@ -29,6 +30,7 @@ from services.cli import (
     prices,
     redis_command,
     reports,
+    routes,
     submit,
     tasks,
     up,
@@ -101,6 +103,7 @@ COMMANDS = {
         "metrics": view.metrics,
         "report": reports.report,
         "throttle": view.throttle,
+        "routes": routes.routes,
         "deadletter": deadletters.deadletter,
         "redis": redis_command.redis,
         "events": log.events,
@@ -119,6 +122,7 @@ app.command("correct", rich_help_panel="Budgets", epilog=EVERYWHERE)(correct.cor
 app.command("prices", rich_help_panel="Budgets", epilog=EVERYWHERE)(prices.prices)
 for name, group in GROUPS.items():
     app.add_typer(group, name=name, rich_help_panel="Budgets", epilog=EVERYWHERE)
+app.add_typer(delegator.app, name="delegator", rich_help_panel="Tasks", epilog=EVERYWHERE)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

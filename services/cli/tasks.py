@@ -14,7 +14,7 @@ from events.task import PRIORITIES
 from projections.state import State
 from projections.tasks import BACKOFF, BLOCKED, FAILED, QUEUED, RUNNING, SUBMITTED, Outcome, Task
 from projections.views import iso
-from services.cli import bus, follow, history, out, submit
+from services.cli import bus, delegator, follow, history, out, submit
 from services.cli.bus import Bus
 from services.cli.follow import Answers
 from services.cli.history import Story
@@ -181,11 +181,16 @@ def _table(rows: list[dict[str, Any]]) -> str:
 def task(
     id_: Annotated[str, typer.Argument(metavar="ID", help="The task's id, as submit printed it.")],
     as_json: Annotated[bool, typer.Option("--json", help="Every event, as JSON.")] = False,
+    was: Annotated[
+        str | None, typer.Option(metavar="KIND", help="What it really was: the delegator learns.")
+    ] = None,
 ) -> None:
     """One task's whole history: route and reason, attempts, tokens, cost, result, and the times.
 
     Of foreign work, which asb did not give out, the progress that was told.
     """
+    if was is not None:
+        delegator.check_was(was)
     with bus.opened() as b:
         state, now = b.state(), b.now()
         events = follow.story(b, id_)
@@ -196,6 +201,9 @@ def task(
             raise unknown(b, state, id_)
         found = state.tasks.get(id_)
         outcome = state.outcomes.get(id_)
+        if was is not None:
+            delegator.correction(b, id_, was)
+            return
         status = found.status if found else outcome.status if outcome else history.status_of(events)
         gone = missing(beats(b.client, b.keys))
         waits = Waiting(state, now, gone).reason(found) if found is not None else ""

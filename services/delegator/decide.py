@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from events.envelope import Event
+from events.routing import TaskEscalated
 from events.task import Candidate, TaskDelegated
+from projections.policy import price_of
+from projections.routing import Overlay
 from projections.state import State
 from projections.tasks import Task
 from services.delegator.classify import Delegation, Delegator
@@ -12,33 +18,73 @@ BY = "delegator"
 
 
 def decider(delegator: Delegator) -> Decide:
-    """The delegator's decide function, with the rules of ``delegator``."""
+    """The delegator's decide function, with the routes and rules of ``delegator``.
+
+    What the bus taught it stands in the state, so every host routes alike.
+    """
+    taught = Taught(delegator)
 
     def decide(state: State, _now: int, inputs: Inputs) -> Decisions:
+        yield from _escalations(state, inputs.defaults.escalate_to)
         while (task := state.next_undelegated()) is not None:
             text = inputs.texts.get(task.id)
             if text is None:
                 return  # its prompt is still being fetched from the log
-            found = delegator.delegate(text, kind=task.kind or None)
-            yield decided(_with_given(task, found), BY)
+            delegation = taught.by(state.meta.overlay).delegate(
+                text, kind=task.kind or None, dearness=lambda model: _dearness(state, model)
+            )
+            yield decided(_with_given(task, delegation), BY)
 
     return decide
 
 
-def _with_given(task: Task, found: Delegation) -> TaskDelegated:
-    """The delegation, where what the user gave takes the place of what was found."""
-    agent, model = task.agent or found.agent, task.model or found.model
-    reason = found.reason
+class Taught:
+    """A delegator with the overlay that was asked for last: making one takes milliseconds."""
+
+    def __init__(self, plain: Delegator) -> None:
+        self._plain = self._present = plain
+        self._overlay = Overlay()
+
+    def by(self, overlay: Overlay) -> Delegator:
+        """The delegator as ``overlay`` taught it."""
+        if overlay is not self._overlay:
+            if overlay.weights != self._overlay.weights:
+                self._present = (
+                    self._plain.with_overlay(overlay.weights) if overlay.weights else self._plain
+                )
+            self._overlay = overlay
+        return self._present
+
+
+def _dearness(state: State, model: str) -> int | None:
+    price = price_of(state, model)
+    return price.dearest if price is not None else None
+
+
+def _escalations(state: State, model: str) -> Iterator[Event]:
+    """Tasks that used up their tries on a cheap model get one on the capable one."""
+    while model and (task := state.next_escalation()) is not None:
+        reason = f"{task.attempt} of {task.max_attempts} attempts failed, the last on"
+        reason += f" {task.run_model}; escalate is on, so {model} tries once"
+        yield decided(TaskEscalated(task.id, task.attempt, task.agent, model, reason), BY)
+
+
+def _with_given(task: Task, delegation: Delegation) -> TaskDelegated:
+    """The delegation, where what the user gave takes the place of what the text says."""
+    agent, model = task.agent or delegation.agent, task.model or delegation.model
+    reason = delegation.reason
     if task.given.strip("wk"):
         asked = "/".join(x for x in (task.agent, task.model) if x)
         reason = f"{asked} was asked for; {reason}"
     return TaskDelegated(
         task.id,
-        found.kind,
+        delegation.kind,
         agent,
         model,
-        found.complexity,
-        task.given_estimate or found.estimated_tokens,
+        delegation.complexity,
+        task.given_estimate or delegation.estimated_tokens,
         reason,
-        tuple(Candidate(c.kind, c.agent, c.model, c.score) for c in found.candidates),
+        tuple(Candidate(c.kind, c.agent, c.model, c.score) for c in delegation.candidates),
+        delegation.margin,
+        delegation.close,
     )

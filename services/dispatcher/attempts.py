@@ -87,6 +87,4 @@ def _timed(
     error = f"no result within {task.timeout_s} s"
     if task.cancelling:
         return TaskCancelled(*end, error)
-    again = task.attempt < task.max_attempts
-    retry_at = now + settle.backoff_us(defaults, task.attempt) if again else 0
-    return TaskFailed(*end, error, retry_at)
+    return TaskFailed(*end, error, settle.retry_at(state, task, defaults, now))

@@ -57,6 +57,8 @@ class Crew:
         saving = self._state.policy.saving
         if saving.start == "off" or "m" in task.given or task.kind not in saving.kinds:
             return ""
+        if task.escalated:  # it failed on the cheap model
+            return ""
         if task.model == saving.model:
             return ""
         if saving.start == "always":

@@ -14,6 +14,7 @@ from services.intake import (
     policies,
     progress,
     reports,
+    routing,
     sessions,
     shapes,
     submissions,
@@ -42,6 +43,7 @@ HANDLERS: dict[str, Handler] = {
     "progress.updated": progress.updated,
     "clock.confirmed": clock.confirmed,
     "policy.changed": policies.policy_changed,
+    "delegator.learnt": routing.learnt,
     "door.opened": doors.opened,
 }
 

@@ -180,7 +180,6 @@ def failed(case: Case) -> Iterable[Event | Refused]:
             TaskCancelled(told.task, told.attempt, told.session, False, booked, told.error[:500]),
         )
         return
-    again = told.retryable and task.attempt < task.max_attempts
     yield _told(
         case,
         TaskFailed(
@@ -190,7 +189,7 @@ def failed(case: Case) -> Iterable[Event | Refused]:
             False,
             booked,
             told.error[:500] or "failed",
-            case.now + settle.backoff_us(case.defaults, task.attempt) if again else 0,
+            settle.retry_at(case.state, task, case.defaults, case.now) if told.retryable else 0,
         ),
     )
 

@@ -268,6 +268,17 @@ class DelegatorSettings(Section, frozen=True, kw_only=True):
     rules: Annotated[
         tuple[RuleSetting, ...], Meta(description="more patterns that tell the kind of a task")
     ] = ()
+    when_unsure: Annotated[
+        Literal["likelier", "cheap", "capable"],
+        Meta(description="which of two close candidates gets a task"),
+    ] = "likelier"
+    escalate: Annotated[
+        bool,
+        Meta(description="try a task that failed on a cheaper model once on the capable one"),
+    ] = False
+    capable_model: Annotated[
+        str, Meta(min_length=1, description="the model that a failed task escalates to")
+    ] = "sonnet"
 
 
 class HookSetting(Section, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@
 ``titles``        distinct titles of tasks
 ``history``       a long log, written without a desk
 ``measures``      submit, e2e, latency, replay, startup, flat
+``routing``       delegate: the route of a text, in one process without a bus
 ``profiling``     where a desk's time goes
 ``table``         figures for people
 ================  ============================================================================

@@ -14,6 +14,9 @@ from tests.bench import table
 from tests.bench.ground import Ground, machine
 from tests.bench.measures import MEASURES, Figure, Plan
 from tests.bench.profiling import profile
+from tests.bench.routing import delegate
+
+EVERY = {**MEASURES, "delegate": delegate}
 
 
 def main() -> None:
@@ -26,12 +29,12 @@ def main() -> None:
             profile(ground, plan)
             return
         figures: list[Figure] = []
-        for name in asked.names or MEASURES:
+        for name in asked.names or EVERY:
             print(f"{name} …", flush=True)
-            found = MEASURES[name](ground, plan)
+            found = EVERY[name](ground, plan)
             table.show(found)
             figures += found
-    if len(asked.names or MEASURES) > 1:
+    if len(asked.names or EVERY) > 1:
         print()
         table.show(figures)
     if asked.json:
@@ -43,7 +46,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join((*MEASURES, "profile")))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join((*EVERY, "profile")))
     parser.add_argument("--fsync", choices=("everysec", "always"), default="everysec")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=0, help="for submit, e2e, flat and profile")
@@ -51,10 +54,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     asked = parser.parse_args()
     for name in asked.names:
-        if name not in MEASURES and name != "profile" and asked.names[0] != "profile":
-            parser.error(
-                f"there is no measure {name!r}; one of {', '.join((*MEASURES, 'profile'))}"
-            )
+        if name not in EVERY and name != "profile" and asked.names[0] != "profile":
+            parser.error(f"there is no measure {name!r}; one of {', '.join((*EVERY, 'profile'))}")
     return asked
 
 

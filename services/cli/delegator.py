@@ -1,0 +1,177 @@
+"""delegator: teach it by examples, check it, ask it why; and a correction of one task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from events.routing import Example
+from events.task import KINDS
+from projections.state import State
+from services import desk
+from services.cli import bus, out
+from services.cli.bus import Bus
+from services.cli.follow import Answers
+from services.delegator import evaluate
+from services.delegator.classify import Delegation, Delegator
+from services.delegator.overlay import Taught, shipped_name, teach
+from services.runtime.errors import AsbError, Refused
+
+app = typer.Typer(help="Which kind of work a text asks for: teach it, check it, ask why.")
+MISSES = 10
+
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Tab-separated; line 1 names kind and text.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The same as JSON.")]
+
+
+@app.command()
+def learn(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="Tab-separated examples; line 1 names kind and text."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+) -> None:
+    """Teach the bus by examples, on top of what it knows; says what that changes.
+
+    Without FILE it learns again from the examples that stand on the bus: those whose words were
+    forgotten are dropped.
+    """
+    new = [Example(task.kind, task.text) for task in _tasks(file)] if file is not None else []
+    with bus.opened() as b:
+        teach_bus(b, new, reason)
+
+
+def teach_bus(b: Bus, new: Sequence[Example], reason: str) -> None:
+    """Learn from all examples on the bus and ``new`` ones, put the overlay on the log, and say what
+    changed. Exit code 1 where it is refused."""
+    state = b.state()
+    known, forgotten = examples_on(b, state)
+    corrected = {f"task {example.task}" for example in new if example.task}
+    texts = [pair for name, pair in known.items() if name not in corrected]
+    texts += [(e.kind, e.text or _text_of(b, e.task)) for e in new]
+    taught = teach(list(dict.fromkeys(texts)), state.meta.overlay.weights)
+    answers = Answers(b)
+    data: dict[str, object] = {
+        "overlay": taught.overlay,
+        "shipped": shipped_name(),
+        "after": state.meta.overlay.place,
+        "rows": len(texts),
+        "examples": msgspec.to_builtins(tuple(new)),
+        "forgotten": forgotten,
+        "reason": reason,
+    }
+    answers.expect(b.send("delegator.learnt", data), "what the delegator learnt")
+    if answers.refused():
+        raise typer.Exit(1)
+    _say_taught(taught, len(texts), len(forgotten))
+
+
+def examples_on(b: Bus, state: State) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """The examples whose words still stand on the log, by id, and the ids of the others."""
+    taught = state.taught
+    events = b.events_at([example.place for example in taught.values() if not example.task])
+    known: dict[str, tuple[str, str]] = {}
+    for name, example in taught.items():
+        if example.task:
+            text = _text_of(b, example.task)
+        else:
+            event = events.get(example.place)
+            text = event.data.examples[example.number].text if event is not None else ""
+        if text:
+            known[name] = (example.kind, text)
+    return known, [name for name in taught if name not in known]
+
+
+def _text_of(b: Bus, task: str) -> str:
+    """The prompt of a task; "" where its words are gone."""
+    first = b.client.call("LINDEX", b.keys.task_index(task), 0)
+    events = b.events_at([first.decode()]) if isinstance(first, bytes) else {}
+    return next((str(getattr(e.data, "text", "")) for e in events.values()), "")
+
+
+def _say_taught(taught: Taught, count: int, forgotten: int) -> None:
+    out.say(
+        f"{count:,} examples: {taught.before:,} had the right kind, {taught.after:,} have it now"
+    )
+    for kind, text, found in taught.missed[:MISSES]:
+        out.say(f"  still {found}, not {kind}: {out.clip(out.first_line(text), 70)}")
+    if len(taught.missed) > MISSES:
+        out.say(f"  … and {len(taught.missed) - MISSES:,} more")
+    out.say(
+        f"{taught.moved:,} of {taught.judged:,} tasks that were never learnt from take another"
+        f" route; {len(taught.overlay):,} features weigh otherwise"
+    )
+    if forgotten:
+        out.say(f"{forgotten:,} examples are dropped: their words were forgotten")
+
+
+@app.command()
+def check(file: File) -> None:
+    """How often it is right on labelled tasks, and what it takes for what."""
+    tasks = _tasks(file)
+    outcomes = evaluate.evaluate(tasks, _delegator())
+    right = sum(o.found.kind == o.task.kind for o in outcomes)
+    out.say(evaluate.report(outcomes))
+    out.say(f"\nright kinds: {right:,} of {len(outcomes):,}")
+
+
+@app.command()
+def why(
+    text: Annotated[list[str], typer.Argument(metavar="TEXT…", help="What a task would say.")],
+    as_json: AsJson = False,
+) -> None:
+    """Which route a text would take, and which words decide it."""
+    delegation = _delegator().delegate(" ".join(text))
+    if as_json:
+        out.say_json(msgspec.to_builtins(delegation))
+    else:
+        out.say(explanation(delegation))
+
+
+def explanation(delegation: Delegation) -> str:
+    """A decision as a person reads it."""
+    d = delegation
+    lines = [f"{d.kind} → {d.agent}/{d.model}", f"  {d.reason}", "  candidates, in points:"]
+    lines += [f"    {c.score:>5}  {c.kind} ({c.agent}/{c.model})" for c in d.candidates]
+    sure = "close: [delegator] when_unsure decides" if d.close else "clear enough"
+    lines.append(f"  {d.margin} points before the best other route: {sure}")
+    return "\n".join(lines)
+
+
+def check_was(kind: str) -> None:
+    """Exit code 2 for a kind that there is not."""
+    if kind not in KINDS:
+        raise typer.BadParameter(f"--was {kind}: one of {', '.join(KINDS)}")
+
+
+def correction(b: Bus, task: str, kind: str) -> None:
+    """`asb task ID --was KIND`: what the task really was, learnt at once."""
+    if not _text_of(b, task):
+        raise Refused(f"the text of task {task} is gone", hint="only a known text teaches anything")
+    teach_bus(b, [Example(kind, task=task)], f"task {task} was {kind}")
+
+
+def _tasks(file: Path) -> list[evaluate.Labelled]:
+    try:
+        return evaluate.read_labelled(file)
+    except (OSError, ValueError) as error:
+        raise Refused(f"cannot read examples: {error}", hint="line 1: kind<TAB>text") from error
+
+
+def _delegator() -> Delegator:
+    """The delegator as the bus has it; where no bus runs, as it ships, and that is said."""
+    plain = desk.delegator_of(bus.settings())
+    try:
+        with bus.opened() as b:
+            overlay = b.state().meta.overlay
+    except AsbError:
+        out.note("no bus runs here: without what one would have been taught")
+        return plain
+    return plain.with_overlay(overlay.weights) if overlay.weights else plain
