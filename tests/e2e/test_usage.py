@@ -100,11 +100,17 @@ def process(bus: Up, *words: str) -> Generator[None]:
 
 def done_by(bus: Up, worker: str, text: str) -> dict[str, Any]:
     """How one task ended that only ``worker`` may do, with what was booked for it."""
-    done = bus.run("submit", f"--worker={worker}", "--max-attempts=1", "--wait", "--", text)
-    task = done.stdout.splitlines()[0]
-    story = bus.ask("task", task)
-    [end] = [e["data"] for e in story["events"] if e["type"] in ("task.completed", "task.failed")]
-    return {**end["booked"], "result": story["result"], "error": end.get("error", ""), "id": task}
+    words = ("submit", f"--worker={worker}", "--max-attempts=1", "--", text)
+    task = bus.run(*words).stdout.strip()
+    ends = ("task.completed", "task.failed")
+
+    def story() -> dict[str, Any]:
+        found = bus.ask("task", task)
+        return found if found["events"][-1]["type"] in ends else {}
+
+    found = wait_blocking(story, within=120, what="the end of the task")
+    end = found["events"][-1]["data"]
+    return {**end["booked"], "result": found["result"], "error": end.get("error", "")}
 
 
 def parts(booked: dict[str, Any]) -> tuple[int, ...]:
@@ -218,7 +224,7 @@ def test_usage_at_the_intake_is_read_as_everywhere(bus: Up) -> None:
     try:
         data = json.dumps({"agent": "inclusive", "model": "sonnet", "usage": used})
         client.call("XADD", "asb:intake", "*", "type", "usage.recorded", "data", data)
-        padded = {"agent": "padded", "usage": {"input_tokens": f"{1_500_000:>22}"}}
+        padded = {"agent": "padded", "usage": {"input_tokens": f"{1_500:>22}"}}
         client.call("XADD", "asb:intake", "*", "type", "usage.recorded", "data", json.dumps(padded))
     finally:
         client.close()
@@ -228,7 +234,7 @@ def test_usage_at_the_intake_is_read_as_everywhere(bus: Up) -> None:
         return agents if {"inclusive", "padded"} <= set(agents) else {}
 
     agents = wait_blocking(booked, within=60, what="both are booked")
-    assert agents["padded"]["input_tokens"] == 1_500_000
+    assert agents["padded"]["input_tokens"] == 1_500
     assert parts(agents["inclusive"]) == (100, 8, 69_000, 1_000)
 
 
