@@ -43,6 +43,10 @@ class UnsupportedEvent(Exception):
     """An event of an unknown type or a newer version, which is not marked ``optional``."""
 
 
+class ForeignEntry(Exception):
+    """An entry that asb did not write: readers skip and count it."""
+
+
 _registry: dict[bytes, tuple[type[Payload], msgspec.json.Decoder[Any]]] = {}
 _encoder = msgspec.json.Encoder()
 
@@ -78,25 +82,29 @@ def encode(payload: Payload) -> bytes:
 def decode(entry: Sequence[Any]) -> Event:
     """One raw stream entry ``[id, [field, value, …]]`` as an Event.
 
-    Raises UnsupportedEvent for what this version must not skip over.
+    Raises UnsupportedEvent for what this version must not skip over, and ForeignEntry for what no
+    asb has written: without the six fields in their order, or with contents that an event of this
+    type and version never has.
     """
     log_id, f = entry
     found = _registry.get(f[1])
-    if found is None or len(f) < 12:
-        return _foreign(log_id, f)
+    if found is None or len(f) < 12 or f[0] != b"type" or f[10] != b"data":
+        return _unregistered(log_id, f)
     raw = f[11]
     if not raw.startswith(b'{"v":1,') and _version(raw) > found[0].wire_version:
-        return _foreign(log_id, f)
+        return _unregistered(log_id, f)
     place = log_id.decode()
     try:
         data = found[1].decode(raw)
+        if not f[9].isdigit():  # int() takes more than digits
+            raise ValueError(f"at {f[9]!r}")
         return Event(data, int(f[9]), place, f[5].decode(), f[7].decode(), f[3].decode(), raw)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise UnsupportedEvent(f"entry {place} ({f[1].decode()}): {error}") from error
+        raise ForeignEntry(f"entry {place} ({f[1].decode()}): {error}") from error
 
 
 class _Head(msgspec.Struct):
-    v: int = 1
+    v: int
     optional: bool = False
 
 
@@ -108,6 +116,7 @@ class Unknown(Payload):
 
 Unknown.type = ""
 _head = msgspec.json.Decoder(_Head)
+_NAMES = [name.encode() for name in FIELDS]
 
 
 def _version(raw: bytes) -> int:
@@ -117,18 +126,19 @@ def _version(raw: bytes) -> int:
         return sys.maxsize  # what cannot be read is not of this version
 
 
-def _foreign(log_id: bytes, f: Sequence[bytes]) -> Event:
-    wire_type = f[1].decode(errors="replace")
+def _unregistered(log_id: bytes, f: Sequence[bytes]) -> Event:
+    """An event of another version of asb, or an entry of somebody else."""
+    place = log_id.decode()
     try:
-        head = _head.decode(f[11])
+        if list(f[0:12:2]) != _NAMES:
+            raise ValueError("not the six fields of an event")
+        head, wire_type = _head.decode(f[11]), f[1].decode()
         at, source, origin, event_id = int(f[9]), f[5].decode(), f[7].decode(), f[3].decode()
     except (msgspec.MsgspecError, IndexError, ValueError, RecursionError) as error:
-        raise UnsupportedEvent(
-            f"entry {log_id.decode()} of the log is not an event of asb (type {wire_type!r})"
-        ) from error
+        raise ForeignEntry(f"entry {place} of the log is not an event of asb: {error}") from error
     if not head.optional:
         raise UnsupportedEvent(
-            f"entry {log_id.decode()} has type {wire_type!r} version {head.v}, "
+            f"entry {place} has type {wire_type!r} version {head.v}, "
             "which this version of asb does not know"
         )
-    return Event(Unknown(wire_type), at, log_id.decode(), source, origin, event_id, f[11])
+    return Event(Unknown(wire_type), at, place, source, origin, event_id, f[11])

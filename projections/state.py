@@ -24,6 +24,7 @@ from projections import (
     alerts,
     attempts,
     clock,
+    continuity,
     policy,
     progress,
     reports,
@@ -56,7 +57,7 @@ from projections.workers import Worker
 
 class Meta(msgspec.Struct, gc=False):
     """Counters and marks. ``log_id``: the last event folded, ``at`` its time; ``clock``: the
-    largest ``at`` seen. Times are µs."""
+    largest ``at`` seen. Times are µs. Foreign entries count once an event told of them."""
 
     log_id: str = "0-0"
     at: int = 0
@@ -77,6 +78,13 @@ class Meta(msgspec.Struct, gc=False):
     cancelled: int = 0
     unknown: int = 0  # events of types this version may skip
     reported: str = ""  # every day up to this date had its report
+    went_back: str = ""  # log id of the newest log.went_back
+    trimmed: str = ""  # where the log began after the newest log.trimmed, and its log id
+    trimmed_said: str = ""
+    foreign: int = 0  # foreign entries told of so far, the last of them, and when that was
+    foreign_id: str = ""
+    foreign_at: int = 0
+    foreign_said: str = ""  # log id of the newest log.foreign_entries
     policy: PolicyChanged = msgspec.field(default_factory=PolicyChanged)
     overlay: Overlay = Overlay()  # what the delegator was taught
     policy_after: int = 0  # how many tasks had been submitted when the policy last changed
@@ -409,4 +417,7 @@ FOLDS: dict[str, Callable[[State, Event], Any]] = {
     "task.escalated": routing.escalated,
     "alert.raised": alerts.raised,
     "report.issued": reports.issued,
+    "log.went_back": continuity.went_back,
+    "log.trimmed": continuity.trimmed,
+    "log.foreign_entries": continuity.foreign_entries,
 }

@@ -8,7 +8,7 @@ from events.keys import Keys
 from events.money import Price, nanos_of
 from events.policy import AlertBudget, Limit, PolicyChanged
 from projections import views
-from services import clock_steps
+from services import clock_steps, continuity
 from services.delegator import decide as delegator
 from services.delegator.classify import DEFAULT_ROUTES, Delegator, Route, Rule
 from services.dispatcher import decide as dispatcher
@@ -76,8 +76,12 @@ def _deciders(settings: Settings, services: Sequence[str]) -> list[tuple[str, De
         "reporter": reporter.decide,
     }
     chosen = [(name, every[name]) for name in DECIDERS if name in services]
-    # Whoever decides first on an empty log seeds it with the policy.
-    first = [("policy", throttle.seed), ("clock", clock_steps.decide)]
+    # Whoever decides first on an empty log seeds it with the policy, and says what became of it.
+    first = [
+        ("policy", throttle.seed),
+        ("continuity", continuity.decide),
+        ("clock", clock_steps.decide),
+    ]
     return [*first, *chosen] if chosen else []
 
 

@@ -6,7 +6,7 @@ Whoever runs it folds every Event as it is yielded, so it always sees *the state
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -37,10 +37,12 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):
-    """An idempotency key that the following event takes: ``key`` is ``door|id``."""
+    """An idempotency key that the following event takes: ``key`` is ``door|id``. ``place`` is the
+    log id of that event, filled in by whoever runs the turn."""
 
     key: str
     digest: str
+    place: str = ""
 
 
 class Defaults(msgspec.Struct, frozen=True):
@@ -66,6 +68,15 @@ class Known(msgspec.Struct, frozen=True):
     heartbeats: Mapping[str, str] = {}
 
 
+class PastLost(msgspec.Struct, frozen=True, gc=False):
+    """The log went back: ``was`` is the event folded last, which is not there any more, ``now``
+    the last that is, and ``said`` the newest log.went_back that had been folded by then."""
+
+    was: str
+    now: str
+    said: str = "0-0"
+
+
 class Inputs(msgspec.Struct):
     """What a turn's deciders read besides the state. Times are µs of server time.
 
@@ -75,6 +86,8 @@ class Inputs(msgspec.Struct):
     that the server's clock was seen at, and ``step`` its last step: by how much, and when it was
     noticed, both µs.
     ``price_lookup`` knows prices of models that the book does not name.
+    ``log_name`` names a log that begins now; ``foreign`` holds the log ids of entries that asb
+    did not write, in order; ``trimmed`` is where the log begins since somebody cut it by hand.
     """
 
     entries: Iterable[DoorEntry] = ()
@@ -88,6 +101,10 @@ class Inputs(msgspec.Struct):
     main_door: str = "asb:intake"
     initial_policy: PolicyChanged | None = None
     price_lookup: Lookup = no_quotes
+    log_name: str = ""
+    past_lost: PastLost | None = None
+    foreign: Sequence[str] = ()
+    trimmed: str = ""
 
 
 Decision: TypeAlias = Event | Refused | Taken

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from events.clock import ClockConfirmed, ClockStepped
 from events.envelope import Payload
+from events.log import LogForeignEntries, LogTrimmed, LogWentBack
 from events.money import Price
 from events.policy import (
     AlertBudget,
@@ -205,6 +206,18 @@ def escalated(**changes: Any) -> TaskEscalated:
     return replace(made, **changes)
 
 
+def went_back(**changes: Any) -> LogWentBack:
+    return replace(LogWentBack("1795348800005-0", "1795348800002-1"), **changes)
+
+
+def trimmed(**changes: Any) -> LogTrimmed:
+    return replace(LogTrimmed("1795348800005-0"), **changes)
+
+
+def foreign_entries(**changes: Any) -> LogForeignEntries:
+    return replace(LogForeignEntries(2, "1795348800005-0", "1795348800006-0"), **changes)
+
+
 def every_payload() -> dict[str, Payload]:
     """An example of each wire type, with the optional fields filled."""
     full_policy = policy(
@@ -256,5 +269,8 @@ def every_payload() -> dict[str, Payload]:
         escalated(),
         alert_raised(),
         report_issued(),
+        went_back(),
+        trimmed(),
+        foreign_entries(),
     ]
     return {payload.type: payload for payload in found}

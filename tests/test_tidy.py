@@ -16,7 +16,7 @@ from services.runtime.settings import NOT_SETTINGS, NOT_SETTINGS_PREFIXES, descr
 
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ("events", "projections", "services")
-FILE_LINES, FUNCTION_LINES, LUA_LINES = 500, 70, 60
+FILE_LINES, FUNCTION_LINES, LUA_LINES = 500, 70, 90
 
 # The edges: only here may the outside world be touched.
 EDGES = ("services/runtime/", "services/worker/", "services/cli/", "services/exporter/")

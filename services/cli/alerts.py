@@ -11,14 +11,15 @@ from events.money import dollars
 from events.policy import AlertRaised
 from projections import throttle
 from projections.views import iso, percent_text
-from services.cli import bus, out
+from services.cli import bus, history, out
 from services.cli.bus import Bus
 from services.cli.words import SYMBOLS, limit_name
 from services.runtime import replay
-from services.throttle.service import message
+from services.throttle.service import ALERTS, message
 
 LIMIT = 50
 COUNT = 1_000
+WIRE_TYPES = frozenset(alert.type.encode() for alert in ALERTS)
 BLOCK_MS = 1_000
 
 
@@ -49,7 +50,7 @@ def _last(b: Bus, most: int, until: str) -> list[Event]:
     before = until
     while len(found) < most:
         entries = b.client.call("XREVRANGE", b.keys.log, before, "-", "COUNT", COUNT)
-        raised = [entry for entry in entries if entry[1][1] == AlertRaised.type.encode()]
+        raised = [entry for entry in entries if entry[1][1] in WIRE_TYPES]
         found += replay.decoded(raised)
         if len(entries) < COUNT:
             break
@@ -62,9 +63,9 @@ def _follow(b: Bus, cursor: str, as_json: bool) -> None:
         reply: Any = b.client.call(
             "XREAD", "COUNT", COUNT, "BLOCK", BLOCK_MS, "STREAMS", b.keys.log, cursor
         )
-        for event in replay.decoded(reply[0][1]) if reply else ():
-            cursor = event.log_id
-            if event.type == AlertRaised.type:
+        for entry in reply[0][1] if reply else ():
+            cursor = entry[0].decode()
+            for event in replay.decoded([entry]) if entry[1][1] in WIRE_TYPES else ():
                 _say(event, as_json)
 
 
@@ -73,6 +74,9 @@ def _say(event: Event, as_json: bool) -> None:
         out.say_json({"at": iso(event.at), **message(event)}, pretty=False)
         return
     d = event.data
+    if type(d) is not AlertRaised:
+        out.say(f"{iso(event.at)}  {SYMBOLS[-1]} {event.type}: {history.describe(event)}")
+        return
     used, most = (
         (dollars(d.usage), dollars(d.budget, 2))
         if d.unit == "money"

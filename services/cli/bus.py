@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -64,11 +64,10 @@ class Bus(msgspec.Struct):
         """The events that stand at these places, in one round trip; what is gone is left out."""
         wanted = list(dict.fromkeys(log_ids))
         replies: list[Any] = self.client.pipeline(("XRANGE", self.keys.log, i, i) for i in wanted)
-        return {
-            place: replay.decoded(cast("list[list[bytes]]", reply))[0]
-            for place, reply in zip(wanted, replies, strict=True)
-            if isinstance(reply, list) and reply
-        }
+        entries: list[Any] = []
+        for reply in replies:
+            entries += reply if isinstance(reply, list) else ()
+        return {event.log_id: event for event in replay.decoded(entries)}
 
     def send(self, kind: str, data: dict[str, object], entry_id: str | None = None) -> str:
         """One entry for the shared door; its entry id. ``entry_id`` is an idempotency key."""

@@ -15,7 +15,7 @@ from projections.policy import quote
 from projections.state import State
 from projections.workers import ALIVE
 from services import desk
-from services.cli import bus, clock, findings, out
+from services.cli import bus, clock, findings, log_checks, out
 from services.cli.acl import stray_row
 from services.cli.bus import Bus
 from services.cli.correct import disputed_line, disputes
@@ -219,6 +219,9 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("redis", _server),
     ("server", _program),
     ("log", _log),
+    ("log's beginning", log_checks.beginning),
+    ("entries of the log", log_checks.entries),
+    ("keys", log_checks.key_types),
     ("snapshot", _snapshot),
     ("services", _services),
     ("clock", clock.check),

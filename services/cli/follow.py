@@ -19,6 +19,7 @@ from services.cli.out import note
 from services.intake.shapes import digest_of
 from services.runtime import replay
 from services.runtime.host import DUPLICATE_DAYS
+from services.runtime.log import split_taken
 
 BLOCK_MS = 500
 READ_COUNT = 1000
@@ -119,8 +120,7 @@ class Follower:
                 "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS,
                 "STREAMS", self._bus.keys.log, self._cursor,
             )  # fmt: skip
-            for event in replay.decoded(reply[0][1]) if reply else ():
-                self._cursor = event.log_id
+            for event in self._arrived(reply):
                 if getattr(event.data, "task", "") not in self._open:
                     continue
                 heard = time.monotonic()
@@ -128,13 +128,21 @@ class Follower:
                     yield self._take(event.data.task)
             yield from self._refused()
 
+    def _arrived(self, reply: Any) -> list[Event]:
+        if not reply:
+            return []
+        entries: list[Any] = reply[0][1]
+        self._cursor = entries[-1][0].decode()
+        return replay.decoded(entries)
+
     def _ended_before(self) -> Iterator[Ended]:
         """A repeat of what was submitted and has ended before says nothing on the log."""
         given = [task for task in self._given if task in self._open]
-        replies = self._bus.client.pipeline(
+        replies: list[Any] = self._bus.client.pipeline(
             ("LRANGE", self._bus.keys.task_index(task), -1, -1) for task in given
         )
-        last = {t: r[0].decode() for t, r in zip(given, replies, strict=True) if r}
+        indexes = zip(given, replies, strict=True)  # one of another type says nothing
+        last: dict[str, str] = {t: r[0].decode() for t, r in indexes if r and type(r) is list}
         found = self._bus.events_at(list(last.values()))
         ended = [t for t, place in last.items() if place in found and is_end(found[place])]
         same = repeats(self._bus, [taken_as(*self._given[t]) for t in ended])
@@ -167,14 +175,15 @@ def repeats(b: Bus, given: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         return set()
     today = b.now() // DAY_US
     fields = [f"{b.keys.main_door}|{key}" for key, _ in given]
-    replies: list[list[bytes | None]] = b.client.pipeline(
+    replies: list[Any] = b.client.pipeline(
         ("HMGET", b.keys.duplicates(today - back), *fields) for back in range(DUPLICATE_DAYS + 1)
     )
+    hashes: list[list[bytes | None]] = [r for r in replies if isinstance(r, list)]
     return {
         (key, digest)
-        for reply in replies
+        for reply in hashes
         for (key, digest), found in zip(given, reply, strict=True)
-        if found == digest.encode()
+        if found is not None and split_taken(found)[0] == digest
     }
 
 
@@ -229,8 +238,10 @@ class Answers:
             "XREAD", "COUNT", READ_COUNT, "BLOCK", 100,
             "STREAMS", self._bus.keys.log, self._cursor,
         )  # fmt: skip
-        for event in replay.decoded(reply[0][1]) if reply else ():
-            self._cursor = event.log_id
+        entries: list[Any] = reply[0][1] if reply else []
+        if entries:
+            self._cursor = entries[-1][0].decode()
+        for event in replay.decoded(entries):
             door, _, entry = event.origin.rpartition(" ")
             if (door, entry) in self._open:
                 self.events[self._open.pop((door, entry))] = event

@@ -215,7 +215,17 @@ def _alert(d: Any, _event: Event) -> str:
     return f"{d.level}: {d.scope} {d.unit}/{d.window} at {usage} of {budget}"
 
 
+def _foreign(d: Any, _event: Event) -> str:
+    there = f"at {d.first}" if d.first == d.last else f"from {d.first} to {d.last}"
+    return f"{count(d.count, 'entry', 'entries')} that asb did not write, {there}: skipped"
+
+
 _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
+    "log.went_back": lambda d, _: (
+        f"from {d.was} to {d.now}; what came between is forgotten, with what it used"
+    ),
+    "log.trimmed": lambda d, _: f"cut by hand: it begins at {d.first} now",
+    "log.foreign_entries": _foreign,
     "task.submitted": _submitted,
     "task.delegated": lambda d, _: f"{d.kind} → {d.agent}/{d.model}",
     "task.deferred": lambda d, _: d.reason,

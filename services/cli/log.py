@@ -85,8 +85,9 @@ def _follow(b: Bus, cursor: str, types: set[str], as_json: bool) -> None:
         reply: Any = b.client.call(
             "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", b.keys.log, cursor
         )
+        if reply:
+            cursor = reply[0][1][-1][0].decode()
         for event in replaying.decoded(reply[0][1]) if reply else ():
-            cursor = event.log_id
             if not types or event.type in types:
                 _show(event, as_json)
 

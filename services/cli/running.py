@@ -20,7 +20,7 @@ from services import desk
 from services.cli import bus
 from services.cli.out import note
 from services.runtime import own_process
-from services.runtime.client import Client
+from services.runtime.client import Client, CommandRefused
 from services.runtime.embedded import Embedded
 from services.runtime.errors import AsbError
 from services.runtime.health import check_server
@@ -213,9 +213,9 @@ def one_error() -> Generator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        found = group.subgroup(AsbError)
+        found = group.subgroup((AsbError, CommandRefused))
         while isinstance(found, BaseExceptionGroup):
             found = found.exceptions[0]
-        if isinstance(found, AsbError):
+        if isinstance(found, AsbError | CommandRefused):
             raise found from group
         raise

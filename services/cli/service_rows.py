@@ -8,6 +8,7 @@ from services.cli.patience import STANDS_STILL, no_desk
 from services.cli.words import count
 from services.runtime.health import FactRow
 from services.runtime.heartbeat import Beat, missing
+from services.runtime.trouble import WRONG_TYPE_HINT
 
 # Without these tasks still run; this is what does not happen.
 GOES_WITHOUT = {
@@ -33,6 +34,8 @@ def service_rows(running: Collection[Beat]) -> Iterator[FactRow]:
     elif any(name in STANDS_STILL for name in gone):
         words, _, hint = no_desk(running).rpartition("; ")
         yield ("services", words, "bad", hint)
+    for text in sorted({b.figures["holding"] for b in running if b.figures.get("holding")}):
+        yield ("holds", text, "bad", WRONG_TYPE_HINT)
     rest = [name for name in gone if name not in STANDS_STILL]
     if rest and kinds:
         still = "; ".join(f"no {name} runs: {GOES_WITHOUT[name]}" for name in rest)

@@ -19,7 +19,7 @@ from rich.progress import Progress
 from events.envelope import Event
 from projections import views
 from projections.report_views import day_report
-from projections.state import Snapshot, State, decode_state
+from projections.state import Snapshot, State
 from services.audit import conserve, reader
 from services.audit.check import Audit
 from services.audit.conserve import Row
@@ -27,7 +27,8 @@ from services.cli import out
 from services.cli.bus import Bus
 from services.cli.words import count
 from services.runtime import replay as replaying
-from services.runtime.log import after
+from services.runtime.client import CommandRefused
+from services.runtime.log import after, parse_id
 
 BATCHES = (1, 7, 1000)
 LONG = 20_000  # events from which on a walk shows how far it has come
@@ -46,20 +47,37 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Views(msgspec.Struct):
-    """The views as they stand in Redis; absent ones are left out."""
+    """The views as they stand in Redis; absent ones are left out, and so are ``spoilt`` ones:
+    keys that hold something else, with what that is."""
 
     throttle: bytes | None
     usage: bytes | None
     reports: dict[str, bytes]
+    spoilt: dict[str, str]
 
 
 def read_views(b: Bus) -> Views:
     """GET every view; reports of the newest days."""
     days = sorted(b.state().reports)[-REPORTS:]
     keys = [b.keys.throttle, b.keys.token_usage, *(b.keys.report(day) for day in days)]
-    found = b.client.pipeline(("GET", key) for key in keys)
-    reports = {day: body for day, body in zip(days, found[2:], strict=True) if body}
-    return Views(found[0], found[1], reports)
+    replies = b.client.pipeline(("GET", key) for key in keys)
+    found = dict(zip(keys, replies, strict=True))
+    spoilt = {key: fault for key, body in found.items() if (fault := _fault(body))}
+    bodies = [None if key in spoilt else body for key, body in found.items()]
+    reports = {day: body for day, body in zip(days, bodies[2:], strict=True) if body}
+    return Views(bodies[0], bodies[1], reports, spoilt)
+
+
+def _fault(body: Any) -> str:
+    """Why this is no view that asb wrote, "" where it is one, or nothing is there."""
+    if isinstance(body, CommandRefused):
+        return "is of another type: whoever writes this view does so anew with the next change"
+    try:
+        if body is not None:
+            parse_id(msgspec.json.decode(body, type=dict[str, Any])["as_of"])
+    except (msgspec.MsgspecError, LookupError, ValueError, AttributeError):
+        return "is not a view that asb wrote"
+    return ""
 
 
 # -- replay --verify -----------------------------------------------------------------------------
@@ -74,6 +92,7 @@ def verified(b: Bus, until: str | None, as_json: bool) -> bool:
     live = b.state(until)
     digest = live.digest()
     total = live.meta.events
+    replaying.check_beginning(b.client, b.keys, "the log cannot be folded from its start")
     checks: list[Check] = []
     rates: dict[str, int] = {}
     _tell(as_json, f"snapshot and tail up to {until}: {count(total, 'event')}", began)
@@ -131,8 +150,7 @@ def fold(state: State, events: list[Event], size: int) -> None:
 
 def _first_difference(b: Bus, until: str, size: int) -> tuple[str, str]:
     """The first event after which two ways to the same place lead to different states."""
-    data = b.client.call("GET", b.keys.snapshot)
-    kept = decode_state(data) if data else None
+    kept = replaying.load_snapshot(b.client, b.keys)
     start = State()
     if kept is not None and not after(kept.meta.log_id, until):
         for found in reader.entries(b.client, b.keys, until=kept.meta.log_id):
@@ -178,6 +196,7 @@ class _Walk:
         self._reports = 0
         self._checks: list[Check] = []
         self._due: dict[str, list[Callable[[], Check]]] = {}
+        self._checks += [Check(key, False, fault) for key, fault in found.spoilt.items()]
         self._expect(b.keys.throttle, found.throttle, _throttle_view)
         self._expect(b.keys.token_usage, found.usage, views.token_usage_view)
 
@@ -198,7 +217,7 @@ class _Walk:
 
     def run(self, until: str, advance: Advance) -> list[Check]:
         for found in reader.entries(self._bus.client, self._bus.keys, until=until):
-            for entry, event in zip(found, replaying.decoded(found), strict=True):
+            for entry, event in replaying.owned(found):
                 if event.type == "report.issued":
                     self._report(event)
                 self._state.apply(event)
@@ -324,6 +343,7 @@ def _progress(total: int, as_json: bool) -> Generator[Advance]:
 def conserved(b: Bus) -> list[Row]:
     """The sum of all bookings on the raw log against windows, totals, reports and views."""
     found = read_views(b)
+    replaying.check_beginning(b.client, b.keys, "the log's sums cannot be added up")
     until = b.last_id()
     audit, rows = Audit(), list[Row]()
     due: dict[str, list[Callable[[], Row]]] = {}
@@ -336,11 +356,12 @@ def conserved(b: Bus) -> list[Row]:
             lambda: conserve.throttle_view(audit, throttle)
         )
     for batch in reader.entries(b.client, b.keys, until=until):
-        for entry in batch:
+        for entry, event in replaying.owned(batch):
             audit.feed(entry)
-            rows += [look() for look in due.pop(entry[0].decode(), ())]
+            rows += [look() for look in due.pop(event.log_id, ())]
     state = b.state(until)
     rows = conserve.books(audit, state) + rows
+    rows += [Row(key, fault, False) for key, fault in found.spoilt.items()]
     for day, body in sorted(found.reports.items()):
         report: dict[str, Any] = msgspec.json.decode(body)
         issued = state.reports.get(day)

@@ -8,11 +8,11 @@ from typing import Any
 import anyio
 import msgspec
 
-from events.envelope import Event, decode
+from events.envelope import Event
 from events.keys import Keys
 from projections.state import State
-from services.runtime.client import Client
-from services.runtime.log import after
+from services.runtime.client import Client, CommandRefused
+from services.runtime.log import after, decoded
 from services.runtime.scripts import script
 
 LOOKED_AT = 40  # reports looked at after a start: more than a month of them
@@ -59,7 +59,7 @@ class DailyReports:
     async def _find_missing(self) -> None:
         places, log = self._missing, self._keys.log
         replies = await self._client.all(("XRANGE", log, p, p) for p in places)
-        found = [decode(entry) for entry in _entries(replies)]
+        found = decoded(list(_entries(replies)))
         waiting = {event.log_id for event in self._pending}
         self._pending[:0] = [event for event in found if event.log_id not in waiting]
         self._missing = []
@@ -74,10 +74,10 @@ class DailyReports:
 
     async def _stands(self, key: str, log_id: str) -> bool:
         """Whether this report, or a newer one of its day, stands there already."""
-        there = await self._client.call("GET", key)
         try:
+            there = await self._client.call("GET", key)
             return bool(there) and not after(log_id, _as_of(there))
-        except (msgspec.MsgspecError, ValueError, KeyError, TypeError):
+        except (CommandRefused, msgspec.MsgspecError, ValueError, KeyError, TypeError):
             return False  # somebody wrote something else there
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,8 +31,18 @@ REPLY_SECONDS = 30.0  # a plain command; blocking reads have connections without
 
 
 class CommandRefused(Exception):
-    """Redis answered one command with an error; ``str()`` is Redis' own text."""
+    """Redis answered one command with an error; ``str()`` is Redis' own text, but for a key of
+    another type, which is named."""
 
+
+def wrong_type(keys: Mapping[str, str]) -> CommandRefused:
+    """The error for a key that holds something else than asb keeps there, among ``keys``, which
+    are given with the types they are of."""
+    named = " or ".join(f"{key} (a {kind})" for key, kind in keys.items())
+    return CommandRefused(f"{WRONG_TYPE} {named} is not what asb keeps there")
+
+
+WRONG_TYPE = "WRONGTYPE"  # how Redis begins the error
 
 _RETRY_MAY_HELP = {
     "LOADING": "it is still loading its data: wait a moment",
@@ -50,6 +60,22 @@ _WILL_NOT_HELP = {
     "WRONGPASS": "user or password is wrong: check the URL",
     "NOPERM": "this Redis user may not do that: see `asb acl`",
 }
+
+
+def _is_wrong_type(command: Command, error: Exception) -> bool:
+    """Whether the key of a plain command is to be named; a script's keys are its caller's."""
+    return str(error).startswith(WRONG_TYPE) and command[0] not in ("EVALSHA", "EVAL", "TYPE")
+
+
+def _key_of(command: Command) -> str | bytes | int | float:
+    """The (first) key of a plain command."""
+    if "STREAMS" in command:
+        return command[list(command).index("STREAMS") + 1]
+    return command[2] if command[0] in ("XINFO", "MEMORY", "OBJECT") else command[1]
+
+
+def _name(key: str | bytes | int | float) -> str:
+    return key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
 
 
 _SCRIPT_ERROR = re.compile(r"(?:ERR )?Error running script .* -([A-Z]+) ")
@@ -129,7 +155,17 @@ class Client:
         Raises RedisUnavailable, RedisUnsuitable or, for an error that is about this very
         command, CommandRefused. After RedisUnavailable the outcome is unknown.
         """
-        return self._checked((await self._ask(_hiredis.pack_command(command), 1))[0])
+        reply = (await self._ask(_hiredis.pack_command(command), 1))[0]
+        if isinstance(reply, Exception) and _is_wrong_type(command, reply):
+            raise wrong_type(await self.types((_key_of(command),))) from reply
+        return self._checked(reply)
+
+    async def types(self, keys: Iterable[str | bytes | int | float]) -> dict[str, str]:
+        """The type of each key that is there."""
+        names = [_name(key) for key in keys]
+        kinds = await self.all(("TYPE", name) for name in names)
+        found = zip(names, kinds, strict=True)
+        return {name: kind.decode() for name, kind in found if kind != b"none"}
 
     async def pipeline(self, commands: Iterable[Command]) -> list[Any]:
         """Many commands in one round trip, not a transaction. A refused one yields its
@@ -142,7 +178,12 @@ class Client:
 
     async def all(self, commands: Iterable[Command]) -> list[Any]:
         """As ``pipeline``, for reads that need every answer: a refused one raises as ``call``."""
-        return [self._checked(reply) for reply in await self.pipeline(commands)]
+        asked = [tuple(command) for command in commands]
+        replies = await self.pipeline(asked)
+        for command, reply in zip(asked, replies, strict=True):
+            if isinstance(reply, Exception) and _is_wrong_type(command, reply):
+                raise wrong_type(await self.types((_key_of(command),))) from reply
+        return [self._checked(reply) for reply in replies]
 
     async def block(self, *command: str | bytes | int | float) -> Any:
         """A command that may block for long (``XREAD … BLOCK``); it has no reply timeout."""
@@ -156,6 +197,8 @@ class Client:
                 wire.close()  # the command may still be under way, for nobody
                 raise
         self._idle.append(wire)
+        if isinstance(reply, Exception) and _is_wrong_type(command, reply):
+            raise wrong_type(await self.types((_key_of(command),))) from reply
         return self._checked(reply)
 
     async def _ask(self, packed: bytes, count: int) -> list[Any]:
@@ -206,8 +249,16 @@ class SyncClient:
 
     def call(self, *command: str | bytes | int | float) -> Any:
         """As Client.call."""
-        with translated(self.shown):
-            return self._redis.execute_command(*command)
+        try:
+            with translated(self.shown):
+                return self._redis.execute_command(*command)
+        except CommandRefused as error:
+            if not _is_wrong_type(command, error):
+                raise
+            with translated(self.shown):
+                key = _key_of(command)
+                kind: bytes = self._redis.execute_command("TYPE", key)
+            raise wrong_type({_name(key): kind.decode()}) from error
 
     def pipeline(self, commands: Iterable[Command]) -> list[Any]:
         """As Client.pipeline."""

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import secrets
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -28,20 +29,23 @@ from projections.state import State
 from projections.workers import ALIVE
 from services.intake.decide import holders, lookups, newest_ms
 from services.runtime import replay
+from services.runtime.beginning import Beginning, entries_from_start, first_of
 from services.runtime.client import Client, CommandRefused, SyncClient
 from services.runtime.clock import ServerClock, elapsed
 from services.runtime.doors import Doors
 from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
 from services.runtime.heartbeat import BEAT_S, Heartbeat
-from services.runtime.log import START, Appended, Log, after
+from services.runtime.log import START, Appended, Base, Log, after, parse_id
 from services.runtime.points import point
+from services.runtime.position import Position
 from services.runtime.scripts import Argument, script
 from services.runtime.standby import Standby
 from services.runtime.stray_doors import StrayDoors
 from services.runtime.texts import Texts
+from services.runtime.trouble import Trouble, name_of
 from services.runtime.turns import Turn, run_turn
 from services.runtime.worker_watch import LOOK_S, WorkerWatch
-from services.turn import Decide, DoorEntry, Inputs, Known, Refused
+from services.turn import Decide, DoorEntry, Inputs, Known, PastLost, Refused
 
 logger = logging.getLogger("asb")
 
@@ -95,12 +99,17 @@ class Host:
         self._whole_desk = names >= WHOLE_DESK
         self._standby = Standby(names)
         self._watch = WorkerWatch(client, keys)
+        inputs.log_name = inputs.log_name or secrets.token_hex(8)
         self._arrived: deque[Any] = deque()
         self._followed = START  # the last event folded for good: not one of a turn under way
         self._epoch = 0  # counts the times at which what was read ahead is no longer trusted
         self._doubt = False  # a reader lost Redis: what it sees next may follow another past
         self._wake = anyio.Event()
+        self._position = Position()
+        self._trouble = Trouble(client, keys)
+        self._engine = "the engine" if deciders else "the reader of the log"
         self.log = Log(client, keys)
+        self._beginning = Beginning(client, keys, self.log, self._position, inputs)
         self.doors = Doors(client, keys)
         self._strays = StrayDoors(client, keys)
         self.clock = ServerClock()
@@ -123,6 +132,7 @@ class Host:
                 tasks.start_soon(self._through_outages, self._read_doors)
                 tasks.start_soon(self._through_outages, self._watch_workers)
                 tasks.start_soon(self._through_outages, self._trim_doors)
+                tasks.start_soon(self._through_outages, self._guard)
                 if self._reads_doors:
                     tasks.start_soon(self._through_outages, self._watch_stray_doors)
             self.ready.set()
@@ -144,9 +154,11 @@ class Host:
         never the bus.
         """
         pause = RETRY_S[0]
+        name = name_of(work)
         while True:
             try:
                 await work()
+                self._trouble.over(name)
                 pause = RETRY_S[0]
             except RedisUnavailable:
                 self._doubt = True
@@ -154,7 +166,7 @@ class Host:
                 await anyio.sleep(pause)
                 pause = min(2 * pause, RETRY_S[1])
             except CommandRefused as error:
-                logger.error("%s: Redis refuses it: %s", getattr(work, "__qualname__", work), error)
+                await self._trouble.tell(name, error)
                 await anyio.sleep(RETRY_S[1])
 
     async def _beat(self) -> None:
@@ -172,21 +184,27 @@ class Host:
             "log_id": place,
             "waiting": waiting,
             "stalled_s": int(now - self._moved[1]),
+            "foreign": len(self._position.foreign),
+            "holding": self._trouble.text,
             **msgspec.structs.asdict(self.stats),
         }
 
     def _rebuild(self) -> None:
         """Take the state from the log; whatever was in memory is gone."""
+        foreign: list[str] = []
         client = SyncClient(self._client.url)
         try:
-            self.state = replay.rebuild(client, self._keys)
+            first = first_of(client.call(*entries_from_start(self._keys, 1)))
+            self.state = replay.rebuild(client, self._keys, foreign=foreign)
         finally:
             client.close()
+        self._position.begin(foreign)
+        self._beginning.restored(first)
         # Turns make many records and no cycles: looking for these every 700 costs a third more.
         gc.freeze()
         gc.set_threshold(GC_EVERY, 20, 20)
         self.stats.rebuilds += 1
-        self._followed = self.state.meta.log_id
+        self._followed = self._position.last_seen(self.state)
         self.doors.reset(self.state.doors)
         for projector in self._projectors:
             projector.restored(self.state)
@@ -207,10 +225,15 @@ class Host:
             if self._doubt:
                 raise RedisUnavailable("a connection to Redis was lost")
             self._fold_arrived()
-            if not await self._turn():
+            again = await self._turn()
+            self._trouble.over(self._engine)
+            if not again:
                 await self._rest()
         except RedisUnavailable as error:
             await self._outage(error)
+        except CommandRefused as error:  # nothing of the turn was written
+            await self._trouble.tell(self._engine, error)
+            await anyio.sleep(RETRY_S[1])
 
     async def _outage(self, error: RedisUnavailable) -> None:
         """Wait for Redis; then make sure the past this state stands on is still there."""
@@ -224,18 +247,34 @@ class Host:
             self._epoch += 1
             self._arrived.clear()
             try:
-                if not await self.log.holds(self.state.meta.log_id):
-                    logger.warning("the log went back; folding it again from what it still says")
-                    self._rebuild()
-                    await self._forget_torn_tail()
+                if not await self.log.holds(self._position.base(self.state)):
+                    await self._go_back()
+                self._position.edited()
                 self.doors.reset(self.state.doors)
                 for projector in self._projectors:
                     projector.restored(self.state)
                 await self._tell_time()
             except RedisUnavailable:
                 continue
+            except CommandRefused as refused:
+                await self._trouble.tell(self._engine, refused)
+                continue
             logger.warning("Redis is back")
             return
+
+    async def _go_back(self) -> None:
+        """The last event folded is not on the log any more: fold what it still says, and have the
+        next turn tell of it."""
+        meta, untold = self.state.meta, self._inputs.past_lost
+        was, said = meta.log_id, meta.went_back or START
+        if untold is not None and not after(said, untold.said):
+            was = max(was, untold.was, key=parse_id)
+        self._position.used_up(was)
+        self._rebuild()
+        now = self.state.meta.log_id
+        logger.warning("the log went back from %s to %s; it was folded again from there", was, now)
+        self._inputs.past_lost = PastLost(was, now, said)
+        await self._forget_torn_tail()
 
     async def _forget_torn_tail(self) -> None:
         """Have Redis write its file anew. A tail torn within a transaction stays in the file, and
@@ -263,8 +302,9 @@ class Host:
         if self._deciders:
             sent = elapsed()
             now = self.clock.now()
-            self._settle(await self.log.append(self.state.meta.log_id, now, []), None, sent)
-        elif not await self.log.holds(self.state.meta.log_id):
+            base = self._position.base(self.state)
+            self._settle(await self.log.append(base, now, []), None, sent)
+        elif not await self.log.holds(self._position.base(self.state)):
             raise RedisUnavailable("the log went back behind what was folded")
 
     # -- a turn --------------------------------------------------------------------------------
@@ -279,21 +319,23 @@ class Host:
         inputs.known = await self._known(entries)
         await self._texts.fetch(self.log, self.state)
         inputs.texts = self._texts
+        inputs.foreign = self._position.foreign
+        base, floor = self._position.base(self.state), self._position.floor(self.state)
         now = self.clock.now()
         inputs.step, inputs.latest = self.clock.step, self.clock.latest
         inputs.absent_us, inputs.found_us = self._watch.absent_us(), self._watch.found_us()
         turn: Turn | None = None
         self.state.begin()
         try:
-            turn = run_turn(self.state, now, self._deciders, inputs)
+            turn = run_turn(self.state, now, self._deciders, inputs, floor)
             sent, appended = elapsed(), Appended("ok", 0)
             if turn.refused:  # on an outdated state a good report looks like one about nothing
-                appended = await self.log.append(turn.base, now, [])
+                appended = await self.log.append(base, now, [])
             if turn.refused and appended.outcome == "ok":
                 await self._write_refused(turn.refused)
                 sent, appended = elapsed(), Appended("ok", 0)
             if turn.events and appended.outcome == "ok":
-                appended = await self.log.append(turn.base, now, turn.events, turn.taken)
+                appended = await self.log.append(base, now, turn.events, turn.taken)
         except BaseException:
             self.state.rollback()  # the outcome is unknown: the log will tell
             self._standby.unsure(turn.events if turn is not None else ())
@@ -338,15 +380,19 @@ class Host:
             self.state.rollback()
         if appended.outcome == "gone":
             raise RedisUnavailable("the log went back behind what was folded")
+        if appended.outcome == "behind":
+            self._position.used_up(appended.last_id)
         if appended.outcome == "conflict":
             self.stats.conflicts += 1
-            self._fold(replay.decoded(appended.missed))
+            if not appended.missed:
+                self._position.edited()
+            self._fold(self._position.decoded(appended.missed))
             self.doors.drop_taken(self.state.doors)
         return True
 
     def _keep(self, turn: Turn) -> None:
         self.state.commit()
-        self._followed = self.state.meta.log_id
+        self._followed = self._position.last_seen(self.state)
         self.doors.drop(turn.consumed)
         self.doors.open_all(self.state.doors)
         if turn.events:
@@ -405,7 +451,7 @@ class Host:
         if not reply:
             return
         # A connection opened anew without a word may lead to a log that went back.
-        if not await self.log.holds(cursor):
+        if not await self.log.holds(Base(cursor)):
             raise RedisUnavailable("the log went back behind what was read")
         if epoch == self._epoch:
             self._arrived.extend(reply[0][1])
@@ -415,7 +461,7 @@ class Host:
         entries = [e for e in self._arrived if after(e[0].decode(), self.state.meta.log_id)]
         self._arrived.clear()
         if entries:
-            self._fold(replay.decoded(entries))
+            self._fold(self._position.decoded(entries))
             self.doors.drop_taken(self.state.doors)
 
     def _fold(self, events: list[Event]) -> None:
@@ -426,7 +472,7 @@ class Host:
             self._texts.saw(event)
             self._standby.saw(event)
         self._heard_of_steps(fresh)
-        self._followed = self.state.meta.log_id
+        self._followed = self._position.last_seen(self.state)
         self.doors.open_all(self.state.doors)
         if fresh:
             for projector in self._projectors:
@@ -456,6 +502,9 @@ class Host:
     async def _trim_doors(self) -> None:
         await anyio.sleep(60)
         await self.doors.trim(self.state.doors)
+
+    async def _guard(self) -> None:
+        await self._beginning.guard(lambda: self.state, lambda: self._wake.set())
 
     async def _watch_stray_doors(self) -> None:
         await self._strays.watch(self.doors.names)

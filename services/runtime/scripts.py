@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from services.runtime.client import Client, CommandRefused
+from services.runtime.client import WRONG_TYPE, Client, CommandRefused, wrong_type
 
 LUA = Path(__file__).parent / "lua"
 Argument = str | bytes | int
@@ -23,6 +23,15 @@ class Script:
 
     async def __call__(self, client: Client, keys: list[str], args: list[Argument]) -> Any:
         """The script's reply. Raises as Client.call."""
+        try:
+            return await self._run(client, keys, args)
+        except CommandRefused as error:
+            text = str(error)
+            if f"{WRONG_TYPE} Operation" not in text:
+                raise
+            raise wrong_type(await client.types(keys)) from error
+
+    async def _run(self, client: Client, keys: list[str], args: list[Argument]) -> Any:
         try:
             return await client.call("EVALSHA", self.sha, len(keys), *keys, *args)
         except CommandRefused as error:

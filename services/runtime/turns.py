@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from events.envelope import Event, encode
 from events.task import TaskSubmitted
@@ -17,6 +18,7 @@ from services.turn import Decide, DoorEntry, Inputs, Refused, Taken
 
 EVENTS_MAX = 200  # a script that appends 1,000 stops Redis for 4 to 5 ms
 BYTES_MAX = 4_000_000
+SEQUENCE_MAX = (1 << 64) - 1  # of the second half of a log id
 # Intake stops between entries; an alert belongs to the turn that crossed its level.
 ENTIRE = ("intake", "throttle")
 ENTRIES_MAX = 1_000  # repeats and refusals cause no event, but take time
@@ -39,26 +41,39 @@ class Turn(msgspec.Struct):
 
 
 class _Places:
-    """Log ids for the events of a turn: after ``base``, in the millisecond of ``now``."""
+    """Log ids for the events of a turn: after ``floor``, in the millisecond of ``now``."""
 
-    def __init__(self, base: str, now: int) -> None:
-        ms, seq = base.split("-")
+    def __init__(self, floor: str, now: int) -> None:
+        ms, seq = floor.split("-")
         self._ms, self._seq = int(ms), int(seq)
         if now // 1000 > self._ms:
             self._ms, self._seq = now // 1000, -1
 
     def following(self) -> str:
-        self._seq += 1
-        return f"{self._ms}-{self._seq}"
+        """The next log id; it is used up."""
+        following = self.peek()
+        self._ms, self._seq = (int(part) for part in following.split("-"))
+        return following
+
+    def peek(self) -> str:
+        """The log id that the next event will get."""
+        if self._seq >= SEQUENCE_MAX:
+            return f"{self._ms + 1}-0"
+        return f"{self._ms}-{self._seq + 1}"
 
 
 def run_turn(
-    state: State, now: int, deciders: Sequence[tuple[str, Decide]], inputs: Inputs
+    state: State,
+    now: int,
+    deciders: Sequence[tuple[str, Decide]],
+    inputs: Inputs,
+    floor: str = "",
 ) -> Turn:
-    """Let every decider speak, within the bounds of a turn. ``now`` is server time, µs."""
+    """Let every decider speak, within the bounds of a turn. ``now`` is server time, µs. Events get
+    ids after ``floor``, by default the last event folded."""
     turn = Turn(now, state.meta.log_id)
     state.price_lookup = inputs.price_lookup
-    places = _Places(turn.base, now)
+    places = _Places(floor or turn.base, now)
     inputs.entries = _as_room_allows(inputs.entries, turn, alone="dispatcher" not in dict(deciders))
     for name, decide in deciders:
         if name not in ENTIRE and len(turn.events) >= EVENTS_MAX:
@@ -75,7 +90,7 @@ def run_turn(
             elif isinstance(decision, Refused):
                 turn.refused.append(decision)
             else:
-                turn.taken.append(decision)
+                turn.taken.append(replace(decision, place=places.peek()))
     return turn
 
 

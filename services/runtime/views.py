@@ -14,6 +14,7 @@ from services.runtime.client import Client
 from services.runtime.scripts import script
 
 PAUSE_S = 0.1
+LOOK_S = 5.0  # how often it is looked whether the views still stand there
 Render = Callable[[State], Mapping[str, Any]]
 
 
@@ -34,7 +35,10 @@ class Views:
 
     async def run(self) -> None:
         """Write the views once they are stale. Raises RedisUnavailable."""
-        await self._stale.wait()
+        with anyio.move_on_after(LOOK_S):
+            await self._stale.wait()
+        if not self._stale.is_set() and await self._stand():
+            return
         state = self._state
         if state is None or state.ahead:
             await anyio.sleep(0.001)  # a turn is on its way to the log: its outcome is not known
@@ -49,3 +53,8 @@ class Views:
             self._stale.set()
             raise
         await anyio.sleep(PAUSE_S)
+
+    async def _stand(self) -> bool:
+        """Whether every view is there, and nothing else in its place."""
+        there = await self._client.types(self._renders)
+        return all(there.get(key) == "string" for key in self._renders)

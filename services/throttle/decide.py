@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from events.log import NAMED
 from events.policy import AlertBudget, AlertRaised, Limit
 from projections import alerts, throttle
 from projections.state import State
@@ -12,9 +13,11 @@ BY = "throttle"
 
 
 def seed(state: State, _now: int, inputs: Inputs) -> Decisions:
-    """The first event of an empty log is the policy it starts with."""
+    """The first event of an empty log is the policy it starts with; its id names the log."""
     if state.meta.events == 0 and inputs.initial_policy is not None:
-        yield decided(inputs.initial_policy, BY)
+        first = decided(inputs.initial_policy, BY)
+        first.id = NAMED + inputs.log_name
+        yield first
 
 
 def decide(state: State, now: int, _inputs: Inputs) -> Decisions:

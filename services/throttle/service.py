@@ -11,6 +11,7 @@ import msgspec
 
 from events.envelope import Event
 from events.keys import Keys
+from events.log import LogForeignEntries, LogTrimmed, LogWentBack
 from events.money import NANOS_PER_DOLLAR
 from events.policy import AlertRaised
 from projections.state import State
@@ -26,6 +27,10 @@ BUSY_S = 0.5  # how often a host looks whether another has run a hook
 CLAIM_MARGIN_S = 5
 
 
+# What is published as an alert. What is about the log itself is of the highest level.
+ALERTS = (AlertRaised, LogWentBack, LogTrimmed, LogForeignEntries)
+
+
 class _Outgoing:
     """Hands alerts on in the order of the log. What a host missed (it died, or it did not see what
     became of a turn) is read from the log again, from the mark of what was handed on last."""
@@ -39,13 +44,16 @@ class _Outgoing:
 
     def feed(self, events: Sequence[Event], state: State) -> None:
         for event in events:
-            if type(event.data) is AlertRaised:
+            if type(event.data) in ALERTS:
                 self._pending.append(event)
                 self._wake.set()
 
     def restored(self, state: State) -> None:
         """Look at the log again: what was pending may not stand there any more."""
-        places = [known.log_id for known in state.raised.values() if known.log_id]
+        places = [known.log_id for known in state.raised.values()]
+        meta = state.meta
+        places += [meta.went_back, meta.trimmed_said, meta.foreign_said]
+        places = [place for place in places if place]
         self._newest = max(places, key=parse_id, default=START)
         self._pending = []
         self._wake.set()
@@ -73,7 +81,7 @@ class _Outgoing:
         elif after(newest, mark):
             missed: list[Event] = []
             async for events in self._log.read(mark, newest):
-                missed += [event for event in events if type(event.data) is AlertRaised]
+                missed += [event for event in events if type(event.data) in ALERTS]
             known = {event.log_id for event in missed}
             self._pending = missed + [e for e in self._pending if e.log_id not in known]
         self._newest = ""
@@ -128,7 +136,8 @@ class Hook(_Outgoing):
 
     async def _hand_on(self, event: Event) -> None:
         lowest = LEVELS.index(self._setting.level)
-        if LEVELS.index(event.data.level) < lowest:
+        level = event.data.level if type(event.data) is AlertRaised else LEVELS[-1]
+        if LEVELS.index(level) < lowest:
             return
         tries = 1 if self._setting.command else hooks.TRIES
         patience = tries * (self._setting.timeout_s + CLAIM_MARGIN_S) * 1_000_000
@@ -153,8 +162,15 @@ class Hook(_Outgoing):
 
 
 def message(event: Event) -> dict[str, Any]:
-    """An alert as subscribers see it: the seed's four fields, then more."""
+    """An alert as subscribers see it. Budgets: the seed's four fields, then more."""
     d = event.data
+    if type(d) is LogWentBack:
+        return {"type": "LOG_WENT_BACK", "was": d.was, "now": d.now, **_place(event)}
+    if type(d) is LogTrimmed:
+        return {"type": "LOG_TRIMMED", "first": d.first, **_place(event)}
+    if type(d) is LogForeignEntries:
+        found = {"count": d.count, "first": d.first, "last": d.last}
+        return {"type": "FOREIGN_ENTRIES", **found, **_place(event)}
     money = d.unit == "money"
     scale = NANOS_PER_DOLLAR if money else 1
     return {
@@ -170,6 +186,9 @@ def message(event: Event) -> dict[str, Any]:
         "window": d.window,
         "usage_exact": d.usage,
         "budget_exact": d.budget,
-        "event": event.id,
-        "log_id": event.log_id,
+        **_place(event),
     }
+
+
+def _place(event: Event) -> dict[str, str]:
+    return {"event": event.id, "log_id": event.log_id}

@@ -196,10 +196,13 @@ async def test_an_empty_turn_only_looks(redis: Client) -> None:
 
 async def test_idempotency_keys_expire_after_the_horizon(redis: Client) -> None:
     log, now = Log(redis, KEYS), await server_now(redis)
-    taken = [Taken("s:intake|k1", "d1"), Taken("s:intake|k2", "d2")]
+    taken = [Taken("s:intake|k1", "d1", "7-0"), Taken("s:intake|k2", "d2", "7-1")]
     await log.append(START, now, [event("7-0"), event("7-1", "t2")], taken)
     day = KEYS.duplicates(now // DAY_US)
-    assert await redis.call("HGETALL", day) == [b"s:intake|k1", b"d1", b"s:intake|k2", b"d2"]
+    assert await redis.call("HGETALL", day) == [
+        *(b"s:intake|k1", b"d1 7-0"),
+        *(b"s:intake|k2", b"d2 7-1"),
+    ]
     assert 35 * 86400 < await redis.call("TTL", day) <= 36 * 86400
     later = now + 35 * DAY_US
     assert await log.taken_ids(["s:intake|k2", "s:intake|k3"], later, 35) == {"s:intake|k2": "d2"}

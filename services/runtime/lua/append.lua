@@ -1,33 +1,70 @@
--- Append a turn to the log, iff the log's last id is still the one it was decided on.
+-- Append a turn to the log, iff the log's last entry is still the one it was decided on.
 --
 -- KEYS  1: the log   2 … 1+T: task indexes   2+T …: hashes of idempotency keys, one per pair
--- ARGV  1: expected last id   2: the turn's now, µs   3: largest allowed clock difference, µs
---       4: entries E   5: T   then E × (id type event-id source from data)
---       then T × (count id…)   then for each hash: (field digest)
+-- ARGV  1: expected last entry: an event, or a foreign entry that was skipped behind it
+--       2: the turn's now, µs   3: largest allowed clock difference, µs
+--       4: entries E   5: T   6: the last event folded   7: its 'at', '' for not to compare
+--       then E × (id type event-id source from data)
+--       then T × (count id…)   then for each hash: (field, value)
 -- Returns {'ok', server µs}
---      or {'conflict', server µs, missed entries}: nothing was written; fold these on, decide again
---      or {'gone', server µs}: the entry it was decided on is not on the log any more
+--      or {'conflict', server µs, missed entries}: nothing was written; fold these on, decide again.
+--         None missed: a foreign entry that was the last one has been taken away
+--      or {'gone', server µs}: the event it was decided on is not on the log any more
+--      or {'behind', server µs, last id given out}: the last entries were deleted, and their ids
+--         cannot be given out again; decide again, with ids after that one
 --      or {'clock', server µs}: nothing was written; decide again with the right time
+--      or the error WRONGTYPE, naming the key
 -- Everything is checked before the first write: a script that fails midway is not rolled back.
-local last = '0-0'
+local function after(x, y)  -- as texts: an id may be larger than what a Lua number holds exactly
+  local xm, xs = string.match(x, '^(%d+)-(%d+)$')
+  local ym, ys = string.match(y, '^(%d+)-(%d+)$')
+  if xm ~= ym then return #xm > #ym or (#xm == #ym and xm > ym) end
+  return #xs > #ys or (#xs == #ys and xs > ys)
+end
+local function wrong(key, wanted)
+  local kind = redis.call('TYPE', key).ok
+  if kind == wanted or kind == 'none' then return nil end
+  return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. kind .. ', not a ' .. wanted)
+end
+local function holds(id) return #redis.call('XRANGE', KEYS[1], id, id) > 0 end
+
+local err = wrong(KEYS[1], 'stream')
+if err then return err end
+local last, top, top_at = '0-0', '0-0', nil
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local info = redis.call('XINFO', 'STREAM', KEYS[1])
   for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then last = info[i + 1] break end
+    if info[i] == 'last-generated-id' then last = info[i + 1]
+    elseif info[i] == 'last-entry' and info[i + 1] then
+      top, top_at = info[i + 1][1], info[i + 1][2][10]
+    end
   end
 end
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
-if last ~= ARGV[1] then
-  if ARGV[1] ~= '0-0' and #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) == 0 then
-    return {'gone', now}
+local base = ARGV[1]
+if top == '0-0' and last == base then top = base end  -- trimmed to nothing: whoever knows all of it
+if top == base and base == ARGV[6] and top_at and ARGV[7] ~= ''
+  and tonumber(top_at) ~= tonumber(ARGV[7]) then
+  return {'gone', now}  -- another event has that id: this log has gone back and on again
+end
+if top ~= base then
+  if base ~= '0-0' and not holds(base) then
+    base = ARGV[6]
+    if base == ARGV[1] or (base ~= '0-0' and not holds(base)) then return {'gone', now} end
   end
-  local missed = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', 500)
-  return {'conflict', now, missed}
+  return {'conflict', now, redis.call('XRANGE', KEYS[1], '(' .. base, '+', 'COUNT', 500)}
 end
 if math.abs(tonumber(now) - tonumber(ARGV[2])) > tonumber(ARGV[3]) then return {'clock', now} end
 local entries, tasks = tonumber(ARGV[4]), tonumber(ARGV[5])
-local at, a = ARGV[2], 5
+local at, a = ARGV[2], 7
+if entries > 0 and not after(ARGV[a + 1], last) then return {'behind', now, last} end
+for k = 2, #KEYS do
+  if KEYS[k] ~= KEYS[k - 1] then
+    err = wrong(KEYS[k], k < 2 + tasks and 'list' or 'hash')
+    if err then return err end
+  end
+end
 for _ = 1, entries do
   redis.call('XADD', KEYS[1], ARGV[a + 1], 'type', ARGV[a + 2], 'id', ARGV[a + 3],
     'source', ARGV[a + 4], 'from', ARGV[a + 5], 'at', at, 'data', ARGV[a + 6])

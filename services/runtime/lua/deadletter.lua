@@ -11,6 +11,12 @@ local function after(x, y)
   xm, xs, ym, ys = tonumber(xm), tonumber(xs), tonumber(ym), tonumber(ys)
   return xm > ym or (xm == ym and xs > ys)
 end
+for k, wanted in ipairs({'stream', 'hash'}) do  -- before the first write
+  local kind = redis.call('TYPE', KEYS[k]).ok
+  if kind ~= wanted and kind ~= 'none' then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[k] .. ' is a ' .. kind .. ', not a ' .. wanted)
+  end
+end
 local written, a = 0, 1
 for _ = 1, tonumber(ARGV[1]) do
   local door, id, mark, err = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
