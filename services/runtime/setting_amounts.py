@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, cast
 
 from events import amounts
+from services.runtime.errors import ConfigError
 
 READERS: dict[str, Callable[[str], object]] = {
     **dict.fromkeys(("input", "cache_read", "cache_write", "output", "flat"), amounts.dollars),
@@ -15,22 +17,34 @@ READERS: dict[str, Callable[[str], object]] = {
     "threshold_percent": amounts.percent,
     "cache_read_weight_percent": amounts.percent,
 }
+PLAUSIBLE_DOLLARS_MAX = 1_000_000
 
 
-def typed(value: Any, name: str) -> Any:
-    """``value`` of the setting ``name`` with texts that stand for amounts as numbers: ``"500K"``.
+def typed(value: Any, path: str, where: str) -> Any:
+    """``value`` of the setting ``path`` with texts that stand for amounts as numbers: ``"500K"``.
 
-    Raises ValueError for one that is none or can be read in two ways.
+    Raises ConfigError, saying ``where`` it stood, for one that is none, can be read in two ways or
+    is out of the range of its setting.
     """
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
-        return {key: typed(inner, key) for key, inner in items}
+        return {key: typed(inner, f"{path}.{key}", where) for key, inner in items}
     if isinstance(value, list):
-        return [typed(inner, name) for inner in cast("list[Any]", value)]
-    read = READERS.get(name)
-    if not isinstance(value, str) or read is None:
-        return value
+        items = enumerate(cast("list[Any]", value))
+        return [typed(inner, f"{path}[{n}]", where) for n, inner in items]
+    name = path.rpartition(".")[2]
     try:
-        return read(value)
+        read = READERS.get(name)
+        found = read(value) if isinstance(value, str) and read is not None else value
+        if name == "plausible_dollars" and isinstance(found, int | Decimal):
+            _check_plausible(Decimal(found))
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ConfigError(
+            f"{path} = {str(value)[:60]!r} ({where}): {error}", hint="correct that setting"
+        ) from error
+    return found
+
+
+def _check_plausible(amount: Decimal) -> None:
+    if not 0 < amount <= PLAUSIBLE_DOLLARS_MAX:
+        raise ValueError("expected more than 0 dollars, and at most a million")

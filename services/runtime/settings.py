@@ -29,7 +29,6 @@ from services.runtime import setting_amounts
 from services.runtime.client import redacted
 from services.runtime.errors import ConfigError
 from services.runtime.settings_types import (
-    PLAUSIBLE_DOLLARS_MAX,
     AlertBudgetSetting,
     DelegatorSettings,
     EmbeddedSettings,
@@ -273,14 +272,7 @@ def _known(name: str, where: str) -> str:
 def _take(values: dict[str, Any], one: _Given, base: Path, environ: Mapping[str, str]) -> None:
     """Check one given value and put it over what earlier sources said."""
     leaf = _LEAVES[one.name]
-    value = _exact(one.value)
-    if leaf.name.startswith("policy."):
-        try:
-            value = setting_amounts.typed(value, leaf.name.rpartition(".")[2])
-        except ValueError as error:
-            raise ConfigError(
-                f"{leaf.name} ({one.where}): {error}", hint="correct that setting"
-            ) from error
+    value = setting_amounts.typed(_exact(one.value), leaf.name, one.where)
     if leaf.name == "data_dir" and isinstance(value, str | Path) and str(value):
         values[leaf.name] = Path(os.path.normpath(base / _expanded(str(value), environ)))
     elif leaf.is_table and isinstance(value, dict):
@@ -331,8 +323,6 @@ def _checked(one: _Given, value: Any) -> Any:
             "expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH",
             redacted(value),
         )
-    elif one.name == "policy.plausible_dollars" and not 0 < value <= PLAUSIBLE_DOLLARS_MAX:
-        problem = "expected more than 0 dollars, and at most a million"
     elif one.name == "policy.timezone" and not _is_zone(value):
         problem = "expected the name of a time zone, such as UTC or Europe/Berlin"
     if problem:

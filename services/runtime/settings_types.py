@@ -20,8 +20,6 @@ _WINDOWS = ("hour", "day", "week", "month")
 _MONEY_PLACES = 9  # nano-dollars are the smallest unit
 _FLAT_PLACES = 12  # dollars per 1K tokens, kept as nano-dollars per million
 
-PLAUSIBLE_DOLLARS_MAX = 1_000_000
-
 _Seconds = Annotated[int, Meta(ge=1, le=30 * 86400)]
 _Bytes = Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)]
 

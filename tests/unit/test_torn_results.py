@@ -67,7 +67,8 @@ def test_a_named_stream_speaks_for_its_own_worker_only() -> None:
     session = bus.join("w1")
     bus.send("door.opened", name="w2")
     bus.run()
-    data = {"task": "gone", "attempt": 1, "session": session, "usage": {"input_tokens": 9}}
+    data: dict[str, Any] = {"task": "gone", "attempt": 1, "session": session}
+    data["usage"] = {"input_tokens": 9}
     bus.send("task.completed", door="asb:intake:w2", **data)
     bus.run()
     assert bus.state.lifetime == {}
