@@ -46,13 +46,13 @@ WHOLE = $(PY) -m pip --version >/dev/null 2>&1 || \
 	{ echo "$(VENV) is only half made" >&2; echo "hint: make clean, then again" >&2; exit 1; }
 
 $(VENV)/.asb: pyproject.toml | $(PY)
-	@echo "Installing asb into $(VENV) (once, about half a minute)"
+	@echo "Installing asb into $(VENV) (once, about a minute)"
 	@$(WHOLE)
 	@$(PY) -m pip install -qq --editable .
 	@touch $@
 
 $(VENV)/.asb-dev: pyproject.toml | $(PY)
-	@echo "Installing asb and its test tools into $(VENV) (once, about a minute)"
+	@echo "Installing asb and its test tools into $(VENV) (once, about two minutes)"
 	@$(WHOLE)
 	@$(PY) -m pip install -qq --editable '.[dev]'
 	@touch $@ $(VENV)/.asb
