@@ -17,13 +17,14 @@ from services.intake import decide as intake
 from services.names import DECIDERS, PROJECTORS, SERVICES
 from services.progress.service import Documents
 from services.progress.watch import Watch
+from services.projector import Projector
 from services.reporter import decide as reporter
 from services.reporter.daily import DailyReports
 from services.reporter.service import UsageFeed
 from services.runtime import prices
 from services.runtime.client import Client
 from services.runtime.heartbeat import Heartbeat
-from services.runtime.host import Host, Projector
+from services.runtime.host import Host
 from services.runtime.settings import LimitSetting, PriceSetting, Settings
 from services.runtime.settings_types import PolicySettings
 from services.runtime.snapshots import Snapshots

@@ -15,7 +15,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -28,6 +28,7 @@ from events.worker import WorkerHeartbeat
 from projections.state import State
 from projections.workers import ALIVE
 from services.intake.decide import holders, lookups, newest_ms
+from services.projector import Projector, Stats
 from services.runtime import replay
 from services.runtime.beginning import Beginning, entries_from_start, first_of
 from services.runtime.client import Client, CommandRefused, SyncClient
@@ -55,26 +56,6 @@ GC_EVERY = 50_000
 DUPLICATE_DAYS = 35
 LETTER_FIELDS = 1_000  # a dead letter keeps so many: Lua cannot hand on 8,000 values at once
 RETRY_S = (0.05, 2.0)  # first and longest pause while Redis is away
-
-
-class Projector(Protocol):
-    """Writes what is not the log. ``feed`` takes committed events in order and must not wait;
-    ``restored`` is told when the state was rebuilt; ``run`` does the writing."""
-
-    def feed(self, events: Sequence[Event], state: State) -> None: ...
-    def restored(self, state: State) -> None: ...
-    async def run(self) -> None: ...
-
-
-class Stats(msgspec.Struct):
-    """What a host did since it started."""
-
-    turns: int = 0
-    events: int = 0
-    conflicts: int = 0
-    refused: int = 0
-    rebuilds: int = 0
-    outages: int = 0
 
 
 class Host:
