@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -34,15 +34,24 @@ def find(told: Mapping[str, Any]) -> Report:
         inner: Any = told[names[name]] if name in names else None
         if inner is None or (name == "stats" and not _of_tokens(inner)):
             continue
-        merged: Any = (
-            {**maps, **cast("dict[str, Any]", inner)} if isinstance(inner, dict) else inner
-        )
-        reading = read(merged)
-        if reading.says_something:
-            return _report(reading, told, merged)
+        for merged in _layers(inner, maps):
+            reading = read(merged)
+            if reading.says_something:
+                return _report(reading, told, merged)
     flat = {given: value for given, value in told.items() if is_token_name(given, value)} | maps
     reading = read(flat)
     return _report(reading, told, flat) if reading.says_something else Report()
+
+
+def _layers(inner: Any, maps: dict[str, Any]) -> Iterator[Any]:
+    """What stands under a name of usage; and, where a whole object was put there, its usage."""
+    if not isinstance(inner, dict):
+        yield inner
+        return
+    entry = cast("dict[str, Any]", inner)
+    yield {**maps, **entry}
+    if isinstance(entry.get("usage"), dict):
+        yield {**maps, **entry["usage"]}
 
 
 def _of_tokens(stats: object) -> bool:

@@ -167,7 +167,7 @@ async def test_a_worker_in_plain_sh_joins_takes_and_completes_with_usage(
 ) -> None:
     async with running(bus.host()):
         agent = """echo '{"input_tokens": 1}' >&3; cat; echo; echo 'usage: 9 9'
-        printf '%s\\n%s' '{"input_tokens": 1500, "output_tokens": 2500}' '{"input_tok' \
+        printf '%s\\n%s' '{"usage": {"input_tokens": 1500, "output_tokens": 2500}}' '{"inp' \
           >> "$ASB_USAGE_FILE" """
         worker = start(agent, shell, ASB_AGENT="codex")
         tasks = [await bus.submit(text) for text in HOSTILE]

@@ -364,6 +364,11 @@ def test_a_map_that_says_less_than_the_usage_beside_it_is_flagged() -> None:
 # -- where it stands ---------------------------------------------------------------------------
 
 
+def test_a_whole_object_put_where_its_usage_belongs_is_understood() -> None:
+    told = {"usage": {"usage": {"input_tokens": 5}, "model": "m"}}
+    assert reported.find(told).reading.usage == Usage(5)
+
+
 def test_an_object_that_holds_no_usage_tells_none() -> None:
     for told in (
         {"answer": 42, "prompt": 7, "total": 3},
