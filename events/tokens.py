@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import product
 from typing import Any, cast
 
 import msgspec
 
-from events.figures import count
+from events.figures import TOKENS_MAX, count
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -143,6 +144,7 @@ _NESTED: dict[str, dict[str, str]] = {
     "output_token_details": _OUTPUT_DETAILS,
     "cache": {"read": READ, "write": WRITE},  # opencode
 }
+_OWN = frozenset(Usage.__struct_fields__)
 _BY_MODEL = ("model_usage", "models", "by_model", "per_model")  # Claude Code, Gemini CLI
 _SPLIT = re.compile(r"ephemeral|prompt_cache_miss")  # parts of parts that are told as well
 _NO_TOKENS = frozenset(
@@ -156,8 +158,12 @@ _THOUGHTS_UNNAMED = frozenset(("input", "input_tokens", "cached"))
 
 
 def plain(name: str) -> str:
-    """A vendor's name in the spelling of the table: ``promptTokenCount`` is
-    ``prompt_token_count``."""
+    """A name in the spelling of the table: ``promptTokenCount`` is ``prompt_token_count``."""
+    return _plain(name) if len(name) <= 64 else _plain.__wrapped__(name)
+
+
+@lru_cache(4096)
+def _plain(name: str) -> str:
     name = name.removeprefix("gen_ai.usage.")
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace("-", "_")
 
@@ -240,19 +246,23 @@ def read(told: object) -> Reading:
     if not isinstance(told, dict):
         return _bare(told)
     inner = cast("dict[str, Any]", told)
+    if inner and inner.keys() <= _OWN and all(_is_count(value) for value in inner.values()):
+        return Reading(Usage(**inner))  # as asb's own workers tell it: nothing is to be judged
     named = _Named(inner)
     flat = _reading(named)
     models = _models(inner)
     return flat if models is None else _heavier(models, flat)
 
 
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= TOKENS_MAX
+
+
 def _bare(told: object) -> Reading:
-    if told is None:
-        return NOTHING
     number = count(told)
-    if number is None:
-        return Reading(flag="usage is no number of tokens")
-    return Reading(Usage(), number, number)
+    if number is not None:
+        return Reading(Usage(), number, number)
+    return NOTHING if told is None else Reading(flag="usage is no number of tokens")
 
 
 def _reading(named: _Named) -> Reading:

@@ -404,6 +404,14 @@ def test_anything_can_be_read_and_no_part_is_negative(told: dict[str, Any]) -> N
             assert min(found.usage.cache_read_tokens, found.usage.cache_write_tokens) >= 0
 
 
+_FIGURES = st.integers(-1, 10**9) | st.just(TOKENS_MAX + 1) | st.floats() | st.booleans()
+
+
+@given(st.dictionaries(st.sampled_from(Usage.__struct_fields__), _FIGURES, min_size=1))
+def test_the_short_way_for_our_own_names_comes_to_the_same_verdict(told: dict[str, Any]) -> None:
+    assert read(told) == read({**told, "note": None})
+
+
 @given(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9))
 def test_the_total_is_what_counts_whatever_the_parts(a: int, b: int, c: int, total: int) -> None:
     found = read({"input_tokens": a, "output_tokens": b, "cache_read_tokens": c, "total": total})
