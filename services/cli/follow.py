@@ -18,6 +18,7 @@ from services.cli.history import Story
 from services.cli.out import note
 from services.intake.shapes import digest_of
 from services.runtime import replay
+from services.runtime.client import CommandRefused
 from services.runtime.host import DUPLICATE_DAYS
 from services.runtime.log import split_taken
 
@@ -138,11 +139,13 @@ class Follower:
     def _ended_before(self) -> Iterator[Ended]:
         """A repeat of what was submitted and has ended before says nothing on the log."""
         given = [task for task in self._given if task in self._open]
-        replies: list[Any] = self._bus.client.pipeline(
+        replies = self._bus.client.pipeline(
             ("LRANGE", self._bus.keys.task_index(task), -1, -1) for task in given
         )
-        indexes = zip(given, replies, strict=True)  # one of another type says nothing
-        last: dict[str, str] = {t: r[0].decode() for t, r in indexes if r and type(r) is list}
+        last: dict[str, str] = {}
+        for task, reply in zip(given, replies, strict=True):
+            if reply and not isinstance(reply, CommandRefused):  # an index of another type
+                last[task] = reply[0].decode()
         found = self._bus.events_at(list(last.values()))
         ended = [t for t, place in last.items() if place in found and is_end(found[place])]
         same = repeats(self._bus, [taken_as(*self._given[t]) for t in ended])

@@ -36,17 +36,16 @@ from services.runtime.clock import ServerClock, elapsed
 from services.runtime.doors import Doors
 from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
 from services.runtime.heartbeat import BEAT_S, Heartbeat
+from services.runtime.letters import write_letters
 from services.runtime.log import START, Appended, Base, Log, after, parse_id
-from services.runtime.points import point
 from services.runtime.position import Position
-from services.runtime.scripts import Argument, script
 from services.runtime.standby import Standby
 from services.runtime.stray_doors import StrayDoors
 from services.runtime.texts import Texts
 from services.runtime.trouble import Trouble, name_of
 from services.runtime.turns import Turn, run_turn
 from services.runtime.worker_watch import LOOK_S, WorkerWatch
-from services.turn import Decide, DoorEntry, Inputs, Known, PastLost, Refused
+from services.turn import Decide, DoorEntry, Inputs, Known, PastLost
 
 logger = logging.getLogger("asb")
 
@@ -54,7 +53,6 @@ PEEK_COUNT = 128  # door entries a turn may look at; it takes in as many as fit
 IDLE_S = 1.0  # how often an idle desk looks whether the log moved without it
 GC_EVERY = 50_000
 DUPLICATE_DAYS = 35
-LETTER_FIELDS = 1_000  # a dead letter keeps so many: Lua cannot hand on 8,000 values at once
 RETRY_S = (0.05, 2.0)  # first and longest pause while Redis is away
 
 
@@ -313,7 +311,8 @@ class Host:
             if turn.refused:  # on an outdated state a good report looks like one about nothing
                 appended = await self.log.append(base, now, [])
             if turn.refused and appended.outcome == "ok":
-                await self._write_refused(turn.refused)
+                self.stats.refused += len(turn.refused)
+                await write_letters(self._client, self._keys, turn.refused)
                 sent, appended = elapsed(), Appended("ok", 0)
             if turn.events and appended.outcome == "ok":
                 appended = await self.log.append(base, now, turn.events, turn.taken)
@@ -399,22 +398,6 @@ class Host:
                 for n, value in zip(names, values, strict=True)
             },
         )
-
-    async def _write_refused(self, refused: list[Refused]) -> None:
-        """Dead letters are written before the turn, so a crash between loses none; the door and
-        entry id make a repeat harmless."""
-        self.stats.refused += len(refused)
-        for start in range(0, len(refused), 50):
-            batch = refused[start : start + 50]
-            args: list[Argument] = [len(batch)]
-            for one in batch:
-                fields = one.entry.fields[: 2 * LETTER_FIELDS]
-                door, entry = one.entry.door, one.entry.id
-                mark = f"{door} {entry}" if one.ahead else door
-                args += (door, entry, mark, one.error, len(fields) // 2, *fields)
-            keys = [self._keys.deadletter, self._keys.deadletter_marks]
-            await script("deadletter")(self._client, keys, args)
-            point("deadletter.after")
 
     # -- others on the log -----------------------------------------------------------------------
 
