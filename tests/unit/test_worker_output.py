@@ -200,7 +200,9 @@ def test_the_file_is_private_bounded_and_gone_afterwards() -> None:
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.path.parent.stat().st_mode) == 0o700
     assert len(file.path.name) == 32
-    assert UsageFile().path != file.path
+    other = UsageFile()
+    assert other.path.name != file.path.name
+    other.remove()
     file.path.write_bytes(b'{"input_tokens": 1}\n' * READ_BYTES + json.dumps(USED).encode())
     assert file.read().reading.usage == Usage(900, 70)
     file.remove()
