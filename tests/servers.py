@@ -12,7 +12,7 @@ import contextlib
 import os
 import subprocess
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,10 @@ class RedisServer:
         appendfsync: str = "everysec",
         binary: ServerBinary | None = None,
         options: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
+        self._environment = {**os.environ, **(environment or {})}
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.binary = binary or server_program()
@@ -67,6 +69,7 @@ class RedisServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=self._environment,
                 start_new_session=True,
             )
 

@@ -100,6 +100,8 @@ class Inboxes:
             str(task.due),
             "priority",
             PRIORITIES[task.priority],
+            "timeout_s",
+            str(task.timeout_s),
         ]
         at = "" if text is not None else task.log_id
         return Note(task.worker, task.dispatch_id, fields, task.id, at)

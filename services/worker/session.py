@@ -16,6 +16,7 @@ returns only when everything it started is gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 import math
@@ -52,6 +53,7 @@ ANSWER_S = 5.0  # how much later than BLOCK the answer may come before the conne
 REMEMBERED = 100_000  # attempts; twice as many at most are kept to know a repeated entry
 WAITING_MAX = 10_000  # dispatched beyond capacity: the reader pauses
 CANCEL_AGAIN_S = 5.0
+CLOCK_OFF_S = 1.0  # time that an entry seems to have lost: the server's clock is read again
 AHEAD_S = 60.0  # how long before its deadline a task gets a timer
 
 
@@ -246,6 +248,9 @@ class Session:
                 await anyio.sleep(RETRY_S)
                 doubt = not await self._look_around()
             elif entries:
+                if self._clock_is_off(entries):
+                    self._server_ahead = 0.0
+                    await self._read_clock_once()
                 self._take(entries)
                 await anyio.lowlevel.checkpoint()  # what has come begins before more is asked for
             else:
@@ -258,6 +263,18 @@ class Session:
                 await self._read_clock()
             except RedisUnavailable:
                 await anyio.sleep(RETRY_S)
+
+    def _clock_is_off(self, entries: list[Any]) -> bool:
+        """Whether an attempt seems to have lost some of its time: it has come late, or the server's
+        clock has stepped back since it was read."""
+        now = self._loop.time() + self._server_ahead
+        for _, flat in entries:
+            fields = dict(zip(flat[::2], flat[1::2], strict=False)) if flat else {}
+            with contextlib.suppress(ValueError):
+                left = int(fields.get(b"deadline") or 0) / 1e6 - now
+                if left < int(fields.get(b"timeout_s") or 0) - CLOCK_OFF_S:
+                    return True
+        return False
 
     async def _read_some(self) -> list[Any]:
         block = int(min(BLOCK_S, self._options.lease_s / 4) * 1000)
@@ -328,6 +345,7 @@ class Session:
         point("worker.received")
         self.lease.accepted()
         job = _Job(key, task)
+        job.ends_at = self._ends_at(task)
         self._jobs[key] = job
         if self._running < self._options.capacity and not self._stopping:
             self._start(job)
@@ -343,14 +361,19 @@ class Session:
 
     # -- attempts ----------------------------------------------------------------------------
 
-    def _start(self, job: _Job) -> None:
+    def _ends_at(self, task: Task) -> float:
+        """When its time is over, on the loop's clock, which never steps. Where the server's clock
+        has stepped forward since it was read, a task has its whole time and no more."""
+        if not task.deadline_us:
+            return math.inf
         now = self._loop.time()
-        deadline = job.task.deadline_us
-        job.began_at = now
-        if deadline:
-            job.ends_at = deadline / 1e6 - self._server_ahead
-            if job.ends_at < now + AHEAD_S:
-                self._set_timer(job)
+        left = task.deadline_us / 1e6 - self._server_ahead - now
+        return now + (min(left, task.timeout_s) if task.timeout_s else left)
+
+    def _start(self, job: _Job) -> None:
+        job.began_at = self._loop.time()
+        if job.ends_at < job.began_at + AHEAD_S:
+            self._set_timer(job)
         self._running += 1
         # A bare asyncio task: a task group's costs several times as much, and every one of them
         # is awaited in _end_everything, which nothing can skip.

@@ -96,7 +96,8 @@ class Result(msgspec.Struct):
 
 
 class Task:
-    """One attempt at a task, as the desk dispatched it. ``deadline_us`` is server time, 0: none."""
+    """One attempt at a task, as the desk dispatched it. ``deadline_us`` is server time, 0: none;
+    ``timeout_s`` is how long it may take in all, 0: not told."""
 
     __slots__ = (
         "_gate",
@@ -117,6 +118,7 @@ class Task:
         "session",
         "spent",
         "text",
+        "timeout_s",
         "worker",
     )
 
@@ -138,6 +140,7 @@ class Task:
         self.model = get(b"model", b"").decode("utf-8", "replace")
         self.priority = get(b"priority", b"normal").decode("utf-8", "replace")
         self.deadline_us = int(get(b"deadline") or 0)
+        self.timeout_s = int(get(b"timeout_s") or 0)
         self.worker = worker
         self.cancelled = False  # set before the handler is cancelled, for code that must not be
         self.cancel_reason = ""

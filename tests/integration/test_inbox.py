@@ -55,6 +55,7 @@ async def test_entries_carry_the_log_s_id_and_all_a_worker_needs(bus: Bus) -> No
         "model": "sonnet",
         "deadline": str(dispatched.at + 100_000_000),
         "priority": "high",
+        "timeout_s": "100",
     }
 
 

@@ -572,6 +572,16 @@ async def test_a_task_whose_deadline_has_passed_does_not_run(client: Client, key
         assert (await desk.report("task.failed", "t1"))["error"].startswith("timed out")
 
 
+async def test_a_task_has_its_whole_time_and_no_more_when_the_server_s_clock_steps_forward(
+    client: Client, keys: Keys
+) -> None:
+    """The deadline was given after a step that this worker does not know of yet."""
+    async with working(client, keys, options(for_ever)) as desk:
+        await desk.dispatch("t1", deadline=int((time.time() + 93_600) * 1e6), timeout_s=1)
+        said = await desk.report("task.failed", "t1")
+        assert said["error"].startswith("timed out after 1")
+
+
 # -- the end of a session ----------------------------------------------------------------------
 
 

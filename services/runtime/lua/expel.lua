@@ -22,6 +22,20 @@ local lm, ls = string.match(last, '^(%d+)-(%d+)$')
 local cm, cs = string.match(ARGV[2], '^(%d+)-(%d+)$')
 lm, ls, cm, cs = tonumber(lm), tonumber(ls), tonumber(cm), tonumber(cs)
 if cm > lm or (cm == lm and cs > ls) then last = ARGV[2] end
-if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('XSETID', KEYS[1], last) end
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  -- From 7.2 on a stream does not go back behind what was deleted last, unless that mark goes back
+  -- before; 6.2 knows no such mark.
+  if last == '0-0' then last = '0-1' end
+  local set = redis.pcall('XSETID', KEYS[1], last)
+  if type(set) == 'table' and set.err then
+    local info, top_id = redis.call('XINFO', 'STREAM', KEYS[1]), last
+    for i = 1, #info, 2 do
+      if info[i] == 'last-generated-id' then top_id = info[i + 1] end
+    end
+    local added = redis.call('XLEN', KEYS[1])
+    redis.call('XSETID', KEYS[1], top_id, 'ENTRIESADDED', added, 'MAXDELETEDID', last)
+    redis.call('XSETID', KEYS[1], last)
+  end
+end
 for _, entry in ipairs(others) do redis.call('XADD', KEYS[1], '*', unpack(entry[2])) end
 return #others

@@ -1,0 +1,287 @@
+"""The server's clock steps under a bus as users start it: `asb up`, `asb worker`, real processes.
+
+What the log says is judged by the audit, which forgets nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from events.envelope import Event
+from events.keys import Keys
+from projections.state import State
+from services.runtime import replay
+from services.runtime.client import SyncClient
+from tests.budget.ground import audit_of, raw_log, say
+from tests.e2e.cli import ASB, asb, environment
+from tests.examples import HOUR, MINUTE, SECOND
+from tests.shifted import LossyProxy, ShiftedServer
+from tests.wait import wait_blocking
+
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(240)]
+
+SOON_S = 60  # "within seconds", on a machine that does other things besides
+KEYS = Keys("asb")
+AGENT = ("sh", "-c", "cat >/dev/null; echo done")
+
+
+class Ground:
+    """One shifted server and the processes of a bus on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.server = ShiftedServer(folder / "redis")
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._submitted: list[str] = []
+
+    def start(self, *arguments: str, url: str = "", **settings: str) -> subprocess.Popen[bytes]:
+        """One command line of asb, running on beside the test."""
+        command = [*ASB, arguments[0], f"--redis={url or self.server.url}", *arguments[1:]]
+        names = {f"ASB_{name.upper()}": value for name, value in settings.items()}
+        log = self.folder / f"{len(self._processes)}-{arguments[0]}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=self.folder,
+                env={**environment(), **names}, start_new_session=True,
+            )  # fmt: skip
+        self._processes.append(process)
+        return process
+
+    def asb(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return asb(arguments[0], f"--redis={self.server.url}", *arguments[1:], cwd=self.folder)
+
+    def submit(self, count: int = 1, **fields: Any) -> list[str]:
+        """Tasks, submitted beside the bus; their ids."""
+        found = [f"t{len(self._submitted) + n}" for n in range(count)]
+        for task in found:
+            data = json.dumps({"text": "fix the login form", "task": task, **fields})
+            self.server.call("XADD", KEYS.main_door, "*", "type", "task.submitted", "data", data)
+        self._submitted += found
+        return found
+
+    def events(self, *kinds: str) -> list[Event]:
+        with contextlib.closing(SyncClient(self.server.url)) as client:
+            found = [e for events in replay.read_log(client, KEYS) for e in events]
+        return [e for e in found if not kinds or e.type in kinds]
+
+    def state(self) -> State:
+        with contextlib.closing(SyncClient(self.server.url)) as client:
+            return replay.rebuild(client, KEYS)
+
+    def done(self, *tasks: str) -> bool:
+        return {e.data.task for e in self.events("task.completed")} >= set(tasks)
+
+    def wait_done(self, *tasks: str) -> None:
+        wait_blocking(lambda: self.done(*tasks), SOON_S, f"{len(tasks)} tasks done")
+
+    def stepped(self, count: int) -> list[int]:
+        """Wait until so many steps stand on the log; by how much each was, µs."""
+
+        def found() -> list[Event]:
+            steps = self.events("clock.stepped")
+            return steps if len(steps) >= count else []
+
+        return [e.data.by for e in wait_blocking(found, SOON_S, f"{count} steps on the log")]
+
+    def proven(self) -> None:
+        """No promise is broken on this log, and no worker was lost."""
+        audit = audit_of(raw_log(self.server.url, KEYS.log))
+        assert audit.findings == []
+        assert audit.checked["dispatches"] > 0
+        assert self.events("worker.lost") == []
+
+    def end(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self.server.stop()
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Generator[Ground]:
+    made = Ground(tmp_path)
+    made.server.start()
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def test_one_host_goes_on_within_seconds_after_a_lost_reply_20_minutes_back(
+    ground: Ground,
+) -> None:
+    """A host that folds a turn of its own, whose reply was lost, is not another one's standby."""
+    proxy = LossyProxy(ground.server.port)
+    ground.start("up", url=proxy.url)
+    ground.start("worker", "w1", "--", *AGENT)
+    ground.wait_done(*ground.submit())
+    ground.server.shift("-20m")
+    assert abs(ground.stepped(1)[0] + 20 * MINUTE) < SECOND
+    proxy.lose(b"task.delegated")
+    first = ground.submit()
+    assert proxy.lost.wait(SOON_S)
+    ground.wait_done(*first, *ground.submit(3))
+    assert len(ground.events("clock.stepped")) == 1
+    ground.proven()
+    proxy.close()
+
+
+@pytest.mark.parametrize("what", ["clock", "id"])
+def test_the_second_host_takes_over_within_seconds_whatever_ids_and_clock_say(
+    ground: Ground, what: str
+) -> None:
+    hosts = [ground.start("up"), ground.start("up")]
+    ground.start("worker", "w1", "--", *AGENT)
+    ground.wait_done(*ground.submit(3))
+    if what == "clock":
+        ground.server.shift("-20m")
+        ground.stepped(1)
+    else:
+        ahead = f"{(ground.server.now() + 50 * MINUTE) // 1000}-0"
+        ground.server.call("XADD", KEYS.main_door, ahead, "type", "task.submitted", "data", "{}")
+        wait_blocking(lambda: ground.server.call("XLEN", KEYS.deadletter), SOON_S, "a dead letter")
+    ground.wait_done(*ground.submit(3))
+    hosts[0].kill()
+    ground.wait_done(*ground.submit(3))
+    hosts.append(ground.start("up"))
+    hosts[1].kill()
+    ground.wait_done(*ground.submit(3))
+    ground.proven()
+    assert len(ground.events("clock.stepped")) == (1 if what == "clock" else 0)
+
+
+def test_ids_ahead_leave_the_intake_and_everything_goes_on(ground: Ground) -> None:
+    ground.start("up")
+    ground.start("worker", "w1", "--", *AGENT)
+    ground.wait_done(*ground.submit())
+    for minutes in range(50, 350, 50):
+        ahead = f"{(ground.server.now() + minutes * MINUTE) // 1000}-0"
+        with contextlib.suppress(Exception):
+            ground.server.call("XADD", KEYS.main_door, ahead, "type", "x", "data", "{}")
+    wait_blocking(lambda: ground.server.call("XLEN", KEYS.deadletter), SOON_S, "a dead letter")
+    ground.wait_done(*ground.submit(3))
+    state = ground.state()
+    cursor_ms = int(state.doors[KEYS.main_door].partition("-")[0])
+    assert cursor_ms <= (ground.server.now() + MINUTE) // 1000
+    ground.proven()
+
+
+@pytest.mark.parametrize("window", ["24h", "day"])
+def test_limits_hold_there_and_back(ground: Ground, window: str) -> None:
+    """Each window lets nine tasks of about 1,000 tokens pass below its gate, whenever it is."""
+    ground.start("up")
+    wait_blocking(lambda: ground.events("policy.changed"), SOON_S, "the bus is up")
+    assert ground.asb("limits", "set", "global", "tokens", window, "10000").returncode == 0
+    for name in ("w1", "w2"):
+        ground.start("worker", name, "--", *AGENT)
+    ground.submit(60, estimate_tokens=1_000)
+
+    def admitted(count: int) -> None:
+        wait_blocking(lambda: len(ground.events("task.dispatched")) >= count, SOON_S)
+        wait_blocking(lambda: _rests(ground), SOON_S, "it comes to rest")
+        assert len(ground.events("task.dispatched")) == count
+
+    admitted(9)
+    expected, steps = 9, 0
+    for offset in ("+26h", "+70d", "-26h"):
+        ground.server.shift(offset)
+        steps += 1
+        ground.stepped(steps)
+        expected += 9
+        admitted(expected)
+        ground.server.shift("+0")
+        steps += 1
+        ground.stepped(steps)
+        admitted(expected)  # what was used before the step counts again
+    ground.proven()
+    _judge_screens(ground)
+    say(f"limits through 6 steps of the clock: {expected} dispatches, overshoot 0")
+
+
+def _rests(ground: Ground) -> bool:
+    """Whether no task runs, and none is given out in the two seconds after."""
+    before = ground.state()
+    if any(task.session for task in before.tasks.values()):
+        return False
+    until = time.monotonic() + 2
+    wait_blocking(lambda: time.monotonic() > until)
+    return ground.state().meta.events == before.meta.events
+
+
+def _judge_screens(ground: Ground) -> None:
+    view = json.loads(ground.server.call("GET", KEYS.throttle))
+    now = ground.asb("policy", "clock", "--json")
+    told = json.loads(now.stdout)
+    assert view["at"] <= told["at"]  # it does not stay in the future
+    assert told["confirmed"] is False
+    assert abs(told["step_us"] - 26 * HOUR) < SECOND
+    rows = {r["name"]: r for r in json.loads(ground.asb("doctor", "--json").stdout)["checks"]}
+    assert rows["clock"]["verdict"] == "warn"
+    assert "asb policy clock confirm" in rows["clock"]["hint"]
+    done = ground.asb("policy", "clock", "confirm", "--reason", "set right")
+    assert done.returncode == 0, done.stderr
+    rows = {r["name"]: r for r in json.loads(ground.asb("doctor", "--json").stdout)["checks"]}
+    assert rows["clock"]["verdict"] == "ok"
+
+
+@pytest.mark.parametrize("offset", ["-20m", "+26h"])
+def test_a_task_in_backoff_is_tried_again_in_its_time(ground: Ground, offset: str) -> None:
+    ground.start("up", tasks_backoff_s="5")
+    marker = ground.folder / "failed-once"
+    agent = f"cat >/dev/null; test -e {marker} && exit 0; touch {marker}; exit 1"
+    ground.start("worker", "w1", "--", "sh", "-c", agent)
+    [task] = ground.submit()
+    wait_blocking(lambda: ground.events("task.failed"), SOON_S, "the first attempt failed")
+    ground.server.shift(offset)
+    ground.wait_done(task)
+    events = ground.events("task.failed", "task.requeued", "clock.stepped")
+    assert [e.type for e in events] == ["task.failed", "clock.stepped", "task.requeued"]
+    failed, stepped, again = events
+    assert 4 * SECOND < again.at - failed.at - stepped.data.by < 30 * SECOND
+    ground.proven()
+
+
+def test_a_step_forward_and_back_loses_no_worker_and_a_killed_one_is_lost_after_a_lease(
+    ground: Ground,
+) -> None:
+    """Every heartbeat is gone at once when the clock steps 26 hours forward; back again, the key of
+    a dead worker would live for as long."""
+    lease_s = 12
+    settings = {"tasks_lease_s": str(lease_s), "tasks_heartbeat_s": "3"}
+    ground.start("up", **settings)
+    agent = ("sh", "-c", "cat >/dev/null; sleep 100")
+    worker = ground.start("worker", "w1", "--", *agent, **settings)
+    [task] = ground.submit()
+    wait_blocking(lambda: ground.events("task.started"), SOON_S, "it runs")
+    for steps, offset in enumerate(("+26h", "+0"), 1):
+        ground.server.shift(offset)
+        ground.stepped(steps)
+        renewed = ground.server.now()
+        wait_blocking(lambda at=renewed: ground.server.now() - at > lease_s * SECOND, SOON_S)
+    assert ground.events("worker.lost") == []
+    left_ms = ground.server.call("PTTL", KEYS.worker("w1"))
+    assert 0 < left_ms <= lease_s * 500
+    os.killpg(worker.pid, signal.SIGKILL)
+    killed = ground.server.now()
+    [lost] = wait_blocking(lambda: ground.events("worker.lost"), SOON_S, "the worker is lost")
+    assert lease_s * SECOND // 2 < lost.at - killed < 2 * lease_s * SECOND
+    assert "absent at every look" in lost.data.evidence
+    wait_blocking(lambda: ground.events("task.requeued"), SOON_S, "its task is given out again")
+    assert ground.events("task.requeued")[0].data.task == task
+    assert audit_of(raw_log(ground.server.url, KEYS.log)).findings == []
