@@ -24,6 +24,7 @@ from services.runtime import embedded, loop, replay
 from services.runtime.client import SyncClient, redacted
 from services.runtime.embedded import Embedded, resolve_url
 from services.runtime.settings import Settings
+from services.worker import runs
 from services.worker.command import CommandDriver
 from services.worker.formats import FORMATS
 from services.worker.identity import death_of
@@ -64,6 +65,7 @@ def up(
     check_format(output)
     logs_to_stderr()
     settings = bus.settings(**{"embedded.port": port, "embedded.server": server})
+    runs.sweep_left_behind(settings.data_dir)
     do = ("--driver=command", f"--format={output}", f"--capacity={capacity}", "--", *words)
     if settings.redis_url is not None:
         names = _names(workers, settings, settings.redis_url, "")
@@ -169,6 +171,7 @@ def service(
         chosen += desk.DECIDERS if name in ENGINE else [name]
     logs_to_stderr()
     settings = bus.settings()
+    runs.sweep_left_behind(settings.data_dir)
     url = resolve_url(settings)
     say = f"{', '.join(dict.fromkeys(chosen))} on {redacted(url)}; Ctrl-C stops"
     loop.run(lambda: run_bus(settings, url, tuple(dict.fromkeys(chosen)), say=say))

@@ -22,7 +22,7 @@ from services.runtime.client import Client, redacted
 from services.runtime.embedded import resolve_url
 from services.runtime.errors import Refused
 from services.runtime.settings import Settings
-from services.worker import WorkerOptions, serve
+from services.worker import WorkerOptions, runs, serve
 from services.worker.command import CommandDriver
 
 
@@ -80,7 +80,8 @@ def worker(
         take_over=take_over,
         keeper=keeper,
     )
-    with one_error():
+    runs.sweep_left_behind(settings.data_dir)
+    with one_error(), runs.recorded(settings.data_dir):
         loop.run(_serve, settings, options, until_stdin_closes)
 
 

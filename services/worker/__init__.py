@@ -3,10 +3,12 @@
 ==================  ==============================================================================
 ``task``            what a worker's code sees: Task, Result, Usage, Driver, WorkerOptions
 ``service``         a worker's whole life: one session after the other
-``session``         one session: inbox, sign of life, running attempts
+``session``         one session: inbox, running attempts
+``lease``           its heartbeat; ``identity``: whose a heartbeat is, and whether that one lives
 ``outbox``          reports on their way to the front door
 ``python``          the decorator: a worker written in Python
 ``command``         the driver that runs a command for each task, below ``supervisor``
+``runs``            what was started, so that it can be ended after a crash
 ``simulated``       the demonstration's agent
 ==================  ==============================================================================
 """

@@ -10,22 +10,18 @@ import asyncio
 import contextlib
 import errno
 import math
-import os
-import signal
 import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import anyio
 import msgspec
 
+from services.worker import runs
 from services.worker.task import RESULT_BYTES, RetryableError
 
-SUPERVISOR = str(Path(__file__).with_name("supervisor.py"))
-MARK = "ASB_RUN_ID"  # in the environment of everything a run starts: the last means of finding it
 _PIPE_BYTES = 64 * 1024
 _AFTER_S = 2.0  # how long output may be awaited when every process of the run is gone
 
@@ -87,8 +83,8 @@ class Supervised:
         self.stdout = stdout or Tail()
         self.stderr = Tail(8 * 1024)
         self._command = list(command)
-        self._mark = os.urandom(12).hex()
-        self._env = {**env, MARK: self._mark}
+        self._mark = runs.new_mark()
+        self._env = {**env, runs.MARK: self._mark}
         self._stdin = stdin
         self._grace = grace_s
         self._lease = lease
@@ -145,7 +141,7 @@ class Supervised:
         return self._exit()
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        start = [sys.executable, "-I", "-S", SUPERVISOR, str(self._theirs.fileno())]
+        start = [sys.executable, "-I", "-S", runs.SUPERVISOR, str(self._theirs.fileno())]
         times = [repr(seconds) for seconds in (self._grace, *self._lease)]
         try:
             process = await asyncio.create_subprocess_exec(
@@ -183,7 +179,7 @@ class Supervised:
                 start(_feed, process.stdin, self._stdin)
             await self._listen()
             if not self._said:  # killed: nobody ended what it looked after
-                await asyncio.to_thread(sweep, self._mark)
+                await asyncio.to_thread(runs.sweep, self._mark)
             with anyio.move_on_after(_AFTER_S):
                 for event in done:
                     await event.wait()
@@ -237,23 +233,3 @@ async def _feed(stream: asyncio.StreamWriter, data: bytes) -> None:
         await stream.wait_closed()
     except (BrokenPipeError, ConnectionResetError):
         pass  # a command need not read its input
-
-
-def sweep(mark: str) -> int:
-    """Kill what carries ``mark`` in its environment: for a run whose supervisor was itself killed.
-    How many were found. Linux only; a process that cleaned its environment is not found."""
-    needle = f"{MARK}={mark}".encode()
-    found = 0
-    for _ in range(20):  # again, until a look finds nothing: a fork may be faster than one look
-        alive = 0
-        for entry in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if needle in entry.read_bytes().split(b"\0"):
-                    os.kill(int(entry.parent.name), signal.SIGKILL)
-                    alive += 1
-            except (OSError, ValueError):
-                continue
-        if not alive:
-            break
-        found += alive
-    return found

@@ -19,7 +19,8 @@ When the command has ended by itself, what it left in the background is ended to
 
 It is the subreaper of what it starts, so a daemon that forked twice into a session of its own
 becomes its child and is found. Where there is no such thing (not Linux), the command's process
-group is all that is reached.
+group is all that is reached. When this process is killed the command is, too (Linux); what that
+had started is found by a mark in its environment (``runs.py``).
 
 Standard library only, and few imports: it starts once per task.
 """
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # ``signal`` builds enums for longer than everything else here takes
 
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 LINUX = sys.platform == "linux"
 LOOK_S = 1.0  # how often the parent is looked at: a fork of the worker may keep CONTROL open
@@ -47,9 +49,8 @@ STOP_LOOKS = 100  # a millisecond apart: a fork may be faster than one look
 GIVE_UP_S = 10.0  # after SIGKILL: what is still there sleeps in the kernel or belongs to another
 
 
-def become_subreaper() -> None:
-    if LINUX:
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def descendants(but: bytes = b"") -> list[int]:
@@ -76,12 +77,58 @@ def descendants(but: bytes = b"") -> list[int]:
     return [pid for pid in found if pid not in left_out]
 
 
-def usage_at_3() -> list[tuple[int, int, str, int, int]]:
-    """Open the file for the command's usage as descriptor 3, for shells: ``echo … >&3``."""
+def usage_path() -> str:
+    """The file for the command's usage, which is also its descriptor 3, for shells: ``echo … >&3``.
+    "" where there is none."""
     path = os.environ.get("ASB_USAGE_FILE", "")
-    if not os.path.exists(path):
-        return []
-    return [(os.POSIX_SPAWN_OPEN, 3, path, os.O_WRONLY | os.O_APPEND, 0)]
+    return path if os.path.exists(path) else ""
+
+
+def spawn(command: list[str], defaults: tuple[int, ...]) -> int:
+    """Start ``command`` in a process group of its own; its pid. Raises OSError."""
+    path = usage_path()
+    usage = [(os.POSIX_SPAWN_OPEN, 3, path, os.O_WRONLY | os.O_APPEND, 0)] if path else []
+    return os.posix_spawnp(
+        command[0],
+        command,
+        os.environ,
+        file_actions=usage,
+        setpgroup=0,
+        setsigmask=(),
+        setsigdef=defaults,
+    )
+
+
+def spawn_bound(command: list[str], defaults: tuple[int, ...]) -> int:
+    """``spawn`` for Linux: should this process be killed, the command is, too. Nobody else could
+    end it then, and it would go on at somebody's cost. Raises OSError."""
+    ours, parent = os.getpid(), os.pipe()  # close on exec: the pipe ends without a word
+    pid = os.fork()
+    if pid:
+        os.close(parent[1])
+        error = os.read(parent[0], 16)
+        os.close(parent[0])
+        if error:
+            os.waitpid(pid, 0)
+            raise OSError(int(error), os.strerror(int(error)))
+        return pid
+    failed = parent[1] if parent[1] != 3 else os.dup(parent[1])
+    try:
+        os.setpgid(0, 0)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != ours:  # killed before it was asked for
+            os._exit(127)
+        if path := usage_path():
+            os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), 3)
+            os.set_inheritable(3, True)  # where it was opened as 3 nothing was duplicated
+        for number in defaults:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execvp(command[0], command)
+    except OSError as error:
+        os.write(failed, str(error.errno).encode())
+    finally:
+        os._exit(127)
 
 
 def remove_usage_file() -> None:
@@ -129,16 +176,8 @@ class Supervisor:
 
     def start(self, command: list[str]) -> None:
         """Raises OSError when the command cannot be run."""
-        defaults = [signal.SIGPIPE, signal.SIGXFSZ]  # Python ignores these, a command must not
-        self.main = os.posix_spawnp(
-            command[0],
-            command,
-            os.environ,
-            file_actions=usage_at_3(),
-            setpgroup=0,
-            setsigmask=(),
-            setsigdef=defaults,
-        )
+        defaults = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these, a command must not
+        self.main = (spawn_bound if LINUX else spawn)(command, defaults)
         # The worker shall see the end of the output when the command's side ends, not ours.
         null = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
@@ -267,7 +306,8 @@ class Supervisor:
 def main(argv: list[str]) -> int:
     control, grace, until, end = int(argv[1]), float(argv[2]), float(argv[3]), float(argv[4])
     os.set_inheritable(control, False)
-    become_subreaper()
+    if LINUX:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
     supervisor = Supervisor(control, grace, until, end)
     try:
         supervisor.start(argv[5:])

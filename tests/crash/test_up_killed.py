@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Generator
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from services.runtime.client import SyncClient
 from tests.e2e.cli import Up
 from tests.integration.test_worker_command import alive
 from tests.wait import wait_blocking
@@ -23,7 +25,7 @@ from tests.wait import wait_blocking
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 
 PROVE = os.environ.get("ASB_TEST_PROVE") == "1"
-ROUNDS = 10 if PROVE else 2
+ROUNDS = 10 if PROVE else 1
 WORKERS = 3
 LEASE_S = 60  # the default
 NAMES = [f"worker{n}" for n in range(1, WORKERS + 1)]
@@ -60,16 +62,21 @@ class Killed(Up):
         return [json.loads(line)["data"] for line in done.stdout.splitlines()]
 
     def kill9(self, *words: str) -> int:
-        """Kill `asb up` and every process of ours with one of ``words`` in its command line, in
-        one go; how many."""
-        assert self.process is not None
+        """Kill every process of ours with one of ``words`` in its command line (or Redis), in one
+        go; how many."""
         found = [pid for pid in pids_of(self.folder) if any(w in command(pid) for w in words)]
-        for pid in {*found, self.process.pid}:
+        if REDIS in words:
+            with contextlib.closing(SyncClient(self.url)) as client:
+                said = re.search(rb"process_id:(\d+)", client.call("INFO", "server"))
+            assert said is not None
+            found.append(int(said[1]))
+        for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait(timeout=20)
-        self.process = None
-        return len({*found})
+        if self.process is not None and self.process.pid in found:
+            self.process.wait(timeout=20)
+            self.process = None
+        return len(found)
 
 
 def command(pid: int) -> str:
@@ -95,8 +102,22 @@ def bus(tmp_path: Path) -> Generator[Killed]:
             os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("words", [pytest.param((" worker ",), id="up_and_workers")])
-def test_names_and_tasks_are_back_in_seconds(bus: Killed, words: tuple[str, ...]) -> None:
+UP, WORKER, SUPERVISOR, REDIS = ".main up ", ".main worker ", "supervisor.py ", "Redis"
+
+
+@pytest.mark.parametrize(
+    ("words", "kills_a_round"),
+    [
+        pytest.param((WORKER,), 3, id="workers"),
+        pytest.param((WORKER, SUPERVISOR), 6, id="workers and supervisors"),
+        pytest.param((UP, WORKER), 4, id="asb up and workers"),
+        pytest.param((UP, REDIS), 2, id="asb up and Redis"),
+        pytest.param((UP, WORKER, SUPERVISOR, REDIS), 8, id="everything but the agents"),
+    ],
+)
+def test_names_and_tasks_are_back_in_seconds_and_what_ran_before_is_gone(
+    bus: Killed, words: tuple[str, ...], kills_a_round: int
+) -> None:
     bus.start()
     done = bus.run("submit", "--max-attempts=99", *(f"task {n}" for n in range(WORKERS)))
     assert done.returncode == 0, done.stderr
@@ -106,15 +127,19 @@ def test_names_and_tasks_are_back_in_seconds(bus: Killed, words: tuple[str, ...]
         if n:
             slowest = max(slowest, time.monotonic() - began)
             wait_blocking(lambda: not alive(bus.ran[: -3 * WORKERS]), within=30, what="old agents")
+        assert len(alive(bus.ran)) == 3 * WORKERS
         if n < ROUNDS:
             kills += bus.kill9(*words)
             began = time.monotonic()
-            bus.start()
+            if bus.process is None:
+                bus.start()
     Path(f"{bus.agent}.go").touch()
     wait_blocking(lambda: len(bus.events("task.completed")) == WORKERS, within=60)
     assert bus.events("worker.refused") == []
-    assert kills >= ROUNDS * WORKERS
     assert sorted({event["worker"] for event in bus.events("worker.joined")}) == NAMES
+    assert kills == ROUNDS * kills_a_round
     assert slowest < LEASE_S / 2, "no lease had to end"
-    print(f"\n{ROUNDS} rounds, {kills} processes killed beside asb up; "  # noqa: T201
-          f"the slowest restart to running agents: {slowest:.1f} s")  # fmt: skip
+    print(  # noqa: T201
+        f"\n  {' '.join(words)}: {kills} kills in {ROUNDS} rounds, "
+        f"{3 * WORKERS * ROUNDS} processes of agents ended, slowest restart {slowest:.1f} s"
+    )

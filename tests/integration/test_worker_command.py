@@ -16,7 +16,8 @@ from services.runtime.client import Client
 from services.runtime.errors import ConfigError
 from services.worker import Task, serve
 from services.worker.command import CommandDriver
-from services.worker.supervised import Supervised, sweep
+from services.worker.runs import sweep
+from services.worker.supervised import Supervised
 from tests.integration.test_worker_session import Desk, options, working
 from tests.wait import stays, wait_until
 
