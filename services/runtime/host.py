@@ -33,13 +33,12 @@ from services.runtime import replay
 from services.runtime.beginning import Beginning, entries_from_start, first_of
 from services.runtime.client import Client, CommandRefused, SyncClient
 from services.runtime.clock import ServerClock, elapsed
+from services.runtime.dead_letters import DeadLetters
 from services.runtime.doors import Doors
 from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
 from services.runtime.heartbeat import BEAT_S, Heartbeat
 from services.runtime.log import START, Appended, Base, Log, after, parse_id
-from services.runtime.points import point
 from services.runtime.position import Position
-from services.runtime.scripts import Argument, script
 from services.runtime.standby import Standby
 from services.runtime.stray_doors import StrayDoors
 from services.runtime.texts import Texts
@@ -54,7 +53,6 @@ PEEK_COUNT = 128  # door entries a turn may look at; it takes in as many as fit
 IDLE_S = 1.0  # how often an idle desk looks whether the log moved without it
 GC_EVERY = 50_000
 DUPLICATE_DAYS = 35
-LETTER_FIELDS = 1_000  # a dead letter keeps so many: Lua cannot hand on 8,000 values at once
 RETRY_S = (0.05, 2.0)  # first and longest pause while Redis is away
 
 
@@ -73,6 +71,7 @@ class Host:
     ) -> None:
         self._client, self._keys = client, keys
         self._heartbeat = heartbeat
+        self.letters = DeadLetters(client, keys)
         self._moved = ("", elapsed())  # where the log stood at the last beat that saw it move
         self._deciders, self._projectors = deciders, projectors
         self._inputs, self._texts = inputs, texts
@@ -164,6 +163,7 @@ class Host:
             "role": "standby" if self._standby.on else "active",
             "log_id": place,
             "waiting": waiting,
+            "dead_letters_dropped": self.letters.dropped,
             "stalled_s": int(now - self._moved[1]),
             "foreign": len(self._position.foreign),
             "holding": self._trouble.text,
@@ -334,8 +334,7 @@ class Host:
             ids = [entry.id for entry in entries if entry.door == door]
             first = f"{newest_ms(self.state, door, now, self.clock.latest) + 1}-0"
             await self.doors.expel(door, ids, first, self.state.doors.get(door, START))
-            marks = [f"{door} {entry}" for entry in ids]
-            await self._client.call("HDEL", self._keys.deadletter_marks, *marks)
+            await self.letters.forget(door, ids)
 
     def _text_missing(self) -> bool:
         """Whether a task still waits for its route: its prompt is to be fetched first."""
@@ -404,17 +403,7 @@ class Host:
         """Dead letters are written before the turn, so a crash between loses none; the door and
         entry id make a repeat harmless."""
         self.stats.refused += len(refused)
-        for start in range(0, len(refused), 50):
-            batch = refused[start : start + 50]
-            args: list[Argument] = [len(batch)]
-            for one in batch:
-                fields = one.entry.fields[: 2 * LETTER_FIELDS]
-                door, entry = one.entry.door, one.entry.id
-                mark = f"{door} {entry}" if one.ahead else door
-                args += (door, entry, mark, one.error, len(fields) // 2, *fields)
-            keys = [self._keys.deadletter, self._keys.deadletter_marks]
-            await script("deadletter")(self._client, keys, args)
-            point("deadletter.after")
+        await self.letters.write(refused)
 
     # -- others on the log -----------------------------------------------------------------------
 

@@ -22,6 +22,20 @@ local lm, ls = string.match(last, '^(%d+)-(%d+)$')
 local cm, cs = string.match(ARGV[2], '^(%d+)-(%d+)$')
 lm, ls, cm, cs = tonumber(lm), tonumber(ls), tonumber(cm), tonumber(cs)
 if cm > lm or (cm == lm and cs > ls) then last = ARGV[2] end
-if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('XSETID', KEYS[1], last) end
+-- Newer servers never set a stream back below what was deleted from it: there it is made anew, from
+-- what lies behind the cursor. (What is too large to be put back there was refused before: doors are
+-- read in order.)
+local set = redis.call('EXISTS', KEYS[1]) == 0 or redis.pcall('XSETID', KEYS[1], last)
+if type(set) == 'table' and set.err then
+  local waiting = redis.call('XRANGE', KEYS[1], '(' .. ARGV[2], '+')
+  redis.call('DEL', KEYS[1])
+  if ARGV[2] ~= '0-0' then
+    redis.call('XADD', KEYS[1], ARGV[2], 'type', '')
+    redis.call('XDEL', KEYS[1], ARGV[2])
+  end
+  for _, entry in ipairs(waiting) do
+    if #entry[2] <= 7000 then redis.call('XADD', KEYS[1], entry[1], unpack(entry[2])) end
+  end
+end
 for _, entry in ipairs(others) do redis.call('XADD', KEYS[1], '*', unpack(entry[2])) end
 return #others
