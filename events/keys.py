@@ -59,6 +59,11 @@ class Keys(msgspec.Struct, frozen=True):
         """Hash ``door -> last entry id`` put among the dead letters, in their slot."""
         return f"{{{self.deadletter}}}:marks"
 
+    @property
+    def deadletter_dropped(self) -> str:
+        """How many of the oldest dead letters were dropped, in their slot."""
+        return f"{{{self.deadletter}}}:dropped"
+
     def inbox(self, worker: str) -> str:
         return f"{self.namespace}:inbox:{worker}"
 

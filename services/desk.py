@@ -23,6 +23,7 @@ from services.reporter.daily import DailyReports
 from services.reporter.service import UsageFeed
 from services.runtime import prices
 from services.runtime.client import Client
+from services.runtime.dead_letters import DeadLetters
 from services.runtime.heartbeat import Heartbeat
 from services.runtime.host import Host
 from services.runtime.settings import LimitSetting, PriceSetting, Settings
@@ -65,7 +66,9 @@ def host(client: Client, settings: Settings, services: Sequence[str] = SERVICES)
         heartbeat.add("snapshot", snapshots.figures)
     if "alerts" in services:
         projectors += [Hook(client, keys, one) for one in settings.alerts.hooks]
-    return Host(client, keys, deciders, projectors, inputs, texts, heartbeat)
+    made = Host(client, keys, deciders, projectors, inputs, texts, heartbeat)
+    made.letters = DeadLetters(client, keys, settings.deadletters)
+    return made
 
 
 def _deciders(settings: Settings, services: Sequence[str]) -> list[tuple[str, Decide]]:

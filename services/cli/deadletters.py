@@ -21,18 +21,28 @@ READ_COUNT = 500
 LISTED = 50
 VERDICT_S = 1.5  # how long the desk is asked what it says to what was sent again
 SHOWN_BYTES = 2_000  # of one field on a screen
-HEAD = (b"door", b"entry", b"error")
+HEAD = (b"door", b"entry", b"error", b"size")
 ACTIONS = ("list", "show", "retry", "drop")
 
 
 class Letter(msgspec.Struct, frozen=True):
-    """A dead letter. ``fields`` are those of the refused entry, names and values in turn."""
+    """A dead letter. ``fields`` are those of the refused entry, names and values in turn; ``size``
+    is how many bytes it had, which may be more than what was kept of it."""
 
     id: str
     door: str
     entry: str
     error: str
+    size: int
     fields: list[bytes]
+
+    @property
+    def kept(self) -> int:
+        return sum(map(len, self.fields))
+
+    @property
+    def is_cut(self) -> bool:
+        return self.size > self.kept
 
     @property
     def type(self) -> str:
@@ -96,10 +106,10 @@ def read(entry: Any) -> Letter:
     """A raw entry of the dead letters. Others may write there, too: nothing is certain."""
     entry_id, flat = entry
     fields: list[bytes] = list(flat)
-    names = dict(zip(fields[0:6:2], fields[1:6:2], strict=False))
-    ours = tuple(fields[0:6:2]) == HEAD
-    door, place, error = (_shown(names.get(name, b"")) if ours else "" for name in HEAD)
-    return Letter(entry_id.decode(), door, place, error, fields[6:] if ours else fields)
+    if tuple(fields[0:8:2]) != HEAD or not fields[7].isdigit():
+        return Letter(entry_id.decode(), "", "", "", 0, fields)
+    door, place, error = (_shown(value) for value in fields[1:6:2])
+    return Letter(entry_id.decode(), door, place, error, int(fields[7]), fields[8:])
 
 
 def _all(b: Bus) -> Iterator[Letter]:
@@ -155,7 +165,15 @@ def _list(b: Bus, as_json: bool, most: int) -> None:
     whole = b.client.call("XLEN", b.keys.deadletter)
     if whole > len(letters):
         out.note(f"the newest {len(letters):,} of {whole:,}; --all shows all")
+    if dropped := dropped_count(b):
+        out.note(f"{count(dropped, 'older one')} had to go: [deadletters] sets how many are kept")
     out.note("asb deadletter show|retry|drop ID")
+
+
+def dropped_count(b: Bus) -> int:
+    """How many dead letters had to go, the oldest first, for the bounds."""
+    told = b.client.call("GET", b.keys.deadletter_dropped)
+    return int(told) if told is not None and told.isdigit() else 0
 
 
 def _show(letter: Letter, as_json: bool) -> None:
@@ -166,6 +184,8 @@ def _show(letter: Letter, as_json: bool) -> None:
     out.say(f"  when   {iso(parse_id(letter.id)[0] * 1000)}")
     out.say(f"  door   {letter.door}  entry {letter.entry}")
     out.say(f"  error  {letter.error}")
+    if letter.is_cut:
+        out.say(f"  size   {letter.size:,} bytes, of which {letter.kept:,} were kept")
     for name, value in zip(letter.fields[::2], letter.fields[1::2], strict=False):
         text = _shown(value[:SHOWN_BYTES])
         more = f" … {len(value):,} bytes in all" if len(value) > SHOWN_BYTES else ""
@@ -182,6 +202,8 @@ def view(letter: Letter) -> dict[str, Any]:
         "entry": letter.entry,
         "type": letter.type,
         "error": letter.error,
+        "size": letter.size,
+        "cut": letter.is_cut,
         "fields": {_shown(name): _shown(value) for name, value in pairs},
     }
 
@@ -213,6 +235,12 @@ def _retry(b: Bus, letters: list[Letter], changes: list[Change], as_json: bool) 
             raise Refused(
                 f"dead letter {letter.id} names no door: asb did not write it",
                 hint=f"asb deadletter drop {letter.id}",
+            )
+        if letter.is_cut:
+            raise Refused(
+                f"dead letter {letter.id} was {letter.size:,} bytes long, and only "
+                f"{letter.kept:,} were kept",
+                hint=f"submit it anew, then: asb deadletter drop {letter.id}",
             )
         fields = corrected(letter, changes)
         # Sent under an id of its own, so a crash before the next line cannot make it count twice.

@@ -19,6 +19,7 @@ from services.cli import bus, clock, findings, log_checks, out
 from services.cli.acl import stray_row
 from services.cli.bus import Bus
 from services.cli.correct import disputed_line, disputes
+from services.cli.deadletters import dropped_count
 from services.cli.findings import Check, Look
 from services.cli.patience import PATIENCE_S, silent
 from services.cli.screens import running_count, waiting_count
@@ -164,10 +165,12 @@ def _workers(look: Look) -> Iterator[FactRow]:
 
 def _dead_letters(look: Look) -> Iterator[FactRow]:
     letters = look.bus.client.call("XLEN", look.bus.keys.deadletter)
+    dropped = dropped_count(look.bus)
+    more = f", and {count(dropped, 'older one')} had to go" if dropped else ""
     yield (
         "dead letters",
-        f"{letters:,}",
-        "warn" if letters else "ok",
+        f"{letters:,}{more}",
+        "warn" if letters or dropped else "ok",
         "entries that were refused: `asb deadletter` lists, shows, corrects and sends them again",
     )
 

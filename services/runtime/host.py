@@ -33,10 +33,10 @@ from services.runtime import replay
 from services.runtime.beginning import Beginning, entries_from_start, first_of
 from services.runtime.client import Client, CommandRefused, SyncClient
 from services.runtime.clock import ServerClock, elapsed
+from services.runtime.dead_letters import DeadLetters
 from services.runtime.doors import Doors
 from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
 from services.runtime.heartbeat import BEAT_S, Heartbeat
-from services.runtime.letters import write_letters
 from services.runtime.log import START, Appended, Base, Log, after, parse_id
 from services.runtime.position import Position
 from services.runtime.standby import Standby
@@ -71,6 +71,7 @@ class Host:
     ) -> None:
         self._client, self._keys = client, keys
         self._heartbeat = heartbeat
+        self.letters = DeadLetters(client, keys)
         self._moved = ("", elapsed())  # where the log stood at the last beat that saw it move
         self._deciders, self._projectors = deciders, projectors
         self._inputs, self._texts = inputs, texts
@@ -162,6 +163,7 @@ class Host:
             "role": "standby" if self._standby.on else "active",
             "log_id": place,
             "waiting": waiting,
+            "dead_letters_dropped": self.letters.dropped,
             "stalled_s": int(now - self._moved[1]),
             "foreign": len(self._position.foreign),
             "holding": self._trouble.text,
@@ -312,7 +314,7 @@ class Host:
                 appended = await self.log.append(base, now, [])
             if turn.refused and appended.outcome == "ok":
                 self.stats.refused += len(turn.refused)
-                await write_letters(self._client, self._keys, turn.refused)
+                await self.letters.write(turn.refused)
                 sent, appended = elapsed(), Appended("ok", 0)
             if turn.events and appended.outcome == "ok":
                 appended = await self.log.append(base, now, turn.events, turn.taken)
@@ -333,8 +335,7 @@ class Host:
             ids = [entry.id for entry in entries if entry.door == door]
             first = f"{newest_ms(self.state, door, now, self.clock.latest) + 1}-0"
             await self.doors.expel(door, ids, first, self.state.doors.get(door, START))
-            marks = [f"{door} {entry}" for entry in ids]
-            await self._client.call("HDEL", self._keys.deadletter_marks, *marks)
+            await self.letters.forget(door, ids)
 
     def _text_missing(self) -> bool:
         """Whether a task still waits for its route: its prompt is to be fetched first."""

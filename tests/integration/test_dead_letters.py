@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from services.cli.deadletters import corrected, read
+from services.runtime.dead_letters import cut
+from services.runtime.settings_types import DeadLetterSettings
 from tests.integration.test_desk_ground import Asb, Bus, asb_on, running
 from tests.wait import wait_until
 
@@ -144,6 +146,51 @@ async def test_what_others_wrote_among_the_dead_letters_is_shown_and_dropped(
     await asb("deadletter", "drop", place.decode())
 
 
+# -- bounds --------------------------------------------------------------------------------------
+
+
+async def test_a_huge_entry_is_kept_cut_and_its_size_is_named(bus: Bus, asb: Asb) -> None:
+    """Given an entry of 10 MB that is refused, then what is kept of it is short, its size is said,
+    and it is not sent again as if it were whole."""
+    async with running(bus.host()):
+        body = b'{"text":"' + b"x" * 10_000_000 + b'"}'
+        letter = await refused(bus, "type", "task.submitted", "data", body)
+        assert await bus.client.call("MEMORY", "USAGE", bus.keys.deadletter) < 1_000_000
+        shown = await asb("deadletter", "show", letter)
+        assert f"{len(body) + 22:,} bytes, of which 262,144 were kept" in shown
+        [view] = msgspec.json.decode(await asb("deadletter", "list", "--json"))
+        assert (view["size"], view["cut"]) == (len(body) + 22, True)
+        assert "were kept" in await asb("deadletter", "retry", letter, code=1)
+    assert await left(bus) == 1
+
+
+async def test_what_had_to_go_is_counted_and_shown(bus: Bus, asb: Asb) -> None:
+    bounds = DeadLetterSettings(max_count=4)
+    bus.settings = msgspec.structs.replace(bus.settings, deadletters=bounds)
+    async with running(bus.host()):
+        for _ in range(10):
+            await bus.put("type", "nonsense")
+        await refused(bus, "type", "nonsense")
+        assert await left(bus) == 4
+        assert "4, and 7 older ones had to go" in await asb("doctor")
+
+
+@pytest.mark.parametrize(
+    ("fields", "most", "kept"),
+    [
+        ([b"a", b"bc"], 3, [b"a", b"bc"]),
+        ([b"a", b"bcd"], 3, [b"a", b"bc"]),
+        ([b"abc", b"d"], 3, [b"abc", b""]),
+        ([b"a", b"b", b"c", b"d"], 2, [b"a", b"b"]),
+        ([], 3, []),
+    ],
+)
+def test_an_entry_is_cut_between_no_name_and_its_value(
+    fields: list[bytes], most: int, kept: list[bytes]
+) -> None:
+    assert cut(fields, most) == kept
+
+
 # -- acl -------------------------------------------------------------------------------------------
 
 
@@ -184,4 +231,4 @@ async def test_the_doctor_names_doors_that_nobody_opened(bus: Bus, asb: Asb) -> 
             return await bus.client.call("GET", bus.keys.stray_doors) or b""
 
         await wait_until(swept, what="the sweep")
-    assert bus.keys.door("mallory") in await asb("doctor")
+        assert bus.keys.door("mallory") in await asb("doctor")

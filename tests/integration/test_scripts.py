@@ -329,24 +329,86 @@ async def test_a_view_may_expire(redis: Client) -> None:
 # -- dead letters ------------------------------------------------------------------------------
 
 
-async def bury(redis: Client, *letters: tuple[str, str], error: str = "why") -> int:
-    args: list[Argument] = [len(letters)]
+BOUNDS = (1_000, 10_000_000, 1_000)  # letters, bytes, marks
+LETTERS = [KEYS.deadletter, KEYS.deadletter_marks, KEYS.deadletter_dropped]
+
+
+async def bury(
+    redis: Client,
+    *letters: tuple[str, str],
+    bounds: tuple[int, int, int] = BOUNDS,
+    mark: str = "",
+    body: bytes = b"\xff",
+) -> int:
+    """How many were ever dropped."""
+    args: list[Argument] = [len(letters), *bounds]
     for door, entry in letters:
-        args += [door, entry, door, error, 2, b"type", b"x", b"data", b"\xff"]
-    return await script("deadletter")(redis, [KEYS.deadletter, KEYS.deadletter_marks], args)
+        args += [door, entry, mark or door, "why", 10, 2, b"type", b"x", b"data", body]
+    return await script("deadletter")(redis, LETTERS, args)
+
+
+async def letters(redis: Client) -> list[str]:
+    """The entry ids among the dead letters, in order."""
+    found = await redis.call("XRANGE", KEYS.deadletter, "-", "+")
+    return [fields[3].decode() for _, fields in found]
 
 
 async def test_a_dead_letter_holds_the_entry_the_error_and_where_from(redis: Client) -> None:
-    assert await bury(redis, ("s:intake", "5-0")) == 1
+    assert await bury(redis, ("s:intake", "5-0")) == 0
     [(_, fields)] = await redis.call("XRANGE", KEYS.deadletter, "-", "+")
     assert fields == [
-        *(b"door", b"s:intake", b"entry", b"5-0", b"error", b"why"),
+        *(b"door", b"s:intake", b"entry", b"5-0", b"error", b"why", b"size", b"10"),
         *(b"type", b"x", b"data", b"\xff"),
     ]
 
 
 async def test_each_door_entry_is_buried_once(redis: Client) -> None:
-    assert await bury(redis, ("s:intake", "5-9"), ("s:intake:b", "5-0"), ("s:intake", "5-10")) == 3
-    assert await bury(redis, ("s:intake", "5-9"), ("s:intake", "5-10"), ("s:intake:b", "5-0")) == 0
-    assert await bury(redis, ("s:intake:b", "5-1"), ("s:intake", "6-0"), ("s:intake", "6-0")) == 2
-    assert await redis.call("XLEN", KEYS.deadletter) == 5
+    await bury(redis, ("s:intake", "5-9"), ("s:intake:b", "5-0"), ("s:intake", "5-10"))
+    await bury(redis, ("s:intake", "5-9"), ("s:intake", "5-10"), ("s:intake:b", "5-0"))
+    await bury(redis, ("s:intake:b", "5-1"), ("s:intake", "6-0"), ("s:intake", "6-0"))
+    assert await letters(redis) == ["5-9", "5-0", "5-10", "5-1", "6-0"]
+
+
+async def test_too_many_dead_letters_lose_the_oldest_and_the_loss_is_counted(
+    redis: Client,
+) -> None:
+    """Given room for three letters, when ten come in two batches, then the newest three stay."""
+    bounds = (3, 10_000_000, 1_000)
+    assert await bury(redis, *(("s:intake", f"{n}-0") for n in range(1, 5)), bounds=bounds) == 1
+    assert await bury(redis, *(("s:intake", f"{n}-0") for n in range(5, 11)), bounds=bounds) == 7
+    assert await letters(redis) == ["8-0", "9-0", "10-0"]
+    assert await redis.call("GET", KEYS.deadletter_dropped) == b"7"
+
+
+@pytest.mark.parametrize(("size", "most"), [(10, 20_000), (30_000, 200_000)])
+async def test_too_many_bytes_of_dead_letters_lose_the_oldest(
+    redis: Client, size: int, most: int
+) -> None:
+    """Given a bound on bytes, then the server never uses more for them, and the newest stay."""
+    sent = dropped = 0
+    for _ in range(40):
+        entries = [f"{n}-0" for n in range(sent + 1, sent + 51)]
+        sent += 50
+        dropped = await bury(
+            redis, *(("s:intake", e) for e in entries), bounds=(10**6, most, 9), body=b"x" * size
+        )
+        assert await redis.call("MEMORY", "USAGE", KEYS.deadletter, "SAMPLES", 0) <= most
+        there = await letters(redis)
+        assert len(there) + dropped == sent
+        assert there == [f"{n}-0" for n in range(dropped + 1, sent + 1)]
+    assert dropped > 0
+
+
+async def test_one_dead_letter_stays_however_large_it_is(redis: Client) -> None:
+    await bury(redis, ("s:intake", "1-0"), ("s:intake", "2-0"), bounds=(5, 1, 9))
+    assert await letters(redis) == ["2-0"]
+
+
+async def test_marks_of_entries_ahead_do_not_pile_up(redis: Client) -> None:
+    """Given a crash between each such letter and the end of its mark, then their number is
+    bounded, and no door loses its own."""
+    await bury(redis, ("s:intake", "5-0"))
+    for n in range(30):
+        await bury(redis, ("s:intake", f"9{n}-0"), bounds=(99, 10**7, 9), mark=f"s:intake 9{n}-0")
+        assert await redis.call("HLEN", KEYS.deadletter_marks) <= 10
+    assert await redis.call("HGET", KEYS.deadletter_marks, "s:intake") == b"5-0"

@@ -1,0 +1,68 @@
+"""Dead letters: what an intake stream held and the engine refused, kept within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from events.keys import Keys
+from services.runtime.client import Client
+from services.runtime.points import point
+from services.runtime.scripts import Argument, script
+from services.runtime.settings_types import DeadLetterSettings
+from services.turn import Refused
+
+BATCH = 50
+FIELDS_MAX = 1_000  # Lua cannot hand on 8,000 values at once
+ERROR_MAX = 2_000  # characters
+MARKS_MAX = 10_000
+
+
+class DeadLetters:
+    """Writes them. The oldest go where there are too many, or too many bytes of them, and are
+    counted; of a long entry the beginning is kept, and how long it was."""
+
+    def __init__(
+        self, client: Client, keys: Keys, bounds: DeadLetterSettings | None = None
+    ) -> None:
+        self._client, self._keys = client, keys
+        self._bounds = bounds or DeadLetterSettings()
+        self.dropped = 0  # of all that were ever written to this bus, as last heard
+
+    async def write(self, refused: Sequence[Refused]) -> None:
+        """Each once: the mark of its door makes a repeat harmless. Raises RedisUnavailable."""
+        for start in range(0, len(refused), BATCH):
+            batch = refused[start : start + BATCH]
+            bounds = self._bounds
+            args: list[Argument] = [len(batch), bounds.max_count, bounds.max_bytes, MARKS_MAX]
+            for letter in batch:
+                args += self._letter(letter)
+            keys = self._keys
+            names = [keys.deadletter, keys.deadletter_marks, keys.deadletter_dropped]
+            self.dropped = int(await script("deadletter")(self._client, names, args))
+            point("deadletter.after")
+
+    def _letter(self, letter: Refused) -> list[Argument]:
+        entry = letter.entry
+        mark = f"{entry.door} {entry.id}" if letter.ahead else entry.door
+        fields = cut(entry.fields, self._bounds.entry_max_bytes)
+        size = sum(map(len, entry.fields))
+        error = letter.error[:ERROR_MAX]
+        return [entry.door, entry.id, mark, error, size, len(fields) // 2, *fields]
+
+    async def forget(self, door: str, entries: Iterable[str]) -> None:
+        """These entries left their door: they cannot be read from it again."""
+        marks = [f"{door} {entry}" for entry in entries]
+        await self._client.call("HDEL", self._keys.deadletter_marks, *marks)
+
+
+def cut(fields: Sequence[bytes], most: int) -> list[bytes]:
+    """Names and values up to ``most`` bytes in all, the last one cut short; none without the
+    other."""
+    kept: list[bytes] = []
+    room = most
+    for part in fields[: 2 * FIELDS_MAX]:
+        if room <= 0 and len(kept) % 2 == 0:
+            break
+        kept.append(part[: max(room, 0)])
+        room -= len(part)
+    return kept
