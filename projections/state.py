@@ -25,6 +25,7 @@ from projections import (
     attempts,
     clock,
     continuity,
+    eviction,
     policy,
     progress,
     reports,
@@ -85,6 +86,10 @@ class Meta(msgspec.Struct, gc=False):
     foreign_id: str = ""
     foreign_at: int = 0
     foreign_said: str = ""  # log id of the newest log.foreign_entries
+    evicts: bool = False  # whether the server was last said to drop keys; see projections/eviction
+    evicted: int = 0
+    evicted_run: str = ""
+    eviction_said: str = ""  # log id of the newest redis.evicts or redis.keeps
     policy: PolicyChanged = msgspec.field(default_factory=PolicyChanged)
     overlay: Overlay = Overlay()  # what the delegator was taught
     policy_after: int = 0  # how many tasks had been submitted when the policy last changed
@@ -420,4 +425,6 @@ FOLDS: dict[str, Callable[[State, Event], Any]] = {
     "log.went_back": continuity.went_back,
     "log.trimmed": continuity.trimmed,
     "log.foreign_entries": continuity.foreign_entries,
+    "redis.evicts": eviction.said,
+    "redis.keeps": eviction.said,
 }

@@ -8,7 +8,7 @@ from events.keys import Keys
 from events.money import Price, nanos_of
 from events.policy import AlertBudget, Limit, PolicyChanged
 from projections import views
-from services import clock_steps, continuity
+from services import clock_steps, continuity, eviction
 from services.delegator import decide as delegator
 from services.delegator.classify import DEFAULT_ROUTES, Delegator, Route, Rule
 from services.dispatcher import decide as dispatcher
@@ -85,6 +85,7 @@ def _deciders(settings: Settings, services: Sequence[str]) -> list[tuple[str, De
         ("policy", throttle.seed),
         ("continuity", continuity.decide),
         ("clock", clock_steps.decide),
+        ("eviction", eviction.decide),
     ]
     return [*first, *chosen] if chosen else []
 

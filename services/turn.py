@@ -77,6 +77,16 @@ class PastLost(msgspec.Struct, frozen=True, gc=False):
     said: str = "0-0"
 
 
+class EvictionLook(msgspec.Struct, frozen=True, gc=False):
+    """What the server said of eviction when the log stood at ``place``: its maxmemory-policy, how
+    many keys it has dropped since it started, and the run id of that start."""
+
+    place: str
+    policy: str
+    evicted: int
+    run: str
+
+
 class Inputs(msgspec.Struct):
     """What a turn's deciders read besides the state. Times are µs of server time.
 
@@ -88,6 +98,7 @@ class Inputs(msgspec.Struct):
     ``price_lookup`` knows prices of models that the book does not name.
     ``log_name`` names a log that begins now; ``foreign`` holds the log ids of entries that asb
     did not write, in order; ``trimmed`` is where the log begins since somebody cut it by hand.
+    ``eviction`` is the newest look at whether the server drops keys.
     """
 
     entries: Iterable[DoorEntry] = ()
@@ -105,6 +116,7 @@ class Inputs(msgspec.Struct):
     past_lost: PastLost | None = None
     foreign: Sequence[str] = ()
     trimmed: str = ""
+    eviction: EvictionLook | None = None
 
 
 Decision: TypeAlias = Event | Refused | Taken

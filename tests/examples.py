@@ -22,6 +22,7 @@ from events.policy import (
     Saving,
 )
 from events.routing import DelegatorLearnt, Example, TaskEscalated
+from events.server import RedisEvicts, RedisKeeps
 from events.task import (
     Booking,
     Candidate,
@@ -272,5 +273,7 @@ def every_payload() -> dict[str, Payload]:
         went_back(),
         trimmed(),
         foreign_entries(),
+        RedisEvicts("allkeys-lru", 1_129, "f00d"),
+        RedisKeeps(1_129, "f00d"),
     ]
     return {payload.type: payload for payload in found}

@@ -242,6 +242,8 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "task.requeued": lambda d, _: d.reason,
     "hold.extended": lambda d, _: f"{d.tokens:,} tokens, {dollars(d.nanos)}",
     "hold.refused": lambda d, _: f"{d.action}: {d.reason}",
+    "redis.evicts": lambda d, _: f"maxmemory-policy {d.policy}, {d.evicted:,} keys dropped",
+    "redis.keeps": lambda d, _: f"no key is dropped any more; {d.evicted:,} were",
     "clock.stepped": lambda d, _: f"{'-' if d.by < 0 else '+'}{span(abs(d.by))}",
     "clock.confirmed": lambda d, _: d.reason,
     "door.opened": lambda d, _: f"{d.door} for {d.name}",

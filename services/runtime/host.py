@@ -36,6 +36,7 @@ from services.runtime.clock import ServerClock, elapsed
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.doors import Doors
 from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
+from services.runtime.eviction_watch import EvictionWatch
 from services.runtime.heartbeat import BEAT_S, Heartbeat
 from services.runtime.log import START, Appended, Base, Log, after, parse_id
 from services.runtime.position import Position
@@ -90,6 +91,7 @@ class Host:
         self._engine = "the engine" if deciders else "the reader of the log"
         self.log = Log(client, keys)
         self._beginning = Beginning(client, keys, self.log, self._position, inputs)
+        self._eviction = EvictionWatch(client, inputs)
         self.doors = Doors(client, keys)
         self._strays = StrayDoors(client, keys)
         self.clock = ServerClock()
@@ -113,6 +115,7 @@ class Host:
                 tasks.start_soon(self._through_outages, self._watch_workers)
                 tasks.start_soon(self._through_outages, self._trim_doors)
                 tasks.start_soon(self._through_outages, self._guard)
+                tasks.start_soon(self._through_outages, self._watch_eviction)
                 if self._reads_doors:
                     tasks.start_soon(self._through_outages, self._watch_stray_doors)
             self.ready.set()
@@ -470,6 +473,9 @@ class Host:
 
     async def _guard(self) -> None:
         await self._beginning.guard(lambda: self.state, lambda: self._wake.set())
+
+    async def _watch_eviction(self) -> None:
+        await self._eviction.look(lambda: self.state, lambda: self._wake.set())
 
     async def _watch_stray_doors(self) -> None:
         await self._strays.watch(self.doors.names)

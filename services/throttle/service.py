@@ -14,6 +14,7 @@ from events.keys import Keys
 from events.log import LogForeignEntries, LogTrimmed, LogWentBack
 from events.money import NANOS_PER_DOLLAR
 from events.policy import AlertRaised
+from events.server import RedisEvicts
 from projections.state import State
 from projections.throttle import LEVELS
 from services.runtime import hooks
@@ -27,8 +28,8 @@ BUSY_S = 0.5  # how often a host looks whether another has run a hook
 CLAIM_MARGIN_S = 5
 
 
-# What is published as an alert. What is about the log itself is of the highest level.
-ALERTS = (AlertRaised, LogWentBack, LogTrimmed, LogForeignEntries)
+# What is published as an alert. What is about the log or its server is of the highest level.
+ALERTS = (AlertRaised, LogWentBack, LogTrimmed, LogForeignEntries, RedisEvicts)
 
 
 class _Outgoing:
@@ -52,7 +53,7 @@ class _Outgoing:
         """Look at the log again: what was pending may not stand there any more."""
         places = [known.log_id for known in state.raised.values()]
         meta = state.meta
-        places += [meta.went_back, meta.trimmed_said, meta.foreign_said]
+        places += [meta.went_back, meta.trimmed_said, meta.foreign_said, meta.eviction_said]
         places = [place for place in places if place]
         self._newest = max(places, key=parse_id, default=START)
         self._pending = []
@@ -171,6 +172,8 @@ def message(event: Event) -> dict[str, Any]:
     if type(d) is LogForeignEntries:
         found = {"count": d.count, "first": d.first, "last": d.last}
         return {"type": "FOREIGN_ENTRIES", **found, **_place(event)}
+    if type(d) is RedisEvicts:
+        return {"type": "REDIS_EVICTS", "policy": d.policy, "evicted": d.evicted, **_place(event)}
     money = d.unit == "money"
     scale = NANOS_PER_DOLLAR if money else 1
     return {

@@ -25,7 +25,8 @@ def in_environment(tmp_path: Path) -> Path:
     """A server that a wheel put into an environment; it says that it is new, and serves nothing."""
     program = tmp_path / "venv" / "bin" / "redis-server"
     program.parent.mkdir(parents=True)
-    program.write_text("#!/bin/sh\necho 'Redis server v=99.0.0 sha=0'\n")
+    brand = find_server().identity.brand.capitalize()  # the one that a new folder gets
+    program.write_text(f"#!/bin/sh\necho '{brand} server v=99.0.0 sha=0'\n")
     program.chmod(0o755)
     (tmp_path / "venv" / "pyvenv.cfg").touch()
     return program

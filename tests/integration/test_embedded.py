@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.runtime import data_folder, embedded
@@ -504,6 +505,19 @@ def test_a_folder_knows_who_wrote_it_and_is_opened_by_that_brand_again(
         assert again.binary is not None
         assert again.binary.brand == binary.brand
         assert call(again.url, "GET", "k") == b"v"
+
+
+def test_a_folder_that_a_newer_version_opened_since_is_refused(
+    folder: Path, binary: ServerBinary
+) -> None:
+    with embedded.start(folder, free_port(), "everysec", str(binary.path)):
+        pass
+    record = record_of(folder)
+    assert record is not None
+    newer = msgspec.structs.replace(record, identity=Identity(binary.brand, (99, 0, 0)))
+    data_folder.write_record(folder, newer)
+    with pytest.raises(AsbError, match=rf"{folder} was written by \w+ 99\.0\.0, and there is no"):
+        embedded.start(folder, free_port(), "everysec")
 
 
 def test_a_folder_without_a_record_tells_its_writer_by_its_files(
