@@ -15,7 +15,7 @@ from services.cli import bus, history, out
 from services.cli.bus import Bus
 from services.cli.words import SYMBOLS, limit_name
 from services.runtime import replay
-from services.throttle.service import ALERTS, message
+from services.throttle.service import ALERTS, is_alert, message
 
 LIMIT = 50
 COUNT = 1_000
@@ -51,7 +51,7 @@ def _last(b: Bus, most: int, until: str) -> list[Event]:
     while len(found) < most:
         entries = b.client.call("XREVRANGE", b.keys.log, before, "-", "COUNT", COUNT)
         raised = [entry for entry in entries if entry[1][1] in WIRE_TYPES]
-        found += replay.decoded(raised)
+        found += [event for event in replay.decoded(raised) if is_alert(event)]
         if len(entries) < COUNT:
             break
         before = f"({entries[-1][0].decode()}"
@@ -66,7 +66,8 @@ def _follow(b: Bus, cursor: str, as_json: bool) -> None:
         for entry in reply[0][1] if reply else ():
             cursor = entry[0].decode()
             for event in replay.decoded([entry]) if entry[1][1] in WIRE_TYPES else ():
-                _say(event, as_json)
+                if is_alert(event):
+                    _say(event, as_json)
 
 
 def _say(event: Event, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from events.clock import ClockStepped
 from events.envelope import Event
 from events.keys import Keys
 from events.log import LogForeignEntries, LogTrimmed, LogWentBack
@@ -29,7 +30,13 @@ CLAIM_MARGIN_S = 5
 
 
 # What is published as an alert. What is about the log or its server is of the highest level.
-ALERTS = (AlertRaised, LogWentBack, LogTrimmed, LogForeignEntries, RedisEvicts)
+ALERTS = (AlertRaised, LogWentBack, LogTrimmed, LogForeignEntries, RedisEvicts, ClockStepped)
+
+
+def is_alert(event: Event) -> bool:
+    """Whether subscribers are told of it: of a step of the clock only where it is a large one."""
+    data = event.data
+    return type(data) in ALERTS and not (type(data) is ClockStepped and not data.is_large)
 
 
 class _Outgoing:
@@ -45,7 +52,7 @@ class _Outgoing:
 
     def feed(self, events: Sequence[Event], state: State) -> None:
         for event in events:
-            if type(event.data) in ALERTS:
+            if type(event.data) in ALERTS and is_alert(event):
                 self._pending.append(event)
                 self._wake.set()
 
@@ -54,6 +61,7 @@ class _Outgoing:
         places = [known.log_id for known in state.raised.values()]
         meta = state.meta
         places += [meta.went_back, meta.trimmed_said, meta.foreign_said, meta.eviction_said]
+        places.append(meta.large_step_id)
         places = [place for place in places if place]
         self._newest = max(places, key=parse_id, default=START)
         self._pending = []
@@ -82,7 +90,7 @@ class _Outgoing:
         elif after(newest, mark):
             missed: list[Event] = []
             async for events in self._log.read(mark, newest):
-                missed += [event for event in events if type(event.data) in ALERTS]
+                missed += [event for event in events if is_alert(event)]
             known = {event.log_id for event in missed}
             self._pending = missed + [e for e in self._pending if e.log_id not in known]
         self._newest = ""
@@ -174,6 +182,8 @@ def message(event: Event) -> dict[str, Any]:
         return {"type": "FOREIGN_ENTRIES", **found, **_place(event)}
     if type(d) is RedisEvicts:
         return {"type": "REDIS_EVICTS", "policy": d.policy, "evicted": d.evicted, **_place(event)}
+    if type(d) is ClockStepped:
+        return {"type": "CLOCK_STEPPED", "by_us": d.by, **_place(event)}
     money = d.unit == "money"
     scale = NANOS_PER_DOLLAR if money else 1
     return {

@@ -113,6 +113,22 @@ class Ground:
         self.server.stop()
 
 
+class Heard:
+    """What a subscriber of asb:alerts is told."""
+
+    def __init__(self, url: str) -> None:
+        self._pubsub = SyncClient(url).pubsub()
+        self._pubsub.subscribe(KEYS.alerts_channel)
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every alert that has come so far."""
+        found: list[dict[str, Any]] = []
+        while (message := self._pubsub.get_message(timeout=2)) is not None:
+            if message["type"] == "message":
+                found.append(json.loads(message["data"]))
+        return found
+
+
 @pytest.fixture
 def ground(tmp_path: Path) -> Generator[Ground]:
     made = Ground(tmp_path)
@@ -197,6 +213,7 @@ def test_limits_hold_there_and_back(ground: Ground, window: str) -> None:
         wait_blocking(lambda: _rests(ground), SOON_S, "it comes to rest")
         assert len(ground.events("task.dispatched")) == count
 
+    heard = Heard(ground.server.url)
     admitted(9)
     expected, steps = 9, 0
     for offset in ("+26h", "+70d", "-26h"):
@@ -210,6 +227,10 @@ def test_limits_hold_there_and_back(ground: Ground, window: str) -> None:
         ground.stepped(steps)
         admitted(expected)  # what was used before the step counts again
     ground.proven()
+    steps_heard = [a["by_us"] for a in heard.all() if a["type"] == "CLOCK_STEPPED"]
+    assert steps_heard == [e.data.by for e in ground.events("clock.stepped")]
+    lines = [json.loads(x) for x in ground.asb("alerts", "--json").stdout.splitlines()]
+    assert sum(line["type"] == "CLOCK_STEPPED" for line in lines) == steps
     _judge_screens(ground)
     say(f"limits through 6 steps of the clock: {expected} dispatches, overshoot 0")
 
