@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from events.envelope import UnsupportedEvent, decode
+from events.envelope import ForeignEntry, decode
 from events.policy import Limit, PolicyChanged
 from events.task import PRIORITIES
 from projections import throttle
@@ -258,5 +258,5 @@ def test_a_dispatch_without_a_hold_is_no_event() -> None:
     bus.run()
     entry = next(e for e in bus.log if e[1][1] == b"task.dispatched")
     entry[1][11] = entry[1][11].replace(b'"hold_tokens":', b'"no_hold":')
-    with pytest.raises(UnsupportedEvent):
+    with pytest.raises(ForeignEntry):
         decode(entry)

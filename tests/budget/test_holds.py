@@ -65,7 +65,7 @@ ENDS: dict[str, Callable[[Bus, str], object]] = {
     "it is cancelled and its worker confirms": _confirmed,
     "its worker is lost": _lost,
     "its worker leaves": lambda bus, _: bus.send("worker.left", worker="w1"),
-    "another session takes its worker's name": lambda bus, _: bus.join("w1"),
+    "another session takes its worker's name": lambda bus, _: bus.join("w1", take_over=True),
     "its time is over": lambda bus, _: bus.wait(700),
 }
 

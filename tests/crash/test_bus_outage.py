@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import AsyncGenerator, Generator
@@ -72,6 +73,22 @@ async def full(server: RedisServer) -> None:
 OUTAGES = {f.__name__: f for f in (stop_and_start, freeze, read_only, full)}
 
 
+@contextlib.asynccontextmanager
+async def showing(silent: Hands) -> AsyncGenerator[None]:
+    """``silent`` renews its heartbeat, as a worker does, until the block ends."""
+
+    async def renew() -> None:
+        while True:
+            await silent.show(LEASE_S)
+            with anyio.move_on_after(LEASE_S / 4):
+                await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(renew)
+        yield
+        group.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("outage", OUTAGES)
 async def test_an_outage_under_load_is_waited_for_and_nobody_is_lost(
     bus: Bus, own_server: RedisServer, outage: str
@@ -86,9 +103,9 @@ async def test_an_outage_under_load_is_waited_for_and_nobody_is_lost(
             await wait_until(lambda: host.state.meta.completed > 20)
             in_flight = len(host.state.tasks)
             await OUTAGES[outage](own_server)
-            await silent.show(100)
-            await bus.ended(*tasks, within=40)
-            await stays(lambda: not bus.events("worker.lost"), during=0.5)
+            async with showing(silent):
+                await bus.ended(*tasks, within=40)
+                await stays(lambda: not bus.events("worker.lost"), during=0.5)
             await silent.does(entry)
             await bus.ended(mine)
         await wait_until(lambda: len(bus.events("worker.left")) == 2)
