@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 
 from events.keys import Keys
-from events.log import START, begins
+from events.log import START, after, begins
 from projections.state import State
 from services.runtime.client import Client
 from services.runtime.log import Log, decoded
@@ -31,6 +31,12 @@ def first_of(entries: list[Any]) -> str:
     return entries[0][0].decode() if entries else START
 
 
+def _is_cut(entries: list[Any]) -> bool:
+    """Whether a log that holds ``entries`` first does not begin with its first event."""
+    events = decoded(entries)
+    return not events or not begins(events[0])
+
+
 class Beginning:
     """Somebody may trim the log by hand. A host that lives still knows what stood there, and keeps
     it where the next start finds it: without that a log cut short is refused."""
@@ -40,12 +46,18 @@ class Beginning:
     ) -> None:
         self._client, self._keys, self._log = client, keys, log
         self._position, self._inputs = position, inputs
-        self._first = START
+        self._first, self._cut = START, False
 
-    def restored(self, first: str) -> None:
-        """The log, which begins at ``first``, was folded from there or from a snapshot."""
-        self._first = first
+    def restored(self, entries: list[Any]) -> None:
+        """The log, which begins with ``entries``, was folded from there or from a snapshot."""
+        self._first = first_of(entries)
+        self._cut = _is_cut(entries)
         self._inputs.trimmed = ""
+
+    def was_cut_behind(self, place: str) -> bool:
+        """Whether the entry at ``place`` is missing because the log begins behind it now, cut by
+        hand, and not because it went back."""
+        return self._cut and after(self._first, place)
 
     async def guard(self, state: Callable[[], State], wake: Callable[[], None]) -> None:
         """One look, after a pause. ``wake`` lets a turn tell of what was found."""
@@ -56,8 +68,8 @@ class Beginning:
             return
         if not await self._log.holds(self._position.base(state())):
             return  # it went back, or another began: the next turn sees it
-        events = decoded(entries)
-        if not events or not begins(events[0]):
+        self._cut = _is_cut(entries)
+        if self._cut:
             logger.error("the log was trimmed by hand: it begins at %s now", first)
             self._inputs.trimmed = first
             wake()

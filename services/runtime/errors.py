@@ -8,6 +8,7 @@
     ├── RedisUnavailable     no answer, loading, read-only, full: retry may help
     ├── RedisUnsuitable      too old, wrong role, evicts keys: retry does not help
     └── LogError             the log holds something this version must not go past
+        └── BeginningLost    its beginning was cut off, and no snapshot covers that
 """
 
 from __future__ import annotations
@@ -43,3 +44,7 @@ class RedisUnsuitable(AsbError):
 
 class LogError(AsbError):
     """The log holds an event that this version must not go past."""
+
+
+class BeginningLost(LogError):
+    """The log was cut, and no snapshot covers what stood before."""

@@ -30,12 +30,12 @@ from projections.workers import ALIVE
 from services.intake.decide import holders, lookups, newest_ms
 from services.projector import Projector, Stats
 from services.runtime import replay
-from services.runtime.beginning import Beginning, entries_from_start, first_of
+from services.runtime.beginning import Beginning, entries_from_start
 from services.runtime.client import Client, CommandRefused, SyncClient
 from services.runtime.clock import ServerClock, elapsed
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.doors import Doors
-from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
+from services.runtime.errors import AsbError, BeginningLost, RedisUnavailable, RedisUnsuitable
 from services.runtime.eviction_watch import EvictionWatch
 from services.runtime.heartbeat import BEAT_S, Heartbeat
 from services.runtime.log import START, Appended, Base, Log, after, parse_id
@@ -54,6 +54,7 @@ PEEK_COUNT = 128  # door entries a turn may look at; it takes in as many as fit
 IDLE_S = 1.0  # how often an idle desk looks whether the log moved without it
 GC_EVERY = 50_000
 DUPLICATE_DAYS = 35
+CUT_TRIES = 10  # how often, a second apart, a snapshot of a log cut by hand is looked for
 RETRY_S = (0.05, 2.0)  # first and longest pause while Redis is away
 
 
@@ -178,7 +179,7 @@ class Host:
         foreign: list[str] = []
         client = SyncClient(self._client.url)
         try:
-            first = first_of(client.call(*entries_from_start(self._keys, 1)))
+            first = client.call(*entries_from_start(self._keys, 100))
             self.state = replay.rebuild(client, self._keys, foreign=foreign)
         finally:
             client.close()
@@ -254,11 +255,22 @@ class Host:
         if untold is not None and not after(said, untold.said):
             was = max(was, untold.was, key=parse_id)
         self._position.used_up(was)
-        self._rebuild()
+        await self._rebuild_patiently()
+        if self._beginning.was_cut_behind(was):
+            return  # what this host had not folded was trimmed: nothing went back
         now = self.state.meta.log_id
         logger.warning("the log went back from %s to %s; it was folded again from there", was, now)
         self._inputs.past_lost = PastLost(was, now, said)
         await self._forget_torn_tail()
+
+    async def _rebuild_patiently(self) -> None:
+        """Where somebody cut the log, a host that knew it to its end keeps a snapshot soon."""
+        for _ in range(CUT_TRIES):
+            with contextlib.suppress(BeginningLost):
+                self._rebuild()
+                return
+            await anyio.sleep(IDLE_S)
+        self._rebuild()
 
     async def _forget_torn_tail(self) -> None:
         """Have Redis write its file anew. A tail torn within a transaction stays in the file, and

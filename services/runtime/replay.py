@@ -11,7 +11,7 @@ from events.keys import Keys
 from events.log import begins
 from projections.state import State, decode_state
 from services.runtime.client import CommandRefused, SyncClient
-from services.runtime.errors import LogError
+from services.runtime.errors import BeginningLost
 from services.runtime.log import READ_COUNT, START, after, decoded, owned
 from services.runtime.points import point
 
@@ -85,7 +85,7 @@ NOT_COVERED = "no snapshot covers it"
 
 
 def check_beginning(client: SyncClient, keys: Keys, so: str = NOT_COVERED) -> None:
-    """Raise LogError unless the log is empty or begins with its first event.
+    """Raise BeginningLost unless the log is empty or begins with its first event.
 
     Without its beginning it knows no limits, and not what was used: nothing may be decided on it.
     ``so`` says what follows, where that is another thing.
@@ -97,7 +97,7 @@ def check_beginning(client: SyncClient, keys: Keys, so: str = NOT_COVERED) -> No
     if first is not None and begins(first):
         return
     where = f"it begins at {first.log_id}" if first is not None else "every entry was deleted"
-    raise LogError(
+    raise BeginningLost(
         f"the log {keys.log} has lost its beginning, and {so}: {where}, so the "
         "limits, prices and what was used before do not stand on it",
         hint=(

@@ -47,6 +47,7 @@ class _Outgoing:
         self._client, self._keys = client, keys
         self._log = Log(client, keys)
         self._pending: list[Event] = []
+        self._lived = False  # whether a mark was found before
         self._newest = ""  # the newest alert on the log, when it was last folded from there
         self._wake = anyio.Event()
 
@@ -86,8 +87,12 @@ class _Outgoing:
     async def _find_missed(self) -> None:
         newest, mark = self._newest, await self._mark()
         if mark is None:
-            await self._begin(newest)  # what was before nobody asked for
-        elif after(newest, mark):
+            # What was before nobody asked for. A mark that went away while we live went with its
+            # log: of the log there is now, nothing was told yet.
+            mark = START if self._lived else newest
+            await self._begin(mark)
+        self._lived = True
+        if after(newest, mark):
             missed: list[Event] = []
             async for events in self._log.read(mark, newest):
                 missed += [event for event in events if is_alert(event)]
