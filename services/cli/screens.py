@@ -136,7 +136,8 @@ def _global_lines(state: State, now: int, windows: tuple[tuple[str, str], ...]) 
 def _global_row(
     state: State, now: int, window: tuple[str, str], limit: Limit | None
 ) -> tuple[str, str]:
-    """``48,523 / 500K`` and ``(9.7%) + 1,010 held`` for one window of the global scope."""
+    """``48,523 / 500K`` and ``(9.7%) + 1,010 held`` for one window of the global scope; its level
+    where that is more than NONE."""
     unit, length = window
     spent = throttle.used(state, "global", length, now).of(unit)
     held = throttle.held(state, "global", unit)
@@ -145,7 +146,9 @@ def _global_row(
     if limit is None:
         return f"{shown} / no limit", after
     share = f"({views.percent_text(spent, limit.amount)})"
-    return f"{shown} / {limit_text(unit, limit.amount)}", f"{share} {after}".rstrip()
+    level = throttle.level(spent + held, limit.amount)
+    mark = f"{SYMBOLS[level]} {throttle.LEVELS[level]}" if level else ""
+    return f"{shown} / {limit_text(unit, limit.amount)}", f"{share} {after}".rstrip() + f"  {mark}"
 
 
 def _unit_text(unit: str, amount: int) -> str:
@@ -329,6 +332,7 @@ def status_view(state: State, now: int, texts: Mapping[str, str]) -> dict[str, A
         "cost_nanos": total.nanos,
         "disputed_tokens": total.disputed_tokens,
         "disputed_cost_nanos": total.disputed_nanos,
+        "level": throttle.LEVELS[throttle.scope_level(state, "global", now)],
         "throttle": [r for r in throttle_view(state, now)["windows"] if r["scope"] == "global"],
         "workers": [
             _worker_view(state, w, cells.get(w.name, Cell()), now, texts) for w in by_name(state)

@@ -14,7 +14,7 @@ from services.dispatcher.crew import Crew, Post
 from services.turn import Decisions, Inputs, decided
 
 BY = "dispatcher"
-NEVER_FITS_MAX = 5_000  # tasks a turn sets aside; what stands behind them is looked at in the next
+NEVER_FITS_MAX = 2_000  # tasks a turn sets aside; what stands behind them is looked at in the next
 KEEP_ROOM_AFTER = 600_000_000  # µs: a task that waited this long at the head has room kept for it
 
 

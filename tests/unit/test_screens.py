@@ -167,6 +167,21 @@ def test_throttle_shows_what_is_held_behind_its_line(seed: Bench) -> None:
     assert screens.throttle_screen(seed.state, seed.now) == THROTTLE
 
 
+def test_the_levels_of_all_work_together_are_marked_where_they_are_reached() -> None:
+    bench = Bench()
+    bench.join("w1")
+    bench.spend("w1", 455_000, 1)
+    throttle.hold(bench.state, ("global",), 10_000, 0, 1)
+    for text in (
+        screens.status(bench.state, bench.now, {}),
+        screens.throttle_screen(bench.state, bench.now),
+    ):
+        rows = text.splitlines()
+        assert next(r for r in rows if "Tokens/hour" in r).endswith("+ 10,000 held  🟠 SOFT")
+        assert next(r for r in rows if "Tokens/day" in r).endswith("(9.1%) + 10,000 held")
+    assert screens.status_view(bench.state, bench.now, {})["level"] == "SOFT"
+
+
 def test_without_workers_and_data_nothing_is_invented() -> None:
     bench = Bench()
     text = screens.status(bench.state, bench.now, {})

@@ -9,8 +9,9 @@ import pytest
 from projections import usage
 from services.audit import conserve
 from services.audit.check import Audit
+from services.intake.decide import lookups
 from tests.examples import policy
-from tests.given import Bus, replayed
+from tests.given import Bus, door_entry, replayed
 
 ENDS = ("task.completed", "task.failed", "task.cancelled")
 
@@ -87,3 +88,9 @@ def test_what_it_reports_beyond_the_plausible_is_disputed() -> None:
     told(bus, "task.completed", usage={"input_tokens": 10**12})
     assert tokens(bus) == 2_000_000
     assert len(bus.state.disputes) == 1
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_whether_a_task_ended_long_ago_is_looked_up_for_its_result(kind: str) -> None:
+    entry = door_entry(kind, "5-0", {"task": "gone", "attempt": 1, "session": "77-0"})
+    assert lookups(Bus(policy()).state, [entry]) == (set(), {"gone"})
