@@ -102,7 +102,8 @@ clean() { if command -v iconv >/dev/null; then iconv -c -f UTF-8 -t UTF-8; else 
 line() { printf '%s\n' "$entry" | sed -n "$1p"; }
 
 # 2. Take the next entry of the inbox. redis-cli prints it one part a line: key, id, then names
-# and values in this order: log type task attempt session text kind agent model deadline priority.
+# and values in this order: log type task attempt session text kind agent model deadline priority
+# timeout_s.
 # Only the text may have several lines, so all else is found by counting from both ends.
 take() {
   entry=$(redis XREAD COUNT 1 BLOCK 5000 STREAMS "$inbox" "$cursor") || return 1
@@ -116,7 +117,7 @@ take() {
 work() {
   task=$(line 8) attempt=$(line 10) mine=$(line 12)
   [ "$mine" = "$session" ] || return 0
-  text=$(printf '%s\n' "$entry" | sed '1,13d' | sed -e :a -e '$d;N;2,10ba' -e 'P;D')
+  text=$(printf '%s\n' "$entry" | sed '1,13d' | sed -e :a -e '$d;N;2,12ba' -e 'P;D')
   redis XADD "$door" '*' type task.started task "$task" attempt "$attempt" \
     session "$session" >/dev/null
   rm -rf "$ASB_USAGE_FILE"

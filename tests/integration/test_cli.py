@@ -414,7 +414,7 @@ def test_a_second_up_joins_with_workers_of_free_names(bus: Up) -> None:
     try:
         assert second.stderr is not None
         assert second.stderr.readline() == (
-            f"joins the Redis that runs already at {bus.url}; --port 1 is ignored\n"
+            f"joins the Redis that runs already at {bus.url}; --port 1 ignored\n"
         )
         assert second.stderr.readline().endswith("new ones: worker3\n")
         wait_blocking(lambda: "worker3" in bus.run("status").stdout, within=20)

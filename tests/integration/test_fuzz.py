@@ -17,9 +17,11 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from services.intake.decide import HANDLERS
 from services.runtime.client import CommandRefused
+from services.runtime.settings_types import DeadLetterSettings
 from tests.integration.test_desk_ground import Bus, caught_up, proven, running, working
 from tests.wait import wait_until
 
@@ -131,6 +133,9 @@ def _encodable(fields: Entry) -> Entry:
 @pytest.fixture
 async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
     made = Bus(redis_url, namespace)
+    # All of them are looked at in the end.
+    kept = DeadLetterSettings(max_count=1_000_000, max_bytes=10**10)
+    made.settings = replace(made.settings, deadletters=kept)
     yield made
     await made.close()
 
