@@ -406,6 +406,7 @@ def test_stop_leaves_nothing_and_a_second_start_resumes(tmp_path: Path, sign: in
 
 
 def test_a_second_up_joins_with_workers_of_free_names(bus: Up) -> None:
+    wait_blocking(lambda: "worker2" in bus.run("status").stdout, within=30)
     second = subprocess.Popen(
         [*ASB, "up", f"--data-dir={bus.data}", "--port=1", "--workers=1", "--", "cat"],
         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
