@@ -22,7 +22,6 @@ from services.delegator.explain import Evidence, Verdict, reason_of
 from services.delegator.features import (
     ALWAYS,
     QUESTION,
-    SEVERAL,
     lexical,
     of_lead,
     of_run_on,
@@ -174,11 +173,8 @@ class Delegator:
         """What each part of a text adds to the points of each kind."""
         evidence = Evidence([], [], [0])
         seen: set[str] = set()
-        parts = sentences(text)
-        for part in parts:
+        for part in sentences(text):
             self._read(read(part, self._words), evidence, seen)
-        if len(parts) > 1:
-            evidence.add("", self._sums[SEVERAL])
         return evidence
 
     def _read(self, sentence: Sentence, evidence: Evidence, seen: set[str]) -> None:
@@ -203,25 +199,26 @@ class Delegator:
         before = "^"
         marked = 0
         begun: Mapping[str, object] | None = None  # what may follow in a phrase
-        for stem, mark, said, phrases, hard, _, _, _, after in known:
+        for word in known:
+            stem = word.stem
             if begun is not None and stem in begun:
                 starts.append(len(values) - 1)
-            begun = phrases
-            if mark:
+            begun = word.phrases
+            if word.mark:
                 before, follows = "^", first
                 values.append(0)
                 continue
-            marked += hard
-            if stem in seen:
-                said = 0
-            else:
+            marked += word.hard
+            said = 0
+            if stem not in seen:
                 seen.add(stem)
+                said = word.said
             if follows is not None and stem in follows:
                 pair = f"{before} {stem}"
                 if pair not in seen:
                     seen.add(pair)
                     said += sums[pair]
-            before, follows = stem, after
+            before, follows = stem, word.after
             values.append(said)
         evidence.values.extend(values)
         evidence.hard[0] += marked
@@ -304,16 +301,12 @@ class _WeighedWords(Words):
         super().__init__(vocabulary)
         self._sums = sums
 
-    def weigh(self, known: Known) -> Known:
-        if known.mark:
-            return known
-        total = self._sums.total
-        return known._replace(
-            said=total(of_word(known)),
-            begins=total(of_lead(known)),
-            tags=total(of_tag(known)),
-            after=self._sums.after.get(known.stem),
-        )
+    def weigh(self, known: Known) -> None:
+        if not known.mark:
+            total = self._sums.total
+            known.said, known.begins = total(of_word(known)), total(of_lead(known))
+            known.tags = total(of_tag(known))
+            known.after = self._sums.after.get(known.stem)
 
 
 @functools.cache

@@ -5,11 +5,10 @@ two together. A feature's name tells its family (`FAMILIES`), so that a file of 
 
     audit     a word                        ~audit   the beginning of a longer word
     don't fix two words in a row            ^ fix    the first word of a sentence, or after a mark
-    >review   where a request begins        :docs    a word in a tag
     @ui5      the lexicon says 5 for ui (@> where a request begins, @: in a tag, @_ by a phrase,
               @字 in a script without spaces)
     ?         it asks                       字表     one or two characters of such a script
-    +         several sentences             *        every text
+    *         every text
 """
 
 from __future__ import annotations
@@ -30,26 +29,20 @@ der die das und le la les de des el los y e o
 SMALL: Final = frozenset(_SMALL_WORDS.split())
 _RUN: Final = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 
-ALWAYS, SEVERAL, QUESTION = "*", "+", "?"
+ALWAYS, QUESTION = "*", "?"
 FAMILIES: Final = {
     "word": "words",
     "beginning": "beginnings of words",
     "pair": "two words in a row",
-    "lead": "the word where a request begins",
-    "tag": "words in tags",
     "lexicon": "the lexicon's hits",
     "question": "question marks",
     "run-on": "characters of scripts without spaces",
-    "several": "several sentences",
 }
 _BY_MARK: Final = {
     "~": "beginning",
-    ">": "lead",
-    ":": "tag",
     "@": "lexicon",
     "?": "question",
     "字": "run-on",
-    "+": "several",
     "*": "always",
 }
 
@@ -64,8 +57,7 @@ def features(text: str, words: Words) -> dict[str, int]:
     stands there; what the lexicon says once for each of these words, and for each phrase."""
     counts: dict[str, int] = {ALWAYS: 1}
     roles: dict[str, list[str]] = {}
-    parts = sentences(text)
-    for part in parts:
+    for part in sentences(text):
         sentence = read(part, words)
         _add_roles(sentence, roles)
         for _, _, feature in phrases_of(sentence):
@@ -76,8 +68,6 @@ def features(text: str, words: Words) -> dict[str, int]:
                 _add(counts, lexical("@字", feature))
     for names in roles.values():
         _add(counts, names)
-    if len(parts) > 1:
-        counts[SEVERAL] = 1
     return counts
 
 
@@ -101,13 +91,13 @@ def of_word(known: Known) -> list[str]:
 
 
 def of_lead(known: Known) -> list[str]:
-    """What it says more where a request begins."""
-    return [">" + known.stem, *lexical("@>", known.word.lead)]
+    """What the lexicon says more of it where a request begins."""
+    return lexical("@>", known.word.lead)
 
 
 def of_tag(known: Known) -> list[str]:
-    """What it says more in a tag."""
-    return [":" + known.stem, *lexical("@:", known.word.tag)]
+    """What the lexicon says more of it in a tag."""
+    return lexical("@:", known.word.tag)
 
 
 def _add_roles(sentence: Sentence, roles: dict[str, list[str]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from services.delegator.vocabulary import (
@@ -49,7 +50,8 @@ _COLONS: Final = frozenset(":：")
 _DASHES: Final = frozenset("-–—|")
 
 
-class Known(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Known:
     """A word as it is met in a text: its plain form, and what the lexicon says about it.
 
     The whole numbers are sums of weights (see `weights.py`) where somebody put them in: what the
@@ -83,22 +85,13 @@ class Words(dict[str, Known]):
             word = _unknown(folded, vocabulary)
         stem = word.stem or ("0" if folded.isdigit() else folded)  # one number is like another
         mark = folded in PUNCTUATION
-        known = self.weigh(
-            Known(
-                stem=stem,
-                mark=mark,
-                said=0,
-                phrases=vocabulary.phrases.get(stem),
-                hard=vocabulary.complexity.get(stem, 0),
-                word=word,
-            )
-        )
-        self[folded] = known
+        phrases, hard = vocabulary.phrases.get(stem), vocabulary.complexity.get(stem, 0)
+        self[folded] = known = Known(stem, mark, 0, phrases, hard, word)
+        self.weigh(known)
         return known
 
-    def weigh(self, known: Known) -> Known:
+    def weigh(self, known: Known) -> None:
         """A place to put weights in; without any, words are only read."""
-        return known
 
 
 class Sentence(NamedTuple):
@@ -120,7 +113,8 @@ def sentences(text: str) -> list[str]:
     parts: list[str] = []
     start = 0
     for end in _SENTENCE_END.finditer(text):
-        if not text[max(0, end.start() - 3) : end.start() + 1].lower().endswith(_ABBREVIATIONS):
+        at = end.start() + 1
+        if text[at - 1] != "." or not text[max(0, at - 4) : at].lower().endswith(_ABBREVIATIONS):
             parts.append(text[start : end.end()])
             start = end.end()
     parts = [part for part in (*parts, text[start:]) if not part.isspace() and part]
@@ -201,10 +195,9 @@ def _tags(known: list[Known]) -> int:
         if end < 0:
             break
         at = end + 1
-    place = at
-    for stem, mark, *_ in known[at + 1 : at + MAX_TAG_TOKENS + 1]:
-        place += 1
-        if mark and (stem in _COLONS or (place == at + 1 and stem in _DASHES)):
+    for place in range(at + 1, min(at + MAX_TAG_TOKENS + 1, count)):
+        stem = known[place].stem
+        if stem in _COLONS or (place == at + 1 and stem in _DASHES):
             word = known[at].word
             asks = word.lead and not word.tag and place > at + 1  # "Add this: that"
             return at if asks else place + 1

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FEATURES_MAX = 20_000
 EXAMPLES_MAX = 10_000  # on the whole bus
 NAME_MAX = 500  # characters of a feature
-_POINTS = re.compile(r"(?:[a-k][+-]\d{1,6}){1,11}")
+_POINTS = re.compile(r"(?:[a-k][+-]\d{1,4}){1,11}")
 _learnt = msgspec.json.Decoder(DelegatorLearnt)
 
 
