@@ -8,7 +8,7 @@ from typing import Any
 
 from events.envelope import Event
 from events.log import START, after, parse_id
-from projections.state import State
+from projections.state import Meta, State
 from services.runtime.errors import LogError
 from services.runtime.log import Base, decoded
 
@@ -64,7 +64,18 @@ class Position:
         if parse_id(floor)[0] >= LAST_MS:
             raise LogError(
                 f"somebody closed the log with an entry of the highest id, {floor}",
-                hint="redis-cli XDEL the entry, then XSETID the log to the id of the last event "
-                f"({state.meta.log_id}); start again",
+                hint=_reopening(floor, state.meta),
             )
         return floor
+
+
+def _reopening(floor: str, meta: Meta) -> str:
+    """The commands that let the log go on. From Redis 7 on a stream does not go back behind what
+    was deleted last unless that mark goes back first."""
+    back = (
+        f"XSETID LOG {floor} ENTRIESADDED {meta.events + FOREIGN_KEPT} MAXDELETEDID {meta.log_id}"
+    )
+    return (
+        f"with redis-cli, LOG being the key of the log: XDEL LOG {floor}, then (Redis 7 and newer) "
+        f"{back}, then XSETID LOG {meta.log_id}; start again"
+    )
