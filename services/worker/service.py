@@ -15,6 +15,7 @@ from events.keys import Keys
 from services.runtime.client import Client
 from services.runtime.errors import AsbError, ConfigError, RedisUnavailable
 from services.worker import reports
+from services.worker.lease import holder_of
 from services.worker.outbox import Outbox
 from services.worker.session import Ending, Session
 from services.worker.task import WorkerOptions
@@ -112,7 +113,7 @@ class _Worker:
             if ending is Ending.STOPPED:
                 await self._leave(session)
                 return
-            if ending is Ending.REFUSED:
+            if ending is Ending.REFUSED and await self._holder_shows(session):
                 await self._give_way(session)
             log.warning("session %s is over: %s", session.id, ending.value)
             if ending is Ending.TAKEN_OVER:
@@ -163,11 +164,20 @@ class _Worker:
             await self._outbox.drained()
             await self._take_down(session)
 
+    async def _holder_shows(self, session: Session) -> bool:
+        """Whether the holder of our name gives a heartbeat. One that died right after it joined
+        never did: nobody has to give way to it, and the name is asked for again."""
+        await self._take_down(session)
+        await self._pause(_RETRY_S)
+        try:
+            shown = await holder_of(self._client, self._keys.worker(self._options.name))
+        except RedisUnavailable:
+            return False
+        return shown is not None and shown.session.encode() == session.refusal.get(b"holder")
+
     async def _give_way(self, session: Session) -> NoReturn:
         """The name belongs to another worker, which is alive."""
         self.has_left = True
-        with anyio.move_on_after(_LAST_WORDS_S):
-            await self._take_down(session)
         holder = session.refusal.get(b"holder", b"").decode("utf-8", "replace")
         since = moment_of(session.refusal.get(b"since", b""))
         raise AsbError(

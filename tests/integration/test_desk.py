@@ -7,7 +7,15 @@ from collections.abc import AsyncGenerator
 import anyio
 import pytest
 
-from tests.integration.test_desk_ground import Bus, Hands, caught_up, limit, proven, running
+from tests.integration.test_desk_ground import (
+    Bus,
+    Hands,
+    caught_up,
+    limit,
+    proven,
+    running,
+    working,
+)
 from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -361,3 +369,23 @@ async def test_a_standby_takes_over_when_the_active_desk_ends(bus: Bus) -> None:
 async def _taken_after_submit(bus: Bus, worker: Hands) -> dict[str, str]:
     await bus.submit()
     return await worker.takes(within=8)
+
+
+async def test_who_died_before_its_first_heartbeat_keeps_no_name(bus: Bus) -> None:
+    """Given a worker that joined and was killed before it gave a heartbeat, when it is started
+    again, then it asks until its name is free, and goes on."""
+    async with running(bus.host()):
+        await bus.tell("worker.joined", worker="w1", lease_s=6)
+        task = await bus.submit()
+        async with working(bus, "w1", lease_s=6):
+            await wait_until(lambda: bus.events("worker.refused"), within=20)
+            await bus.ended(task, within=40)
+
+
+async def test_who_asks_for_the_name_of_a_living_worker_ends(bus: Bus) -> None:
+    async with running(bus.host()):
+        await Hands(bus, "w1").join(lease_s=600)
+        with pytest.raises(ExceptionGroup) as refused:
+            async with working(bus, "w1", lease_s=6):
+                await wait_until(lambda: bus.events("worker.left"), within=20)
+    assert "is alive" in str(refused.value.exceptions[0])
