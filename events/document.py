@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import msgspec
 
-from events import reported
+from events import readings
 from events.tokens import Reading
 
 COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
@@ -95,7 +95,7 @@ def read(raw: bytes) -> Told:
 
 
 def _read(doc: dict[str, Any]) -> Told:
-    found = reported.find(doc)
+    found = readings.find(doc)
     status = status_of(doc.get("status", doc.get("state", "")))
     percent = _percent(doc.get("progress", doc.get("percent", doc.get("percentage"))))
     if percent is None and status == COMPLETED:

@@ -29,8 +29,8 @@ class Event(msgspec.Struct, gc=False):
     data: Any  # a Payload; Any keeps the folds free of casts
     at: int = 0
     log_id: str = ""
-    source: str = ""  # who says so: a service, or the door it came through
-    origin: str = ""  # the wire's "from": door and entry id, "" for a decision
+    source: str = ""  # who says so: a service, or the intake it came through
+    origin: str = ""  # the wire's "from": intake and entry id, "" for a decision
     id: str = ""
     raw: bytes = b""  # data as written on the wire
 

@@ -4,7 +4,7 @@
 key / channel                    type      what
 ===============================  ========  ===================================================
 ``asb:events``                   stream    the log; only services write it
-``asb:intake[:<name>]``          stream    front doors: whoever is not a service writes here
+``asb:intake[:<name>]``          stream    intake streams: whoever is not a service writes here
 ``asb:deadletter``               stream    refused entries, with the reason
 ``asb:inbox:<worker>``           stream    what a worker is asked to do
 ``asb:worker:<worker>``          string    a worker's heartbeat (``SET … EX``), its session first
@@ -14,7 +14,7 @@ key / channel                    type      what
 ``asb:report:<date>``            string    daily report, JSON
 ``asb:throttle``                 string    every window of every scope, JSON
 ``asb:alerts``                   channel   alerts
-``asb:tokens:report|usage``      channel   daily report; usage as it is booked
+``asb:tokens:report|usage``      channel   daily report; usage as it is charged
 ``{asb:events}:…``               any       internal, in the slot of the log
 ===============================  ========  ===================================================
 
@@ -43,12 +43,12 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.namespace}:events"
 
     @property
-    def main_door(self) -> str:
+    def main_intake(self) -> str:
         return f"{self.namespace}:intake"
 
-    def door(self, name: str | None = None) -> str:
-        """The front door of ``name``, or the shared one."""
-        return f"{self.main_door}:{name}" if name else self.main_door
+    def intake(self, name: str | None = None) -> str:
+        """The intake stream of ``name``, or the shared one."""
+        return f"{self.main_intake}:{name}" if name else self.main_intake
 
     @property
     def deadletter(self) -> str:
@@ -56,7 +56,7 @@ class Keys(msgspec.Struct, frozen=True):
 
     @property
     def deadletter_marks(self) -> str:
-        """Hash ``door -> last entry id`` put among the dead letters, in their slot."""
+        """Hash ``intake -> last entry id`` put among the dead letters, in their slot."""
         return f"{{{self.deadletter}}}:marks"
 
     @property
@@ -126,7 +126,7 @@ class Keys(msgspec.Struct, frozen=True):
         return self._internal("task:")
 
     def duplicates(self, day: int) -> str:
-        """Hash ``door id -> digest`` of the ids taken on one UTC day (days since the epoch)."""
+        """Hash ``intake id -> digest`` of the ids taken on one UTC day (days since the epoch)."""
         return self._internal(f"ids:{day}")
 
     @property
@@ -135,9 +135,9 @@ class Keys(msgspec.Struct, frozen=True):
         return self._internal("services")
 
     @property
-    def stray_doors(self) -> str:
-        """What the last look for doors that nobody opened has found; expires."""
-        return self._internal("stray-doors")
+    def unregistered_intakes(self) -> str:
+        """What the last look for intakes that nobody opened has found; expires."""
+        return self._internal("unregistered intakes")
 
     @property
     def probe(self) -> str:

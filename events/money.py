@@ -1,7 +1,7 @@
 """Tokens and money, exact: integer tokens, integer nano-dollars.
 
 A dollar is 1,000,000,000 nano-dollars. Prices are nano-dollars per million tokens; each part is
-rounded half up, once, when it is booked. Floats given by people pass through Decimal at the edge.
+rounded half up, once, when it is charged. Floats given by people pass through Decimal at the edge.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import msgspec
 
-from events.tokens import Usage
+from events.tokens import TokenParts
 
 NANOS_PER_DOLLAR = 1_000_000_000
 PER_MILLION = 1_000_000
@@ -43,7 +43,7 @@ def _rounded(tokens: int, price: int) -> int:
     return (tokens * price + PER_MILLION // 2) // PER_MILLION
 
 
-def cost_nanos(usage: Usage, price: Price, cache_read_weight_percent: int = 0) -> int:
+def cost_nanos(usage: TokenParts, price: Price, cache_read_weight_percent: int = 0) -> int:
     """What ``usage`` costs in nano-dollars; each part rounded half up."""
     if price.flat:
         return _rounded(usage.counted(cache_read_weight_percent), price.input)

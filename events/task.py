@@ -22,8 +22,8 @@ KINDS = (
 )
 
 
-class Booking(msgspec.Struct, omit_defaults=True, gc=False):
-    """Usage as it is booked: what this event *adds* to the windows, totals and reports.
+class Charge(msgspec.Struct, omit_defaults=True, gc=False):
+    """Usage as it is charged: what this event *adds* to the windows, totals and reports.
 
     ``tokens`` is the counted total, ``nanos`` the cost in nano-dollars, ``book`` the version of the
     price book. ``estimated``: no meter spoke, the rest of the hold was taken. ``unpriced``: the
@@ -166,18 +166,19 @@ class TaskCancelRequested(Payload):
 
 class AttemptEnd(Payload):
     """What all ends of an attempt share. ``stale``: an older attempt, recorded without effect
-    but for its usage. On the wire ``told`` is the worker's own report, untouched."""
+    but for its usage. On the wire ``reported`` is the worker's own report, untouched."""
 
     task: str
     attempt: int = 0
     session: str = ""
     stale: bool = False
-    booked: Booking | None = None
+    charged: Charge | None = None
 
 
 @wire("task.completed")
 class TaskCompleted(AttemptEnd):
-    """Done; the result (at most 64 kB) stands in ``told``, or in the task it was reused from."""
+    """Done; the result (at most 64 kB) stands in ``reported``, or in the task it was reused
+    from."""
 
     reused: str = ""
 

@@ -1,6 +1,6 @@
 """Tokens as programs tell them, brought to disjoint parts: the one reader for all who tell usage.
 
-``read`` takes an object that *is* usage; ``events.reported.find`` looks for it in one that holds it
+``read`` takes an object that *is* usage; ``events.readings.find`` looks for it in one that holds it
 (a program's output, a report, a progress document). The same figures get the same verdict:
 
 * Names of the vendors (the table below) say which part a figure is, and whether cached tokens lie
@@ -27,7 +27,7 @@ import msgspec
 from events.figures import TOKENS_MAX, count
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class TokenParts(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Disjoint token parts. ``input_tokens`` excludes what was read from or written to a cache;
     ``output_tokens`` includes reasoning."""
 
@@ -55,9 +55,9 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             + self.cache_read_tokens * cache_read_weight_percent // 100
         )
 
-    def plus(self, other: Usage) -> Usage:
+    def plus(self, other: TokenParts) -> TokenParts:
         """The sum, part by part."""
-        return Usage(
+        return TokenParts(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
             self.cache_read_tokens + other.cache_read_tokens,
@@ -74,18 +74,18 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     parts by model, where the writer tells them so.
     """
 
-    parts: Usage | None = None
+    parts: TokenParts | None = None
     rest: int = 0
     total: int | None = None
     flag: str = ""
-    models: tuple[tuple[str, Usage], ...] = ()
+    models: tuple[tuple[str, TokenParts], ...] = ()
 
     @property
-    def usage(self) -> Usage | None:
+    def usage(self) -> TokenParts | None:
         """The parts, with the rest of the total as input; None: unknown, which is not zero."""
         if self.parts is None or not self.rest:
             return self.parts
-        return self.parts.plus(Usage(self.rest))
+        return self.parts.plus(TokenParts(self.rest))
 
     @property
     def says_something(self) -> bool:
@@ -144,7 +144,7 @@ _NESTED: dict[str, dict[str, str]] = {
     "output_token_details": _OUTPUT_DETAILS,
     "cache": {"read": READ, "write": WRITE},  # opencode
 }
-_OWN = frozenset(Usage.__struct_fields__)
+_OWN = frozenset(TokenParts.__struct_fields__)
 _BY_MODEL = ("model_usage", "models", "by_model", "per_model")  # Claude Code, Gemini CLI
 _SPLIT = re.compile(r"ephemeral|prompt_cache_miss")  # parts of parts that are told as well
 _NO_TOKENS = frozenset(
@@ -191,13 +191,13 @@ def _is_figure(name: str, value: object) -> bool:
 class _Named:
     """Figures by their place in the table, and those of unknown meaning."""
 
-    def __init__(self, told: Mapping[str, Any]) -> None:
+    def __init__(self, reported: Mapping[str, Any]) -> None:
         self.slots: dict[str, int] = {}
         self.unknown: list[int] = []
         self.unknown_tokens = 0
         self.unreadable: dict[str, str] = {}  # slot -> the name it was told under
-        self.names = {plain(name) for name in told}
-        for given, value in told.items():
+        self.names = {plain(name) for name in reported}
+        for given, value in reported.items():
             name = plain(given)
             if isinstance(value, dict):
                 self._nested(name, cast("dict[str, Any]", value))
@@ -241,13 +241,13 @@ class _Named:
 # -- the arithmetic ------------------------------------------------------------------------------
 
 
-def read(told: object) -> Reading:
+def read(reported: object) -> Reading:
     """The verdict on an object that is usage, or on a bare number of tokens."""
-    if not isinstance(told, dict):
-        return _bare(told)
-    inner = cast("dict[str, Any]", told)
+    if not isinstance(reported, dict):
+        return _bare(reported)
+    inner = cast("dict[str, Any]", reported)
     if inner and inner.keys() <= _OWN and all(_is_count(value) for value in inner.values()):
-        return Reading(Usage(**inner))  # as asb's own workers tell it: nothing is to be judged
+        return Reading(TokenParts(**inner))  # as asb's own workers tell it: nothing is to be judged
     named = _Named(inner)
     flat = _reading(named)
     models = _models(inner)
@@ -258,11 +258,11 @@ def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value <= TOKENS_MAX
 
 
-def _bare(told: object) -> Reading:
-    number = count(told)
+def _bare(reported: object) -> Reading:
+    number = count(reported)
     if number is not None:
-        return Reading(Usage(), number, number)
-    return NOTHING if told is None else Reading(flag="usage is no number of tokens")
+        return Reading(TokenParts(), number, number)
+    return NOTHING if reported is None else Reading(flag="usage is no number of tokens")
 
 
 def _reading(named: _Named) -> Reading:
@@ -280,7 +280,7 @@ def _reading(named: _Named) -> Reading:
     return Reading(parts, rest, total, "; ".join(flags + more))
 
 
-def _disjoint(named: _Named) -> tuple[Usage, list[str]]:
+def _disjoint(named: _Named) -> tuple[TokenParts, list[str]]:
     """The parts by what their names mean."""
     fresh, within = named.get(INPUT), named.get(READ_WITHIN) + named.get(WRITE_WITHIN)
     flags: list[str] = []
@@ -290,7 +290,7 @@ def _disjoint(named: _Named) -> tuple[Usage, list[str]]:
         else:
             flags = [f"{within:,} cached tokens cannot lie within {fresh:,} of input"]
     said = named.get(OUTPUT if OUTPUT in named.slots else REASONING)
-    return Usage(
+    return TokenParts(
         fresh + named.get(TOOLS),
         said + named.get(THOUGHTS),
         max(named.get(READ), named.get(READ_WITHIN)),
@@ -299,8 +299,8 @@ def _disjoint(named: _Named) -> tuple[Usage, list[str]]:
 
 
 def _against(
-    total: int, parts: Usage, named: _Named, *, excused: bool
-) -> tuple[Usage, int, list[str]]:
+    total: int, parts: TokenParts, named: _Named, *, excused: bool
+) -> tuple[TokenParts, int, list[str]]:
     """Hold the parts against the total: the parts as they can be true, the rest, the flags.
     ``excused``: a part could not be read, so the total may well be more."""
     if total == parts.whole:
@@ -318,14 +318,14 @@ def _against(
         return _reduced(parts, parts.whole - total), 0, [f"{said}: the total counts"]
     rest = total - parts.whole
     if named.names >= _THOUGHTS_UNNAMED:
-        return parts.plus(Usage(0, rest)), 0, []
+        return parts.plus(TokenParts(0, rest)), 0, []
     explained = sum(n for n in named.unknown if n <= rest) >= rest
     if excused or explained or not named.slots.keys() - {TOTAL}:
         return parts, rest, []
     return parts, rest, [f"{said}: the total counts"]
 
 
-def _variants(parts: Usage, named: _Named) -> Iterator[tuple[Usage, list[str]]]:
+def _variants(parts: TokenParts, named: _Named) -> Iterator[tuple[TokenParts, list[str]]]:
     """Other things the names may mean, those that bend them least first."""
     read, write = parts.cache_read_tokens, parts.cache_write_tokens
     apart = REASONING in named.slots and OUTPUT in named.slots
@@ -336,10 +336,10 @@ def _variants(parts: Usage, named: _Named) -> Iterator[tuple[Usage, list[str]]]:
         fresh, said = parts.input_tokens - cached - asked, parts.output_tokens + more - less
         if fresh >= 0 and said >= 0:
             flags = ["the input holds the cached ones"] if cached else []
-            yield Usage(fresh, said, read, write), flags
+            yield TokenParts(fresh, said, read, write), flags
 
 
-def _reduced(parts: Usage, surplus: int) -> Usage:
+def _reduced(parts: TokenParts, surplus: int) -> TokenParts:
     """Parts less what is too much in them: of the input first, for cached tokens counted there
     once more are the usual reason, and output, the dearest, last."""
     left: list[int] = []
@@ -352,15 +352,15 @@ def _reduced(parts: Usage, surplus: int) -> Usage:
         taken = min(part, surplus)
         surplus -= taken
         left.append(part - taken)
-    return Usage(left[0], left[3], left[1], left[2])
+    return TokenParts(left[0], left[3], left[1], left[2])
 
 
 # -- by model ------------------------------------------------------------------------------------
 
 
-def by_model(told: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
+def by_model(reported: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
     """The map from models to their usage, where there is one."""
-    for given, value in told.items():
+    for given, value in reported.items():
         if plain(given) in _BY_MODEL and isinstance(value, dict) and value:
             found = cast("dict[str, Any]", value)
             if all(isinstance(entry, dict) for entry in found.values()):
@@ -368,12 +368,12 @@ def by_model(told: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
     return None
 
 
-def _models(told: Mapping[str, Any]) -> Reading | None:
-    entries = by_model(told)
+def _models(reported: Mapping[str, Any]) -> Reading | None:
+    entries = by_model(reported)
     if entries is None:
         return None
-    whole, flags = Usage(), dict[str, None]()
-    models: list[tuple[str, Usage]] = []
+    whole, flags = TokenParts(), dict[str, None]()
+    models: list[tuple[str, TokenParts]] = []
     for model, entry in entries.items():
         reading = read(entry.get("tokens") or entry.get("usage") or entry)
         if reading.flag:

@@ -6,7 +6,7 @@ import msgspec
 
 from events.document import Totals
 from events.envelope import Payload, wire
-from events.task import Booking
+from events.task import Charge
 
 
 @wire("usage.recorded")
@@ -18,7 +18,7 @@ class UsageRecorded(Payload):
     """
 
     agent: str
-    booked: Booking
+    charged: Charge
     model: str = ""
     task: str = ""
     attempt: int = 0
@@ -32,7 +32,7 @@ CORRECTIONS = ("set", "accept", "drop")
 
 @wire("usage.corrected")
 class UsageCorrected(Payload):
-    """What an attempt was charged is changed: ``booked`` is the (possibly negative) difference.
+    """What an attempt was charged is changed: ``charged`` is the (possibly negative) difference.
 
     Without ``action`` an actual replaces an estimate. With one, an operator corrects an attempt
     that has ended, or a report of foreign work (``report``: the log id of its event): ``set`` to
@@ -41,7 +41,7 @@ class UsageCorrected(Payload):
     """
 
     agent: str
-    booked: Booking
+    charged: Charge
     task: str = ""
     attempt: int = 0
     action: str = ""
@@ -54,14 +54,14 @@ class ProgressUpdated(Payload):
     """A progress document, kept as the agent wrote it, and what we understood of it.
 
     ``attempt`` is the one it belongs to, 0 for work asb did not dispatch. ``totals`` are running
-    totals; ``booked`` is what they add. ``flag`` says what is odd about them; where a better meter
+    totals; ``charged`` is what they add. ``flag`` says what is odd about them; where a better meter
     (``against``) speaks for the attempt, ``difference`` is how many tokens more the document tells.
     """
 
     agent: str
     task: str
     document: msgspec.Raw
-    booked: Booking | None = None
+    charged: Charge | None = None
     attempt: int = 0
     status: str = ""
     percent: int | None = None

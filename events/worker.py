@@ -109,9 +109,9 @@ class WorkerResumed(Payload):
     worker: str
 
 
-@wire("door.opened")
-class DoorOpened(Payload):
-    """``name`` has a front door of its own from here on; ``door`` is its key."""
+@wire("intake.opened")
+class IntakeOpened(Payload):
+    """``name`` has an intake stream of its own from here on; ``intake`` is its key."""
 
-    door: str
+    intake: str
     name: str

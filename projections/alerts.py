@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from events.envelope import Event
-from projections import throttle
-from projections.throttle import LEVELS, MINUTE
+from projections import budgets
+from projections.budgets import LEVELS, MINUTE
 
 if TYPE_CHECKING:
     from projections.state import State
@@ -36,7 +36,7 @@ class Raised(msgspec.Struct, frozen=True, array_like=True, gc=False):
     over: tuple[int, ...] = ()
 
 
-class Watch(NamedTuple):
+class AlertWatch(NamedTuple):
     """A limit or alert budget with a rolling window, and from which amount on it is at each level
     from WARNING on."""
 
@@ -47,7 +47,7 @@ class Watch(NamedTuple):
 
     @property
     def length(self) -> int:
-        return throttle.rolling_minutes(self.window) * MINUTE
+        return budgets.rolling_minutes(self.window) * MINUTE
 
 
 def key_of(kind: str, scope: str, unit: str, window: str) -> str:
@@ -62,19 +62,19 @@ def _what(key: str) -> tuple[str, str, str, str]:
     return kind, scope, unit, window
 
 
-def watches(state: State, scope: str) -> tuple[Watch, ...]:
+def watches(state: State, scope: str) -> tuple[AlertWatch, ...]:
     """The rolling limits and alert budgets on ``scope``, kept until the policy changes."""
     found = state.watches_by_scope.get(scope)
     if found is None:
-        limits = [x for x in throttle.limits_for(state, scope) if _rolls(x.window)]
-        made = [Watch("level", x.unit, x.window, _levels(x.amount)) for x in limits]
+        limits = [x for x in budgets.limits_for(state, scope) if _rolls(x.window)]
+        made = [AlertWatch("level", x.unit, x.window, _levels(x.amount)) for x in limits]
         if scope == "global":
             for one in state.policy.alert_budgets:
                 most = -(-one.threshold_percent * one.amount // 100) if one.amount > 0 else NEVER
                 if _rolls(one.window):
-                    made.append(Watch("budget", one.unit, one.window, (most,)))
+                    made.append(AlertWatch("budget", one.unit, one.window, (most,)))
         found = tuple(made)
-        if len(state.watches_by_scope) < throttle.SCOPES_MAX:
+        if len(state.watches_by_scope) < budgets.SCOPES_MAX:
             state.watches_by_scope[scope] = found
     return found
 
@@ -91,7 +91,7 @@ def rolls(key: str) -> bool:
 
 
 def _rolls(window: str) -> bool:
-    return throttle.rolling_minutes(window) > 0
+    return budgets.rolling_minutes(window) > 0
 
 
 def _levels(limit: int) -> tuple[int, ...]:
@@ -105,17 +105,17 @@ def _levels(limit: int) -> tuple[int, ...]:
 
 
 def before_change(state: State, scope: str) -> None:
-    """A booking or a hold is about to change ``scope``: note how it stood until now. What stands
+    """A charge or a hold is about to change ``scope``: note how it stood until now. What stands
     for no time at all, between two events of one turn, does not count."""
     for watch in watches(state, scope):
         key = key_of(watch.kind, scope, watch.unit, watch.window)
         known = state.raised.get(key)
         if known is not None and known.seen < state.meta.at:
-            state.undo.put(state.raised, key, standing(state, scope, watch, known))
+            state.journal.put(state.raised, key, standing(state, scope, watch, known))
 
 
 def standing(
-    state: State, scope: str, watch: Watch, known: Raised, now: int | None = None
+    state: State, scope: str, watch: AlertWatch, known: Raised, now: int | None = None
 ) -> Raised:
     """``known`` as it is ``now`` (else at the last event), when only time passed since
     ``known.seen``.
@@ -143,14 +143,14 @@ def armed(known: Raised, level: int, at: int, length: int) -> Raised:
     return known
 
 
-def _reached_until(state: State, scope: str, watch: Watch, seen: int, now: int) -> list[int]:
+def _reached_until(state: State, scope: str, watch: AlertWatch, seen: int, now: int) -> list[int]:
     """For each level until when (at most ``now``) the scope was last at it or above, 0 where it
     was not since ``seen``."""
-    amount = throttle.used(state, scope, watch.window, now).of(watch.unit)
+    amount = budgets.used(state, scope, watch.window, now).of(watch.unit)
     if watch.kind == "level":
-        amount += throttle.held(state, scope, watch.unit)
+        amount += budgets.held(state, scope, watch.unit)
     found = [now if amount >= most else 0 for most in watch.levels]
-    minutes = throttle.rolling_minutes(watch.window)
+    minutes = budgets.rolling_minutes(watch.window)
     first, last = seen // MINUTE - minutes + 1, now // MINUTE - minutes + 1
     record = state.scopes.get(scope)
     if first == last or record is None or all(found):
@@ -169,17 +169,20 @@ def _reached_until(state: State, scope: str, watch: Watch, seen: int, now: int) 
 
 
 def raised(state: State, event: Event) -> None:
-    d = event.data
-    key, level = key_of(d.kind, d.scope, d.unit, d.window), LEVELS.index(d.level)
-    known = Raised(d.instance, level, event.log_id)
-    for watch in watches(state, d.scope) if state.rolling else ():
-        if (watch.kind, watch.unit, watch.window) == (d.kind, d.unit, d.window):
-            before = standing(state, d.scope, watch, state.raised.get(key, known))
+    payload = event.data
+    key, level = (
+        key_of(payload.kind, payload.scope, payload.unit, payload.window),
+        LEVELS.index(payload.level),
+    )
+    known = Raised(payload.instance, level, event.log_id)
+    for watch in watches(state, payload.scope) if state.rolling else ():
+        if (watch.kind, watch.unit, watch.window) == (payload.kind, payload.unit, payload.window):
+            before = standing(state, payload.scope, watch, state.raised.get(key, known))
             over = (before.over + (0,) * 4)[: len(watch.levels)]
             over = tuple(state.meta.at if n < level else end for n, end in enumerate(over))
-            known = Raised(d.instance, level, event.log_id, state.meta.at, over)
+            known = Raised(payload.instance, level, event.log_id, state.meta.at, over)
             break
-    state.undo.put(state.raised, key, known)
+    state.journal.put(state.raised, key, known)
 
 
 def before_policy(state: State) -> None:
@@ -195,4 +198,4 @@ def after_policy(state: State) -> None:
         kind, scope, unit, window = _what(key)
         known = ((w.kind, w.unit, w.window) for w in watches(state, scope))
         if _rolls(window) and (kind, unit, window) not in known:
-            state.undo.drop(state.raised, key)
+            state.journal.drop(state.raised, key)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from events.task import Booking
-from projections.throttle import HOUR, MINUTE
+from events.task import Charge
+from projections.budgets import HOUR, MINUTE
 
 if TYPE_CHECKING:
     from projections.state import State
@@ -35,7 +35,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     day_at: int = 0
 
 
-class Charge(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class ChargedAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one attempt that has ended, or one report of foreign work, was charged.
 
     ``at`` and ``model`` are where it ended; ``estimated_tokens`` what of it nobody measured.
@@ -72,37 +72,39 @@ class Charge(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Where more of it is charged."""
         return self.marks[-1] if self.marks else Mark(self.at, self.model, 0, 0)
 
-    def plus(self, at: int, booked: Booking) -> Charge:
-        """With a further booking, which was folded at ``at``; nothing stays estimated."""
-        added = parts_of(booked)
+    def plus(self, at: int, charged: Charge) -> ChargedAttempt:
+        """With a further charge, which was folded at ``at``; nothing stays estimated."""
+        added = parts_of(charged)
         mine = self.parts
         return replace(
             self,
-            marks=marked(self.marks, at, booked),
+            marks=marked(self.marks, at, charged),
             parts=(mine[0] + added[0], mine[1] + added[1], mine[2] + added[2], mine[3] + added[3]),
             estimated_tokens=0,
-            disputed_tokens=self.disputed_tokens + booked.disputed_tokens,
-            disputed_nanos=self.disputed_nanos + booked.disputed_nanos,
+            disputed_tokens=self.disputed_tokens + charged.disputed_tokens,
+            disputed_nanos=self.disputed_nanos + charged.disputed_nanos,
         )
 
 
-def parts_of(booked: Booking | None) -> Parts:
-    """The token parts of a booking."""
-    if booked is None:
+def parts_of(charged: Charge | None) -> Parts:
+    """The token parts of a charge."""
+    if charged is None:
         return NO_PARTS
     return (
-        booked.input_tokens,
-        booked.output_tokens,
-        booked.cache_read_tokens,
-        booked.cache_write_tokens,
+        charged.input_tokens,
+        charged.output_tokens,
+        charged.cache_read_tokens,
+        charged.cache_write_tokens,
     )
 
 
-def marked(marks: tuple[Mark, ...], at: int, booked: Booking) -> tuple[Mark, ...]:
-    """``marks`` with one more booking."""
-    if not booked.tokens and not booked.nanos:
+def marked(marks: tuple[Mark, ...], at: int, charged: Charge) -> tuple[Mark, ...]:
+    """``marks`` with one more charge."""
+    if not charged.tokens and not charged.nanos:
         return marks
-    added = Mark(booked.window_at or at, booked.model, booked.tokens, booked.nanos, booked.day_at)
+    added = Mark(
+        charged.window_at or at, charged.model, charged.tokens, charged.nanos, charged.day_at
+    )
     found = _merged((*marks, added), MINUTE)
     if len(found) > MARKS_MAX:
         newest = found[-1].at // HOUR
@@ -129,7 +131,7 @@ def key_of(task: str, attempt: int) -> str:
     return f"{attempt}:{task}"
 
 
-def of_attempt(state: State, task: str, attempt: int) -> Charge | None:
+def of_attempt(state: State, task: str, attempt: int) -> ChargedAttempt | None:
     """What an ended attempt was charged; None where it still runs or is not remembered."""
     disputed = state.disputes.get(key_of(task, attempt))
     if disputed is not None:
@@ -144,7 +146,7 @@ def of_attempt(state: State, task: str, attempt: int) -> Charge | None:
     tokens = outcome.tokens - sum(past.charge.tokens for past in outcome.past)
     nanos = outcome.nanos - sum(past.charge.nanos for past in outcome.past)
     mark = Mark(outcome.at, outcome.model, tokens, nanos)
-    return Charge(
+    return ChargedAttempt(
         outcome.at,
         outcome.agent,
         outcome.model,
@@ -158,7 +160,7 @@ def of_attempt(state: State, task: str, attempt: int) -> Charge | None:
     )
 
 
-def is_plain(charge: Charge, model: str) -> bool:
+def is_plain(charge: ChargedAttempt, model: str) -> bool:
     """Whether the outcome of its task says all of it: charged once, at its end, undisputed."""
     if charge.is_disputed or charge.estimated_tokens or len(charge.marks) > 1:
         return False
@@ -166,9 +168,9 @@ def is_plain(charge: Charge, model: str) -> bool:
     return all((mark.at, mark.model, mark.day_at) == plain for mark in charge.marks)
 
 
-def note(state: State, key: str, charge: Charge) -> None:
+def note(state: State, key: str, charge: ChargedAttempt) -> None:
     """Keep ``charge`` among the disputes while something of it is disputed."""
     if charge.is_disputed:
-        state.undo.put(state.disputes, key, charge)
+        state.journal.put(state.disputes, key, charge)
     else:
-        state.undo.drop(state.disputes, key)
+        state.journal.drop(state.disputes, key)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from events.clock import ClockStepped
 from events.envelope import Event
-from projections import alerts, throttle
-from projections.throttle import HOUR, MINUTE
+from projections import alerts, budgets
+from projections.budgets import HOUR, MINUTE
 
 if TYPE_CHECKING:
     from projections.state import State
@@ -25,7 +25,7 @@ def moves(state: State, event: Event) -> None:
     if type(data) is ClockStepped:
         passed -= data.by
     if passed < 0:  # what comes next goes over old ground
-        meta.repeated = min(meta.repeated - passed, throttle.HOURS_KEPT * HOUR)
+        meta.repeated = min(meta.repeated - passed, budgets.HOURS_KEPT * HOUR)
     elif passed > HOUR:
         meta.passed += MINUTE
     else:
@@ -43,7 +43,7 @@ def stepped(state: State, event: Event) -> None:
         meta.large_step, meta.large_step_at, meta.large_step_id = by, event.at, event.log_id
         meta.large_step_passed = meta.passed
     for task in state.tasks.values():
-        state.undo.touch(task)
+        state.journal.touch(task)
         task.submitted_at += by
         task.rank += by
         for name in ("due", "dispatched_at", "started_at"):
@@ -58,7 +58,7 @@ def _forget_the_future(state: State, now: int) -> None:
     """What was said of rolling windows at a time that is still to come says nothing now."""
     for key, known in list(state.raised.items()):
         if known.seen > now and alerts.rolls(key):
-            state.undo.drop(state.raised, key)
+            state.journal.drop(state.raised, key)
 
 
 def confirmed(state: State, event: Event) -> None:
@@ -66,12 +66,12 @@ def confirmed(state: State, event: Event) -> None:
     meta = state.meta
     meta.large_step = meta.large_step_at = meta.repeated = 0
     for scope in state.scopes.values():
-        throttle.prune(state, scope, confirmed=True)
+        budgets.prune(state, scope, confirmed=True)
 
 
 def doubted(state: State) -> bool:
     """Whether the clock made a large step that nobody has confirmed, and the longest window has not
     passed since without another."""
     meta = state.meta
-    longest = throttle.HOURS_KEPT * HOUR
+    longest = budgets.HOURS_KEPT * HOUR
     return bool(meta.large_step) and meta.passed - meta.large_step_passed < longest

@@ -22,8 +22,8 @@ def trimmed(state: State, event: Event) -> None:
 
 
 def foreign_entries(state: State, event: Event) -> None:
-    d = event.data
-    assert isinstance(d, LogForeignEntries)
+    payload = event.data
+    assert isinstance(payload, LogForeignEntries)
     meta = state.meta
-    meta.foreign += max(0, d.count)
-    meta.foreign_id, meta.foreign_at, meta.foreign_said = d.last, event.at, event.log_id
+    meta.foreign += max(0, payload.count)
+    meta.foreign_id, meta.foreign_at, meta.foreign_said = payload.last, event.at, event.log_id

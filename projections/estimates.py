@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from events.money import hold_nanos
-from events.task import Booking
-from projections import throttle
+from events.task import Charge
+from projections import budgets
 from projections.policy import hold_price
 
 if TYPE_CHECKING:
     from projections.state import State
-    from projections.tasks import Task
+    from projections.tasks import TaskRecord
 
 LEARNT_MAX = 2_000  # kinds × models; further models are estimated as at the beginning
 
@@ -50,7 +50,7 @@ def upper(index: int) -> int:
     return ((4 + quarter + 1) << (bits - 3)) - 1
 
 
-def settle(state: State, task: Task, booked: Booking) -> None:
+def settle_estimate(state: State, task: TaskRecord, charged: Charge) -> None:
     """An attempt ended with known usage: learn from it, unless some of that is disputed."""
     if task.used is not None and (task.used.disputed_tokens or task.used.disputed_nanos):
         return
@@ -60,8 +60,8 @@ def settle(state: State, task: Task, booked: Booking) -> None:
         if len(state.learnt) >= LEARNT_MAX:
             return
         found = Learnt(0, {}, {})
-        state.undo.put(state.learnt, key, found)
-    state.undo.touch(found)
+        state.journal.put(state.learnt, key, found)
+    state.journal.touch(found)
     used = task.used_tokens
     found.samples += 1
     found.held_tokens += task.hold_tokens
@@ -69,12 +69,12 @@ def settle(state: State, task: Task, booked: Booking) -> None:
     found.error_tokens += abs(used - task.hold_tokens)
     found.overruns += used > task.hold_tokens
     _count(state, found.tokens, bucket(max(0, used)))
-    if not booked.unpriced:
+    if not charged.unpriced:
         _count(state, found.nanos, bucket(max(0, task.used_nanos)))
 
 
 def _count(state: State, counts: dict[int, int], index: int) -> None:
-    state.undo.put(counts, index, counts.get(index, 0) + 1)
+    state.journal.put(counts, index, counts.get(index, 0) + 1)
 
 
 def percentile(counts: dict[int, int], percent: int) -> int:
@@ -87,7 +87,7 @@ def percentile(counts: dict[int, int], percent: int) -> int:
     return 0
 
 
-def ask(state: State, task: Task, model: str, keys: tuple[str, ...]) -> tuple[int, int, int]:
+def ask(state: State, task: TaskRecord, model: str, keys: tuple[str, ...]) -> tuple[int, int, int]:
     """What to hold for an attempt: tokens, nano-dollars, one task.
 
     What the user gave, as it is; else what was learnt, else the first estimate at the dearest part
@@ -110,7 +110,7 @@ def ask(state: State, task: Task, model: str, keys: tuple[str, ...]) -> tuple[in
 def _bounded(state: State, keys: tuple[str, ...], tokens: int, nanos: int) -> tuple[int, int]:
     share = state.policy.learning.share_percent
     for key in keys:
-        for limit in throttle.limits_for(state, key):
+        for limit in budgets.limits_for(state, key):
             most = limit.amount * share // 100
             if limit.unit == "tokens":
                 tokens = min(tokens, most)

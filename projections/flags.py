@@ -30,7 +30,7 @@ def add(state: State, agent: str, at: int, flag: str) -> None:
     if agent not in state.flags and len(state.flags) >= AGENTS_MAX:
         agent = OTHERS
     before = state.flags.get(agent, Flagged())
-    state.undo.put(state.flags, agent, Flagged(before.count + 1, at, state.meta.log_id, flag))
+    state.journal.put(state.flags, agent, Flagged(before.count + 1, at, state.meta.log_id, flag))
 
 
 def recent(state: State, now: int) -> dict[str, Flagged]:

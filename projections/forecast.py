@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from events.money import hold_nanos
-from projections import throttle
+from projections import budgets
+from projections.budgets import HOUR, MINUTE, UNITS, Scope
 from projections.estimates import Learnt
-from projections.throttle import HOUR, MINUTE, UNITS, Scope
 
 if TYPE_CHECKING:
     from projections.state import State
@@ -106,7 +106,7 @@ def reaches(state: State, now: int) -> list[Reach]:
     """For every limited window of every scope: when it is full at the present rate."""
     rates: dict[str, Rate] = {}
     found: list[Reach] = []
-    for row in throttle.window_rows(state, now):
+    for row in budgets.window_rows(state, now):
         key: str = row["scope"]
         if key not in rates:
             rates[key] = rate(state, key, now)
@@ -116,7 +116,7 @@ def reaches(state: State, now: int) -> list[Reach]:
 
 def _reach(window: str, row: dict[str, int], per_hour: int, now: int) -> Reach:
     left = row["limit"] - row["used"] - row["held"]
-    rolling = throttle.rolling_minutes(window)
+    rolling = budgets.rolling_minutes(window)
     at, why = 0, ""
     if left <= 0:
         at = now
@@ -148,7 +148,7 @@ def _reach(window: str, row: dict[str, int], per_hour: int, now: int) -> Reach:
 
 def projection(state: State, window: str, now: int) -> Projection:
     """What the calendar ``window`` will have used overall when it ends."""
-    found = throttle.used(state, "global", window, now)
+    found = budgets.used(state, "global", window, now)
     per_hour, left = rate(state, "global", now), found.end - now
     return Projection(
         window,
@@ -204,7 +204,7 @@ CHEAP, DEAR = "haiku", "sonnet"
 
 def capacity(state: State) -> list[Work]:
     """Light, medium and heavy work: what a task costs, and how many an hour admits."""
-    limits = throttle.limits_for(state, "global")
+    limits = budgets.limits_for(state, "global")
     hour = [x.amount for x in limits if (x.unit, x.window) == ("tokens", "hour")]
     prices = state.policy.prices
     return [

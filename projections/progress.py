@@ -14,7 +14,7 @@ import msgspec
 
 from events.document import ENDED, Totals
 from events.envelope import Event
-from events.task import Booking
+from events.task import Charge
 from projections import attempts, charges, flags
 from projections.charges import Parts
 
@@ -30,8 +30,8 @@ class Progress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The newest document of one agent and task.
 
     It lies at ``log_id``; ``digest`` names its bytes. ``seen`` is the running maximum of the totals
-    told since ``attempt`` (0: foreign work) began, ``booked`` what of it became usage and ``nanos``
-    what that cost.
+    told since ``attempt`` (0: foreign work) began, ``charged`` what of it became usage and
+    ``nanos`` what that cost.
     """
 
     log_id: str
@@ -41,10 +41,10 @@ class Progress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     status: str = ""
     percent: int | None = None
     seen: Totals = Totals()
-    booked: tuple[int, int, int, int] = (0, 0, 0, 0)
+    charged: tuple[int, int, int, int] = (0, 0, 0, 0)
     nanos: int = 0
     flag: str = ""
-    unpriced: bool = False  # some of it was booked without a known price
+    unpriced: bool = False  # some of it was charged without a known price
 
     @property
     def ended(self) -> bool:
@@ -68,41 +68,41 @@ def newest(state: State, agent: str, task: str, now: int) -> Progress | None:
     return found
 
 
-def parts_of(booking: Booking | None) -> Parts:
-    """The token parts that a booking accounts for: input, output, cache reads, cache writes. What
+def parts_of(charge: Charge | None) -> Parts:
+    """The token parts that a charge accounts for: input, output, cache reads, cache writes. What
     is disputed stands with the input: it was told and is not charged again."""
-    parts = charges.parts_of(booking)
-    disputed = booking.disputed_tokens if booking is not None else 0
+    parts = charges.parts_of(charge)
+    disputed = charge.disputed_tokens if charge is not None else 0
     return parts[0] + disputed, *parts[1:]
 
 
 def updated(state: State, event: Event) -> None:
     """``progress.updated``: another document of this key."""
-    d = event.data
-    key = key_of(d.agent, d.task)
-    before = newest(state, d.agent, d.task, event.at)
-    if before is None or d.attempt not in (0, before.attempt):
-        before = Progress("", 0, attempt=d.attempt)
-    added = parts_of(d.booked)
-    have = before.booked
+    payload = event.data
+    key = key_of(payload.agent, payload.task)
+    before = newest(state, payload.agent, payload.task, event.at)
+    if before is None or payload.attempt not in (0, before.attempt):
+        before = Progress("", 0, attempt=payload.attempt)
+    added = parts_of(payload.charged)
+    have = before.charged
     record = Progress(
         event.log_id,
         event.at,
-        digest(bytes(d.document)),
+        digest(bytes(payload.document)),
         before.attempt,
-        d.status,
-        d.percent,
-        before.seen.highest(d.totals) if d.totals else before.seen,
+        payload.status,
+        payload.percent,
+        before.seen.highest(payload.totals) if payload.totals else before.seen,
         (have[0] + added[0], have[1] + added[1], have[2] + added[2], have[3] + added[3]),
-        before.nanos + (d.booked.nanos if d.booked else 0),
-        d.flag,
-        before.unpriced or (d.booked is not None and d.booked.unpriced),
+        before.nanos + (payload.charged.nanos if payload.charged else 0),
+        payload.flag,
+        before.unpriced or (payload.charged is not None and payload.charged.unpriced),
     )
     if key not in state.progress and len(state.progress) >= RECORDS_MAX:
         _purge(state, event.at)
-    state.undo.put(state.progress, key, record)
-    flags.add(state, d.agent, event.at, d.flag)
-    if d.booked is not None:
+    state.journal.put(state.progress, key, record)
+    flags.add(state, payload.agent, event.at, payload.flag)
+    if payload.charged is not None:
         attempts.spent(state, event)
 
 
@@ -112,4 +112,4 @@ def _purge(state: State, now: int) -> None:
     surplus = len(ages) - RECORDS_AFTER_PURGE
     for n, (_, at, key) in enumerate(ages):
         if n < surplus or (state.progress[key].ended and now - at > ENDED_KEPT):
-            state.undo.drop(state.progress, key)
+            state.journal.drop(state.progress, key)

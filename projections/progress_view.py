@@ -8,7 +8,7 @@ from events.document import ENDED
 from events.money import dollars
 from projections.progress import Progress
 from projections.state import State
-from projections.tasks import Outcome, Task
+from projections.tasks import Outcome, TaskRecord
 from projections.views import iso
 
 
@@ -43,7 +43,7 @@ def facts(state: State, agent: str, task: str, record: Progress) -> dict[str, An
 
 def is_over(state: State, task: str, record: Progress) -> bool:
     """Whether nothing more is to come: its key may expire."""
-    known: Task | Outcome | None = state.tasks.get(task) or state.outcomes.get(task)
+    known: TaskRecord | Outcome | None = state.tasks.get(task) or state.outcomes.get(task)
     if known is None:
         return record.ended
     return known.status in ENDED

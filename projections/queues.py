@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from projections.tasks import BACKOFF, QUEUED, RUNNING, Task
+from projections.tasks import BACKOFF, QUEUED, RUNNING, TaskRecord
 
 if TYPE_CHECKING:
     from projections.state import State
@@ -29,7 +29,7 @@ class QueueKey(NamedTuple):
     size: int
 
 
-# The worker ends a task at its deadline itself; this much later (µs) the desk no longer waits.
+# The worker ends a task at its deadline itself; this much later (µs) the engine no longer waits.
 TIMEOUT_GRACE = 60_000_000
 
 
@@ -38,7 +38,7 @@ def _most(state: State) -> int:
     return 1_000 + 4 * len(state.tasks)
 
 
-def queue_key(task: Task) -> QueueKey:
+def queue_key(task: TaskRecord) -> QueueKey:
     return QueueKey(
         task.priority,
         task.agent,
@@ -50,11 +50,11 @@ def queue_key(task: Task) -> QueueKey:
     )
 
 
-def _waits_in(state: State, task: Task, key: QueueKey) -> bool:
+def _waits_in(state: State, task: TaskRecord, key: QueueKey) -> bool:
     return task.status == QUEUED and task.id not in state.never_fits and queue_key(task) == key
 
 
-def wake_at(task: Task) -> int:
+def wake_at(task: TaskRecord) -> int:
     """When a timer of ``task`` is due, µs."""
     return task.due + TIMEOUT_GRACE if task.status in RUNNING else task.due
 
@@ -74,12 +74,12 @@ class Pile:
         """The ids, the oldest in front, the rest roughly by age."""
         return (task_id for _, task_id in self._heap)
 
-    def add(self, state: State, task: Task) -> None:
+    def add(self, state: State, task: TaskRecord) -> None:
         heapq.heappush(self._heap, (task.n, task.id))
         if len(self._heap) > _most(state):  # a reader adds and never takes: keep what is open
             self._heap = sorted({(n, t) for n, t in self._heap if t in state.tasks})
 
-    def first(self, state: State, wanted: Callable[[Task], bool]) -> Task | None:
+    def first(self, state: State, wanted: Callable[[TaskRecord], bool]) -> TaskRecord | None:
         """The oldest that is (still) wanted; drops what is stale."""
         while self._heap:
             n, task_id = self._heap[0]
@@ -99,7 +99,7 @@ class Queues:
         self.waiting: dict[QueueKey, list[tuple[int, int, str]]] = {}
         self.timers: list[tuple[int, str]] = []
 
-    def add(self, state: State, task: Task) -> None:
+    def add(self, state: State, task: TaskRecord) -> None:
         key = queue_key(task)
         heap = self.waiting.setdefault(key, [])
         heapq.heappush(heap, (task.rank, task.n, task.id))
@@ -108,7 +108,7 @@ class Queues:
             heap[:] = [(t.rank, t.n, t.id) for t in queued if queue_key(t) == key]
             heapq.heapify(heap)
 
-    def remind(self, state: State, task: Task) -> None:
+    def remind(self, state: State, task: TaskRecord) -> None:
         """Come back to ``task`` when it is due."""
         heapq.heappush(self.timers, (wake_at(task), task.id))
         if len(self.timers) > _most(state):
@@ -116,7 +116,7 @@ class Queues:
             self.timers = [(wake_at(t), t.id) for t in state.tasks.values() if t.status in timed]
             heapq.heapify(self.timers)
 
-    def head(self, state: State, key: QueueKey) -> Task | None:
+    def head(self, state: State, key: QueueKey) -> TaskRecord | None:
         """The task of this queue to try first, or None; drops what is stale."""
         heap = self.waiting.get(key, [])
         while heap:
@@ -138,7 +138,7 @@ class Queues:
         heapq.heapify(found)
         return found
 
-    def next_timer(self, state: State, now: int) -> Task | None:
+    def next_timer(self, state: State, now: int) -> TaskRecord | None:
         """A task whose backoff or time is over at ``now``; stale timers are dropped."""
         while self.timers and self.timers[0][0] <= now:
             due, task_id = self.timers[0]

@@ -32,20 +32,20 @@ class Issued(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def issued(state: State, event: Event) -> None:
-    d = event.data
-    if len(state.reports) >= DAYS_KEPT and d.date not in state.reports:
+    payload = event.data
+    if len(state.reports) >= DAYS_KEPT and payload.date not in state.reports:
         oldest = min(state.reports)
-        state.undo.drop(state.reports, oldest)
-    state.undo.put(state.reports, d.date, Issued(d.version, event.at, event.log_id))
-    state.undo.touch(state.meta)
-    state.meta.reported = max(state.meta.reported, d.date)
+        state.journal.drop(state.reports, oldest)
+    state.journal.put(state.reports, payload.date, Issued(payload.version, event.at, event.log_id))
+    state.journal.touch(state.meta)
+    state.meta.reported = max(state.meta.reported, payload.date)
 
 
 def late(state: State, day: str, at: int) -> None:
     """A fact of ``day`` came at ``at``, µs: remember it if that day's report is out already."""
     known = state.reports.get(day) or Issued()
     if not known.late_at:
-        state.undo.put(state.reports, day, msgspec.structs.replace(known, late_at=at))
+        state.journal.put(state.reports, day, msgspec.structs.replace(known, late_at=at))
     state.late_days[day] = None
 
 

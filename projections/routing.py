@@ -10,7 +10,7 @@ from events.envelope import Event
 
 if TYPE_CHECKING:
     from projections.state import State
-    from projections.tasks import Task
+    from projections.tasks import TaskRecord
 
 ROUTED_MAX = 2_000  # kinds × models; further models are not counted
 
@@ -49,18 +49,20 @@ class Routed(msgspec.Struct, array_like=True, gc=False):
 
 def learnt(state: State, event: Event) -> None:
     """Another overlay is in force; examples come and go."""
-    d, undo = event.data, state.undo
-    undo.touch(state.meta)
+    d, journal = event.data, state.journal
+    journal.touch(state.meta)
     state.meta.overlay = Overlay(d.overlay, d.shipped, event.log_id, d.rows)
     for example in d.forgotten:
-        undo.drop(state.taught, example)
+        journal.drop(state.taught, example)
     for number, example in enumerate(d.examples):
         name = f"task {example.task}" if example.task else f"{event.log_id}/{number}"
         taught = Taught(example.kind, event.log_id, number, example.task)
-        undo.put(state.taught, name, taught)
+        journal.put(state.taught, name, taught)
 
 
-def ended(state: State, task: Task, at: int, *, completed: bool, for_good: bool = False) -> None:
+def ended(
+    state: State, task: TaskRecord, at: int, *, completed: bool, for_good: bool = False
+) -> None:
     """An attempt ended by its worker's word, or by its time being over. Call it before the task's
     figures of the attempt are cleared."""
     routed = _routed(state, f"{task.kind}|{task.run_model}")
@@ -81,27 +83,27 @@ def _routed(state: State, key: str) -> Routed | None:
         if len(state.routed) >= ROUTED_MAX:
             return None
         routed = Routed()
-        state.undo.put(state.routed, key, routed)
-    state.undo.touch(routed)
+        state.journal.put(state.routed, key, routed)
+    state.journal.touch(routed)
     return routed
 
 
 def escalated(state: State, event: Event) -> None:
     """One more attempt, on another model."""
-    d = event.data
-    task = state.tasks.get(d.task)
+    payload = event.data
+    task = state.tasks.get(payload.task)
     if task is None or task.escalated:
         return
     routed = _routed(state, f"{task.kind}|{task.run_model}")
     if routed is not None:
         routed.escalated += 1
-    state.undo.touch(task)
-    task.agent, task.model = d.agent, d.model
+    state.journal.touch(task)
+    task.agent, task.model = payload.agent, payload.model
     task.escalated = True
     task.max_attempts = task.attempt + 1
     state.index(task)
 
 
-def to_escalate(task: Task) -> bool:
+def to_escalate(task: TaskRecord) -> bool:
     """Whether it waits for another try though its tries are used up: for a more capable model."""
     return bool(task.attempt) and task.attempt >= task.max_attempts and not task.escalated

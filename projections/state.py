@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from events.document import Totals
 from events.envelope import Event
 from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Saving
-from events.task import Booking
+from events.task import Charge
 from projections import (
     alerts,
     attempts,
@@ -33,10 +33,12 @@ from projections import (
     tasks,
     workers,
 )
-from projections.charges import Charge, Mark
+from projections.budgets import Bucket, Check, Scope, Used
+from projections.charges import ChargedAttempt, Mark
 from projections.days import Day
 from projections.estimates import Learnt
 from projections.flags import Flagged
+from projections.journal import Journal
 from projections.queues import Pile, Queues
 from projections.reports import Issued
 from projections.routing import Overlay, Routed, Taught
@@ -48,10 +50,8 @@ from projections.tasks import (
     SUBMITTED,
     Outcome,
     PastAttempt,
-    Task,
+    TaskRecord,
 )
-from projections.throttle import Bucket, Check, Scope, Used
-from projections.undo import Undo
 from projections.usage import Cell
 from projections.workers import Worker
 
@@ -100,21 +100,21 @@ class Snapshot(msgspec.Struct):
 
     format: int
     meta: Meta
-    tasks: dict[str, Task]
+    tasks: dict[str, TaskRecord]
     outcomes: dict[str, Outcome]
     ended_order: dict[int, str]
     workers: dict[str, Worker]
     scopes: dict[str, Scope]
     lifetime: dict[str, Cell]
     days: dict[str, dict[str, Cell]]
-    doors: dict[str, str]
+    intakes: dict[str, str]
     raised: dict[str, alerts.Raised]
     progress: dict[str, progress.Progress]
     reports: dict[str, Issued]
     learnt: dict[str, Learnt]
     taught: dict[str, Taught]
     routed: dict[str, Routed]
-    disputes: dict[str, Charge]
+    disputes: dict[str, ChargedAttempt]
     torn: dict[str, int]
     flags: dict[str, Flagged]
 
@@ -128,10 +128,10 @@ FORMAT = zlib.crc32(
     " ".join(
         _shape(cls)
         for cls in (
-            *(Meta, Task, PastAttempt, Outcome, Worker, Scope, Bucket, Cell, Snapshot),
-            *(PolicyChanged, Limit, AlertBudget, Booking, alerts.Raised, progress.Progress),
+            *(Meta, TaskRecord, PastAttempt, Outcome, Worker, Scope, Bucket, Cell, Snapshot),
+            *(PolicyChanged, Limit, AlertBudget, Charge, alerts.Raised, progress.Progress),
             *(Overlay, Taught, Routed),
-            *(Learnt, Saving, Guard, Learning, Issued, Totals, Charge, Mark, Flagged),
+            *(Learnt, Saving, Guard, Learning, Issued, Totals, ChargedAttempt, Mark, Flagged),
         )
     ).encode()
 )
@@ -151,7 +151,7 @@ class State:
         self.scopes = s.scopes if s else {}
         self.lifetime = s.lifetime if s else {}
         self.days = s.days if s else {}
-        self.doors = s.doors if s else {}
+        self.intakes = s.intakes if s else {}
         self.raised = s.raised if s else {}
         self.progress = s.progress if s else {}
         self.reports = s.reports if s else {}
@@ -161,7 +161,7 @@ class State:
         self.disputes = s.disputes if s else {}  # what waits for an operator's correction
         self.torn = s.torn if s else {}  # results of tasks that the log lost -> when, in events
         self.flags = s.flags if s else {}
-        self.undo = Undo()
+        self.journal = Journal()
         self.price_lookup: policy.Lookup = policy.no_quotes  # deciders only; folds never price
         self._reindex()
 
@@ -177,7 +177,7 @@ class State:
         self.sums: dict[str, dict[str, Used]] = {}
         self.limits_by_scope: dict[str, tuple[Limit, ...]] = {}
         self.checks_by_scope: dict[str, tuple[Check, ...]] = {}
-        self.watches_by_scope: dict[str, tuple[alerts.Watch, ...]] = {}
+        self.watches_by_scope: dict[str, tuple[alerts.AlertWatch, ...]] = {}
         self.rolling = alerts.any_rolls(self)
         # What was folded before may hold a level nobody has spoken of yet.
         self.dirty_scopes: set[str] = set(self.scopes)
@@ -193,9 +193,9 @@ class State:
         for task in sorted(self.tasks.values(), key=lambda t: t.n):
             self.index(task)
 
-    def index(self, task: Task) -> None:
+    def index(self, task: TaskRecord) -> None:
         """Put ``task`` where its status belongs. Entries elsewhere go stale and are ignored."""
-        if task.doomed and task.status not in RUNNING:
+        if task.never_fits and task.status not in RUNNING:
             self.orphans.add(self, task)
         for other in task.after:
             self.dependents.setdefault(other, {})[task.id] = None
@@ -215,31 +215,31 @@ class State:
             if self._is_orphan(task):
                 self.orphans.add(self, task)
 
-    def next_undelegated(self) -> Task | None:
+    def next_undelegated(self) -> TaskRecord | None:
         """The oldest task without a route."""
         return self.undelegated.first(self, lambda task: task.status == SUBMITTED)
 
-    def next_escalation(self) -> Task | None:
+    def next_escalation(self) -> TaskRecord | None:
         """A task that used up its tries and waits for one on a more capable model."""
         return self.escalations.first(
             self, lambda task: task.status == BACKOFF and routing.to_escalate(task)
         )
 
-    def next_orphan(self) -> Task | None:
+    def next_orphan(self) -> TaskRecord | None:
         """A task whose attempt has no worker any more, or which can never run."""
         return self.orphans.first(self, self._is_orphan)
 
-    def next_overrun(self) -> Task | None:
+    def next_overrun(self) -> TaskRecord | None:
         """A running task that used more than it holds, and was not refused more yet."""
         return self.overruns.first(self, lambda task: task.overruns)
 
-    def remember_refused(self, task: Task) -> None:
+    def remember_refused(self, task: TaskRecord) -> None:
         """``task`` was refused to hold more: the guard tries again."""
         self.refused[task.id] = None
         if len(self.refused) > 1_000 + 4 * len(self.tasks):
             self.wanting_more()
 
-    def wanting_more(self) -> list[Task]:
+    def wanting_more(self) -> list[TaskRecord]:
         """Tasks that were refused to hold more and still want it; what is stale is forgotten."""
         found = [self.tasks[task] for task in self.refused if task in self.tasks]
         found = [task for task in found if task.wants_more]
@@ -247,9 +247,9 @@ class State:
             self.refused = {task.id: None for task in found}
         return found
 
-    def _is_orphan(self, task: Task) -> bool:
+    def _is_orphan(self, task: TaskRecord) -> bool:
         if task.status not in RUNNING:
-            return bool(task.doomed) and task.status != SUBMITTED
+            return bool(task.never_fits) and task.status != SUBMITTED
         worker = self.workers.get(task.worker)
         return worker is None or task.id not in worker.running or worker.session != task.session
 
@@ -284,8 +284,8 @@ class State:
             if event.at > meta.clock:
                 meta.clock = event.at
         if event.origin:
-            door, _, entry = event.origin.rpartition(" ")
-            self.undo.put(self.doors, door, entry)
+            intake, _, entry = event.origin.rpartition(" ")
+            self.journal.put(self.intakes, intake, entry)
         FOLDS.get(event.data.type, _unknown)(self, event)
 
     def before_change(self, scope: str) -> None:
@@ -295,22 +295,22 @@ class State:
 
     def begin(self) -> None:
         """From here on ``rollback`` leads back here."""
-        self.undo.begin()
-        self.undo.touch(self.meta)
+        self.journal.begin()
+        self.journal.touch(self.meta)
         self._dirty_before = set(self.dirty_scopes)
 
     def commit(self) -> None:
-        self.undo.commit()
+        self.journal.commit()
 
     @property
     def ahead(self) -> bool:
         """Whether events were folded that may not reach the log."""
-        return self.undo.entries is not None
+        return self.journal.entries is not None
 
     def rollback(self) -> None:
         """Undo every ``apply`` since ``begin``."""
-        for record in self.undo.rollback():
-            if isinstance(record, Task) and self.tasks.get(record.id) is record:
+        for record in self.journal.rollback():
+            if isinstance(record, TaskRecord) and self.tasks.get(record.id) is record:
                 self.index(record)
         self.sums.clear()
         self.try_again()
@@ -414,7 +414,7 @@ FOLDS: dict[str, Callable[[State, Event], Any]] = {
     "worker.lost": workers.ended,
     "worker.paused": workers.paused,
     "worker.resumed": workers.resumed,
-    "door.opened": workers.door_opened,
+    "intake.opened": workers.intake_opened,
     "clock.stepped": clock.stepped,
     "clock.confirmed": clock.confirmed,
     "policy.changed": policy.changed,

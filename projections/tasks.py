@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from events.envelope import Event
-from events.task import PRIORITIES, Booking
-from projections import throttle
-from projections.charges import NO_PARTS, Charge, Mark, Parts, is_plain
+from events.task import PRIORITIES, Charge
+from projections import budgets
+from projections.charges import NO_PARTS, ChargedAttempt, Mark, Parts, is_plain
 
 if TYPE_CHECKING:
     from projections.state import State
@@ -44,17 +44,17 @@ class PastAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     attempt: int
     session: str
-    charge: Charge
+    charge: ChargedAttempt
     estimated_nanos: int = 0  # beside the charge's estimated tokens: a late result takes both back
     reported: bool = False  # its worker has told the result, though not the usage
-    told: bool = False  # its worker has told the usage, or an operator corrected it: that stands
+    heard: bool = False  # its worker has told the usage, or an operator corrected it: that stands
 
     @property
     def worker(self) -> str:
         return self.charge.worker
 
 
-class Task(msgspec.Struct, array_like=True, gc=False):
+class TaskRecord(msgspec.Struct, array_like=True, gc=False):
     """An open task. Times are µs; ``rank`` orders the queues; its prompt lies at ``log_id``."""
 
     id: str
@@ -83,9 +83,9 @@ class Task(msgspec.Struct, array_like=True, gc=False):
     run_model: str = ""
     hold_tokens: int = 0
     hold_nanos: int = 0
-    used_tokens: int = 0  # booked so far by this attempt
+    used_tokens: int = 0  # charged so far by this attempt
     used_nanos: int = 0
-    used: Booking | None = None  # the attempt's totals so far, by part, and what is disputed
+    used: Charge | None = None  # the attempt's totals so far, by part, and what is disputed
     marks: tuple[Mark, ...] = ()  # when and under which models these were charged
     spent_tokens: int = 0  # by all its ended attempts
     spent_nanos: int = 0
@@ -100,7 +100,7 @@ class Task(msgspec.Struct, array_like=True, gc=False):
     retry_of: str = ""
     last_error: str = ""
     digest: bytes = b""  # of what makes two tasks the same, for reuse of results
-    doomed: str = ""  # why it can never run: a task it waited for did not complete
+    never_fits: str = ""  # why it can never run: a task it waited for did not complete
     past: tuple[PastAttempt, ...] = ()
     escalated: bool = False  # tried once more, on a more capable model
 
@@ -135,7 +135,7 @@ class Task(msgspec.Struct, array_like=True, gc=False):
 
     @property
     def run_scopes(self) -> tuple[str, ...]:
-        return throttle.scope_keys(self.worker, self.run_agent, self.run_model, self.project)
+        return budgets.scope_keys(self.worker, self.run_agent, self.run_model, self.project)
 
 
 class Outcome(msgspec.Struct, array_like=True, gc=False):
@@ -160,54 +160,54 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
 
 def digest(text: str, agent: str | None, model: str | None) -> bytes:
     """What makes two tasks the same: their text, and the agent and model asked for."""
-    told = f"{agent or ''}\x1f{model or ''}\x1f{text}"
-    return blake2b(told.encode(errors="surrogatepass"), digest_size=12).digest()
+    reported = f"{agent or ''}\x1f{model or ''}\x1f{text}"
+    return blake2b(reported.encode(errors="surrogatepass"), digest_size=12).digest()
 
 
 def submitted(state: State, event: Event) -> None:
-    d = event.data
+    payload = event.data
     meta = state.meta
     meta.submitted += 1
-    priority = PRIORITY_RANK.get(d.priority, 1)
+    priority = PRIORITY_RANK.get(payload.priority, 1)
     given = (
-        ("a" if d.agent else "")
-        + ("m" if d.model else "")
-        + ("w" if d.worker else "")
-        + ("k" if d.kind else "")
+        ("a" if payload.agent else "")
+        + ("m" if payload.model else "")
+        + ("w" if payload.worker else "")
+        + ("k" if payload.kind else "")
     )
-    task = Task(
-        d.task,
+    task = TaskRecord(
+        payload.task,
         meta.submitted,
         event.log_id,
         priority=priority,
-        kind=d.kind or "",
-        agent=d.agent or "",
-        model=d.model or "",
+        kind=payload.kind or "",
+        agent=payload.agent or "",
+        model=payload.model or "",
         given=given,
-        given_worker=d.worker or "",
-        project=d.project or "",
-        timeout_s=d.timeout_s,
-        max_attempts=d.max_attempts,
-        given_estimate=d.estimate_tokens or 0,
+        given_worker=payload.worker or "",
+        project=payload.project or "",
+        timeout_s=payload.timeout_s,
+        max_attempts=payload.max_attempts,
+        given_estimate=payload.estimate_tokens or 0,
         submitted_at=event.at,
         rank=event.at + LEAD[priority],
-        retry_of=d.retry_of or "",
-        digest=digest(d.text, d.agent, d.model),
+        retry_of=payload.retry_of or "",
+        digest=digest(payload.text, payload.agent, payload.model),
     )
-    if d.after:
-        _wait_for(state, task, d.after)
-    state.undo.put(state.tasks, task.id, task)
+    if payload.after:
+        _wait_for(state, task, payload.after)
+    state.journal.put(state.tasks, task.id, task)
     state.undelegated.add(state, task)
 
 
-def _wait_for(state: State, task: Task, after: tuple[str, ...]) -> None:
+def _wait_for(state: State, task: TaskRecord, after: tuple[str, ...]) -> None:
     waiting: list[str] = []
     for other in dict.fromkeys(after):
         if other in state.tasks:
             waiting.append(other)
             state.dependents.setdefault(other, {})[task.id] = None
         elif (ended := state.outcomes.get(other)) is not None and ended.status != COMPLETED:
-            task.doomed = f"it waits for {other}, which {_ended_words(ended.status)}"
+            task.never_fits = f"it waits for {other}, which {_ended_words(ended.status)}"
     task.after = tuple(waiting)
 
 
@@ -216,13 +216,13 @@ def _ended_words(status: str) -> str:
 
 
 def delegated(state: State, event: Event) -> None:
-    d = event.data
-    task = state.tasks.get(d.task)
+    payload = event.data
+    task = state.tasks.get(payload.task)
     if task is None or task.status != SUBMITTED:
         return
-    state.undo.touch(task)
-    task.kind, task.agent, task.model = d.kind, d.agent, d.model
-    task.estimate = d.estimate_tokens
+    state.journal.touch(task)
+    task.kind, task.agent, task.model = payload.kind, payload.agent, payload.model
+    task.estimate = payload.estimate_tokens
     task.status = BLOCKED if task.after else QUEUED
     state.index(task)
 
@@ -232,11 +232,11 @@ def deferred(state: State, event: Event) -> None:
     the day is worked out when the task is tried, not remembered here."""
     task = state.tasks.get(event.data.task)
     if task is not None and event.data.limit not in task.deferred:
-        state.undo.touch(task)
+        state.journal.touch(task)
         task.deferred = (*task.deferred, event.data.limit)
 
 
-def back(state: State, task: Task, status: str, due: int) -> None:
+def back(state: State, task: TaskRecord, status: str, due: int) -> None:
     task.status, task.due = status, due
     task.worker = task.session = ""
     task.hold_tokens = task.hold_nanos = 0
@@ -246,11 +246,11 @@ def back(state: State, task: Task, status: str, due: int) -> None:
     state.index(task)
 
 
-def close(state: State, task: Task, status: str, at: int) -> None:
-    undo, meta = state.undo, state.meta
+def close(state: State, task: TaskRecord, status: str, at: int) -> None:
+    journal, meta = state.journal, state.meta
     meta.ended += 1
     past, parts = task.past, NO_PARTS
-    if past and past[-1].told and past[-1].attempt == task.attempt:
+    if past and past[-1].heard and past[-1].attempt == task.attempt:
         charge = past[-1].charge
         if charge.at == at and is_plain(charge, task.run_model):
             past, parts = past[:-1], charge.parts
@@ -272,31 +272,31 @@ def close(state: State, task: Task, status: str, at: int) -> None:
         parts,
     )
     if status == COMPLETED:
-        undo.put(state.results, task.digest, task.id)
-    undo.drop(state.tasks, task.id)
-    undo.put(state.outcomes, task.id, outcome)
-    undo.put(state.ended_order, meta.ended, task.id)
+        journal.put(state.results, task.digest, task.id)
+    journal.drop(state.tasks, task.id)
+    journal.put(state.outcomes, task.id, outcome)
+    journal.put(state.ended_order, meta.ended, task.id)
     forgotten = state.ended_order.get(meta.ended - OUTCOMES_KEPT)
     if forgotten is not None:
-        undo.drop(state.ended_order, meta.ended - OUTCOMES_KEPT)
+        journal.drop(state.ended_order, meta.ended - OUTCOMES_KEPT)
         old = state.outcomes.get(forgotten)
-        undo.drop(state.outcomes, forgotten)
+        journal.drop(state.outcomes, forgotten)
         if old is not None and state.results.get(old.digest) == forgotten:
-            undo.drop(state.results, old.digest)
+            journal.drop(state.results, old.digest)
     if task.id in state.dependents:
         _release_dependents(state, task, status)
 
 
-def _release_dependents(state: State, task: Task, status: str) -> None:
+def _release_dependents(state: State, task: TaskRecord, status: str) -> None:
     """What waited for this task may be tried now, or never."""
     for dependent in state.dependents.pop(task.id):
         waiting = state.tasks.get(dependent)
         if waiting is None or task.id not in waiting.after:
             continue
-        state.undo.touch(waiting)
+        state.journal.touch(waiting)
         waiting.after = tuple(x for x in waiting.after if x != task.id)
         if status != COMPLETED:
-            waiting.doomed = f"it waits for {task.id}, which {_ended_words(status)}"
+            waiting.never_fits = f"it waits for {task.id}, which {_ended_words(status)}"
         if not waiting.after and waiting.status == BLOCKED:
             waiting.status = QUEUED
         state.index(waiting)

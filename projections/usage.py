@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from events.task import Booking
+from events.task import Charge
 from projections import flags, reports
 from projections.days import DAYS_KEPT, day_of
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from projections.state import State
 
 CELLS_PER_DAY = 10_000
-SEPARATOR = "\x1f"  # cannot occur in a name: control characters are refused at the door
+SEPARATOR = "\x1f"  # cannot occur in a name: control characters are refused at the intake
 DIMENSIONS = ("agent", "model", "kind", "worker", "project")
 
 
@@ -54,9 +54,9 @@ def day_cells(state: State, at: int) -> dict[str, Cell]:
     cells = state.days.get(day.date)
     if cells is None:
         for old in sorted(state.days)[: max(0, len(state.days) - DAYS_KEPT + 1)]:
-            state.undo.drop(state.days, old)
+            state.journal.drop(state.days, old)
         cells = {}
-        state.undo.put(state.days, day.date, cells)
+        state.journal.put(state.days, day.date, cells)
     return cells
 
 
@@ -67,33 +67,33 @@ def _cell(state: State, cells: dict[str, Cell], key: str) -> Cell:
         found = cells.get(key)
     if found is None:
         found = Cell()
-        state.undo.put(cells, key, found)
-    state.undo.touch(found)
+        state.journal.put(cells, key, found)
+    state.journal.touch(found)
     return found
 
 
 def book(
-    state: State, at: int, b: Booking, completed: int = 0, failed: int = 0, *, replaced: int = 0
+    state: State, at: int, charge: Charge, completed: int = 0, failed: int = 0, *, replaced: int = 0
 ) -> None:
-    """Add a booking, and how the attempt ended, for all time and for its report day.
+    """Add a charge, and how the attempt ended, for all time and for its report day.
 
     ``replaced`` tokens had been estimated before, and are not any more."""
-    key = SEPARATOR.join((b.agent, b.model, b.kind, b.worker, b.project))
-    estimated = (b.tokens if b.estimated else 0) - replaced
-    for cells in (state.lifetime, day_cells(state, b.day_at or b.window_at or at)):
+    key = SEPARATOR.join((charge.agent, charge.model, charge.kind, charge.worker, charge.project))
+    estimated = (charge.tokens if charge.estimated else 0) - replaced
+    for cells in (state.lifetime, day_cells(state, charge.day_at or charge.window_at or at)):
         cell = _cell(state, cells, key)
-        cell.tokens += b.tokens
-        cell.nanos += b.nanos
-        cell.input_tokens += b.input_tokens
-        cell.output_tokens += b.output_tokens
-        cell.cache_read_tokens += b.cache_read_tokens
-        cell.cache_write_tokens += b.cache_write_tokens
+        cell.tokens += charge.tokens
+        cell.nanos += charge.nanos
+        cell.input_tokens += charge.input_tokens
+        cell.output_tokens += charge.output_tokens
+        cell.cache_read_tokens += charge.cache_read_tokens
+        cell.cache_write_tokens += charge.cache_write_tokens
         cell.estimated_tokens = max(0, cell.estimated_tokens + estimated)
         cell.completed += completed
         cell.failed += failed
-        cell.disputed_tokens += b.disputed_tokens
-        cell.disputed_nanos += b.disputed_nanos
-    flags.add(state, b.agent, at, b.flag)
+        cell.disputed_tokens += charge.disputed_tokens
+        cell.disputed_nanos += charge.disputed_nanos
+    flags.add(state, charge.agent, at, charge.flag)
     if state.day.date <= state.meta.reported:
         reports.late(state, state.day.date, at)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from events.money import dollars
-from projections import throttle, usage
+from projections import budgets, usage
 from projections.state import State
 from projections.usage import Cell
 
@@ -34,18 +34,18 @@ def percent_text(part: int, whole: int) -> str:
 
 def throttle_view(state: State, now: int) -> dict[str, Any]:
     """``asb:throttle``: every limited window of every scope, and the level of each scope."""
-    rows = throttle.window_rows(state, now)
+    rows = budgets.window_rows(state, now)
     levels: dict[str, int] = {}
     for row in rows:
         row["percentage"] = percent_text(row["used"] + row["held"], row["limit"])
         row["starts_at"] = iso(row["starts_at"])
         row["resets_at"] = iso(row["resets_at"])
-        rank = throttle.LEVELS.index(row["level"])
+        rank = budgets.LEVELS.index(row["level"])
         levels[row["scope"]] = max(levels.get(row["scope"], 0), rank)
     return {
         "as_of": state.meta.log_id,
         "at": iso(now),
-        "levels": {scope: throttle.LEVELS[rank] for scope, rank in levels.items()},
+        "levels": {scope: budgets.LEVELS[rank] for scope, rank in levels.items()},
         "windows": rows,
     }
 

@@ -46,18 +46,18 @@ class Worker(msgspec.Struct, array_like=True, gc=False):
 def joined(state: State, event: Event) -> None:
     """A session opens; what an earlier one of the same name held becomes orphaned, except the
     attempts the worker says, with evidence, it still runs."""
-    d = event.data
-    old = state.workers.get(d.worker)
+    payload = event.data
+    old = state.workers.get(payload.worker)
     worker = Worker(
-        d.worker,
-        d.session,
-        d.agent or "",
-        d.models,
-        d.capacity,
-        d.account or "",
-        d.lease_s,
-        d.heartbeat,
-        d.instance,
+        payload.worker,
+        payload.session,
+        payload.agent or "",
+        payload.models,
+        payload.capacity,
+        payload.account or "",
+        payload.lease_s,
+        payload.heartbeat,
+        payload.instance,
         joined_at=event.at,
         running={},
     )
@@ -65,26 +65,26 @@ def joined(state: State, event: Event) -> None:
         worker.paused = old.paused
         worker.completed, worker.failed = old.completed, old.failed
         worker.dispatched, worker.last_kind = old.dispatched, old.last_kind
-        kept = {h.task: h.attempt for h in d.holds if h.evidence}
+        kept = {h.task: h.attempt for h in payload.holds if h.evidence}
         for task_id, attempt in old.running.items():
             task = state.tasks[task_id]
             if kept.get(task_id) == attempt:
-                state.undo.touch(task)
-                task.session = d.session
+                state.journal.touch(task)
+                task.session = payload.session
                 worker.running[task_id] = attempt
             else:
                 state.orphans.add(state, task)
-    state.undo.put(state.workers, d.worker, worker)
+    state.journal.put(state.workers, payload.worker, worker)
 
 
 def ended(state: State, event: Event) -> None:
     """``worker.left`` and ``worker.lost``: the session is over, what it ran is orphaned."""
-    d = event.data
-    worker = state.workers.get(d.worker)
-    if worker is None or (d.session and d.session != worker.session):
+    payload = event.data
+    worker = state.workers.get(payload.worker)
+    if worker is None or (payload.session and payload.session != worker.session):
         return
-    state.undo.touch(worker)
-    worker.status = LEFT if d.type == "worker.left" else LOST
+    state.journal.touch(worker)
+    worker.status = LEFT if payload.type == "worker.left" else LOST
     for task_id in worker.running:
         state.orphans.add(state, state.tasks[task_id])
     worker.running = {}
@@ -98,14 +98,14 @@ def resumed(state: State, event: Event) -> None:
     _pause(state, event, False)
 
 
-def door_opened(state: State, event: Event) -> None:
-    """A door of somebody's own is read from its beginning."""
-    if event.data.door not in state.doors:
-        state.undo.put(state.doors, event.data.door, "0-0")
+def intake_opened(state: State, event: Event) -> None:
+    """An intake of somebody's own is read from its beginning."""
+    if event.data.intake not in state.intakes:
+        state.journal.put(state.intakes, event.data.intake, "0-0")
 
 
 def _pause(state: State, event: Event, value: bool) -> None:
     worker = state.workers.get(event.data.worker)
     if worker is not None:
-        state.undo.touch(worker)
+        state.journal.touch(worker)
         worker.paused = value

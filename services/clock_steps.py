@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from events.clock import ClockStepped
 from projections.state import State
-from services.turn import Decisions, Inputs, decided
+from services.decider import Decisions, Inputs, decided
 
 BY = "clock"
 STEP_US = 10_000_000  # timers may be off by less

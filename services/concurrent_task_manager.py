@@ -17,12 +17,15 @@ from typing import Any
 import msgspec
 
 from projections.state import State
-from services import desk
-from services.cli import bus, screens, view
-from services.cli.bus import Bus
-from services.cli.lines import BadLine, Checker
+from services import assembly
+from services.cli import options, view
 from services.cli.submit import send
+from services.client.bus import Bus
+from services.client.submissions import BadLine, Checker
+from services.queries.figures import running_count, waiting_count
+from services.queries.status import running_texts
 from services.runtime.errors import Refused
+from services.screens.status import metrics_screen, status_screen, throttle_screen
 
 __all__ = ["ConcurrentTaskManager", "Moved"]
 
@@ -47,7 +50,7 @@ class ConcurrentTaskManager:
     """Adds tasks to the running bus and shows how it fares. Raises AsbError where none runs."""
 
     def __init__(self, redis_url: str | None = None, namespace: str | None = None) -> None:
-        self._opened = bus.opened(redis_url=redis_url, namespace=namespace)
+        self._opened = options.opened(redis_url=redis_url, namespace=namespace)
         self._bus: Bus = self._opened.__enter__()
         self._seen = self._counts(self._bus.state())
 
@@ -59,7 +62,7 @@ class ConcurrentTaskManager:
 
         Raises Refused for what cannot be a task.
         """
-        checker = Checker(options, desk.defaults(self._bus.settings))
+        checker = Checker(options, assembly.defaults(self._bus.settings))
         found = next(iter(checker.texts([text])))
         if isinstance(found, BadLine):
             raise Refused(found.error, hint="nothing was submitted")
@@ -75,23 +78,23 @@ class ConcurrentTaskManager:
             now[0] - before[0],
             now[1] - before[1],
             now[2] - before[2],
-            screens.waiting_count(state),
-            screens.running_count(state),
+            waiting_count(state),
+            running_count(state),
         )
 
     def status(self) -> str:
         """The status screen."""
         state = self._bus.state()
-        texts = view.prompts(self._bus, screens.running_texts(state))
-        return screens.status(state, self._bus.now(), texts)
+        texts = view.prompts(self._bus, running_texts(state))
+        return status_screen(state, self._bus.now(), texts)
 
     def metrics(self) -> str:
         """The metrics screen."""
-        return screens.metrics(self._bus.state())
+        return metrics_screen(self._bus.state())
 
     def throttle(self) -> str:
         """The throttle screen."""
-        return screens.throttle_screen(self._bus.state(), self._bus.now())
+        return throttle_screen(self._bus.state(), self._bus.now())
 
     def _counts(self, state: State) -> tuple[int, int, int]:
         dispatched = sum(worker.dispatched for worker in state.workers.values())

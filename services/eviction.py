@@ -5,7 +5,7 @@ from __future__ import annotations
 from events.log import after
 from events.server import RedisEvicts, RedisKeeps
 from projections.state import State
-from services.turn import Decisions, Inputs, decided
+from services.decider import Decisions, Inputs, decided
 
 BY = "eviction"
 KEEPS = ("noeviction", "unknown")  # the second: it does not say

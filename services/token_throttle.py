@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 from events.money import nanos_of
-from services.cli import bus
-from services.cli.bus import Bus
-from services.cli.screens import throttle_view
+from services.cli import options
+from services.client.bus import Bus
+from services.queries.status import throttle_view
 from services.runtime.errors import Refused
 
 __all__ = ["TokenThrottle"]
@@ -24,7 +24,7 @@ class TokenThrottle:
     """Tells a running bus of usage it did not dispatch, and asks how the limits stand."""
 
     def __init__(self, redis_url: str | None = None, namespace: str | None = None) -> None:
-        self._opened = bus.opened(redis_url=redis_url, namespace=namespace)
+        self._opened = options.opened(redis_url=redis_url, namespace=namespace)
         self._bus: Bus = self._opened.__enter__()
 
     def close(self) -> None:
@@ -39,13 +39,13 @@ class TokenThrottle:
         *,
         agent: str = "",
     ) -> str:
-        """Book ``tokens`` on ``worker`` (and its agent); the door entry id.
+        """Book ``tokens`` on ``worker`` (and its agent); the intake entry id.
 
         ``cost`` in dollars counts where the model's price is not known; otherwise the price book
         does. Raises Refused for what is no amount.
         """
         if isinstance(tokens, bool) or tokens < 0:
-            raise Refused(f"{tokens!r} is no number of tokens", hint="nothing was booked")
+            raise Refused(f"{tokens!r} is no number of tokens", hint="nothing was charged")
         data: dict[str, object] = {
             "agent": agent or worker,
             "worker": worker,
@@ -57,7 +57,7 @@ class TokenThrottle:
                 if nanos_of(cost) < 0:
                     raise ValueError(f"{cost!r} is less than nothing")
             except ValueError as error:
-                raise Refused(str(error), hint="nothing was booked") from error
+                raise Refused(str(error), hint="nothing was charged") from error
             data["cost_usd"] = cost
         return self._bus.send("usage.recorded", data)
 

@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 from events.keys import Keys
-from services.runtime.client import Client, SyncClient
+from services.store.client import Client, SyncClient
 from tests.servers import shared_server
 
 # A shared machine is slow at times: a deadline per example would only find that out.

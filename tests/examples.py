@@ -24,8 +24,8 @@ from events.policy import (
 from events.routing import DelegatorLearnt, Example, TaskEscalated
 from events.server import RedisEvicts, RedisKeeps
 from events.task import (
-    Booking,
     Candidate,
+    Charge,
     TaskCancelled,
     TaskCancelRequested,
     TaskCompleted,
@@ -40,8 +40,8 @@ from events.task import (
 )
 from events.usage import HoldExtended, HoldRefused, ProgressUpdated, UsageCorrected, UsageRecorded
 from events.worker import (
-    DoorOpened,
     HeldAttempt,
+    IntakeOpened,
     WorkerJoined,
     WorkerLeft,
     WorkerLost,
@@ -112,27 +112,27 @@ def cancel_requested(task: str = "t1", **changes: Any) -> TaskCancelRequested:
     return replace(TaskCancelRequested(task, "no longer needed"), **changes)
 
 
-def booking(tokens: int = 600, nanos: int = 5_400_000, **changes: Any) -> Booking:
-    made = Booking(
+def charge(tokens: int = 600, nanos: int = 5_400_000, **changes: Any) -> Charge:
+    made = Charge(
         "codex", "sonnet", "w1", "", "coding", input_tokens=tokens, tokens=tokens, nanos=nanos
     )
     return replace(made, **{"tasks": 1, "book": 1, "meter": "driver", **changes})
 
 
 def completed(task: str = "t1", **changes: Any) -> TaskCompleted:
-    return replace(TaskCompleted(task, 1, "5-0", False, booking()), **changes)
+    return replace(TaskCompleted(task, 1, "5-0", False, charge()), **changes)
 
 
 def failed(task: str = "t1", **changes: Any) -> TaskFailed:
-    return replace(TaskFailed(task, 1, "5-0", False, booking(), "exit code 1"), **changes)
+    return replace(TaskFailed(task, 1, "5-0", False, charge(), "exit code 1"), **changes)
 
 
 def cancelled(task: str = "t1", **changes: Any) -> TaskCancelled:
-    return replace(TaskCancelled(task, 1, "5-0", False, booking(), "as asked"), **changes)
+    return replace(TaskCancelled(task, 1, "5-0", False, charge(), "as asked"), **changes)
 
 
 def requeued(task: str = "t1", **changes: Any) -> TaskRequeued:
-    return replace(TaskRequeued(task, 1, "5-0", False, booking(), "worker w1 was lost"), **changes)
+    return replace(TaskRequeued(task, 1, "5-0", False, charge(), "worker w1 was lost"), **changes)
 
 
 def hold_extended(task: str = "t1", **changes: Any) -> HoldExtended:
@@ -145,12 +145,12 @@ def hold_refused(task: str = "t1", **changes: Any) -> HoldRefused:
 
 
 def usage_recorded(task: str = "t1", **changes: Any) -> UsageRecorded:
-    made = UsageRecorded("codex", booking(200, 1_800_000, tasks=0), "sonnet", task, 1, "driver")
+    made = UsageRecorded("codex", charge(200, 1_800_000, tasks=0), "sonnet", task, 1, "driver")
     return replace(made, **changes)
 
 
 def usage_corrected(task: str = "t1", **changes: Any) -> UsageCorrected:
-    made = UsageCorrected("codex", booking(-100, -900_000, tasks=0), task, 1)
+    made = UsageCorrected("codex", charge(-100, -900_000, tasks=0), task, 1)
     return replace(made, **changes)
 
 
@@ -171,7 +171,7 @@ def left(worker: str = "w1", **changes: Any) -> WorkerLeft:
 
 
 def lost(worker: str = "w1", **changes: Any) -> WorkerLost:
-    return replace(WorkerLost(worker, "5-0", "no sign of life for 61 s"), **changes)
+    return replace(WorkerLost(worker, "5-0", "no heartbeat for 61 s"), **changes)
 
 
 def paused(worker: str = "w1", **changes: Any) -> WorkerPaused:
@@ -182,8 +182,8 @@ def resumed(worker: str = "w1") -> WorkerResumed:
     return WorkerResumed(worker)
 
 
-def door_opened(name: str = "w1") -> DoorOpened:
-    return DoorOpened(f"asb:intake:{name}", name)
+def intake_opened(name: str = "w1") -> IntakeOpened:
+    return IntakeOpened(f"asb:intake:{name}", name)
 
 
 def alert_raised(**changes: Any) -> AlertRaised:
@@ -264,7 +264,7 @@ def every_payload() -> dict[str, Payload]:
         lost(taken_by="6-0"),
         paused(),
         resumed(),
-        door_opened(),
+        intake_opened(),
         full_policy,
         learnt(),
         escalated(),

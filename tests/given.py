@@ -1,7 +1,7 @@
-"""Given–when–then for folds and deciders, and the whole desk in memory.
+"""Given–when–then for folds and deciders, and the whole engine in memory.
 
 ``given(*payloads)`` folds facts; ``.when(decider)`` lets one decide; ``.then(*payloads)`` says what
-it must have decided. ``Bus`` is the desk without Redis: entries go in at the doors, turns are
+it must have decided. ``Bus`` is the engine without Redis: entries go in at the intakes, turns are
 decided and folded, time passes by hand, and ``log`` holds what would stand on the log, as wire
 entries.
 """
@@ -19,13 +19,13 @@ from events.policy import PolicyChanged
 from projections.state import State
 from projections.workers import ALIVE
 from services import clock_steps
+from services.decider import Decide, Decision, Inputs, IntakeEntry, Known, Rejection
 from services.delegator.classify import Delegator
 from services.delegator.decide import decider
 from services.dispatcher import decide as dispatcher
+from services.engine.turn import Turn, run_turn
 from services.intake import decide as intake
-from services.runtime.turns import Turn, run_turn
 from services.throttle import decide as throttle
-from services.turn import Decide, Decision, DoorEntry, Inputs, Known, Refused
 from tests.examples import NOON, SECOND
 
 DOOR = "asb:intake"
@@ -80,7 +80,7 @@ class Given:
 
     @property
     def errors(self) -> list[str]:
-        return [d.error for d in self.decisions if isinstance(d, Refused)]
+        return [d.error for d in self.decisions if isinstance(d, Rejection)]
 
     def then(self, *payloads: Payload) -> Given:
         assert self.decided == list(payloads)
@@ -91,13 +91,13 @@ def given(*payloads: Payload, at: int = NOON) -> Given:
     return Given(at).given(*payloads)
 
 
-def door_entry(
-    kind: str, entry_id: str, data: dict[str, Any], *, door: str = DOOR, given_id: str = ""
-) -> DoorEntry:
+def intake_entry(
+    kind: str, entry_id: str, data: dict[str, Any], *, intake: str = DOOR, given_id: str = ""
+) -> IntakeEntry:
     fields = [b"type", kind.encode()]
     if given_id:
         fields += [b"id", given_id.encode()]
-    return DoorEntry(door, entry_id, [*fields, b"data", json.dumps(data).encode()])
+    return IntakeEntry(intake, entry_id, [*fields, b"data", json.dumps(data).encode()])
 
 
 def wire_entry(event: Event) -> list[Any]:
@@ -122,7 +122,7 @@ def replayed(log: Sequence[list[Any]], state: State | None = None) -> State:
 
 
 class Bus:
-    """The desk, its doors, its clock and its workers' signs of life, in memory."""
+    """The engine, its intakes, its clock and its workers' heartbeats, in memory."""
 
     def __init__(self, policy: PolicyChanged | None = None, at: int = NOON) -> None:
         self.state = State()
@@ -130,31 +130,31 @@ class Bus:
         self.now = at
         self.log: list[list[Any]] = []
         self.events: list[Event] = []
-        self.refused: list[Refused] = []
-        self.silent: set[str] = set()  # workers that give no sign of life
+        self.refused: list[Rejection] = []
+        self.silent: set[str] = set()  # workers that give no heartbeat
         self.ids: dict[str, str] = {}
         self.ever: set[str] = set()  # tasks that ever stood on the log
-        self.inputs = Inputs(main_door=DOOR, initial_policy=policy or PolicyChanged())
+        self.inputs = Inputs(main_intake=DOOR, initial_policy=policy or PolicyChanged())
         self.found_since = at  # since when the server has been answering
         self._stepped = 0  # by how much the server's clock has stepped in all, µs
         self._renewed: dict[str, int] = {}  # by session: when its heartbeat was last renewed
-        self._pending: list[DoorEntry] = []
+        self._pending: list[IntakeEntry] = []
         self._entry = 0
 
-    # -- the doors -------------------------------------------------------------------------------
+    # -- the intakes -------------------------------------------------------------------------------
 
-    def send(self, type_: str, /, *, given_id: str = "", door: str = DOOR, **data: Any) -> str:
-        """Put an entry into a door; its entry id."""
+    def send(self, type_: str, /, *, given_id: str = "", intake: str = DOOR, **data: Any) -> str:
+        """Put an entry into an intake; its entry id."""
         self._entry += 1
         entry_id = f"{self.now // 1000}-{self._entry}"
-        self._pending.append(door_entry(type_, entry_id, data, door=door, given_id=given_id))
+        self._pending.append(intake_entry(type_, entry_id, data, intake=intake, given_id=given_id))
         return entry_id
 
-    def put(self, fields: list[bytes], door: str = DOOR, entry_id: str = "") -> str:
-        """Put raw fields into a door; the entry id."""
+    def put(self, fields: list[bytes], intake: str = DOOR, entry_id: str = "") -> str:
+        """Put raw fields into an intake; the entry id."""
         self._entry += 1
         entry_id = entry_id or f"{self.now // 1000}-{self._entry}"
-        self._pending.append(DoorEntry(door, entry_id, fields))
+        self._pending.append(IntakeEntry(intake, entry_id, fields))
         return entry_id
 
     def submit(self, text: str = "Fix the login form", **data: Any) -> str:
@@ -169,8 +169,8 @@ class Bus:
     def report(self, type_: str, task: str, /, **data: Any) -> str:
         """The present attempt of ``task`` tells how it goes."""
         record = self.state.tasks[task]
-        told: dict[str, Any] = {"attempt": record.attempt, "session": record.session, **data}
-        return self.send(type_, task=task, **told)
+        reported: dict[str, Any] = {"attempt": record.attempt, "session": record.session, **data}
+        return self.send(type_, task=task, **reported)
 
     # -- turns -----------------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class Bus:
         self.ever.update(e.data.task for e in turn.events if e.data.type == "task.submitted")
         self.silent -= {e.data.worker for e in turn.events if e.data.type == "worker.joined"}
 
-    def undo(self) -> None:
+    def journal(self) -> None:
         """The turn did not reach the log."""
         self.state.rollback()
 
@@ -230,14 +230,14 @@ class Bus:
         self.inputs.absent_us, self.inputs.found_us = absent, now - self.found_since
 
     def run(self) -> list[Event]:
-        """Turns until the desk rests; the events appended."""
+        """Turns until the engine rests; the events appended."""
         before = len(self.events)
         for _ in range(10_000):
             turn = self.decide()
             self.keep(turn)
             if not turn.events and not turn.more:
                 return self.events[before:]
-        raise AssertionError("the desk does not come to rest")
+        raise AssertionError("the engine does not come to rest")
 
     def wait(self, seconds: float) -> list[Event]:
         """Let time pass, then run."""

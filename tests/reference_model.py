@@ -1,6 +1,6 @@
 """The budget and the queues in plain, slow, obvious Python: the judge of the folds.
 
-It shares no code with ``projections``: it reads events as JSON values, keeps every booking in a
+It shares no code with ``projections``: it reads events as JSON values, keeps every charge in a
 list, sums the list anew for each question, compares with fractions, and finds windows with a
 calendar. Nothing in it is fast, cached or clever.
 """
@@ -23,8 +23,8 @@ class Broken(AssertionError):
     """An event on the log breaks a promise."""
 
 
-class Booked(NamedTuple):
-    """One booking: when, where, how much."""
+class Charged(NamedTuple):
+    """One charge: when, where, how much."""
 
     when: datetime
     scopes: frozenset[str]
@@ -118,7 +118,7 @@ class Job:
         self.status = "submitted"  # queued, backoff, running, completed, failed, cancelled
         self.attempts = 0
         self.deferred: set[str] = set()  # limits of which it was said that they never admit it
-        self.doomed = False
+        self.never_fits = False
         self.run: Run | None = None
 
     @property
@@ -150,7 +150,7 @@ class Model:
 
     def __init__(self) -> None:
         self.policy: dict[str, Any] = {}
-        self.bookings: list[Booked] = []
+        self.charges: list[Charged] = []
         self.jobs: dict[str, Job] = {}
         self.workers: dict[str, Crewman] = {}
         self.attempts_seen: set[tuple[str, int]] = set()
@@ -162,7 +162,7 @@ class Model:
     def used(self, scope: str, unit: str, name: str, now: datetime) -> int:
         start, end = window(name, now)
         return sum(
-            b.amounts[unit] for b in self.bookings if scope in b.scopes and start <= b.when < end
+            b.amounts[unit] for b in self.charges if scope in b.scopes and start <= b.when < end
         )
 
     def held(self, scope: str, unit: str) -> int:
@@ -244,7 +244,7 @@ class Model:
         job = Job(data, at, len(self.jobs))
         for other in tuple(job.after):
             status = self.jobs[other].status
-            job.doomed |= status in ("failed", "cancelled")
+            job.never_fits |= status in ("failed", "cancelled")
             if status in ("completed", "failed", "cancelled"):
                 job.after.discard(other)
         self.jobs[job.id] = job
@@ -282,7 +282,7 @@ class Model:
         asked = {**run.hold, "tasks": 1}
         if (job.id, run.attempt) in self.attempts_seen or run.attempt != job.attempts + 1:
             raise Broken(f"{name} was dispatched before, or is not the next")
-        if job.status != "queued" or job.after or job.doomed:
+        if job.status != "queued" or job.after or job.never_fits:
             raise Broken(f"{name} was dispatched while {job.status}, waiting for {job.after}")
         if not worker.alive or worker.paused or len(worker.running) >= worker.capacity:
             raise Broken(f"{name} was given to {worker.name}, which is not free")
@@ -302,18 +302,18 @@ class Model:
         self.scopes |= run.scopes
 
     def _book(self, at: int, data: Mapping[str, Any]) -> None:
-        booked = data.get("booked")
-        if booked is None:
+        charged = data.get("charged")
+        if charged is None:
             return
-        names = (booked.get(k, "") for k in ("worker", "agent", "model", "project"))
+        names = (charged.get(k, "") for k in ("worker", "agent", "model", "project"))
         scopes = scopes_of(*names)
         amounts = {"tokens": "tokens", "money": "nanos", "tasks": "tasks"}
         self.scopes |= scopes
-        self.bookings.append(
-            Booked(
-                moment(booked.get("window_at") or at),
+        self.charges.append(
+            Charged(
+                moment(charged.get("window_at") or at),
                 scopes,
-                {unit: booked.get(field, 0) for unit, field in amounts.items()},
+                {unit: charged.get(field, 0) for unit, field in amounts.items()},
             )
         )
 
@@ -321,13 +321,13 @@ class Model:
         self._book(at, data)
         job = self.jobs.get(data.get("task", ""))
         if job is not None and job.run is not None and job.run.attempt == data.get("attempt"):
-            job.run.spent["tokens"] += data["booked"].get("tokens", 0)
-            job.run.spent["money"] += data["booked"].get("nanos", 0)
+            job.run.spent["tokens"] += data["charged"].get("tokens", 0)
+            job.run.spent["money"] += data["charged"].get("nanos", 0)
 
     _usage_corrected = _usage_recorded
 
     def _progress_updated(self, at: int, data: Mapping[str, Any]) -> None:
-        if data.get("booked"):
+        if data.get("charged"):
             self._usage_recorded(at, data)
 
     def _hold_extended(self, at: int, data: Mapping[str, Any]) -> None:
@@ -366,7 +366,7 @@ class Model:
             for other in self.jobs.values():
                 if job.id in other.after:
                     other.after.discard(job.id)
-                    other.doomed |= status != "completed"
+                    other.never_fits |= status != "completed"
 
     def _task_completed(self, at: int, data: Mapping[str, Any]) -> None:
         self._end(at, data, "completed")

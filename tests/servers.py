@@ -16,14 +16,9 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from services.runtime.client import SyncClient
 from services.runtime.errors import RedisUnavailable
-from services.runtime.redis_server import (
-    ServerBinary,
-    find_server,
-    free_port,
-    server_command,
-)
+from services.store.client import SyncClient
+from services.store.redis_server import ServerBinary, find_server, free_port, server_command
 from tests.wait import wait_blocking
 
 IMAGE = "redis:7.4-alpine"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.redis_server import ServerBinary, find_server, wheel_server
+from services.store.redis_server import ServerBinary, find_server, wheel_server
 from tests.servers import RedisServer
 
 _LIBRARIES = (

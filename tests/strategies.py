@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from events.policy import Learning, Limit, PolicyChanged
-from projections.tasks import RUNNING, Task
+from projections.tasks import RUNNING, TaskRecord
 from tests.examples import policy
 from tests.given import Bus
 
@@ -127,14 +127,14 @@ class Player:
         self.sent: list[tuple[str, dict[str, Any]]] = []
 
     def play(self, step: Step) -> None:
-        """Put what the step says into the doors, or let its time pass; no turn is taken."""
+        """Put what the step says into the intakes, or let its time pass; no turn is taken."""
         getattr(self, "_" + step[0])(*step[1:])
 
     def _send(self, type_: str, /, **data: Any) -> None:
         self.sent.append((type_, data))
         self.bus.send(type_, **data)
 
-    def _running(self, index: int) -> Task | None:
+    def _running(self, index: int) -> TaskRecord | None:
         found = [t for t in self.bus.state.tasks.values() if t.status in RUNNING]
         found.sort(key=lambda task: task.n)
         return found[index % len(found)] if found else None
@@ -239,10 +239,10 @@ class Player:
 
     def _again(self, index: int) -> None:
         """An earlier entry comes once more, as a new entry without an id of its own."""
-        told = [one for one in self.sent if one[0].startswith(("task.c", "task.f", "task.s"))]
-        told = [one for one in told if one[0] != "task.submitted"]
-        if told:
-            kind, data = told[-1 - index % len(told)]
+        reported = [one for one in self.sent if one[0].startswith(("task.c", "task.f", "task.s"))]
+        reported = [one for one in reported if one[0] != "task.submitted"]
+        if reported:
+            kind, data = reported[-1 - index % len(reported)]
             self.bus.send(kind, **data)
 
     def _policy(self, changed: PolicyChanged) -> None:

@@ -24,7 +24,7 @@ OUTSIDE = frozenset(
     {"redis", "prometheus_client", "time", "random", "uuid", "socket", "subprocess", "secrets"}
 )
 # services/*.py that put services together: which there are, and the seed's thin Python names.
-WIRING = frozenset({"desk", "task_delegator", "token_throttle", "concurrent_task_manager"})
+WIRING = frozenset({"engine", "task_delegator", "token_throttle", "concurrent_task_manager"})
 CLOCKS = frozenset({"now", "utcnow", "today"})  # of datetime and date
 
 
@@ -215,7 +215,7 @@ def test_settings_come_from_one_place() -> None:
         for bad in outside(path)
         if bad.endswith(("os.environ", "os.getenv"))
     }
-    hand_it_on = {"services/runtime/snapshots.py"}
+    hand_it_on = {"services/snapshots/projector.py"}
     found = {name for name in readers - hand_it_on if not name.startswith("services/worker/")}
     assert found == {"services/runtime/settings.py"}
 
@@ -251,7 +251,7 @@ def test_this_walk_sees_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.Mo
         "x = os.environ['X']\ny = datetime.datetime.now()\ndef f():\n    import services.intake\n"
     )
     assert wrong_imports(path, "events") == [
-        "bad.py:2 imports services.runtime.host",
+        "bad.py:2 imports services.engine.host",
         "bad.py:7 imports services.intake",
     ]
     assert outside(path) == [

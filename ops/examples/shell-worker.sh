@@ -6,11 +6,11 @@
 #
 # The command tells its tokens in the file that ASB_USAGE_FILE names, which is also its file
 # descriptor 3: `echo '{"input_tokens": 5, "output_tokens": 9}' >&3`. The last line counts. Nothing
-# in its answer is ever usage. Without a word there nobody knows, and the whole hold is booked.
+# in its answer is ever usage. Without a word there nobody knows, and the whole hold is charged.
 #
 # ASB_AGENT      the agent it is, codex for example; without one it serves all
 # ASB_NAMESPACE  asb unless given
-# ASB_DOOR       its own front door, where `asb acl NAME` opened one
+# ASB_DOOR       its own intake stream, where `asb acl NAME` opened one
 # REDIS_CLI      redis-cli and its options: "redis-cli -h HOST --user NAME" (with REDISCLI_AUTH)
 #
 # The prompt is data: it is never part of a command line and never evaluated.
@@ -20,7 +20,7 @@ name=${1:?usage: shell-worker.sh NAME COMMAND [ARGUMENT...]}
 shift
 : "${1:?usage: shell-worker.sh NAME COMMAND [ARGUMENT...]}"
 ns=${ASB_NAMESPACE:-asb}
-door=$ns:intake${ASB_DOOR:+:$ASB_DOOR}
+intake=$ns:intake${ASB_DOOR:+:$ASB_DOOR}
 inbox=$ns:inbox:$name
 lease=60
 nl='
@@ -55,7 +55,7 @@ join() {
   # It is split into words on purpose.
   # shellcheck disable=SC2046
   dead=$(set -f && evidence $(redis GET "$ns:worker:$name"))
-  session=$(redis XADD "$door" '*' type worker.joined worker "$name" capacity 1 \
+  session=$(redis XADD "$intake" '*' type worker.joined worker "$name" capacity 1 \
     instance "$instance" lease_s "$lease" ${ASB_AGENT:+agent "$ASB_AGENT"} ${dead:+evidence "$dead"})
   case $session in
     *[!0-9-]* | '') echo "cannot join: $session" >&2 && return 1 ;;
@@ -65,7 +65,7 @@ join() {
   echo "worker $name, session $session" >&2
 }
 
-# The heartbeat, for half a lease: when it was gone for another half the desk takes the worker for
+# The heartbeat, for half a lease: when it was gone for another half the engine takes the worker for
 # dead. That of another process is left alone until it is gone.
 beat() {
   case $(redis GET "$ns:worker:$name") in
@@ -81,7 +81,7 @@ leave() {
   [ -z "${pulse:-}" ] || kill "$pulse" 2>/dev/null
   rm -rf "$private"
   [ -z "${session:-}" ] || {
-    redis XADD "$door" '*' type worker.left worker "$name" session "$session" >/dev/null
+    redis XADD "$intake" '*' type worker.left worker "$name" session "$session" >/dev/null
     case $(redis GET "$ns:worker:$name") in
       "$session "*) redis DEL "$ns:worker:$name" >/dev/null ;;
     esac
@@ -118,7 +118,7 @@ work() {
   task=$(line 8) attempt=$(line 10) mine=$(line 12)
   [ "$mine" = "$session" ] || return 0
   text=$(printf '%s\n' "$entry" | sed '1,13d' | sed -e :a -e '$d;N;2,12ba' -e 'P;D')
-  redis XADD "$door" '*' type task.started task "$task" attempt "$attempt" \
+  redis XADD "$intake" '*' type task.started task "$task" attempt "$attempt" \
     session "$session" >/dev/null
   rm -rf "$ASB_USAGE_FILE"
   (umask 077 && : >"$ASB_USAGE_FILE")
@@ -131,7 +131,7 @@ work() {
   usage=
   [ -L "$ASB_USAGE_FILE" ] || [ ! -f "$ASB_USAGE_FILE" ] ||
     usage=$(tail -c 8000 "$ASB_USAGE_FILE" | grep '^{.*}[[:space:]]*$' | tail -n 1 | clean)
-  printf '%s' "$out" | clean | redis -x XADD "$door" '*' type "$end" task "$task" attempt "$attempt" \
+  printf '%s' "$out" | clean | redis -x XADD "$intake" '*' type "$end" task "$task" attempt "$attempt" \
     session "$session" ${usage:+usage "$usage"} "$field" >/dev/null
 }
 

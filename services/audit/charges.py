@@ -34,18 +34,18 @@ class Charges:
         if any(given):
             self._given[f"{attempt}:{task}"] = given
 
-    def add(self, data: Mapping[str, Any], booked: Mapping[str, Any], log_id: str) -> None:
+    def add(self, data: Mapping[str, Any], charged: Mapping[str, Any], log_id: str) -> None:
         """What an event books."""
         key = self._key(data, log_id)
         sums = self._sums.setdefault(key, [0, 0, 0, 0])
         before = list(sums)
         for i, name in enumerate(("tokens", "nanos", "disputed_tokens", "disputed_nanos")):
-            sums[i] += booked.get(name, 0)
+            sums[i] += charged.get(name, 0)
         if min(sums) < 0:
             self._find("correct", f"{key} is given back more than it was charged or disputed")
         if data.get("action"):
             self._check_action(data["action"], key, before, sums)
-        elif not booked.get("estimated"):
+        elif not charged.get("estimated"):
             self._check_bound(key, before, sums)
 
     def disputed(self) -> dict[str, list[int]]:

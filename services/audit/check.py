@@ -72,7 +72,7 @@ class Audit:
         self.findings: list[Finding] = []
         self.broken = 0
         self.checked: Counter[str] = Counter()
-        self.total: list[int] = [0, 0, 0]  # tokens, nano-dollars, tasks: the sum of all bookings
+        self.total: list[int] = [0, 0, 0]  # tokens, nano-dollars, tasks: the sum of all charges
         self.by_agent: dict[str, list[int]] = {}
         self.by_day: dict[str, list[int]] = {}
         self.completed: Counter[str] = Counter()  # by agent
@@ -91,7 +91,7 @@ class Audit:
             "hold.extended": self._extended,
             "usage.recorded": self._spent,
             "usage.corrected": self._corrected,
-            "progress.updated": lambda d: self._spent(d) if d.get("booked") else None,
+            "progress.updated": lambda d: self._spent(d) if d.get("charged") else None,
             "task.completed": lambda d: self._end(d, "completed"),
             "task.cancelled": lambda d: self._end(d, "cancelled"),
             "task.failed": lambda d: self._end(d, "waiting" if d.get("retry_at") else "failed"),
@@ -195,10 +195,10 @@ class Audit:
 
     def _booked(self, d: Mapping[str, Any]) -> None:
         """Add what an event books to every scope, and to the sums."""
-        b = d.get("booked")
+        b = d.get("charged")
         if b is None:
             return
-        self.checked["bookings"] += 1
+        self.checked["charges"] += 1
         self.charges.add(d, b, self._log_id)
         amounts = (b.get("tokens", 0), b.get("nanos", 0), b.get("tasks", 0))
         agent = b.get("agent", "")
@@ -219,7 +219,7 @@ class Audit:
         self._booked(d)
         job = self.jobs.get(d.get("task", ""))
         if job is not None and job.run is not None and job.run.attempt == d.get("attempt", 0):
-            self._eat(job.run, d["booked"])
+            self._eat(job.run, d["charged"])
 
     def _corrected(self, d: Mapping[str, Any]) -> None:
         """Late usage, or an operator's correction: of what has ended, through the stream that only
@@ -237,11 +237,11 @@ class Audit:
             self._find("correct", f"{what}: it still ran")
         self._booked(d)
 
-    def _eat(self, run: Run, booked: Mapping[str, Any]) -> None:
+    def _eat(self, run: Run, charged: Mapping[str, Any]) -> None:
         """Usage eats the hold, and never makes it negative."""
         before = run.left()
-        run.spent[0] += booked.get("tokens", 0)
-        run.spent[1] += booked.get("nanos", 0)
+        run.spent[0] += charged.get("tokens", 0)
+        run.spent[1] += charged.get("nanos", 0)
         after = run.left()
         self.ledger.hold(run.scopes, (after[0] - before[0], after[1] - before[1], 0))
 
@@ -265,12 +265,12 @@ class Audit:
             self.ledger.hold(job.run.scopes, _less(*job.run.left(), 1))
         job.run, job.status = None, status
         if status == "completed":
-            booked: Mapping[str, Any] = d.get("booked") or {}
-            self.completed[booked.get("agent", "")] += 1
+            charged: Mapping[str, Any] = d.get("charged") or {}
+            self.completed[charged.get("agent", "")] += 1
 
     def _release(self, d: Mapping[str, Any], run: Run) -> None:
         """How a hold ends: settled with the last usage, or released where nothing was begun."""
-        b: Mapping[str, Any] = d.get("booked") or {}
+        b: Mapping[str, Any] = d.get("charged") or {}
         left = run.left()
         if b.get("tasks"):
             self.checked["holds settled"] += 1

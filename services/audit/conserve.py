@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from projections import usage
+from projections.budgets import HOUR, HOURS_KEPT, MINUTE, MINUTES_KEPT
 from projections.state import State
-from projections.throttle import HOUR, HOURS_KEPT, MINUTE, MINUTES_KEPT
 from services.audit.check import Audit
 
 UNITS = ("tokens", "nano-dollars", "tasks")
 
 
-class Row(NamedTuple):
+class SumRow(NamedTuple):
     """One comparison: what was compared, what it came to, and whether both sides agree."""
 
     name: str
@@ -25,7 +25,7 @@ class Row(NamedTuple):
     good: bool
 
 
-def books(audit: Audit, state: State) -> list[Row]:
+def books(audit: Audit, state: State) -> list[SumRow]:
     """The log against the folded state; both must have come to the same place."""
     return [
         _windows(audit, state),
@@ -36,7 +36,7 @@ def books(audit: Audit, state: State) -> list[Row]:
     ]
 
 
-def _windows(audit: Audit, state: State) -> Row:
+def _windows(audit: Audit, state: State) -> SumRow:
     """Every bucket of every scope that a window can reach."""
     wrong: list[str] = []
     for name in sorted({*state.scopes, *audit.ledger.accounts}):
@@ -44,19 +44,19 @@ def _windows(audit: Audit, state: State) -> Row:
         if scope is None or account is None:
             wrong.append(name)
             continue
-        for kept, booked, oldest in (
+        for kept, charged, oldest in (
             (scope.hours, account.hours, state.meta.at // HOUR - HOURS_KEPT),
             (scope.minutes, account.minutes, state.meta.at // MINUTE - MINUTES_KEPT),
         ):
             known = {i: [b.tokens, b.nanos, b.tasks] for i, b in kept.items() if i >= oldest}
-            if known != {i: sums for i, sums in booked.items() if i >= oldest}:
+            if known != {i: sums for i, sums in charged.items() if i >= oldest}:
                 wrong.append(name)
                 break
     figures = f"{len(state.scopes):,} scopes, {_sums(audit.total)}"
     return _row("windows, all buckets", figures, wrong)
 
 
-def _holds(audit: Audit, state: State) -> Row:
+def _holds(audit: Audit, state: State) -> SumRow:
     accounts = audit.ledger.accounts
     wrong = [
         name
@@ -68,7 +68,7 @@ def _holds(audit: Audit, state: State) -> Row:
     return _row("holds", f"{audit.open_holds:,} open, {_sums(held)}", wrong)
 
 
-def _cells(audit: Audit, state: State) -> Row:
+def _cells(audit: Audit, state: State) -> SumRow:
     agents = {agent: sums[:2] for agent, sums in audit.by_agent.items() if agent}
     cells = usage.by(state.lifetime, "agent")
     known = {name: [c.tokens, c.nanos] for name, c in cells.items()}
@@ -81,7 +81,7 @@ def _cells(audit: Audit, state: State) -> Row:
     return _row("totals by agent", f"{len(known):,} agents, {_sums(audit.total)}", wrong)
 
 
-def _days(audit: Audit, state: State) -> Row:
+def _days(audit: Audit, state: State) -> SumRow:
     wrong: list[str] = []
     for day, cells in sorted(state.days.items()):
         total = usage.total(cells.values())
@@ -90,7 +90,7 @@ def _days(audit: Audit, state: State) -> Row:
     return _row("totals by day", f"{len(state.days):,} days", wrong)
 
 
-def _disputed(audit: Audit, state: State) -> Row:
+def _disputed(audit: Audit, state: State) -> SumRow:
     """What is disputed: in all, and attempt by attempt."""
     known = {
         key: [charge.disputed_tokens, charge.disputed_nanos]
@@ -102,17 +102,17 @@ def _disputed(audit: Audit, state: State) -> Row:
                 task.used.disputed_tokens,
                 task.used.disputed_nanos,
             ]
-    booked = audit.charges.disputed()
-    wrong = [key for key in sorted({*known, *booked}) if known.get(key) != booked.get(key)]
+    charged = audit.charges.disputed()
+    wrong = [key for key in sorted({*known, *charged}) if known.get(key) != charged.get(key)]
     total = usage.total(state.lifetime.values())
     sums = [total.disputed_tokens, total.disputed_nanos]
-    if sums != [sum(amounts[i] for amounts in booked.values()) for i in range(2)]:
+    if sums != [sum(amounts[i] for amounts in charged.values()) for i in range(2)]:
         wrong.append("the total")
     figures = ", ".join(f"{n:,} {unit}" for n, unit in zip(sums, UNITS, strict=False))
     return _row("disputed", f"{len(known):,} reports, {figures}", wrong)
 
 
-def usage_view(audit: Audit, view: Mapping[str, Any]) -> Row:
+def usage_view(audit: Audit, view: Mapping[str, Any]) -> SumRow:
     """``asb:agents:token:usage`` against the log at the view's place."""
     agents: Mapping[str, Any] = view["agents"]
     wrong = [
@@ -129,7 +129,7 @@ def usage_view(audit: Audit, view: Mapping[str, Any]) -> Row:
     return _row("view of token usage", f"{len(agents):,} agents as of {view['as_of']}", wrong)
 
 
-def throttle_view(audit: Audit, view: Mapping[str, Any]) -> Row:
+def throttle_view(audit: Audit, view: Mapping[str, Any]) -> SumRow:
     """``asb:throttle`` against the log at the view's place."""
     rows: list[Mapping[str, Any]] = view["windows"]
     wrong = [
@@ -141,17 +141,17 @@ def throttle_view(audit: Audit, view: Mapping[str, Any]) -> Row:
     return _row("view of the throttle", f"{len(rows):,} windows as of {view['as_of']}", wrong)
 
 
-def report_view(audit: Audit, day: str, report: Mapping[str, Any]) -> Row:
+def report_view(audit: Audit, day: str, report: Mapping[str, Any]) -> SumRow:
     """The newest report of a day to which nothing came later, against the log."""
     tokens = report["total"]["tokens_used"]
     good = tokens == audit.by_day.get(day, [0, 0, 0])[0]
     return _row(f"report of {day}", f"{tokens:,} tokens", [] if good else ["its total"])
 
 
-def _row(name: str, value: str, wrong: list[str]) -> Row:
+def _row(name: str, value: str, wrong: list[str]) -> SumRow:
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     said = f"; NOT as the log says: {', '.join(wrong[:3])}{more}" if wrong else ""
-    return Row(name, value + said, not wrong)
+    return SumRow(name, value + said, not wrong)
 
 
 def _sums(amounts: list[int]) -> str:

@@ -1,6 +1,6 @@
-"""Plain sums for the audit: what was booked and held, by scope, and which limits there are.
+"""Plain sums for the audit: what was charged and held, by scope, and which limits there are.
 
-Nothing here comes from the folds. Bookings are added up by minute and hour; a window is a sum over
+Nothing here comes from the folds. Charges are added up by minute and hour; a window is a sum over
 them. The running sum of a calendar window is kept while the window lasts, so a long log is walked
 in one pass.
 """
@@ -70,7 +70,7 @@ def level(amount: int, limit: int) -> str:
     return "NONE"
 
 
-class Running:
+class OpenAttempt:
     """The sum of one calendar window, while it lasts."""
 
     __slots__ = ("amounts", "end", "start")
@@ -80,7 +80,7 @@ class Running:
 
 
 class Account:
-    """One scope: bookings by minute and hour, and what is held."""
+    """One scope: charges by minute and hour, and what is held."""
 
     __slots__ = ("held", "hours", "minutes", "running")
 
@@ -88,7 +88,7 @@ class Account:
         self.minutes: dict[int, list[int]] = {}
         self.hours: dict[int, list[int]] = {}
         self.held = [0, 0, 0]
-        self.running: dict[str, Running] = {}
+        self.running: dict[str, OpenAttempt] = {}
 
     def book(self, at: int, amounts: Amounts) -> None:
         for buckets, index in ((self.minutes, at // MINUTE), (self.hours, at // HOUR)):
@@ -101,14 +101,14 @@ class Account:
                     one.amounts[i] += amounts[i]
 
     def used(self, name: str, at: int) -> list[int]:
-        """What was booked in the window of ``at``."""
+        """What was charged in the window of ``at``."""
         if is_rolling(name):
             start, end = window(name, at)
             return _sum(self.minutes, start // MINUTE, end // MINUTE)
         found = self.running.get(name)
         if found is None or not found.start <= at < found.end:
             start, end = window(name, at)
-            found = Running(start, end, _sum(self.hours, start // HOUR, end // HOUR))
+            found = OpenAttempt(start, end, _sum(self.hours, start // HOUR, end // HOUR))
             self.running[name] = found
         return found.amounts
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from events.keys import Keys
-from services.runtime.client import SyncClient
+from services.store.client import SyncClient
 
 COUNT = 1_000
 START = "0-0"

@@ -1,4 +1,4 @@
-"""acl: a Redis user for a named agent, and its own front door."""
+"""acl: a Redis user for a named agent, and its own intake stream."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ import msgspec
 import typer
 
 from events.keys import Keys
-from services.cli import bus, out
-from services.cli.bus import Bus
-from services.intake import shapes
-from services.intake.shapes import Bad
-from services.runtime import acl as rules
-from services.runtime.client import SyncClient
-from services.runtime.embedded import resolve_url
+from services.cli import options
+from services.cli.terminal import note, say
+from services.client.bus import Bus
+from services.intake import schema
+from services.intake.schema import Rejected
 from services.runtime.errors import RedisUnavailable, Refused
-from services.runtime.health import FactRow
+from services.store import acl as rules
+from services.store.client import SyncClient
+from services.store.embedded import resolve_url
+from services.store.health import FactRow
 
 ASSUMED = (7, 0)
 
 
 def acl(
     name: Annotated[
-        str, typer.Argument(help="Its name: user, door, inbox and progress keys use it.")
+        str, typer.Argument(help="Its name: user, intake, inbox and progress keys use it.")
     ],
     role: Annotated[str, typer.Option(help="agent, service or viewer.")] = "agent",
     password_file: Annotated[
@@ -41,70 +42,71 @@ def acl(
     redis_version: Annotated[
         str | None, typer.Option(help="6.2, 7.0, …: instead of asking the Redis of the bus.")
     ] = None,
-    open_door: Annotated[
-        bool, typer.Option("--open/--no-open", help="Open the agent's own front door.")
+    open_intake: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the agent's own intake stream.")
     ] = True,
 ) -> None:
     """Print the line for Redis' ACL file that lets NAME do its work and nothing else.
 
-    For an agent this also opens its own front door on the bus: from then on the desk reads it.
+    For an agent this also opens its own intake stream on the bus: from then on the engine reads it.
     """
     if role not in rules.ROLES:
         raise typer.BadParameter(f"--role is one of {', '.join(rules.ROLES)}")
     try:
-        shapes.check_name(name, "name")
-    except Bad as error:
+        schema.check_name(name, "name")
+    except Rejected as error:
         raise Refused(str(error), hint="a short word: letters, digits, - _ .") from None
     version = _parsed(redis_version) if redis_version else None
-    settings = bus.settings()
+    settings = options.settings()
     secret = rules.password_hash(_password(password_file)) if password_file else rules.PLACEHOLDER
     client, missing = _connected()
     try:
         found = version or _version(client) or ASSUMED
-        out.say(rules.line(name, role, Keys(settings.namespace), secret, found))
+        say(rules.line(name, role, Keys(settings.namespace), secret, found))
         _notes(name, role, found, secret)
-        if role == "agent" and open_door:
+        if role == "agent" and open_intake:
             _open(name, client, missing)
     finally:
         if client is not None:
             client.close()
 
 
-def stray_row(b: Bus) -> FactRow:
-    """For `asb doctor`: streams that look like doors and that nobody opened, as the desk found."""
-    kept = b.client.call("GET", b.keys.stray_doors)
+def unregistered_row(bus: Bus) -> FactRow:
+    """For `asb doctor`: streams that look like intakes and that nobody opened, as the engine
+    found."""
+    kept = bus.client.call("GET", bus.keys.unregistered_intakes)
     try:
         found = msgspec.json.decode(kept, type=_Strays) if kept else _Strays()
     except msgspec.MsgspecError:
         found = _Strays()
     if not found.count:
-        return ("doors", "nobody writes to a door that is not open", "ok", "")
-    named = ", ".join(found.doors[:5]) + (" …" if found.count > 5 else "")
-    hint = "asb acl NAME opens the door of NAME; what nobody should write to, delete"
-    return ("doors", f"{found.count:,} not open, and not read: {named}", "warn", hint)
+        return ("intakes", "nobody writes to an intake that is not open", "ok", "")
+    named = ", ".join(found.intakes[:5]) + (" …" if found.count > 5 else "")
+    hint = "asb acl NAME opens the intake of NAME; what nobody should write to, delete"
+    return ("intakes", f"{found.count:,} not open, and not read: {named}", "warn", hint)
 
 
 class _Strays(msgspec.Struct):
-    doors: list[str] = []
+    intakes: list[str] = []
     count: int = 0
 
 
 def _notes(name: str, role: str, version: tuple[int, ...], secret: str) -> None:
     if secret == rules.PLACEHOLDER:
-        out.note("put the hash of a password there, or use --password-file FILE")
+        note("put the hash of a password there, or use --password-file FILE")
     for weakness in rules.weaknesses(role, version):
-        out.note(f"not enforced on Redis {'.'.join(map(str, version[:2]))}: {weakness}")
-    out.note("put the line into the server's aclfile, then: redis-cli ACL LOAD")
+        note(f"not enforced on Redis {'.'.join(map(str, version[:2]))}: {weakness}")
+    note("put the line into the server's aclfile, then: redis-cli ACL LOAD")
     if role == "agent":
-        out.note(
-            f"its worker: asb worker {name} --door {name} --redis redis://{name}:PASSWORD@HOST …"
+        note(
+            f"its worker: asb worker {name} --intake {name} --redis redis://{name}:PASSWORD@HOST …"
         )
 
 
 def _connected() -> tuple[SyncClient | None, str]:
     """The Redis of the bus, or why there is none: the line can be printed without it."""
     try:
-        client = SyncClient(resolve_url(bus.settings()))
+        client = SyncClient(resolve_url(options.settings()))
         client.call("PING")
     except RedisUnavailable as error:
         return None, str(error).splitlines()[0]
@@ -148,13 +150,13 @@ def _new_password(path: Path) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w") as opened:
         opened.write(secrets.token_urlsafe(32) + "\n")
-    out.note(f"a new password stands in {path}")
+    note(f"a new password stands in {path}")
 
 
 def _open(name: str, client: SyncClient | None, missing: str) -> None:
     if client is None:
-        out.note(f"the door of {name} is not open yet: {missing}")
+        note(f"the intake of {name} is not open yet: {missing}")
         raise typer.Exit(1)
-    with bus.opened() as b:
-        b.send("door.opened", {"name": name})
-    out.note(f"opened the door {b.keys.door(name)}")
+    with options.opened() as bus:
+        bus.send("intake.opened", {"name": name})
+    note(f"opened the intake {bus.keys.intake(name)}")

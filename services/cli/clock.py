@@ -8,15 +8,16 @@ from typing import Any
 import typer
 
 from projections import clock as fold
+from projections.budgets import HOUR, HOURS_KEPT
 from projections.state import State
-from projections.throttle import HOUR, HOURS_KEPT
 from projections.views import iso
-from services.cli import bus, out
-from services.cli.findings import Look
-from services.cli.follow import Answers
+from services.cli import options
 from services.cli.limits import AsJson, Reason, policy_app
-from services.cli.words import span
-from services.runtime.health import FactRow
+from services.cli.terminal import note, say, say_json
+from services.client.follow import Answers
+from services.queries.findings import Look
+from services.screens.format import span
+from services.store.health import FactRow
 
 app = typer.Typer(
     help="The server's clock: whether it stepped, and that it is right.",
@@ -31,14 +32,14 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
     """Say whether the server's clock made a step that nobody has confirmed yet."""
     if context.invoked_subcommand is not None:
         return
-    with bus.opened() as b:
-        state, now = b.state(), b.now()
+    with options.opened() as bus:
+        state, now = bus.state(), bus.now()
     if as_json:
-        out.say_json(view(state, now))
+        say_json(view(state, now))
     else:
-        out.say(said(state))
+        say(said(state))
         if fold.doubted(state):
-            out.note(f"hint: {WAY_OUT}")
+            note(f"hint: {WAY_OUT}")
 
 
 @app.command()
@@ -48,12 +49,12 @@ def confirm(reason: Reason = "") -> None:
     Do it when the clock is set right, not before: what is forgotten by a wrong clock counts in no
     limit any more when it is set right.
     """
-    with bus.opened() as b:
-        answers = Answers(b)
-        answers.expect(b.send("clock.confirmed", {"reason": reason}), "the clock")
+    with options.opened() as bus:
+        answers = Answers(bus)
+        answers.expect(bus.send("clock.confirmed", {"reason": reason}), "the clock")
         refused = answers.refused()
         if not refused:
-            out.say(f"confirmed: it is {iso(b.now())} by the server's clock")
+            say(f"confirmed: it is {iso(bus.now())} by the server's clock")
     if refused:
         raise typer.Exit(1)
 

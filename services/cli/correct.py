@@ -9,14 +9,16 @@ import typer
 from events import amounts
 from events.money import dollars
 from projections import charges, usage
-from projections.charges import Charge
+from projections.charges import ChargedAttempt
 from projections.state import State
 from projections.views import iso
-from services.cli import bus, out
-from services.cli.follow import Answers
+from services.cli import options
+from services.cli.terminal import note, say, say_json, width
 from services.cli.typed import typed
-from services.cli.words import count
+from services.client.follow import Answers
 from services.runtime.errors import Refused
+from services.screens.format import count
+from services.screens.text import table
 
 
 def correct(
@@ -63,7 +65,7 @@ def correct(
 
 
 def _send(task: str, attempt: int | None, order: dict[str, object]) -> None:
-    with bus.opened() as opened:
+    with options.opened() as opened:
         number = attempt or _only_attempt(opened.state(), task)
         name = f"attempt {number} of {task}" if number else f"report {task}"
         if number:
@@ -75,8 +77,8 @@ def _send(task: str, attempt: int | None, order: dict[str, object]) -> None:
             state = opened.state()
             charge = charges.of_attempt(state, task, number) if number else None
             what = f"{charge.tokens:,} tokens, {dollars(charge.nanos)}" if charge else "as you say"
-            out.say(f"{name} is charged {what}")
-            out.say(disputed_line(state) or "Nothing is disputed.")
+            say(f"{name} is charged {what}")
+            say(disputed_line(state) or "Nothing is disputed.")
     if refused:
         raise typer.Exit(1)
 
@@ -133,7 +135,7 @@ def disputes(state: State) -> list[dict[str, Any]]:
     return [*running, *(_ended(key, charge) for key, charge in ended)]
 
 
-def _ended(key: str, charge: Charge) -> dict[str, Any]:
+def _ended(key: str, charge: ChargedAttempt) -> dict[str, Any]:
     return {
         "task": charge.task if charge.attempt else key,
         "attempt": charge.attempt,
@@ -148,14 +150,14 @@ def _ended(key: str, charge: Charge) -> dict[str, Any]:
 
 
 def _list(as_json: bool) -> None:
-    with bus.opened() as opened:
+    with options.opened() as opened:
         state = opened.state()
     rows = disputes(state)
     if as_json:
-        out.say_json({"as_of": state.meta.log_id, "disputed": rows})
+        say_json({"as_of": state.meta.log_id, "disputed": rows})
         return
     if not rows:
-        out.say("Nothing is disputed.")
+        say("Nothing is disputed.")
         return
     heads = ("TASK OR REPORT", "ATTEMPT", "AGENT", "CHARGED", "DISPUTED", "MONEY", "SINCE")
     cells = [
@@ -171,7 +173,5 @@ def _list(as_json: bool) -> None:
         )
         for row in rows
     ]
-    out.say(out.table(heads, cells, right="CHARGED DISPUTED MONEY", most=out.width()))
-    out.note(
-        "settle each: asb correct TASK --attempt N (--tokens N | --accept | --drop) --reason …"
-    )
+    say(table(heads, cells, right="CHARGED DISPUTED MONEY", most=width()))
+    note("settle each: asb correct TASK --attempt N (--tokens N | --accept | --drop) --reason …")

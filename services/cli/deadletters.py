@@ -1,4 +1,5 @@
-"""deadletter: what was refused at the doors, and why; correct it and send it again, or drop it."""
+"""deadletter: what was refused at the intakes, and why; correct it and send it again, or drop
+it."""
 
 from __future__ import annotations
 
@@ -9,19 +10,21 @@ import msgspec
 import typer
 
 from projections.views import iso
-from services.cli import bus, out
-from services.cli.bus import Bus
-from services.cli.follow import Answers
-from services.cli.words import count
-from services.runtime.client import CommandRefused
+from services.cli import options
+from services.cli.terminal import note, say, say_json, width
+from services.client.bus import Bus
+from services.client.follow import Answers
 from services.runtime.errors import AsbError, Refused
-from services.runtime.log import parse_id
+from services.screens.format import count
+from services.screens.text import table
+from services.store.client import CommandRefused
+from services.store.log import parse_id
 
 READ_COUNT = 500
 LISTED = 50
-VERDICT_S = 1.5  # how long the desk is asked what it says to what was sent again
+VERDICT_S = 1.5  # how long the engine is asked what it says to what was sent again
 SHOWN_BYTES = 2_000  # of one field on a screen
-HEAD = (b"door", b"entry", b"error", b"size")
+HEAD = (b"intake", b"entry", b"error", b"size")
 ACTIONS = ("list", "show", "retry", "drop")
 
 
@@ -30,7 +33,7 @@ class Letter(msgspec.Struct, frozen=True):
     is how many bytes it had, which may be more than what was kept of it."""
 
     id: str
-    door: str
+    intake: str
     entry: str
     error: str
     size: int
@@ -70,10 +73,10 @@ def deadletter(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Entries that were refused at a door: list them, show one, send it again, drop it.
+    """Entries that were refused at an intake: list them, show one, send it again, drop it.
 
-    `retry` sends an entry to the door it came from, once, and takes it from the dead letters. It
-    waits at most 1.5 s for the desk: what is refused again is an error, with the new reason.
+    `retry` sends an entry to the intake it came from, once, and takes it from the dead letters. It
+    waits at most 1.5 s for the engine: what is refused again is an error, with the new reason.
     """
     if action not in ACTIONS:
         raise typer.BadParameter(f"{action!r} is not one of {', '.join(ACTIONS)}")
@@ -83,19 +86,19 @@ def deadletter(
     if set_ and action != "retry":
         raise typer.BadParameter("--set goes with retry")
     changes = [_change(text) for text in set_ or []]
-    with bus.opened() as b:
+    with options.opened() as bus:
         if action == "list":
-            _list(b, as_json, 0 if every else LISTED)
+            _list(bus, as_json, 0 if every else LISTED)
             return
-        letters = list(_all(b)) if every else [_found(b, name) for name in wanted]
+        letters = list(_all(bus)) if every else [_found(bus, name) for name in wanted]
         if action == "show":
             for letter in letters:
                 _show(letter, as_json)
         elif action == "retry":
-            _retry(b, letters, changes, as_json)
+            _retry(bus, letters, changes, as_json)
         else:
             for letter in letters:
-                b.client.call("XDEL", b.keys.deadletter, letter.id)
+                bus.client.call("XDEL", bus.keys.deadletter, letter.id)
             _done(f"dropped {count(len(letters), 'dead letter')}", letters, as_json)
 
 
@@ -108,32 +111,32 @@ def read(entry: Any) -> Letter:
     fields: list[bytes] = list(flat)
     if tuple(fields[0:8:2]) != HEAD or not fields[7].isdigit():
         return Letter(entry_id.decode(), "", "", "", 0, fields)
-    door, place, error = (_shown(value) for value in fields[1:6:2])
-    return Letter(entry_id.decode(), door, place, error, int(fields[7]), fields[8:])
+    intake, place, error = (_shown(value) for value in fields[1:6:2])
+    return Letter(entry_id.decode(), intake, place, error, int(fields[7]), fields[8:])
 
 
-def _all(b: Bus) -> Iterator[Letter]:
+def _all(bus: Bus) -> Iterator[Letter]:
     start = "-"
     while True:
-        entries = b.client.call("XRANGE", b.keys.deadletter, start, "+", "COUNT", READ_COUNT)
+        entries = bus.client.call("XRANGE", bus.keys.deadletter, start, "+", "COUNT", READ_COUNT)
         yield from (read(entry) for entry in entries)
         if len(entries) < READ_COUNT:
             return
         start = f"({entries[-1][0].decode()}"
 
 
-def _found(b: Bus, name: str) -> Letter:
-    """The dead letter of this id, or that of a door entry of this id."""
+def _found(bus: Bus, name: str) -> Letter:
+    """The dead letter of this id, or that of an intake entry of this id."""
     try:
         parse_id(name)
-        entries = b.client.call("XRANGE", b.keys.deadletter, name, name)
+        entries = bus.client.call("XRANGE", bus.keys.deadletter, name, name)
     except (ValueError, CommandRefused):
         raise Refused(
             f"{name!r} is not the id of a dead letter", hint="`asb deadletter` lists them"
         ) from None
     if entries:
         return read(entries[0])
-    for letter in _all(b):
+    for letter in _all(bus):
         if letter.entry == name:
             return letter
     raise Refused(f"there is no dead letter {name}", hint="`asb deadletter` lists them")
@@ -146,50 +149,50 @@ def _shown(value: bytes) -> str:
 # -- showing -------------------------------------------------------------------------------------
 
 
-def _list(b: Bus, as_json: bool, most: int) -> None:
-    entries = b.client.call(
-        "XREVRANGE", b.keys.deadletter, "+", "-", *(("COUNT", most) if most else ())
+def _list(bus: Bus, as_json: bool, most: int) -> None:
+    entries = bus.client.call(
+        "XREVRANGE", bus.keys.deadletter, "+", "-", *(("COUNT", most) if most else ())
     )
     letters = [read(entry) for entry in reversed(entries)]
     if as_json:
-        out.say_json([view(letter) for letter in letters])
+        say_json([view(letter) for letter in letters])
         return
     if not letters:
-        out.note("no dead letters: nothing was refused")
+        note("no dead letters: nothing was refused")
         return
     rows = [
-        (x.id, iso(parse_id(x.id)[0] * 1000), x.door, x.type, " ".join(x.error.split()))
+        (x.id, iso(parse_id(x.id)[0] * 1000), x.intake, x.type, " ".join(x.error.split()))
         for x in letters
     ]
-    out.say(out.table(("ID", "WHEN", "DOOR", "TYPE", "ERROR"), rows, most=out.width()))
-    whole = b.client.call("XLEN", b.keys.deadletter)
+    say(table(("ID", "WHEN", "DOOR", "TYPE", "ERROR"), rows, most=width()))
+    whole = bus.client.call("XLEN", bus.keys.deadletter)
     if whole > len(letters):
-        out.note(f"the newest {len(letters):,} of {whole:,}; --all shows all")
-    if dropped := dropped_count(b):
-        out.note(f"{count(dropped, 'older one')} had to go: [deadletters] sets how many are kept")
-    out.note("asb deadletter show|retry|drop ID")
+        note(f"the newest {len(letters):,} of {whole:,}; --all shows all")
+    if dropped := dropped_count(bus):
+        note(f"{count(dropped, 'older one')} had to go: [deadletters] sets how many are kept")
+    note("asb deadletter show|retry|drop ID")
 
 
-def dropped_count(b: Bus) -> int:
+def dropped_count(bus: Bus) -> int:
     """How many dead letters had to go, the oldest first, for the bounds."""
-    told = b.client.call("GET", b.keys.deadletter_dropped)
-    return int(told) if told is not None and told.isdigit() else 0
+    reported = bus.client.call("GET", bus.keys.deadletter_dropped)
+    return int(reported) if reported is not None and reported.isdigit() else 0
 
 
 def _show(letter: Letter, as_json: bool) -> None:
     if as_json:
-        out.say_json(view(letter))
+        say_json(view(letter))
         return
-    out.say(f"DEAD LETTER {letter.id}")
-    out.say(f"  when   {iso(parse_id(letter.id)[0] * 1000)}")
-    out.say(f"  door   {letter.door}  entry {letter.entry}")
-    out.say(f"  error  {letter.error}")
+    say(f"DEAD LETTER {letter.id}")
+    say(f"  when   {iso(parse_id(letter.id)[0] * 1000)}")
+    say(f"  intake   {letter.intake}  entry {letter.entry}")
+    say(f"  error  {letter.error}")
     if letter.is_cut:
-        out.say(f"  size   {letter.size:,} bytes, of which {letter.kept:,} were kept")
+        say(f"  size   {letter.size:,} bytes, of which {letter.kept:,} were kept")
     for name, value in zip(letter.fields[::2], letter.fields[1::2], strict=False):
         text = _shown(value[:SHOWN_BYTES])
         more = f" … {len(value):,} bytes in all" if len(value) > SHOWN_BYTES else ""
-        out.say(f"  {_shown(name[:200]):<6} {text}{more}")
+        say(f"  {_shown(name[:200]):<6} {text}{more}")
 
 
 def view(letter: Letter) -> dict[str, Any]:
@@ -198,7 +201,7 @@ def view(letter: Letter) -> dict[str, Any]:
     return {
         "id": letter.id,
         "at": iso(parse_id(letter.id)[0] * 1000),
-        "door": letter.door,
+        "intake": letter.intake,
         "entry": letter.entry,
         "type": letter.type,
         "error": letter.error,
@@ -211,9 +214,9 @@ def view(letter: Letter) -> dict[str, Any]:
 def _done(said: str, letters: list[Letter], as_json: bool) -> None:
     if as_json:
         for letter in letters:
-            out.say_json({"id": letter.id}, pretty=False)
+            say_json({"id": letter.id}, pretty=False)
     else:
-        out.note(said)
+        note(said)
 
 
 # -- sending again -------------------------------------------------------------------------------
@@ -228,12 +231,12 @@ def _change(text: str) -> Change:
     return name, value
 
 
-def _retry(b: Bus, letters: list[Letter], changes: list[Change], as_json: bool) -> None:
-    answers = Answers(b)
+def _retry(bus: Bus, letters: list[Letter], changes: list[Change], as_json: bool) -> None:
+    answers = Answers(bus)
     for letter in letters:
-        if not letter.door:
+        if not letter.intake:
             raise Refused(
-                f"dead letter {letter.id} names no door: asb did not write it",
+                f"dead letter {letter.id} names no intake: asb did not write it",
                 hint=f"asb deadletter drop {letter.id}",
             )
         if letter.is_cut:
@@ -245,25 +248,25 @@ def _retry(b: Bus, letters: list[Letter], changes: list[Change], as_json: bool) 
         fields = corrected(letter, changes)
         # Sent under an id of its own, so a crash before the next line cannot make it count twice.
         try:
-            entry = b.client.call("XADD", letter.door, "*", *fields)
+            entry = bus.client.call("XADD", letter.intake, "*", *fields)
         except CommandRefused as error:
             raise AsbError(
-                f"the door {letter.door} refuses: {error}", hint="see `asb doctor`"
+                f"the intake {letter.intake} refuses: {error}", hint="see `asb doctor`"
             ) from error
-        answers.expect(entry.decode(), letter.id, letter.door)
-        b.client.call("XDEL", b.keys.deadletter, letter.id)
+        answers.expect(entry.decode(), letter.id, letter.intake)
+        bus.client.call("XDEL", bus.keys.deadletter, letter.id)
         if as_json:
-            out.say_json(
-                {"id": letter.id, "door": letter.door, "entry": entry.decode()}, pretty=False
+            say_json(
+                {"id": letter.id, "intake": letter.intake, "entry": entry.decode()}, pretty=False
             )
         else:
-            out.say(entry.decode())
+            say(entry.decode())
     bad = 0
     for name, error in answers.refusals(VERDICT_S):
-        out.note(f"error: {name} was refused again: {error}")
+        note(f"error: {name} was refused again: {error}")
         bad += 1
     if bad:
-        out.note("hint: `asb deadletter` lists it anew; retry ID --set FIELD=VALUE corrects it")
+        note("hint: `asb deadletter` lists it anew; retry ID --set FIELD=VALUE corrects it")
         raise typer.Exit(1)
 
 

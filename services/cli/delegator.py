@@ -12,14 +12,16 @@ import typer
 from events.routing import Example
 from events.task import KINDS
 from projections.state import State
-from services import desk
-from services.cli import bus, out
-from services.cli.bus import Bus
-from services.cli.follow import Answers
+from services import assembly
+from services.cli import options
+from services.cli.terminal import note, say, say_json
+from services.client.bus import Bus
+from services.client.follow import Answers
 from services.delegator import evaluate
 from services.delegator.classify import Delegation, Delegator
-from services.delegator.overlay import Taught, shipped_name, teach
+from services.delegator.overlay import TaughtWeights, shipped_name, teach
 from services.runtime.errors import AsbError, Refused
+from services.screens.text import clip, first_line
 
 app = typer.Typer(help="Which kind of work a text asks for: teach it, check it, ask why.")
 MISSES = 10
@@ -44,20 +46,20 @@ def learn(
     forgotten are dropped.
     """
     new = [Example(task.kind, task.text) for task in _tasks(file)] if file is not None else []
-    with bus.opened() as b:
-        teach_bus(b, new, reason)
+    with options.opened() as bus:
+        teach_bus(bus, new, reason)
 
 
-def teach_bus(b: Bus, new: Sequence[Example], reason: str) -> None:
+def teach_bus(bus: Bus, new: Sequence[Example], reason: str) -> None:
     """Learn from all examples on the bus and ``new`` ones, put the overlay on the log, and say what
     changed. Exit code 1 where it is refused."""
-    state = b.state()
-    known, forgotten = examples_on(b, state)
+    state = bus.state()
+    known, forgotten = examples_on(bus, state)
     corrected = {f"task {example.task}" for example in new if example.task}
     texts = [pair for name, pair in known.items() if name not in corrected]
-    texts += [(e.kind, e.text or _text_of(b, e.task)) for e in new]
+    texts += [(e.kind, e.text or _text_of(bus, e.task)) for e in new]
     taught = teach(list(dict.fromkeys(texts)), state.meta.overlay.weights)
-    answers = Answers(b)
+    answers = Answers(bus)
     data: dict[str, object] = {
         "overlay": taught.overlay,
         "shipped": shipped_name(),
@@ -67,20 +69,20 @@ def teach_bus(b: Bus, new: Sequence[Example], reason: str) -> None:
         "forgotten": forgotten,
         "reason": reason,
     }
-    answers.expect(b.send("delegator.learnt", data), "what the delegator learnt")
+    answers.expect(bus.send("delegator.learnt", data), "what the delegator learnt")
     if answers.refused():
         raise typer.Exit(1)
     _say_taught(taught, len(texts), len(forgotten))
 
 
-def examples_on(b: Bus, state: State) -> tuple[dict[str, tuple[str, str]], list[str]]:
+def examples_on(bus: Bus, state: State) -> tuple[dict[str, tuple[str, str]], list[str]]:
     """The examples whose words still stand on the log, by id, and the ids of the others."""
     taught = state.taught
-    events = b.events_at([example.place for example in taught.values() if not example.task])
+    events = bus.events_at([example.place for example in taught.values() if not example.task])
     known: dict[str, tuple[str, str]] = {}
     for name, example in taught.items():
         if example.task:
-            text = _text_of(b, example.task)
+            text = _text_of(bus, example.task)
         else:
             event = events.get(example.place)
             text = event.data.examples[example.number].text if event is not None else ""
@@ -89,27 +91,25 @@ def examples_on(b: Bus, state: State) -> tuple[dict[str, tuple[str, str]], list[
     return known, [name for name in taught if name not in known]
 
 
-def _text_of(b: Bus, task: str) -> str:
+def _text_of(bus: Bus, task: str) -> str:
     """The prompt of a task; "" where its words are gone."""
-    first = b.client.call("LINDEX", b.keys.task_index(task), 0)
-    events = b.events_at([first.decode()]) if isinstance(first, bytes) else {}
+    first = bus.client.call("LINDEX", bus.keys.task_index(task), 0)
+    events = bus.events_at([first.decode()]) if isinstance(first, bytes) else {}
     return next((str(getattr(e.data, "text", "")) for e in events.values()), "")
 
 
-def _say_taught(taught: Taught, count: int, forgotten: int) -> None:
-    out.say(
-        f"{count:,} examples: {taught.before:,} had the right kind, {taught.after:,} have it now"
-    )
+def _say_taught(taught: TaughtWeights, count: int, forgotten: int) -> None:
+    say(f"{count:,} examples: {taught.before:,} had the right kind, {taught.after:,} have it now")
     for kind, text, found in taught.missed[:MISSES]:
-        out.say(f"  still {found}, not {kind}: {out.clip(out.first_line(text), 70)}")
+        say(f"  still {found}, not {kind}: {clip(first_line(text), 70)}")
     if len(taught.missed) > MISSES:
-        out.say(f"  … and {len(taught.missed) - MISSES:,} more")
-    out.say(
+        say(f"  … and {len(taught.missed) - MISSES:,} more")
+    say(
         f"{taught.moved:,} of {taught.judged:,} tasks that were never learnt from take another"
         f" route; {len(taught.overlay):,} features weigh otherwise"
     )
     if forgotten:
-        out.say(f"{forgotten:,} examples are dropped: their words were forgotten")
+        say(f"{forgotten:,} examples are dropped: their words were forgotten")
 
 
 @app.command()
@@ -118,8 +118,8 @@ def check(file: File) -> None:
     tasks = _tasks(file)
     outcomes = evaluate.evaluate(tasks, _delegator())
     right = sum(o.found.kind == o.task.kind for o in outcomes)
-    out.say(evaluate.report(outcomes))
-    out.say(f"\nright kinds: {right:,} of {len(outcomes):,}")
+    say(evaluate.report(outcomes))
+    say(f"\nright kinds: {right:,} of {len(outcomes):,}")
 
 
 @app.command()
@@ -130,9 +130,9 @@ def why(
     """Which route a text would take, and which words decide it."""
     delegation = _delegator().delegate(" ".join(text))
     if as_json:
-        out.say_json(msgspec.to_builtins(delegation))
+        say_json(msgspec.to_builtins(delegation))
     else:
-        out.say(explanation(delegation))
+        say(explanation(delegation))
 
 
 def explanation(delegation: Delegation) -> str:
@@ -151,14 +151,14 @@ def check_was(kind: str) -> None:
         raise typer.BadParameter(f"--was {kind}: one of {', '.join(KINDS)}")
 
 
-def correction(b: Bus, task: str, kind: str) -> None:
+def correction(bus: Bus, task: str, kind: str) -> None:
     """`asb task ID --was KIND`: what the task really was, learnt at once."""
-    if not _text_of(b, task):
+    if not _text_of(bus, task):
         raise Refused(f"the text of task {task} is gone", hint="only a known text teaches anything")
-    teach_bus(b, [Example(kind, task=task)], f"task {task} was {kind}")
+    teach_bus(bus, [Example(kind, task=task)], f"task {task} was {kind}")
 
 
-def _tasks(file: Path) -> list[evaluate.Labelled]:
+def _tasks(file: Path) -> list[evaluate.LabelledText]:
     try:
         return evaluate.read_labelled(file)
     except (OSError, ValueError) as error:
@@ -167,11 +167,11 @@ def _tasks(file: Path) -> list[evaluate.Labelled]:
 
 def _delegator() -> Delegator:
     """The delegator as the bus has it; where no bus runs, as it ships, and that is said."""
-    plain = desk.delegator_of(bus.settings())
+    plain = assembly.delegator_of(options.settings())
     try:
-        with bus.opened() as b:
-            overlay = b.state().meta.overlay
+        with options.opened() as bus:
+            overlay = bus.state().meta.overlay
     except AsbError:
-        out.note("no bus runs here: without what one would have been taught")
+        note("no bus runs here: without what one would have been taught")
         return plain
     return plain.with_overlay(overlay.weights) if overlay.weights else plain

@@ -16,22 +16,27 @@ from rich.live import Live
 from rich.text import Text
 
 from events.keys import Keys
-from services import desk
-from services.cli import bus, out, screens, view
-from services.cli.bus import Bus
+from services import assembly
+from services.cli import options, view
 from services.cli.demo_tasks import submissions
-from services.cli.lines import Checker, Submission
-from services.cli.out import note, pad
-from services.cli.running import Running, hosted, one_error, settled, stop_at_signals
+from services.cli.running import RunningBus, final_charge, hosted, one_error, stop_at_signals
 from services.cli.submit import send
-from services.cli.words import count, span
-from services.runtime import embedded, loop
-from services.runtime.client import Client, SyncClient
+from services.cli.terminal import note, say
+from services.client.bus import Bus
+from services.client.submissions import Checker, Submission
+from services.queries.figures import by_name, worker_word
+from services.queries.status import running_texts
+from services.runtime import loop
 from services.runtime.errors import Refused
 from services.runtime.settings import Settings
+from services.screens.format import count, span
+from services.screens.status import metrics_screen, status_screen, symbol, throttle_screen
+from services.screens.text import pad
+from services.store import embedded
+from services.store.client import Client, SyncClient
 from services.worker import Driver, WorkerOptions, serve
-from services.worker.command import CommandDriver
-from services.worker.simulated import SimulatedDriver
+from services.worker.drivers.command import CommandDriver
+from services.worker.drivers.simulated import SimulatedDriver
 
 MARK = "made-by-asb-demo"
 FRAME_S = 0.1
@@ -56,7 +61,7 @@ def demo(
     a command after --, which gets each prompt on its standard input.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    settings = bus.settings(redis_url="")
+    settings = options.settings(redis_url="")
     folder = _folder(settings.data_dir / "demo", keep)
     chosen = settings.embedded
     with embedded.start(folder, chosen.port, chosen.appendfsync, chosen.server) as server:
@@ -101,7 +106,7 @@ async def _run(
     """Run it all; True when every task ended, False when it was stopped before."""
     done, shown = False, ""
     with one_error():
-        async with hosted(settings, url, desk.SERVICES) as running:
+        async with hosted(settings, url, assembly.SERVICES) as running:
             client = Client(url)
             crew_stop = anyio.Event()
             try:
@@ -118,12 +123,12 @@ async def _run(
                         # While the workers are still there: that is what was at work.
                         shown = await anyio.to_thread.run_sync(_screens, settings, url)
                         crew_stop.set()
-                    await settled(running.host)
+                    await final_charge(running.host)
                     group.cancel_scope.cancel()
             finally:
                 with anyio.CancelScope(shield=True):
                     await client.close()
-    out.say(shown)
+    say(shown)
     sys.stdout.flush()
     return done
 
@@ -151,7 +156,7 @@ def _options(settings: Settings, number: int, driver: Driver) -> WorkerOptions:
 def _submit(settings: Settings, url: str, tasks: int) -> dict[str, str]:
     """Submit the demo's tasks; task id → what it is about, for each that must end."""
     wanted = submissions(tasks)
-    checker = Checker({}, desk.defaults(settings))
+    checker = Checker({}, assembly.defaults(settings))
     lines = [msgspec.json.encode(one) for one in wanted]
     good = [one for one in checker.lines(lines) if isinstance(one, Submission)]
     sent = [good[0], *good]  # the first one twice: the same id with the same content
@@ -171,7 +176,7 @@ def _submit(settings: Settings, url: str, tasks: int) -> dict[str, str]:
 class Show(msgspec.Struct):
     """What the progress is drawn from; ``titles`` names the tasks that must end."""
 
-    running: Running
+    running: RunningBus
     titles: dict[str, str] = {}
 
 
@@ -211,10 +216,10 @@ def _frame(show: Show, ended: int, line: str) -> str:
     state = show.running.host.state
     full = BAR * ended // max(1, len(show.titles))
     lines = [f"{'━' * full}{'╌' * (BAR - full)}  {line}"]
-    for worker in screens.by_name(state):
+    for worker in by_name(state):
         first = next(iter(worker.running), "")
         lines.append(
-            f"  {pad(worker.name, 20)} {screens.symbol(worker)} {screens.word(worker):<8}"
+            f"  {pad(worker.name, 20)} {symbol(worker)} {worker_word(worker):<8}"
             f" | Done: {worker.completed:>2} | Task: {show.titles.get(first) or 'None'}"
         )
     return "\n".join(lines)
@@ -225,14 +230,14 @@ def _screens(settings: Settings, url: str) -> str:
     b = Bus(settings, SyncClient(url), Keys(settings.namespace))
     try:
         state, now = b.state(), b.now()
-        texts = view.prompts(b, screens.running_texts(state))
+        texts = view.prompts(b, running_texts(state))
     finally:
         b.client.close()
     return "\n\n".join(
         (
             "",
-            screens.status(state, now, texts),
-            screens.metrics(state),
-            screens.throttle_screen(state, now),
+            status_screen(state, now, texts),
+            metrics_screen(state),
+            throttle_screen(state, now),
         )
     )

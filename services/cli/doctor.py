@@ -14,30 +14,26 @@ from projections import flags, usage
 from projections.policy import quote
 from projections.state import State
 from projections.workers import ALIVE
-from services import desk
-from services.cli import bus, clock, findings, log_checks, out
-from services.cli.acl import stray_row
-from services.cli.bus import Bus
+from services import assembly
+from services.cli import clock, log_checks, options
+from services.cli.acl import unregistered_row
 from services.cli.correct import disputed_line, disputes
 from services.cli.deadletters import dropped_count
-from services.cli.findings import Check, Look
-from services.cli.patience import PATIENCE_S, silent
-from services.cli.screens import running_count, waiting_count
-from services.cli.service_rows import service_rows
-from services.cli.verify import conserved
-from services.cli.words import count
-from services.runtime.client import Client, redacted
-from services.runtime.data_folder import record_of
-from services.runtime.health import (
-    FactRow,
-    ServerFacts,
-    durability,
-    facts_table,
-    read_facts,
-)
-from services.runtime.heartbeat import beats, missing
+from services.cli.terminal import note, say, say_json, width
+from services.client.bus import Bus
+from services.queries.figures import running_count, waiting_count
+from services.queries.findings import Check, Look, rows
+from services.queries.service_rows import service_rows
+from services.queries.stalled import PATIENCE_S, silent
+from services.queries.verify import conserved
 from services.runtime.settings import describe
-from services.runtime.snapshots import decode_record
+from services.screens.format import count
+from services.screens.text import folded, table
+from services.snapshots.projector import decode_record
+from services.store.client import Client, redacted
+from services.store.data_folder import record_of
+from services.store.health import FactRow, ServerFacts, durability, facts_table, read_facts
+from services.store.heartbeat import beats, missing
 
 MARKS = {"ok": "✅", "warn": "🟡", "bad": "🔴"}
 SNAPSHOT_LATE = 3  # times the tail after which the next snapshot is due
@@ -51,28 +47,30 @@ def doctor(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same findings as JSON.")] = False,
 ) -> None:
-    """Say how things stand: Redis and what it promises, the log, the desk, workers, policy.
+    """Say how things stand: Redis and what it promises, the log, the engine, workers, policy.
 
-    --deep compares the sum of all bookings on the raw log with every window, the totals by agent
+    --deep compares the sum of all charges on the raw log with every window, the totals by agent
     and by day, the reports, and the views as they stand in Redis.
 
     Exit code 1 when something is bad.
     """
-    with bus.opened() as b:
-        look = Look(b, anyio.run(_facts, b.client.url))
-        rows = list(findings.rows(look, CHECKS))
+    with options.opened() as bus:
+        look = Look(bus, anyio.run(_facts, bus.client.url))
+        facts = list(rows(look, CHECKS))
         if deep:
-            rows += findings.rows(look, [("sums", _sums)])
-    bad = any(row[2] == "bad" for row in rows)
+            facts += rows(look, [("sums", _sums)])
+    bad = any(row[2] == "bad" for row in facts)
     if as_json:
-        checks = [dict(zip(("name", "value", "verdict", "hint"), row, strict=True)) for row in rows]
-        out.say_json({"good": not bad, "checks": checks})
+        checks = [
+            dict(zip(("name", "value", "verdict", "hint"), row, strict=True)) for row in facts
+        ]
+        say_json({"good": not bad, "checks": checks})
     else:
-        widest = max(len(row[0]) for row in rows)
-        for name, value, verdict, hint in rows:
-            out.say(f"{MARKS[verdict]} {name:<{widest}}  {value}")
+        widest = max(len(row[0]) for row in facts)
+        for name, value, verdict, hint in facts:
+            say(f"{MARKS[verdict]} {name:<{widest}}  {value}")
             if hint and verdict != "ok":
-                out.say(f"   {'':<{widest}}  hint: {hint}")
+                say(f"   {'':<{widest}}  hint: {hint}")
     if bad:
         raise typer.Exit(1)
 
@@ -136,11 +134,11 @@ def _services(look: Look) -> Iterator[FactRow]:
     if "intake" in missing(running):
         return
     if not silent(look.bus, look.state):
-        yield ("desk", "it takes in what comes, and nothing waits at the door", "ok", "")
+        yield ("engine", "it takes in what comes, and nothing waits at the intake", "ok", "")
         return
     hint = "what holds it up stands on the standard error of `asb up` or `asb service`"
-    said = f"it runs, and entries wait at the door: for {PATIENCE_S:g} s none was taken in"
-    yield ("desk", said, "bad", hint)
+    said = f"it runs, and entries wait at the intake: for {PATIENCE_S:g} s none was taken in"
+    yield ("engine", said, "bad", hint)
 
 
 def _tasks(look: Look) -> Iterator[FactRow]:
@@ -175,8 +173,8 @@ def _dead_letters(look: Look) -> Iterator[FactRow]:
     )
 
 
-def _stray_doors(look: Look) -> Iterator[FactRow]:
-    yield stray_row(look.bus)
+def _stray_intakes(look: Look) -> Iterator[FactRow]:
+    yield unregistered_row(look.bus)
 
 
 def _prices(look: Look) -> Iterator[FactRow]:
@@ -198,7 +196,7 @@ def _disputed(look: Look) -> Iterator[FactRow]:
 
 
 def _operators(look: Look) -> Iterator[FactRow]:
-    stream = look.bus.keys.main_door
+    stream = look.bus.keys.main_intake
     yield (
         "operators",
         f"policy and corrections are taken from {stream}: whoever may write there can change "
@@ -231,7 +229,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("tasks", _tasks),
     ("workers", _workers),
     ("dead letters", _dead_letters),
-    ("doors", _stray_doors),
+    ("intakes", _stray_intakes),
     ("usage", _usage),
     ("prices", _prices),
     ("disputed", _disputed),
@@ -259,7 +257,7 @@ def usage_row(state: State, now: int) -> FactRow:
 
 
 def price_row(state: State) -> FactRow:
-    """Models that something was booked for and whose price nobody knows."""
+    """Models that something was charged for and whose price nobody knows."""
     used = usage.by(state.lifetime, "model")
     unpriced = sorted(m for m, cell in used.items() if cell.tokens and quote(state, m) is None)
     if not unpriced:
@@ -274,10 +272,10 @@ def price_row(state: State) -> FactRow:
     )
 
 
-def _policy_row(b: Bus, state: State) -> FactRow:
+def _policy_row(bus: Bus, state: State) -> FactRow:
     if not state.meta.events:
         return ("policy", "the log is empty: the settings seed it at the first start", "ok", "")
-    differing = differences(desk.policy(b.settings), state.policy)
+    differing = differences(assembly.policy(bus.settings), state.policy)
     if not differing:
         return ("policy", "the log's policy is that of the settings", "ok", "")
     return (
@@ -307,8 +305,8 @@ def config(
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
     """Every setting: its value, where that came from, and what it means."""
-    chosen = bus.settings()
-    rows = describe(chosen)
+    chosen = options.settings()
+    facts = describe(chosen)
     if as_json:
         found = [
             {
@@ -318,16 +316,16 @@ def config(
                 "default": r.default,
                 "meaning": r.meaning,
             }
-            for r in rows
+            for r in facts
         ]
-        out.say_json({"file": str(chosen.file) if chosen.file else None, "settings": found})
+        say_json({"file": str(chosen.file) if chosen.file else None, "settings": found})
         return
-    out.note(f"file: {chosen.file}" if chosen.file else "no configuration file")
-    heads, most = ("SETTING", "VALUE", "FROM", "MEANING"), out.width()
-    cells = [(r.name, r.value, r.origin, r.meaning) for r in rows]
+    note(f"file: {chosen.file}" if chosen.file else "no configuration file")
+    heads, most = ("SETTING", "VALUE", "FROM", "MEANING"), width()
+    cells = [(r.name, r.value, r.origin, r.meaning) for r in facts]
     if not most:
-        out.say(out.table(heads, cells))
+        say(table(heads, cells))
         return
     for name, value, origin, meaning in cells:
-        out.say(out.folded(f"{name} = {value or '(nothing)'} ({origin})", most))
-        out.say(out.folded(meaning, most, "    "))
+        say(folded(f"{name} = {value or '(nothing)'} ({origin})", most))
+        say(folded(meaning, most, "    "))

@@ -1,6 +1,6 @@
 """limits, policy: what may be used, and how a running bus is told otherwise.
 
-A change is sent through the shared door as a difference, so two people who change the policy at
+A change is sent through the shared intake as a difference, so two people who change the policy at
 once lose nothing. It stands on the log as ``policy.changed``; replay knows the limits of the time.
 """
 
@@ -16,13 +16,16 @@ from events import amounts
 from events.money import dollars, nanos_of
 from events.policy import Limit
 from events.task import PRIORITIES
-from projections import throttle, views
+from projections import budgets, views
 from projections.state import State
-from services.cli import bus, out
-from services.cli.bus import Bus
-from services.cli.follow import Answers
+from services.cli import options
+from services.cli.terminal import say, say_json, width
 from services.cli.typed import typed
-from services.cli.words import SYMBOLS, amount_text, count, limit_text, span
+from services.client.bus import Bus
+from services.client.follow import Answers
+from services.queries.limits import limit_order, limit_rows, limits_view
+from services.screens.format import SYMBOLS, amount_text, count, limit_text, span
+from services.screens.text import folded, records, table
 
 app = typer.Typer(
     help="What may be used per hour, day, week, month: show it, change it.",
@@ -30,7 +33,7 @@ app = typer.Typer(
 )
 policy_app = typer.Typer(help="The policy in force: limits, prices, saving, guard.")
 
-SAVING = ("off", "always", *throttle.LEVELS[1:])
+SAVING = ("off", "always", *budgets.LEVELS[1:])
 GUARD = ("warn", "pause", "cancel")
 
 Scope = Annotated[
@@ -111,8 +114,8 @@ def saving(
     """Prefer the cheap model: always, or from a level of the whole bus on."""
     if start not in SAVING:
         raise typer.BadParameter(f"WHEN {start}: one of {', '.join(SAVING)}")
-    with bus.opened() as b:
-        chosen = b.state().policy.saving
+    with options.opened() as bus:
+        chosen = bus.state().policy.saving
     chosen = msgspec.structs.replace(
         chosen,
         start=start,
@@ -133,8 +136,8 @@ def guard(
     """What to do with a task that uses more than it may: warn, pause or cancel."""
     if action not in GUARD:
         raise typer.BadParameter(f"ACTION {action}: one of {', '.join(GUARD)}")
-    with bus.opened() as b:
-        known = b.state().policy.guard.step_percent
+    with options.opened() as bus:
+        known = bus.state().policy.guard.step_percent
     percent = known if step is None else _percent("--step", step)
     change_policy("guard", {"guard": {"step_percent": percent, "action": action}}, reason)
 
@@ -180,19 +183,19 @@ def plausible(
 @policy_app.command()
 def show(as_json: AsJson = False) -> None:
     """The whole policy in force, as it stands on the log."""
-    with bus.opened() as b:
-        state = b.state()
+    with options.opened() as bus:
+        state = bus.state()
         if as_json:
-            out.say_json({"as_of": state.meta.log_id, **msgspec.to_builtins(state.policy)})
+            say_json({"as_of": state.meta.log_id, **msgspec.to_builtins(state.policy)})
             return
-        _say(b, state)
+        _say(bus, state)
     p = state.policy
-    out.say()
-    out.say(f"Price book:    version {p.book}, {count(len(p.prices), 'model')} (asb prices)")
-    out.say(f"Cache reads:   count {p.cache_read_weight_percent} % against token limits")
-    out.say(f"Time zone:     {p.timezone} (of reports)")
+    say()
+    say(f"Price book:    version {p.book}, {count(len(p.prices), 'model')} (asb prices)")
+    say(f"Cache reads:   count {p.cache_read_weight_percent} % against token limits")
+    say(f"Time zone:     {p.timezone} (of reports)")
     learn = p.learning
-    out.say(
+    say(
         f"Estimates:     learn after {count(learn.min_samples, 'attempt')}, "
         f"percentile {learn.percentile}, "
         f"at most {learn.share_percent} % of a limit"
@@ -214,12 +217,12 @@ def _percent(name: str, text: str) -> int:
 
 
 def _check_name(scope: str, unit: str, window: str) -> None:
-    if scope.partition(":")[0] not in throttle.SCOPE_KINDS:
-        raise typer.BadParameter(f"SCOPE {scope}: one of {', '.join(throttle.SCOPE_KINDS)}")
-    if unit not in throttle.UNITS:
-        raise typer.BadParameter(f"UNIT {unit}: one of {', '.join(throttle.UNITS)}")
+    if scope.partition(":")[0] not in budgets.SCOPE_KINDS:
+        raise typer.BadParameter(f"SCOPE {scope}: one of {', '.join(budgets.SCOPE_KINDS)}")
+    if unit not in budgets.UNITS:
+        raise typer.BadParameter(f"UNIT {unit}: one of {', '.join(budgets.UNITS)}")
     try:
-        throttle.rolling_minutes(window)
+        budgets.rolling_minutes(window)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -233,12 +236,12 @@ def amount_of(unit: str, text: str) -> int:
 
 def change_policy(what: str, change: dict[str, object], reason: str) -> None:
     """Send a difference, wait until it stands on the log, and show what holds then."""
-    with bus.opened() as b:
-        answers = Answers(b)
-        answers.expect(b.send("policy.changed", {**change, "reason": reason}), what)
+    with options.opened() as bus:
+        answers = Answers(bus)
+        answers.expect(bus.send("policy.changed", {**change, "reason": reason}), what)
         refused = answers.refused()
         if not refused:
-            _say(b, b.state())
+            _say(bus, bus.state())
     if refused:
         raise typer.Exit(1)
 
@@ -247,81 +250,32 @@ def change_policy(what: str, change: dict[str, object], reason: str) -> None:
 
 
 def _list(as_json: bool) -> None:
-    with bus.opened() as b:
-        state = b.state()
+    with options.opened() as bus:
+        state = bus.state()
         if as_json:
-            out.say_json(limits_view(state, b.now()))
+            say_json(limits_view(state, bus.now()))
         else:
-            _say(b, state)
+            _say(bus, state)
 
 
-def limits_view(state: State, now: int) -> dict[str, Any]:
-    """``asb limits --json``: each limit with the windows it bounds."""
-    rows = throttle.window_rows(state, now)
-    return {
-        "as_of": state.meta.log_id,
-        "at": views.iso(now),
-        "limits": [
-            {
-                **msgspec.to_builtins(limit),
-                "windows": [
-                    {**row, "resets_at": views.iso(row["resets_at"])}
-                    for row in _rows_of(limit, rows, state)
-                ],
-            }
-            for limit in sorted(state.policy.limits)
-        ],
-        "alert_budgets": [
-            {
-                **msgspec.to_builtins(x),
-                "used": throttle.used(state, "global", x.window, now).of(x.unit),
-            }
-            for x in state.policy.alert_budgets
-        ],
-        "saving": msgspec.to_builtins(state.policy.saving),
-        "guard": msgspec.to_builtins(state.policy.guard),
-        "min_priority": state.policy.min_priority,
-        "critical_overdraft": state.policy.critical_overdraft,
-        "plausible_tokens": state.policy.plausible_tokens,
-        "plausible_nanos": state.policy.plausible_nanos,
-    }
-
-
-def _rows_of(limit: Limit, rows: list[dict[str, Any]], state: State) -> list[dict[str, Any]]:
-    """The windows that this very limit bounds: one of its own takes the place of its kind's."""
-    return [
-        row
-        for row in rows
-        if (row["unit"], row["window"]) == (limit.unit, limit.window)
-        and limit in throttle.limits_for(state, row["scope"])
-        and row["scope"].partition(":")[0] == limit.scope.partition(":")[0]
-    ]
-
-
-def _say(b: Bus, state: State) -> None:
-    now = b.now()
-    rows = throttle.window_rows(state, now)
+def _say(bus: Bus, state: State) -> None:
+    now = bus.now()
+    rows = budgets.window_rows(state, now)
     heads = ("SCOPE", "WINDOW", "LIMIT", "USED", "HELD", "SHARE", "LEVEL", "RESETS IN")
     cells = [
         line
-        for limit in sorted(state.policy.limits, key=_order)
-        for line in _lines(limit, _rows_of(limit, rows, state), now)
+        for limit in sorted(state.policy.limits, key=limit_order)
+        for line in _lines(limit, limit_rows(limit, rows, state), now)
     ]
     if cells:
-        most = out.width()
-        wide = out.table(heads, cells, right="LIMIT USED HELD SHARE")
+        most = width()
+        wide = table(heads, cells, right="LIMIT USED HELD SHARE")
         fits = not most or max(map(cell_len, wide.splitlines())) <= most
-        out.say(wide if fits else out.records(heads, cells, most))
+        say(wide if fits else records(heads, cells, most))
     else:
-        out.say("no limits: nothing is refused")
+        say("no limits: nothing is refused")
     for line in _other_lines(state, now):
-        out.say(out.folded(line, out.width()))
-
-
-def _order(limit: Limit) -> tuple[int, str, int, str]:
-    kinds = throttle.SCOPE_KINDS
-    kind = limit.scope.partition(":")[0]
-    return kinds.index(kind), limit.scope, throttle.UNITS.index(limit.unit), limit.window
+        say(folded(line, width()))
 
 
 def _lines(limit: Limit, rows: list[dict[str, Any]], now: int) -> list[tuple[str, ...]]:
@@ -338,8 +292,8 @@ def _lines(limit: Limit, rows: list[dict[str, Any]], now: int) -> list[tuple[str
             amount_text(limit.unit, row["used"]),
             amount_text(limit.unit, row["held"]),
             views.percent_text(row["used"] + row["held"], limit.amount),
-            f"{SYMBOLS[throttle.LEVELS.index(row['level'])]} {row['level']}",
-            "rolling" if throttle.rolling_minutes(limit.window) else span(row["resets_at"] - now),
+            f"{SYMBOLS[budgets.LEVELS.index(row['level'])]} {row['level']}",
+            "rolling" if budgets.rolling_minutes(limit.window) else span(row["resets_at"] - now),
         )
         for row in rows
     ]
@@ -349,7 +303,7 @@ def _other_lines(state: State, now: int) -> list[str]:
     p = state.policy
     lines: list[str] = []
     for x in p.alert_budgets:
-        used = throttle.used(state, "global", x.window, now).of(x.unit)
+        used = budgets.used(state, "global", x.window, now).of(x.unit)
         lines.append(
             f"Alert budget:  {x.unit}/{x.window} at {x.threshold_percent} % of "
             f"{limit_text(x.unit, x.amount)}; used {amount_text(x.unit, used)} "

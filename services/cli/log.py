@@ -10,11 +10,17 @@ import typer
 from rich.cells import cell_len
 
 from events.envelope import Event, known_types
-from services.cli import bus, history, out, screens, view
-from services.cli.bus import Bus
+from services.cli import options, view
+from services.cli.terminal import note, say, say_json, width
 from services.cli.verify import verified
-from services.cli.words import count
-from services.runtime import replay as replaying
+from services.client.bus import Bus
+from services.queries.history import event_view
+from services.queries.status import running_texts, status_view
+from services.screens.format import count
+from services.screens.history import describe
+from services.screens.status import status_screen
+from services.screens.text import folded
+from services.store import rebuild as replaying
 
 LIMIT = 50
 BLOCK_MS = 1000
@@ -39,26 +45,26 @@ def events(
         raise typer.BadParameter(f"--type {unknown.pop()}: one of {', '.join(known_types())}")
     if since is not None:
         _check_id(since)
-    with bus.opened() as b:
-        cursor, shown = b.last_id(), 0
+    with options.opened() as bus:
+        cursor, shown = bus.last_id(), 0
         if not follow or since is not None or limit:
-            for event in _past(b, types, since, limit, cursor):
+            for event in _past(bus, types, since, limit, cursor):
                 _show(event, as_json)
                 shown += 1
         if follow:
-            _follow(b, cursor, types, as_json)
+            _follow(bus, cursor, types, as_json)
         elif not shown:
-            out.note("no events" + (" of that kind" if types or since else " yet"))
+            note("no events" + (" of that kind" if types or since else " yet"))
 
 
 def _past(
-    b: Bus, types: set[str], since: str | None, limit: int | None, until: str
+    bus: Bus, types: set[str], since: str | None, limit: int | None, until: str
 ) -> Iterator[Event]:
     if since is None:
-        yield from reversed(_last(b, types, LIMIT if limit is None else limit))
+        yield from reversed(_last(bus, types, LIMIT if limit is None else limit))
         return
     left = limit
-    for found in replaying.read_log(b.client, b.keys, since, until):
+    for found in replaying.read_log(bus.client, bus.keys, since, until):
         for event in found:
             if not types or event.type in types:
                 if left == 0:
@@ -67,12 +73,12 @@ def _past(
                 left = None if left is None else left - 1
 
 
-def _last(b: Bus, types: set[str], most: int) -> list[Event]:
+def _last(bus: Bus, types: set[str], most: int) -> list[Event]:
     """The last ``most`` events of these types, newest first."""
     found: list[Event] = []
     before = "+"
     while len(found) < most:
-        entries = b.client.call("XREVRANGE", b.keys.log, before, "-", "COUNT", READ_COUNT)
+        entries = bus.client.call("XREVRANGE", bus.keys.log, before, "-", "COUNT", READ_COUNT)
         found += [e for e in replaying.decoded(entries) if not types or e.type in types]
         if len(entries) < READ_COUNT:
             break
@@ -80,10 +86,10 @@ def _last(b: Bus, types: set[str], most: int) -> list[Event]:
     return found[:most]
 
 
-def _follow(b: Bus, cursor: str, types: set[str], as_json: bool) -> None:
+def _follow(bus: Bus, cursor: str, types: set[str], as_json: bool) -> None:
     while True:
-        reply: Any = b.client.call(
-            "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", b.keys.log, cursor
+        reply: Any = bus.client.call(
+            "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", bus.keys.log, cursor
         )
         if reply:
             cursor = reply[0][1][-1][0].decode()
@@ -94,17 +100,17 @@ def _follow(b: Bus, cursor: str, types: set[str], as_json: bool) -> None:
 
 def _show(event: Event, as_json: bool) -> None:
     if as_json:
-        out.say_json(history.event_view(event), pretty=False)
+        say_json(event_view(event), pretty=False)
         return
     task = getattr(event.data, "task", "")
-    words = "  ".join(x for x in (task, history.describe(event)) if x)
-    head, most = f"{event.log_id:<17} {event.type:<21}", out.width()
+    words = "  ".join(x for x in (task, describe(event)) if x)
+    head, most = f"{event.log_id:<17} {event.type:<21}", width()
     if not most or len(head) + cell_len(words) < most:
-        out.say(f"{head} {words}".rstrip())
+        say(f"{head} {words}".rstrip())
         return
-    out.say(head.rstrip())
+    say(head.rstrip())
     if words:
-        out.say(out.folded(words, most, "    "))
+        say(folded(words, most, "    "))
 
 
 def _check_id(entry_id: str) -> None:
@@ -130,16 +136,16 @@ def replay(
     """
     if until is not None:
         _check_id(until)
-    with bus.opened() as b:
+    with options.opened() as bus:
         if verify:
-            if not verified(b, until, as_json):
+            if not verified(bus, until, as_json):
                 raise typer.Exit(1)
             return
-        state = b.state(until or "+")
-        now = state.meta.at if until else b.now()
-        texts = view.prompts(b, screens.running_texts(state))
+        state = bus.state(until or "+")
+        now = state.meta.at if until else bus.now()
+        texts = view.prompts(bus, running_texts(state))
         if as_json:
-            out.say_json(screens.status_view(state, now, texts))
+            say_json(status_view(state, now, texts))
         else:
-            out.say(screens.status(state, now, texts))
-            out.note(f"as of {state.meta.log_id}, {count(state.meta.events, 'event')}")
+            say(status_screen(state, now, texts))
+            note(f"as of {state.meta.log_id}, {count(state.meta.events, 'event')}")

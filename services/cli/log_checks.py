@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from events.log import START, LogWentBack, begins
 from projections.views import iso
-from services.cli.bus import Bus
-from services.cli.findings import Look
-from services.cli.words import count
-from services.runtime import replay
-from services.runtime.client import CommandRefused
+from services.client.bus import Bus
+from services.queries.findings import Look
 from services.runtime.errors import AsbError
-from services.runtime.health import FactRow
-from services.runtime.log import READ_COUNT
+from services.screens.format import count
+from services.store import rebuild
+from services.store.client import CommandRefused
+from services.store.health import FactRow
+from services.store.log import READ_COUNT
 
 DAY_US = 86_400_000_000
 RECENT_US = 7 * DAY_US  # for how long a log that went back is worth a warning
@@ -25,7 +25,7 @@ SHOWN = 10
 def beginning(look: Look) -> Iterator[FactRow]:
     """Does the log begin with its first event, and did it go back?"""
     b, meta = look.bus, look.state.meta
-    first = replay.first_event(b.client, b.keys)
+    first = rebuild.first_event(b.client, b.keys)
     if meta.events and (first is None or not begins(first)):
         where = first.log_id if first is not None else "nowhere"
         value = f"cut off by hand: it begins at {where}; a snapshot covers what stood before"
@@ -36,13 +36,13 @@ def beginning(look: Look) -> Iterator[FactRow]:
     event = b.events_at([meta.went_back]).get(meta.went_back)
     if event is None or type(event.data) is not LogWentBack:
         return
-    d = event.data
+    payload = event.data
     recent = abs(look.now - event.at) < RECENT_US
     hint = (
-        f"what came after {d.now} is lost, and what it used; was Redis emptied, restored, or did a "
-        "replica that was behind take over?"
+        f"what came after {payload.now} is lost, and what it used; was Redis emptied, restored, or "
+        "did a replica that was behind take over?"
     )
-    value = f"from {d.was} to {d.now} at {iso(event.at)}"
+    value = f"from {payload.was} to {payload.now} at {iso(event.at)}"
     yield ("log went back", value, "warn" if recent else "ok", hint)
 
 
@@ -56,7 +56,7 @@ def entries(look: Look) -> Iterator[FactRow]:
     info = dict(zip(found[0::2], found[1::2], strict=True))
     top = info[b"last-entry"][0].decode() if info[b"last-entry"] else START
     tail = 0
-    for batch in replay.read_log(b.client, b.keys, meta.log_id, top):
+    for batch in rebuild.read_log(b.client, b.keys, meta.log_id, top):
         tail += len(batch)
     surplus = int(info[b"length"]) - meta.events - tail
     if surplus > 0:
@@ -65,18 +65,18 @@ def entries(look: Look) -> Iterator[FactRow]:
         value = f"{count(surplus, 'entry', 'entries')} on the log that asb did not write: skipped"
         repair = f"{shown}, XDEL {b.keys.log} {place} takes it away; the bus goes on either way"
         yield ("foreign entries", value, "warn", repair.lstrip(", "))
-    first = replay.first_event(b.client, b.keys)
+    first = rebuild.first_event(b.client, b.keys)
     if surplus < 0 and first is not None and begins(first):
         value = f"{count(-surplus, 'event')} of the log were deleted by hand (XDEL)"
         hint = "a start from a snapshot still knows them; `asb replay --verify` shows what differs"
         yield ("missing events", value, "bad", hint)
 
 
-def _newest_foreign(b: Bus) -> str:
+def _newest_foreign(bus: Bus) -> str:
     """The newest foreign entry among the last on the log, "" where there is none."""
     found: list[str] = []
-    last = b.client.call("XREVRANGE", b.keys.log, "+", "-", "COUNT", READ_COUNT)
-    replay.decoded(last, found)
+    last = bus.client.call("XREVRANGE", bus.keys.log, "+", "-", "COUNT", READ_COUNT)
+    rebuild.decoded(last, found)
     return found[0] if found else ""
 
 
@@ -102,9 +102,15 @@ def key_types(look: Look) -> Iterator[FactRow]:
 def _wanted(look: Look) -> Iterator[tuple[str, str]]:
     """Keys and the type each must be of, where it is there."""
     keys = look.bus.keys
-    yield from ((key, "stream") for key in (keys.log, keys.main_door, keys.deadletter))
+    yield from ((key, "stream") for key in (keys.log, keys.main_intake, keys.deadletter))
     yield (keys.deadletter_marks, "hash")
-    texts = (keys.snapshot, keys.alert_mark, keys.throttle, keys.token_usage, keys.stray_doors)
+    texts = (
+        keys.snapshot,
+        keys.alert_mark,
+        keys.throttle,
+        keys.token_usage,
+        keys.unregistered_intakes,
+    )
     yield from ((key, "string") for key in texts)
     today = look.now // DAY_US
     yield from ((keys.duplicates(today - n), "hash") for n in range(DUPLICATE_DAYS + 1))
@@ -112,7 +118,7 @@ def _wanted(look: Look) -> Iterator[tuple[str, str]]:
         state = look.state
     except (AsbError, CommandRefused):
         return  # the log's own check says why
-    yield from ((door, "stream") for door in state.doors)
+    yield from ((intake, "stream") for intake in state.intakes)
     yield from ((keys.inbox(worker), "stream") for worker in state.workers)
     yield from ((keys.worker(worker), "string") for worker in state.workers)
     yield from ((keys.report(day), "string") for day in state.reports)

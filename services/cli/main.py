@@ -18,7 +18,6 @@ import typer
 from services.cli import (
     acl,
     alerts,
-    bus,
     correct,
     deadletters,
     delegator,
@@ -27,6 +26,7 @@ from services.cli import (
     limits,
     log,
     manager,
+    options,
     prices,
     redis_command,
     reports,
@@ -37,9 +37,9 @@ from services.cli import (
     view,
     work,
 )
-from services.cli.out import note, say
-from services.runtime.client import CommandRefused
+from services.cli.terminal import note, say
 from services.runtime.errors import AsbError
+from services.store.client import CommandRefused
 
 EVERYWHERE = "Every command takes: --redis URL, --namespace NAME, --config FILE, --data-dir FOLDER."
 
@@ -150,19 +150,19 @@ def take_options(arguments: list[str]) -> list[str]:
 
     ``--watch`` may stand without its seconds, which the parser does not know: they are put in.
     """
-    bus.given.clear()
+    options.given.clear()
     rest: list[str] = []
     waiting = iter(arguments)
     for argument in waiting:
         if argument == "--":
             return [*rest, argument, *waiting]
         name, equals, value = argument.partition("=")
-        if name in bus.OPTIONS:
+        if name in options.OPTIONS:
             found = value if equals else next(waiting, None)
             if found is None:
                 note(f"error: {name} needs a value")
                 sys.exit(2)
-            bus.given[bus.OPTIONS[name]] = found
+            options.given[options.OPTIONS[name]] = found
         else:
             rest.append(argument)
     return _with_seconds(rest)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.out import note, say
+from services.cli.terminal import note, say
 from services.concurrent_task_manager import ConcurrentTaskManager
 from services.runtime.errors import AsbError, RedisUnavailable
 

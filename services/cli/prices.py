@@ -11,14 +11,14 @@ import typer
 from events import amounts
 from events.money import Price, nanos_of
 from projections import usage
-from projections.policy import BOOK, quote
 from projections.state import State
-from services import desk
-from services.cli import bus, out
+from services.cli import options
 from services.cli.limits import Reason, change_policy, policy_app
+from services.cli.terminal import note, say, say_json, width
 from services.cli.typed import typed
+from services.queries.prices import price_view
 from services.runtime.errors import Refused
-from services.runtime.settings_types import PolicySettings
+from services.screens.text import table
 
 PARTS = ("input", "cache_read", "cache_write", "output")
 WHY = {
@@ -35,50 +35,27 @@ def prices(
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
     """What models cost per million tokens, and who says so. Change one: asb policy price."""
-    with bus.opened() as b:
-        state = b.state()
+    with options.opened() as bus:
+        state = bus.state()
     names = [model] if model else sorted({*state.policy.prices, *_used(state)})
     rows = [price_view(state, name) for name in names]
     if as_json:
-        out.say_json({"book": state.policy.book, "prices": rows})
+        say_json({"book": state.policy.book, "prices": rows})
         return
     heads = ("MODEL", "INPUT", "CACHED", "WRITE", "OUTPUT", "FROM")
     cells = [(row["model"], *(_dollars(row, part) for part in PARTS), _from(row)) for row in rows]
-    out.say(out.table(heads, cells, right="INPUT CACHED WRITE OUTPUT", most=out.width()))
-    out.note(
+    say(table(heads, cells, right="INPUT CACHED WRITE OUTPUT", most=width()))
+    note(
         "dollars per million tokens: fresh input, read from a cache, written to a cache, output;\n"
         "a flat price is one for every counted token"
     )
     if model:
-        out.say(f"{model}: {WHY.get(rows[0]['source'], 'the price list ' + rows[0]['source'])}")
+        say(f"{model}: {WHY.get(rows[0]['source'], 'the price list ' + rows[0]['source'])}")
 
 
 def _used(state: State) -> set[str]:
-    """Models that something was booked for."""
+    """Models that something was charged for."""
     return {name for name in usage.by(state.lifetime, "model") if name}
-
-
-def price_view(state: State, model: str) -> dict[str, Any]:
-    """``asb prices MODEL --json``: nano-dollars per million tokens of each part, and the source."""
-    found = quote(state, model)
-    source = found.source if found is not None else "unknown"
-    seeded = desk.policy_prices(PolicySettings()).get(model)
-    if found is not None and source == BOOK and found.price != seeded:
-        source = "override"
-    parts = {part: getattr(found.price, part) if found is not None else None for part in PARTS}
-    return {
-        "model": model,
-        "source": source,
-        "version": state.policy.book if source in (BOOK, "override") else None,
-        "flat": found.price.flat if found is not None else False,
-        "nanos_per_million": parts,
-        "dollars_per_million": {p: None if n is None else _decimal(n) for p, n in parts.items()},
-    }
-
-
-def _decimal(nanos: int) -> str:
-    text = f"{Decimal(nanos) / 10**9:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _dollars(row: dict[str, Any], part: str) -> str:
@@ -103,7 +80,7 @@ def price(
     remove: Annotated[bool, typer.Option("--remove", help="Take it out of the book.")] = False,
     reason: Reason = "",
 ) -> None:
-    """Set what a model costs from now on; what is booked already keeps its price."""
+    """Set what a model costs from now on; what is charged already keeps its price."""
     if remove:
         change_policy(f"price of {model}", {"remove_prices": [model]}, reason)
         return

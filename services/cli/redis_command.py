@@ -1,7 +1,7 @@
 """redis: what agents say to Redis, with the rules of the bus around it.
 
 Reading is free. Writing stays within the bus's own namespace and away from what only services
-write; a progress document goes to its key and to the door in one step, so it can be read at once
+write; a progress document goes to its key and to the intake in one step, so it can be read at once
 and is taken exactly once, whoever runs or does not run.
 """
 
@@ -21,10 +21,11 @@ import typer
 
 from events import document
 from events.keys import Keys
-from services.cli import bus, out
-from services.cli.bus import Bus
-from services.runtime.client import Command, CommandRefused, translated
+from services.cli import options
+from services.cli.terminal import note, say, say_json
+from services.client.bus import Bus
 from services.runtime.errors import RedisUnavailable, Refused
+from services.store.client import Command, CommandRefused, translated
 
 GLOB = frozenset("*?[")
 SCAN_COUNT = 1_000
@@ -78,49 +79,49 @@ def redis(
     if chosen is None:
         raise typer.BadParameter(f"--command {command} is none of {', '.join(COMMANDS)}")
     asked = Asked(key, value, pattern, channel)
-    with bus.opened() as b:
-        chosen(b, asked)
+    with options.opened() as bus:
+        chosen(bus, asked)
 
 
 # -- reading -----------------------------------------------------------------------------------
 
 
-def _get(b: Bus, asked: Asked) -> None:
+def _get(bus: Bus, asked: Asked) -> None:
     key = asked.need("key")
     try:
-        found = b.client.call("GET", key)
+        found = bus.client.call("GET", key)
     except CommandRefused as error:
-        kind = b.client.call("TYPE", key).decode()
+        kind = bus.client.call("TYPE", key).decode()
         raise Refused(
             f"{key} is a {kind}, not a string ({str(error).split(' ', 1)[0]})",
             hint="asb events shows the log, asb task ID one task, asb deadletter what was refused",
         ) from error
     if found is None:
-        raise Refused(f"{key} does not exist", hint=f"asb redis --command keys: {_all(b.keys)}")
+        raise Refused(f"{key} does not exist", hint=f"asb redis --command keys: {_all(bus.keys)}")
     sys.stdout.flush()
     sys.stdout.buffer.write(found + b"\n")
     sys.stdout.buffer.flush()
 
 
-def _keys(b: Bus, asked: Asked) -> None:
-    pattern = asked.pattern or asked.key or _all(b.keys)
+def _keys(bus: Bus, asked: Asked) -> None:
+    pattern = asked.pattern or asked.key or _all(bus.keys)
     found: set[bytes] = set()
     cursor = b"0"
     while True:
-        cursor, batch = b.client.call("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+        cursor, batch = bus.client.call("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
         found.update(batch)
         if cursor == b"0":
             break
     for key in sorted(found):
-        out.say(key.decode("utf-8", "backslashreplace"))
+        say(key.decode("utf-8", "backslashreplace"))
 
 
-def _ttl(b: Bus, asked: Asked) -> None:
+def _ttl(bus: Bus, asked: Asked) -> None:
     key = asked.need("key")
-    seconds = b.client.call("TTL", key)
+    seconds = bus.client.call("TTL", key)
     if seconds == -2:
         raise Refused(f"{key} does not exist")
-    out.say(str(seconds))
+    say(str(seconds))
 
 
 def _all(keys: Keys) -> str:
@@ -130,21 +131,21 @@ def _all(keys: Keys) -> str:
 # -- writing -----------------------------------------------------------------------------------
 
 
-def _set(b: Bus, asked: Asked) -> None:
+def _set(bus: Bus, asked: Asked) -> None:
     key, raw = asked.need("key"), asked.raw
-    if key.startswith(b.keys.progress_prefix):
-        _set_progress(b, key, raw)
+    if key.startswith(bus.keys.progress_prefix):
+        _set_progress(bus, key, raw)
     else:
-        _check_may_write(b.keys, key, "set")
-        b.client.call("SET", key, raw)
-    out.say("OK")
+        _check_may_write(bus.keys, key, "set")
+        bus.client.call("SET", key, raw)
+    say("OK")
 
 
-def _set_progress(b: Bus, key: str, raw: bytes) -> None:
-    """The key and the door in one transaction: whoever sees the one sees the other."""
-    agent, _, task = key.removeprefix(b.keys.progress_prefix).partition(":")
+def _set_progress(bus: Bus, key: str, raw: bytes) -> None:
+    """The key and the intake in one transaction: whoever sees the one sees the other."""
+    agent, _, task = key.removeprefix(bus.keys.progress_prefix).partition(":")
     raw = document.as_json(raw)
-    wrong = document.problem(agent, task, raw, b.settings.tasks.result_max_bytes)
+    wrong = document.problem(agent, task, raw, bus.settings.tasks.result_max_bytes)
     if wrong:
         raise Refused(
             f"{key} was not set: {wrong}",
@@ -152,29 +153,29 @@ def _set_progress(b: Bus, key: str, raw: bytes) -> None:
         )
     head = msgspec.json.encode({"agent": agent, "task": task})
     data = head[:-1] + b',"document":' + raw + b"}"
-    entry: Command = ("XADD", b.keys.main_door, "*", "type", "progress.updated", "data", data)
-    replies = b.client.pipeline([("MULTI",), entry, ("SET", key, raw), ("EXEC",)])
+    entry: Command = ("XADD", bus.keys.main_intake, "*", "type", "progress.updated", "data", data)
+    replies = bus.client.pipeline([("MULTI",), entry, ("SET", key, raw), ("EXEC",)])
     if not isinstance(replies[-1], CommandRefused):
         return
     if "permission" not in str(replies[1]):
         raise replies[-1]
     # Who may write only its own progress key is heard too: the bus looks at the key.
-    b.client.call("SET", key, raw)
+    bus.client.call("SET", key, raw)
 
 
-def _del(b: Bus, asked: Asked) -> None:
+def _del(bus: Bus, asked: Asked) -> None:
     key = asked.need("key")
-    _check_may_write(b.keys, key, "del")
-    if not b.client.call("DEL", key):
+    _check_may_write(bus.keys, key, "del")
+    if not bus.client.call("DEL", key):
         raise Refused(f"{key} does not exist")
-    out.say("1")
+    say("1")
 
 
-def _xadd(b: Bus, asked: Asked) -> None:
+def _xadd(bus: Bus, asked: Asked) -> None:
     """``--value`` is a JSON object: a field each; what is no text goes in as JSON."""
     key = asked.need("key")
-    if key != b.keys.main_door and not key.startswith(b.keys.main_door + ":"):
-        _check_may_write(b.keys, key, "xadd")
+    if key != bus.keys.main_intake and not key.startswith(bus.keys.main_intake + ":"):
+        _check_may_write(bus.keys, key, "xadd")
     try:
         fields = msgspec.json.decode(asked.raw, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -187,7 +188,7 @@ def _xadd(b: Bus, asked: Asked) -> None:
     flat: list[str | bytes] = []
     for name, value in fields.items():
         flat += [name, value if isinstance(value, str) else msgspec.json.encode(value)]
-    out.say(b.client.call("XADD", key, "*", *flat).decode())
+    say(bus.client.call("XADD", key, "*", *flat).decode())
 
 
 def _check_may_write(keys: Keys, key: str, command: str) -> None:
@@ -206,29 +207,29 @@ def _check_may_write(keys: Keys, key: str, command: str) -> None:
 
 def _owned(keys: Keys) -> dict[str, str]:
     """What only services write, with the way to do what was probably meant."""
-    door = f"agents write to the door: asb redis --command xadd --key {keys.main_door}"
+    intake = f"agents write to the intake: asb redis --command xadd --key {keys.main_intake}"
     return {
-        keys.log: f"the log is never changed; {door}",
-        keys.main_door: door,
-        keys.main_door + ":": door,
+        keys.log: f"the log is never changed; {intake}",
+        keys.main_intake: intake,
+        keys.main_intake + ":": intake,
         keys.deadletter: "see asb deadletter",
         keys.inbox(""): "asb submit and asb cancel speak to workers",
-        keys.worker(""): "a worker renews its sign of life itself: SET … EX with its own client",
+        keys.worker(""): "a worker renews its heartbeat itself: SET … EX with its own client",
         keys.report(""): "asb report --publish issues it anew",
         keys.throttle: "it is rewritten from the log; see asb throttle",
-        keys.token_usage: "it is rewritten from the log; usage goes to the door",
+        keys.token_usage: "it is rewritten from the log; usage goes to the intake",
     }
 
 
 # -- messages ----------------------------------------------------------------------------------
 
 
-def _publish(b: Bus, asked: Asked) -> None:
+def _publish(bus: Bus, asked: Asked) -> None:
     """How many were listening."""
-    out.say(str(b.client.call("PUBLISH", asked.need("channel"), asked.raw)))
+    say(str(bus.client.call("PUBLISH", asked.need("channel"), asked.raw)))
 
 
-def _subscribe(b: Bus, asked: Asked) -> None:
+def _subscribe(bus: Bus, asked: Asked) -> None:
     """A JSON line a message until SIGINT or SIGTERM; over outages of Redis too."""
     channel = asked.channel or asked.pattern
     if not channel:
@@ -236,16 +237,16 @@ def _subscribe(b: Bus, asked: Asked) -> None:
     with _until_signal():
         while True:
             try:
-                _listen(b, channel)
+                _listen(bus, channel)
             except RedisUnavailable as error:
-                out.note(f"{str(error).splitlines()[0]}; waiting for it")
+                note(f"{str(error).splitlines()[0]}; waiting for it")
                 time.sleep(RETRY_S)
 
 
-def _listen(b: Bus, channel: str) -> None:
-    listener = b.client.pubsub()
+def _listen(bus: Bus, channel: str) -> None:
+    listener = bus.client.pubsub()
     try:
-        with translated(b.client.shown):
+        with translated(bus.client.shown):
             if GLOB.intersection(channel):
                 listener.psubscribe(channel)
             else:
@@ -262,9 +263,9 @@ def _show(found: dict[str, Any]) -> None:
     name = found["channel"].decode("utf-8", "replace")
     if found["type"] in ("message", "pmessage"):
         message = {"channel": name, "message": _parsed(found["data"])}
-        out.say_json(message, pretty=False)
+        say_json(message, pretty=False)
     elif found["type"] in ("subscribe", "psubscribe"):
-        out.note(f"listening on {name}; Ctrl-C stops")
+        note(f"listening on {name}; Ctrl-C stops")
 
 
 def _parsed(data: bytes) -> Any:

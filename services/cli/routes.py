@@ -11,10 +11,12 @@ from events.task import KINDS
 from projections.policy import price_of
 from projections.routing import Routed
 from projections.state import State
-from services import desk
-from services.cli import bus, out
-from services.cli.words import span
+from services import assembly
+from services.cli import options
+from services.cli.terminal import note, say, say_json, width
 from services.runtime.settings import Settings
+from services.screens.format import span
+from services.screens.text import table
 
 WORTH_PERCENT = 5  # of a cheap model's tasks lost: from here on escalating is suggested
 
@@ -23,23 +25,23 @@ def routes(
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
     """Where each kind of task goes, and how attempts fared by kind and model."""
-    with bus.opened() as b:
-        state, settings = b.state(), b.settings
+    with options.opened() as bus:
+        state, settings = bus.state(), bus.settings
     view = routes_view(state, settings)
     if as_json:
-        out.say_json(view)
+        say_json(view)
         return
-    out.say(_table(view))
+    say(_table(view))
     enough = view["enough"]
-    out.note(f"* from {enough} attempts on: before, the figures say little")
+    note(f"* from {enough} attempts on: before, the figures say little")
     if view["suggestion"]:
-        out.say(view["suggestion"])
+        say(view["suggestion"])
 
 
 def routes_view(state: State, settings: Settings) -> dict[str, Any]:
     """``asb routes --json``: per kind its route, per kind and model the attempts and their means,
     in tokens, nano-dollars and µs; null where there were none."""
-    delegator = desk.delegator_of(settings)
+    delegator = assembly.delegator_of(settings)
     enough = state.policy.learning.min_samples
     rows: list[dict[str, Any]] = []
     for key, routed in sorted(state.routed.items()):
@@ -94,7 +96,7 @@ def _table(view: dict[str, Any]) -> str:
                 )
             )
     heads = ("KIND", "ROUTE", "DONE", "ATTEMPTS", "TOKENS", "COST", "TIME")
-    return out.table(heads, cells, right="DONE ATTEMPTS TOKENS COST TIME", most=out.width())
+    return table(heads, cells, right="DONE ATTEMPTS TOKENS COST TIME", most=width())
 
 
 def _suggestion(state: State, settings: Settings) -> str:

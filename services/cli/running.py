@@ -1,6 +1,6 @@
 """A host, its Redis and its workers, from start to clean stop.
 
-Workers run in processes of their own: what an agent's output costs to read never delays the desk,
+Workers run in processes of their own: what an agent's output costs to read never delays the engine,
 a second core is used, and the death of one is nobody else's. Each holds the read end of a pipe
 from here, so that none outlives us, whatever ends us.
 """
@@ -16,16 +16,16 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from services import desk
-from services.cli import bus
-from services.cli.out import note
+from services import assembly
+from services.cli import options
+from services.cli.terminal import note
+from services.engine.host import Host
 from services.runtime import own_process
-from services.runtime.client import Client, CommandRefused
-from services.runtime.embedded import Embedded
 from services.runtime.errors import AsbError
-from services.runtime.health import check_server
-from services.runtime.host import Host
 from services.runtime.settings import Settings
+from services.store.client import Client, CommandRefused
+from services.store.embedded import Embedded
+from services.store.health import check_server
 
 CHECK_S = 0.3  # how often the embedded Redis and the workers are looked after
 QUIET_S = 15.0  # how long a stopping bus waits for its workers' last reports
@@ -65,7 +65,7 @@ class WorkerProcess:
             self._started = now
             self._process = subprocess.Popen(
                 own_process.command("services.cli.main", "worker", self.spec.name,
-                    "--until-stdin-closes", *bus.arguments(), *self.spec.arguments),
+                    "--until-stdin-closes", *options.arguments(), *self.spec.arguments),
                 stdin=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for us; we stop the workers in order
             )  # fmt: skip
@@ -91,7 +91,7 @@ class WorkerProcess:
         self._process = None
 
 
-class Running(msgspec.Struct):
+class RunningBus(msgspec.Struct):
     """What runs: for those who show it."""
 
     host: Host
@@ -127,19 +127,21 @@ async def run_bus(
                     note(say)
                 await running.stop.wait()
                 await _stop_workers(processes)
-                await settled(running.host)
+                await final_charge(running.host)
                 tasks.cancel_scope.cancel()
     finally:
         _kill(processes)
 
 
 @contextlib.asynccontextmanager
-async def hosted(settings: Settings, url: str, services: Sequence[str]) -> AsyncGenerator[Running]:
+async def hosted(
+    settings: Settings, url: str, services: Sequence[str]
+) -> AsyncGenerator[RunningBus]:
     """A host for ``services``, folded and ready; it ends with the block."""
     client = Client(url)
     try:
         await check_server(client)
-        running = Running(desk.host(client, settings, services), anyio.Event())
+        running = RunningBus(assembly.host(client, settings, services), anyio.Event())
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(running.host.run)
             await running.host.ready.wait()
@@ -150,13 +152,13 @@ async def hosted(settings: Settings, url: str, services: Sequence[str]) -> Async
             await client.close()
 
 
-async def settled(host: Host) -> None:
-    """Wait until the desk has taken in what stands at its doors, and is between two turns."""
+async def final_charge(host: Host) -> None:
+    """Wait until the engine has taken in what stands at its intakes, and is between two turns."""
     with anyio.move_on_after(2.0):
         quiet = 0
         while quiet < 5:
             await anyio.sleep(0.02)
-            quiet = quiet + 1 if len(host.doors) == 0 and not host.state.ahead else 0
+            quiet = quiet + 1 if len(host.intakes) == 0 and not host.state.ahead else 0
 
 
 async def stop_at_signals(stop: anyio.Event, at_once: Callable[[], object]) -> None:

@@ -13,22 +13,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from events.money import dollars
-from services import desk
-from services.cli import bus, history, out
-from services.cli.bus import Bus
-from services.cli.follow import Answers, Ended, Follower, ended_view, repeats, taken_as
-from services.cli.lines import BadLine, Checker, Submission
-from services.cli.out import first_line
-from services.cli.patience import Patience
-from services.cli.sources import From, Source, Take, opened_source
-from services.cli.words import count, span
-from services.runtime.client import Command, CommandRefused
+from services import assembly
+from services.cli import options
+from services.cli.terminal import note, say, say_json
+from services.client.bus import Bus
+from services.client.follow import Answers, Ended, Follower, repeats, taken_as
+from services.client.importers import From, Source, Take, opened_source
+from services.client.submissions import BadLine, Checker, Submission
+from services.queries.history import ended_view, report_of
+from services.queries.stalled import Stalled
 from services.runtime.errors import AsbError, RedisUnavailable, Refused
+from services.screens.format import count, span
+from services.screens.text import first_line
+from services.store.client import Command, CommandRefused
 
 BATCH = 500  # XADDs a round trip
 PROGRESS_FROM = 2_000  # fewer are in before a bar could be read
 ERRORS_SHOWN = 20
-VERDICT_S = 1.5  # how long the desk is asked what it says, where only it can refuse
+VERDICT_S = 1.5  # how long the engine is asked what it says, where only it can refuse
 
 Texts = Annotated[list[str] | None, typer.Argument(help="What is to be done, a task each.")]
 OnError = Annotated[
@@ -48,7 +50,7 @@ def submit(
     agent: Annotated[str | None, typer.Option(help="Only an agent of this name may do it.")] = None,
     model: Annotated[str | None, typer.Option(help="Only with this model.")] = None,
     worker: Annotated[str | None, typer.Option(help="Only this worker.")] = None,
-    project: Annotated[str | None, typer.Option(help="The project it is booked on.")] = None,
+    project: Annotated[str | None, typer.Option(help="The project it is charged on.")] = None,
     id_: Annotated[
         str | None,
         typer.Option(
@@ -77,8 +79,8 @@ def submit(
 
     Prints one task id a line. Exit code 1 when a task was refused, or with --wait failed.
 
-    With --after or --id only the desk can say whether it takes a task: its answer is waited for,
-    1.5 s at most. Without one by then the tasks stand at the door, and `asb task ID` tells later.
+    With --after or --id only the engine can say whether it takes a task: its answer is waited for,
+    1.5 s at most. Without one by then the tasks stand at the intake, and `asb task ID` tells later.
     """
     if on_error not in ("stop", "skip"):
         raise typer.BadParameter("--on-error is stop or skip")
@@ -95,16 +97,16 @@ def submit(
         max_attempts=max_attempts,
         estimate_tokens=estimate,
     )
-    with bus.opened() as b:
-        checker = Checker(common, desk.defaults(b.settings), id_ or "")
-        source = opened_source(from_, b.client, take)
+    with options.opened() as bus:
+        checker = Checker(common, assembly.defaults(bus.settings), id_ or "")
+        source = opened_source(from_, bus.client, take)
         good, bad = _sorted([*_read(checker, texts, file), *source.checked(checker)])
         if bad and on_error == "stop":
             raise _none_in(bad, good)
         verdict = not wait and bool(after or id_)
-        failed = _run(b, good, source, wait=wait, as_json=as_json, verdict=verdict)
+        failed = _run(bus, good, source, wait=wait, as_json=as_json, verdict=verdict)
     if bad:
-        out.note(_listed(bad, good))
+        note(_listed(bad, good))
     if bad or failed:
         raise typer.Exit(1)
 
@@ -170,14 +172,14 @@ def _listed(bad: list[BadLine], good: list[Submission]) -> str:
 
 
 def _run(
-    b: Bus, good: list[Submission], source: Source, *, wait: bool, as_json: bool, verdict: bool
+    bus: Bus, good: list[Submission], source: Source, *, wait: bool, as_json: bool, verdict: bool
 ) -> int:
     """Send, print, and wait where asked; how many failed or were refused."""
-    follower = Follower(b, Patience(b).look) if wait else None
-    verdicts = _Verdicts(b, good) if verdict else None
+    follower = Follower(bus, Stalled(bus).look) if wait else None
+    verdicts = _Verdicts(bus, good) if verdict else None
     sent: list[str] = []
     try:
-        for entry, one in zip(send(b, good), good, strict=True):
+        for entry, one in zip(send(bus, good), good, strict=True):
             task = one.task or entry
             if follower is not None:
                 follower.expect(entry, task, one.id, one.data)
@@ -199,22 +201,22 @@ def _run(
 
 
 class _Verdicts:
-    """What only the desk can refuse: an unknown --after, an id with other content."""
+    """What only the engine can refuse: an unknown --after, an id with other content."""
 
-    def __init__(self, b: Bus, good: list[Submission]) -> None:
-        self._answers = Answers(b)
-        self._same = repeats(b, [taken_as(x.id, x.data) for x in good if x.id])
+    def __init__(self, bus: Bus, good: list[Submission]) -> None:
+        self._answers = Answers(bus)
+        self._same = repeats(bus, [taken_as(x.id, x.data) for x in good if x.id])
 
     def expect(self, entry: str, one: Submission) -> None:
         if (
             not one.id or taken_as(one.id, one.data) not in self._same
-        ):  # of a repeat the desk says nothing
+        ):  # of a repeat the engine says nothing
             self._answers.expect(entry, one.task or entry)
 
     def refused(self) -> int:
         bad = 0
         for task, error in self._answers.refusals(VERDICT_S):
-            out.note(f"error: {task} was refused: {error}\nhint: {_hint(error)}")
+            note(f"error: {task} was refused: {error}\nhint: {_hint(error)}")
             bad += 1
         return bad
 
@@ -232,11 +234,11 @@ def _print(lines: list[str]) -> None:
         lines.clear()
 
 
-def send(b: Bus, tasks: list[Submission]) -> Iterator[str]:
-    """Write the tasks to the shared door; the entry id of each, once it is acknowledged.
+def send(bus: Bus, tasks: list[Submission]) -> Iterator[str]:
+    """Write the tasks to the shared intake; the entry id of each, once it is acknowledged.
 
     Raises AsbError saying how many were acknowledged when the connection is lost: what was under
-    way then may stand at the door or not, and is not sent again.
+    way then may stand at the intake or not, and is not sent again.
     """
     done = 0
     with _bar(len(tasks)) as progress:
@@ -244,7 +246,7 @@ def send(b: Bus, tasks: list[Submission]) -> Iterator[str]:
         for start in range(0, len(tasks), BATCH):
             batch = tasks[start : start + BATCH]
             try:
-                replies = b.client.pipeline(_xadd(b.keys.main_door, one) for one in batch)
+                replies = bus.client.pipeline(_xadd(bus.keys.main_intake, one) for one in batch)
             except RedisUnavailable as error:
                 raise _lost(error, done, len(batch), len(tasks)) from error
             for reply in replies:
@@ -259,10 +261,10 @@ def send(b: Bus, tasks: list[Submission]) -> Iterator[str]:
                 progress.update(bar, completed=done)
 
 
-def _xadd(door: str, one: Submission) -> Command:
+def _xadd(intake: str, one: Submission) -> Command:
     if one.id:
-        return ("XADD", door, "*", "type", "task.submitted", "data", one.data, "id", one.id)
-    return ("XADD", door, "*", "type", "task.submitted", "data", one.data)
+        return ("XADD", intake, "*", "type", "task.submitted", "data", one.data, "id", one.id)
+    return ("XADD", intake, "*", "type", "task.submitted", "data", one.data)
 
 
 def _lost(error: AsbError, done: int, under_way: int, whole: int) -> AsbError:
@@ -304,12 +306,12 @@ def _wait(follower: Follower, expected: int, as_json: bool) -> int:
         for ended in follower.ends():
             failed += not ended.good
             if as_json:
-                out.say_json(ended_view(ended), pretty=False)
+                say_json(ended_view(ended), pretty=False)
             else:
-                out.say(_outcome(ended, whole=expected == 1))
+                say(_outcome(ended, whole=expected == 1))
                 sys.stdout.flush()
     except KeyboardInterrupt:
-        out.note(
+        note(
             "not waiting any longer; the tasks go on\n"
             "hint: `asb tasks` lists them, `asb task ID` shows one, `asb cancel ID` stops it"
         )
@@ -326,10 +328,10 @@ def _outcome(ended: Ended, *, whole: bool) -> str:
         took = span(story.events[-1].at - story.events[0].at)
         by = f"by {worker.data.worker} " if worker is not None else ""
         words.append(
-            f"{by}in {took}, {story.booked.tokens:,} tokens, {dollars(story.booked.nanos)}"
+            f"{by}in {took}, {story.charged.tokens:,} tokens, {dollars(story.charged.nanos)}"
         )
     if ended.error:
         words.append(first_line(ended.error))
     line = "  ".join(words)
-    result = history.told(story.events[-1]).get("result") if story is not None else None
+    result = report_of(story.events[-1]).get("result") if story is not None else None
     return f"{line}\n{result}" if whole and isinstance(result, str) and result.strip() else line

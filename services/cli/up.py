@@ -15,21 +15,22 @@ import typer
 from events.keys import Keys
 from events.worker import WorkerHeartbeat
 from projections.workers import ALIVE
-from services import desk
-from services.cli import bus
-from services.cli.out import note
+from services import assembly
+from services.cli import options
 from services.cli.running import WorkerSpec, run_bus
-from services.cli.words import count
-from services.runtime import embedded, loop, replay
-from services.runtime.client import SyncClient, redacted
-from services.runtime.embedded import Embedded, resolve_url
+from services.cli.terminal import note
+from services.runtime import loop
 from services.runtime.settings import Settings
+from services.screens.format import count
+from services.store import embedded, rebuild
+from services.store.client import SyncClient, redacted
+from services.store.embedded import Embedded, resolve_url
 from services.worker import runs
-from services.worker.command import CommandDriver
-from services.worker.formats import FORMATS
+from services.worker.drivers.command import CommandDriver
+from services.worker.drivers.formats import FORMATS
 from services.worker.identity import death_of
 
-ENGINE = ("engine", "desk")  # the deciders together; the second is its name of before
+ENGINE = ("engine", "engine")  # the deciders together; the second is its name of before
 FORMAT_HELP = "What stdout is: text, json (one object), jsonl; the last two tell usage."
 
 
@@ -64,7 +65,7 @@ def up(
     _check_command(words, workers, driver)
     check_format(output)
     logs_to_stderr()
-    settings = bus.settings(**{"embedded.port": port, "embedded.server": server})
+    settings = options.settings(**{"embedded.port": port, "embedded.server": server})
     runs.sweep_left_behind(settings.data_dir)
     do = ("--driver=command", f"--format={output}", f"--capacity={capacity}", "--", *words)
     if settings.redis_url is not None:
@@ -73,7 +74,7 @@ def up(
         say = _banner(settings, settings.redis_url, specs, None)
         loop.run(
             lambda: run_bus(
-                settings, settings.redis_url or "", desk.SERVICES, workers=specs, say=say
+                settings, settings.redis_url or "", assembly.SERVICES, workers=specs, say=say
             )
         )
         return
@@ -89,7 +90,7 @@ def up(
         say = _banner(settings, running.url, specs, running)
         loop.run(
             lambda: run_bus(
-                settings, running.url, desk.SERVICES, embedded=running, workers=specs, say=say
+                settings, running.url, assembly.SERVICES, embedded=running, workers=specs, say=say
             )
         )
     sys.stderr.write("stopped\n")
@@ -134,7 +135,7 @@ def _names(number: int, settings: Settings, url: str, keeper: str) -> list[str]:
     client = SyncClient(url)
     keys = Keys(settings.namespace)
     try:
-        known = replay.rebuild(client, keys).workers.values()
+        known = rebuild.rebuild(client, keys).workers.values()
         alive = [worker for worker in known if worker.status == ALIVE]
         values = client.pipeline(("GET", keys.worker(worker.name)) for worker in alive)
     finally:
@@ -160,17 +161,21 @@ def free_names(number: int, taken: Collection[str]) -> list[str]:
 def service(
     names: Annotated[
         list[str],
-        typer.Argument(help=f"engine (the deciders as one), or any of {', '.join(desk.SERVICES)}."),
+        typer.Argument(
+            help=f"engine (the deciders as one), or any of {', '.join(assembly.SERVICES)}."
+        ),
     ],
 ) -> None:
     """Run some services alone, beside others on the same bus. Two of the same may run."""
     chosen: list[str] = []
     for name in names:
-        if name not in ENGINE and name not in desk.SERVICES:
-            raise typer.BadParameter(f"{name} is none of {ENGINE[0]}, {', '.join(desk.SERVICES)}")
-        chosen += desk.DECIDERS if name in ENGINE else [name]
+        if name not in ENGINE and name not in assembly.SERVICES:
+            raise typer.BadParameter(
+                f"{name} is none of {ENGINE[0]}, {', '.join(assembly.SERVICES)}"
+            )
+        chosen += assembly.DECIDERS if name in ENGINE else [name]
     logs_to_stderr()
-    settings = bus.settings()
+    settings = options.settings()
     runs.sweep_left_behind(settings.data_dir)
     url = resolve_url(settings)
     say = f"{', '.join(dict.fromkeys(chosen))} on {redacted(url)}; Ctrl-C stops"
@@ -190,14 +195,14 @@ def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embed
         "asb is up",
         f"  Redis     {redacted(url)}{which}",
         f"  Data      {server.data_dir}" if server is not None else "  Data      in that Redis",
-        f"  Services  {', '.join(desk.SERVICES)}",
+        f"  Services  {', '.join(assembly.SERVICES)}",
         f"  Workers   {count(len(specs), 'worker') if specs else 'none yet'}",
     ]
     try_next = ['asb submit "Write documentation for the API"', "asb status --watch"]
     if not specs:
         try_next.insert(0, "asb worker w1 -- my-agent")
-    extra = "".join(f" {a}" for a in bus.arguments() if not a.startswith("--redis="))
-    if any(a.startswith("--redis=") for a in bus.arguments()):
+    extra = "".join(f" {a}" for a in options.arguments() if not a.startswith("--redis="))
+    if any(a.startswith("--redis=") for a in options.arguments()):
         extra += f" --redis={redacted(url)}"
     return "\n".join(
         [

@@ -10,12 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from projections.state import State
-from services.cli import bus, forecast, out, screens
-from services.cli.bus import Bus
-from services.cli.patience import catch_up, no_desk
-from services.cli.words import count
+from services.cli import options
+from services.cli.terminal import height, note, say, say_json, width
+from services.client.bus import Bus
+from services.queries.forecast import forecast_view
+from services.queries.stalled import catch_up, no_engine
+from services.queries.status import metrics_view, running_texts, status_view, throttle_view
 from services.runtime.errors import AsbError, LogError, RedisUnsuitable
-from services.runtime.heartbeat import beats, missing
+from services.screens.forecast import forecast_text
+from services.screens.format import count
+from services.screens.status import metrics_screen, status_screen, throttle_screen
+from services.screens.text import clip
+from services.store.heartbeat import beats, missing
 
 WATCH_S = 2.0
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"
@@ -33,7 +39,7 @@ Render = Callable[[State, int, dict[str, str]], Any]
 
 def status(as_json: AsJson = False, watch: Watch = None) -> None:
     """Queue, totals, throttle and workers: the bus on one screen."""
-    _show(as_json, watch, screens.status, screens.status_view)
+    _show(as_json, watch, status_screen, status_view)
 
 
 def metrics(
@@ -51,15 +57,15 @@ def metrics(
         _show(
             as_json,
             watch,
-            lambda state, now, _texts: forecast.text(state, now),
-            lambda state, now, _texts: forecast.view(state, now),
+            lambda state, now, _texts: forecast_text(state, now),
+            lambda state, now, _texts: forecast_view(state, now),
         )
         return
     _show(
         as_json,
         watch,
-        lambda state, _now, _texts: screens.metrics(state),
-        lambda state, now, _texts: screens.metrics_view(state, now),
+        lambda state, _now, _texts: metrics_screen(state),
+        lambda state, now, _texts: metrics_view(state, now),
     )
 
 
@@ -68,14 +74,14 @@ def throttle(as_json: AsJson = False, watch: Watch = None) -> None:
     _show(
         as_json,
         watch,
-        lambda state, now, _texts: screens.throttle_screen(state, now),
-        lambda state, now, _texts: screens.throttle_view(state, now),
+        lambda state, now, _texts: throttle_screen(state, now),
+        lambda state, now, _texts: throttle_view(state, now),
     )
 
 
-def prompts(b: Bus, places: dict[str, str]) -> dict[str, str]:
+def prompts(bus: Bus, places: dict[str, str]) -> dict[str, str]:
     """The prompts of tasks; ``places`` maps a task to the log id of its submission."""
-    found = b.events_at(list(places.values()))
+    found = bus.events_at(list(places.values()))
     return {task: found[place].data.text for task, place in places.items() if place in found}
 
 
@@ -85,13 +91,13 @@ def _show(as_json: bool, watch: float | None, text: Render, view: Render) -> Non
         try:
             _watch(watch, screen)
         except KeyboardInterrupt:
-            out.note("")
+            note("")
         return
-    with bus.opened() as b:
-        state = b.state()
-        screen.show(b, state)
-        if said := no_desk(beats(b.client, b.keys)):
-            out.note(said)
+    with options.opened() as bus:
+        state = bus.state()
+        screen.show(bus, state)
+        if said := no_engine(beats(bus.client, bus.keys)):
+            note(said)
 
 
 def _watch(seconds: float, screen: _Screen) -> None:
@@ -99,18 +105,18 @@ def _watch(seconds: float, screen: _Screen) -> None:
     seen = away = False
     while True:
         try:
-            with bus.opened() as b:  # an embedded Redis may come back at another address
-                state = b.state()
+            with options.opened() as bus:  # an embedded Redis may come back at another address
+                state = bus.state()
                 while True:
-                    screen.show(b, state)
+                    screen.show(bus, state)
                     seen, away = True, False
                     time.sleep(seconds)
-                    catch_up(b, state)
+                    catch_up(bus, state)
         except AsbError as error:
             if not seen or isinstance(error, RedisUnsuitable | LogError):
                 raise
             if not away:
-                out.note(f"\n{str(error).splitlines()[0]}; waiting for it (Ctrl-C ends this)")
+                note(f"\n{str(error).splitlines()[0]}; waiting for it (Ctrl-C ends this)")
             away = True
             time.sleep(seconds)
 
@@ -121,25 +127,25 @@ class _Screen:
     def __init__(self, as_json: bool, text: Render, view: Render, *, watched: bool) -> None:
         self._as_json, self._text, self._view, self._watched = as_json, text, view, watched
 
-    def show(self, b: Bus, state: State) -> None:
-        now, texts = b.now(), prompts(b, screens.running_texts(state))
+    def show(self, bus: Bus, state: State) -> None:
+        now, texts = bus.now(), prompts(bus, running_texts(state))
         if self._as_json:
-            gone = list(missing(beats(b.client, b.keys)))
+            gone = list(missing(beats(bus.client, bus.keys)))
             figures = {**self._view(state, now, texts), "missing_services": gone}
-            out.say_json(figures, pretty=not self._watched)
+            say_json(figures, pretty=not self._watched)
             return
         lines = self._text(state, now, texts).splitlines()
         person = sys.stdout.isatty()
         if self._watched and person:
-            said = no_desk(beats(b.client, b.keys))
-            lines = fitting([*([said, ""] if said else []), *lines], out.height())
+            said = no_engine(beats(bus.client, bus.keys))
+            lines = fitting([*([said, ""] if said else []), *lines], height())
             sys.stdout.write(CLEAR)
-        columns = out.width()
-        sys.stdout.write("\n".join(out.clip(line, columns) for line in lines))
+        columns = width()
+        sys.stdout.write("\n".join(clip(line, columns) for line in lines))
         # On a watched terminal a last line end would scroll the first line away.
         sys.stdout.write("" if self._watched and person else "\n")
         if self._watched and not person:
-            out.say()
+            say()
         sys.stdout.flush()
 
 

@@ -12,18 +12,18 @@ import anyio
 import typer
 
 from events.keys import Keys
-from services.cli import bus
-from services.cli.follow import Answers
-from services.cli.out import note
+from services.cli import options
 from services.cli.running import one_error, stop_at_signals
+from services.cli.terminal import note
 from services.cli.up import FORMAT_HELP, check_format, logs_to_stderr
+from services.client.follow import Answers
 from services.runtime import loop
-from services.runtime.client import Client, redacted
-from services.runtime.embedded import resolve_url
 from services.runtime.errors import Refused
 from services.runtime.settings import Settings
+from services.store.client import Client, redacted
+from services.store.embedded import resolve_url
 from services.worker import WorkerOptions, runs, serve
-from services.worker.command import CommandDriver
+from services.worker.drivers.command import CommandDriver
 
 
 def worker(
@@ -41,8 +41,10 @@ def worker(
     model: Annotated[
         list[str] | None, typer.Option(help="A model it serves; may be repeated.")
     ] = None,
-    account: Annotated[str | None, typer.Option(help="The account it is booked on.")] = None,
-    door: Annotated[str | None, typer.Option(help="Its own front door, where it has one.")] = None,
+    account: Annotated[str | None, typer.Option(help="The account it is charged on.")] = None,
+    intake: Annotated[
+        str | None, typer.Option(help="Its own intake stream, where it has one.")
+    ] = None,
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Take the name from a worker that is alive.")
     ] = False,
@@ -66,15 +68,15 @@ def worker(
         raise typer.BadParameter("the command is missing: asb worker NAME -- my-agent")
     check_format(output)
     logs_to_stderr()
-    settings = bus.settings()
-    options = WorkerOptions(
+    settings = options.settings()
+    worker_options = WorkerOptions(
         name=name,
         driver=CommandDriver(command, format=output),
         agent=agent,
         models=tuple(model or ()),
         capacity=capacity,
         account=account,
-        door=door,
+        intake=intake,
         lease_s=settings.tasks.lease_s,
         heartbeat_s=settings.tasks.heartbeat_s,
         take_over=take_over,
@@ -82,10 +84,12 @@ def worker(
     )
     runs.sweep_left_behind(settings.data_dir)
     with one_error(), runs.recorded(settings.data_dir):
-        loop.run(_serve, settings, options, until_stdin_closes)
+        loop.run(_serve, settings, worker_options, until_stdin_closes)
 
 
-async def _serve(settings: Settings, options: WorkerOptions, until_stdin_closes: bool) -> None:
+async def _serve(
+    settings: Settings, worker_options: WorkerOptions, until_stdin_closes: bool
+) -> None:
     client = Client(resolve_url(settings))
     stop = anyio.Event()
     try:
@@ -94,8 +98,8 @@ async def _serve(settings: Settings, options: WorkerOptions, until_stdin_closes:
             if until_stdin_closes:
                 _when_stdin_closes(tasks.cancel_scope.cancel)
             else:
-                note(f"worker {options.name} on {redacted(client.url)}; Ctrl-C stops")
-            await serve(options, Keys(settings.namespace), client, stop=stop)
+                note(f"worker {worker_options.name} on {redacted(client.url)}; Ctrl-C stops")
+            await serve(worker_options, Keys(settings.namespace), client, stop=stop)
             tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
@@ -131,19 +135,19 @@ def resume(
 
 
 def _tell(kind: str, workers: list[str], reason: str) -> None:
-    with bus.opened() as b:
-        state = b.state()
+    with options.opened() as bus:
+        state = bus.state()
         unknown = [name for name in workers if name not in state.workers]
         if unknown:
             raise Refused(
                 f"no worker named {', '.join(unknown)} ever joined",
                 hint="`asb status` lists them",
             )
-        answers = Answers(b)
+        answers = Answers(bus)
         for name in workers:
             data: dict[str, object] = {"worker": name}
             if reason:
                 data["reason"] = reason
-            answers.expect(b.send(kind, data), name)
+            answers.expect(bus.send(kind, data), name)
         if answers.refused():
             raise typer.Exit(1)

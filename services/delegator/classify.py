@@ -32,17 +32,17 @@ from services.delegator.features import (
 )
 from services.delegator.routes import (
     DEFAULT_ROUTES,
-    Candidate,
     Delegation,
     Route,
+    RouteCandidate,
     Rule,
     compile_rule,
 )
-from services.delegator.sentences import READ_AT_MOST, Known, Sentence, Words, read, sentences
+from services.delegator.sentences import READ_AT_MOST, KnownWord, Sentence, Words, read, sentences
 from services.delegator.vocabulary import Feature, Vocabulary, default_vocabulary
 from services.delegator.weights import MIDDLE
 
-__all__ = ["DEFAULT_ROUTES", "KINDS", "Candidate", "Delegation", "Delegator", "Route", "Rule"]
+__all__ = ["DEFAULT_ROUTES", "KINDS", "Delegation", "Delegator", "Route", "RouteCandidate", "Rule"]
 
 CANDIDATES: Final = 3
 RULE_POINTS: Final = 20  # of a rule's weight: 40 are 800 points, more than a text gathers
@@ -138,7 +138,7 @@ class Delegator:
             complexity=_complexity(named[0], text, evidence.hard[0]),
             estimated_tokens=len(text) // CHARS_PER_TOKEN + TOKENS_OVERHEAD,
             candidates=tuple(
-                [Candidate(*self._named[i], scores[i] - MIDDLE) for i in order[:CANDIDATES]]
+                [RouteCandidate(*self._named[i], scores[i] - MIDDLE) for i in order[:CANDIDATES]]
             ),
             reason=reason_of(text, evidence, verdict, given, named[2]),
             margin=verdict.margin,
@@ -190,7 +190,7 @@ class Delegator:
         if sentence.run_on:
             self._add_run_on(sentence.run_on, evidence, seen)
 
-    def _add_words(self, known: list[Known], evidence: Evidence, seen: set[str]) -> list[int]:
+    def _add_words(self, known: list[KnownWord], evidence: Evidence, seen: set[str]) -> list[int]:
         """Words and pairs of them; returns the places where a phrase of the lexicon may begin."""
         sums = self._sums
         first = follows = sums.after.get("^")
@@ -301,7 +301,7 @@ class _WeighedWords(Words):
         super().__init__(vocabulary)
         self._sums = sums
 
-    def weigh(self, known: Known) -> None:
+    def weigh(self, known: KnownWord) -> None:
         if not known.mark:
             total = self._sums.total
             known.said, known.begins = total(of_word(known)), total(of_lead(known))

@@ -10,9 +10,9 @@ from events.task import Candidate, TaskDelegated
 from projections.policy import price_of
 from projections.routing import Overlay
 from projections.state import State
-from projections.tasks import Task
+from projections.tasks import TaskRecord
+from services.decider import Decide, Decisions, Inputs, decided
 from services.delegator.classify import Delegation, Delegator
-from services.turn import Decide, Decisions, Inputs, decided
 
 BY = "delegator"
 
@@ -22,7 +22,7 @@ def decider(delegator: Delegator) -> Decide:
 
     What the bus taught it stands in the state, so every host routes alike.
     """
-    taught = Taught(delegator)
+    taught = TaughtDelegator(delegator)
 
     def decide(state: State, _now: int, inputs: Inputs) -> Decisions:
         yield from _escalations(state, inputs.defaults.escalate_to)
@@ -38,7 +38,7 @@ def decider(delegator: Delegator) -> Decide:
     return decide
 
 
-class Taught:
+class TaughtDelegator:
     """A delegator with the overlay that was asked for last: making one takes milliseconds."""
 
     def __init__(self, plain: Delegator) -> None:
@@ -69,7 +69,7 @@ def _escalations(state: State, model: str) -> Iterator[Event]:
         yield decided(TaskEscalated(task.id, task.attempt, task.agent, model, reason), BY)
 
 
-def _with_given(task: Task, delegation: Delegation) -> TaskDelegated:
+def _with_given(task: TaskRecord, delegation: Delegation) -> TaskDelegated:
     """The delegation, where what the user gave takes the place of what the text says."""
     agent, model = task.agent or delegation.agent, task.model or delegation.model
     reason = delegation.reason

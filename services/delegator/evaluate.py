@@ -21,7 +21,7 @@ from services.delegator.classify import DEFAULT_ROUTES, KINDS, Delegation, Deleg
 ROUNDS: Final = 5  # the fastest of them is reported
 
 
-class Labelled(NamedTuple):
+class LabelledText(NamedTuple):
     """One task with the route a person gave it."""
 
     routes: tuple[str, ...]  # the first is the best, the others are right too
@@ -30,10 +30,10 @@ class Labelled(NamedTuple):
     repository: str
 
 
-class Outcome(NamedTuple):
+class Judgement(NamedTuple):
     """What became of it."""
 
-    task: Labelled
+    task: LabelledText
     found: Delegation
     route: str
 
@@ -42,9 +42,9 @@ class Outcome(NamedTuple):
         return self.route in self.task.routes
 
 
-def read_labelled(path: Path) -> list[Labelled]:
+def read_labelled(path: Path) -> list[LabelledText]:
     """The tasks of a file. ValueError names the line which is wrong, OSError a file that is not."""
-    tasks: list[Labelled] = []
+    tasks: list[LabelledText] = []
     columns: list[str] = []
     for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), start=1):
         fields = line.rstrip("\r").split("\t")
@@ -59,7 +59,7 @@ def read_labelled(path: Path) -> list[Labelled]:
     return tasks
 
 
-def _labelled(row: dict[str, str], where: str) -> Labelled:
+def _labelled(row: dict[str, str], where: str) -> LabelledText:
     if not row.get("text", "").strip():
         raise ValueError(f"{where} has no text")
     kind = row["kind"]
@@ -68,7 +68,7 @@ def _labelled(row: dict[str, str], where: str) -> Labelled:
     routes = (
         tuple(row["route"].split("/")) if "route" in row else (route_name(DEFAULT_ROUTES[kind]),)
     )
-    return Labelled(routes, kind, row["text"], row.get("source", "").partition("#")[0])
+    return LabelledText(routes, kind, row["text"], row.get("source", "").partition("#")[0])
 
 
 def route_name(route: Route | Delegation) -> str:
@@ -76,16 +76,16 @@ def route_name(route: Route | Delegation) -> str:
     return route.model if route.agent == "claude" else route.agent
 
 
-def evaluate(tasks: Iterable[Labelled], delegator: Delegator) -> list[Outcome]:
+def evaluate(tasks: Iterable[LabelledText], delegator: Delegator) -> list[Judgement]:
     """Every task delegated."""
-    outcomes: list[Outcome] = []
+    outcomes: list[Judgement] = []
     for task in tasks:
         found = delegator.delegate(task.text)
-        outcomes.append(Outcome(task, found, route_name(found)))
+        outcomes.append(Judgement(task, found, route_name(found)))
     return outcomes
 
 
-def report(outcomes: Sequence[Outcome]) -> str:
+def report(outcomes: Sequence[Judgement]) -> str:
     """All of it as text."""
     right = sum(outcome.right for outcome in outcomes)
     parts = [
@@ -99,7 +99,7 @@ def report(outcomes: Sequence[Outcome]) -> str:
     return "\n\n".join(parts)
 
 
-def confusion(outcomes: Sequence[Outcome]) -> str:
+def confusion(outcomes: Sequence[Judgement]) -> str:
     """Rows: the label; columns: what was found. Of several right routes the found one counts."""
     cells = Counter((o.route if o.right else o.task.routes[0], o.route) for o in outcomes)
     names = sorted({name for pair in cells for name in pair})
@@ -111,7 +111,7 @@ def confusion(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def micros_per_title(tasks: Sequence[Labelled], delegator: Delegator) -> float:
+def micros_per_title(tasks: Sequence[LabelledText], delegator: Delegator) -> float:
     """The time one distinct title takes, in microseconds; the fastest of several rounds."""
 
     def every() -> None:
@@ -135,7 +135,7 @@ def _by(pairs: Iterable[tuple[str, bool]]) -> str:
     return "\n".join(f"  {name.ljust(width)}{_share(good[name], n)}" for name, n in counts.items())
 
 
-def _by_kind(outcomes: Sequence[Outcome]) -> str:
+def _by_kind(outcomes: Sequence[Judgement]) -> str:
     kinds = _by((o.task.kind, o.found.kind == o.task.kind) for o in outcomes).splitlines()
     routes = _by((o.task.kind, o.right) for o in outcomes).splitlines()
     width = max(map(len, kinds), default=0) + 2
@@ -145,7 +145,7 @@ def _by_kind(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def _by_repository(outcomes: Sequence[Outcome]) -> str:
+def _by_repository(outcomes: Sequence[Judgement]) -> str:
     known = [o for o in outcomes if o.task.repository]
     if not known:
         return "  the file names no repositories"
@@ -159,7 +159,7 @@ def _by_repository(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def _misses(outcomes: Sequence[Outcome]) -> str:
+def _misses(outcomes: Sequence[Judgement]) -> str:
     wrong = [o for o in outcomes if not o.right]
     lines = [f"misses: {len(wrong)}"]
     for o in wrong:

@@ -17,7 +17,7 @@ import re
 from typing import Final
 
 from events.task import KINDS
-from services.delegator.sentences import Known, Sentence, Words, read, sentences
+from services.delegator.sentences import KnownWord, Sentence, Words, read, sentences
 from services.delegator.vocabulary import Feature, Phrase, Vocabulary
 
 PREFIX: Final = 5  # characters of a beginning
@@ -81,7 +81,7 @@ def lexical(place: str, feature: Feature) -> list[str]:
     return [f"{place}{KINDS[kind]}{weight}" for kind, weight in feature]
 
 
-def of_word(known: Known) -> list[str]:
+def of_word(known: KnownWord) -> list[str]:
     """What a word says wherever it stands."""
     stem = known.stem
     names = [] if stem in SMALL else [stem]
@@ -90,12 +90,12 @@ def of_word(known: Known) -> list[str]:
     return names + lexical("@", known.word.any)
 
 
-def of_lead(known: Known) -> list[str]:
+def of_lead(known: KnownWord) -> list[str]:
     """What the lexicon says more of it where a request begins."""
     return lexical("@>", known.word.lead)
 
 
-def of_tag(known: Known) -> list[str]:
+def of_tag(known: KnownWord) -> list[str]:
     """What the lexicon says more of it in a tag."""
     return lexical("@:", known.word.tag)
 

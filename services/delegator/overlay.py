@@ -14,7 +14,7 @@ from services.delegator.rows import JUDGE, counted, rows_of, training_rows
 Examples = Sequence[tuple[str, str]]  # kind, text
 
 
-class Taught(NamedTuple):
+class TaughtWeights(NamedTuple):
     """An overlay and its effect: how many examples had the right kind before and have it now, those
     that still have not (kind, text, what it reads as), and how many of the rows that never trained
     are routed otherwise now, of how many."""
@@ -33,7 +33,7 @@ def shipped_name() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def teach(examples: Examples, present: Mapping[str, str]) -> Taught:
+def teach(examples: Examples, present: Mapping[str, str]) -> TaughtWeights:
     """Learn an overlay from examples, all of them, on top of the shipped weights; ``present`` is
     the overlay in force, to compare with."""
     overlay: dict[str, str] = {}
@@ -44,7 +44,7 @@ def teach(examples: Examples, present: Mapping[str, str]) -> Taught:
     old, new = Delegator(overlay=present), Delegator(overlay=overlay)
     reads = [(kind, text, new.delegate(text).kind) for kind, text in examples]
     judges = [row.text for row in rows_of(JUDGE)]
-    return Taught(
+    return TaughtWeights(
         overlay,
         sum(old.delegate(text).kind == kind for kind, text in examples),
         sum(kind == found for kind, _, found in reads),

@@ -30,7 +30,7 @@ DEFAULT_ROUTES: Final[Mapping[str, Route]] = {
 }
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class RouteCandidate(msgspec.Struct, frozen=True):
     """One kind the text might be, and its score in points (see `Delegation`)."""
 
     kind: str
@@ -52,7 +52,7 @@ class Delegation(msgspec.Struct, frozen=True):
     model: str
     complexity: str
     estimated_tokens: int
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[RouteCandidate, ...]
     reason: str
     margin: int = 0
     close: bool = False

@@ -51,7 +51,7 @@ _DASHES: Final = frozenset("-–—|")
 
 
 @dataclass(slots=True, eq=False)
-class Known:
+class KnownWord:
     """A word as it is met in a text: its plain form, and what the lexicon says about it.
 
     The whole numbers are sums of weights (see `weights.py`) where somebody put them in: what the
@@ -69,14 +69,14 @@ class Known:
     after: Mapping[str, str] | None = None  # words that say more right after it
 
 
-class Words(dict[str, Known]):
+class Words(dict[str, KnownWord]):
     """Folded word -> what is known of it, found once and remembered; bounded."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.vocabulary = vocabulary
 
-    def __missing__(self, folded: str) -> Known:
+    def __missing__(self, folded: str) -> KnownWord:
         if len(self) >= WORDS_KEPT:
             self.clear()
         vocabulary = self.vocabulary
@@ -86,11 +86,11 @@ class Words(dict[str, Known]):
         stem = word.stem or ("0" if folded.isdigit() else folded)  # one number is like another
         mark = folded in PUNCTUATION
         phrases, hard = vocabulary.phrases.get(stem), vocabulary.complexity.get(stem, 0)
-        self[folded] = known = Known(stem, mark, 0, phrases, hard, word)
+        self[folded] = known = KnownWord(stem, mark, 0, phrases, hard, word)
         self.weigh(known)
         return known
 
-    def weigh(self, known: Known) -> None:
+    def weigh(self, known: KnownWord) -> None:
         """A place to put weights in; without any, words are only read."""
 
 
@@ -98,7 +98,7 @@ class Sentence(NamedTuple):
     """One sentence, its words looked up."""
 
     tokens: list[str]  # as they stand in the text
-    known: list[Known]
+    known: list[KnownWord]
     tags: int  # so many tokens at the start are tags: "[Docs]", "fix(modal):"
     lead: int  # where the request begins
     question: str  # its question mark, if it has one and does not merely request politely
@@ -149,7 +149,7 @@ def read(text: str, words: Words) -> Sentence:
     return Sentence(tokens, known, tags, lead, question, run_on)
 
 
-def _is_request(known: list[Known], tags: int, lead: int, vocabulary: Vocabulary) -> bool:
+def _is_request(known: list[KnownWord], tags: int, lead: int, vocabulary: Vocabulary) -> bool:
     return any(known[at].stem in vocabulary.request for at in range(tags, lead))
 
 
@@ -157,7 +157,7 @@ def _other_mark(text: str) -> str:
     return next((mark for mark in _OTHER_QUESTION_MARKS if mark in text), "")
 
 
-def _part_humps(tokens: list[str], known: list[Known], words: Words) -> None:
+def _part_humps(tokens: list[str], known: list[KnownWord], words: Words) -> None:
     """Take the CamelCase words apart that nobody knows as they are."""
     for at in range(len(tokens) - 1, -1, -1):
         token = tokens[at]
@@ -186,7 +186,7 @@ def _unknown(folded: str, vocabulary: Vocabulary) -> Word:
     return NO_WORD
 
 
-def _tags(known: list[Known]) -> int:
+def _tags(known: list[KnownWord]) -> int:
     """How many tokens at the start are tags, with their brackets and colons."""
     at = 0
     count = len(known)
@@ -204,7 +204,7 @@ def _tags(known: list[Known]) -> int:
     return at
 
 
-def _lead(known: list[Known], tags: int, question: bool, vocabulary: Vocabulary) -> int:
+def _lead(known: list[KnownWord], tags: int, question: bool, vocabulary: Vocabulary) -> int:
     """The first word which is not a greeting, an article or a politeness."""
     filler = vocabulary.filler
     last = len(known) - 1

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from events.task import Booking, TaskCancelled, TaskFailed, TaskRequeued
+from events.task import Charge, TaskCancelled, TaskFailed, TaskRequeued
 from events.worker import WorkerLost
 from projections.queues import wake_at
 from projections.state import State
-from projections.tasks import BACKOFF, RUNNING, STARTED, Task
+from projections.tasks import BACKOFF, RUNNING, STARTED, TaskRecord
 from projections.workers import ALIVE, Worker
-from services import settle
-from services.turn import Decisions, Defaults, Inputs, decided
+from services import ledger
+from services.decider import Decisions, Defaults, Inputs, decided
 
 BY = "dispatcher"
 SECOND = 1_000_000
@@ -50,27 +50,27 @@ def lost_workers(state: State, now: int, inputs: Inputs) -> Decisions:
 
 
 def _silent(state: State, worker: Worker, now: int) -> Decisions:
-    """A worker that gives no signs of life is lost when a task of its gave none in its time."""
+    """A worker that gives no heartbeats is lost when a task of its gave none in its time."""
     for task_id in sorted(worker.running):
         if wake_at(state.tasks[task_id]) <= now:
-            evidence = f"no result of task {task_id} within its time, and it gives no signs of life"
+            evidence = f"no result of task {task_id} within its time, and it gives no heartbeats"
             yield decided(WorkerLost(worker.name, worker.session, evidence), BY)
             return
 
 
-def _last_booking(state: State, task: Task) -> Booking:
+def _last_booking(state: State, task: TaskRecord) -> Charge:
     """Started and usage unknown: the rest of the hold. Never started: nothing."""
     if task.status == STARTED or task.used is not None:
-        return settle.settled(state, task)
-    return settle.unstarted(task)
+        return ledger.final_charge(state, task)
+    return ledger.unstarted(task)
 
 
-def _orphaned(state: State, task: Task) -> TaskRequeued | TaskFailed | TaskCancelled:
+def _orphaned(state: State, task: TaskRecord) -> TaskRequeued | TaskFailed | TaskCancelled:
     """The session that ran it is over, or what it waited for did not complete."""
     if task.status not in RUNNING:
-        return TaskFailed(task.id, task.attempt, error=task.doomed)
-    booked = _last_booking(state, task)
-    end = (task.id, task.attempt, task.session, False, booked)
+        return TaskFailed(task.id, task.attempt, error=task.never_fits)
+    charged = _last_booking(state, task)
+    end = (task.id, task.attempt, task.session, False, charged)
     if task.cancelling:
         return TaskCancelled(*end, "its worker was lost while it was being cancelled")
     if task.attempt >= task.max_attempts:
@@ -79,7 +79,7 @@ def _orphaned(state: State, task: Task) -> TaskRequeued | TaskFailed | TaskCance
 
 
 def _timed(
-    state: State, task: Task, now: int, defaults: Defaults
+    state: State, task: TaskRecord, now: int, defaults: Defaults
 ) -> TaskRequeued | TaskFailed | TaskCancelled:
     if task.status == BACKOFF:
         return TaskRequeued(task.id, task.attempt, reason="its backoff is over")
@@ -87,4 +87,4 @@ def _timed(
     error = f"no result within {task.timeout_s} s"
     if task.cancelling:
         return TaskCancelled(*end, error)
-    return TaskFailed(*end, error, settle.retry_at(state, task, defaults, now))
+    return TaskFailed(*end, error, ledger.retry_at(state, task, defaults, now))

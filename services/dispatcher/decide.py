@@ -6,12 +6,12 @@ import heapq
 from typing import NamedTuple
 
 from events.task import PRIORITIES, TaskDeferred, TaskDispatched
-from projections import estimates, throttle
+from projections import budgets, estimates
 from projections.state import State
-from projections.tasks import Task
-from services.dispatcher import attempts, guard
-from services.dispatcher.crew import Crew, Post
-from services.turn import Decisions, Inputs, decided
+from projections.tasks import TaskRecord
+from services.decider import Decisions, Inputs, decided
+from services.dispatcher import attempts, overruns
+from services.dispatcher.placement import Placement, Post
 
 BY = "dispatcher"
 NEVER_FITS_MAX = 2_000  # tasks a turn sets aside; what stands behind them is looked at in the next
@@ -21,13 +21,13 @@ KEEP_ROOM_AFTER = 600_000_000  # µs: a task that waited this long at the head h
 def decide(state: State, now: int, inputs: Inputs) -> Decisions:
     """End what is over, then start what may start."""
     yield from attempts.decide(state, now, inputs)
-    yield from guard.decide(state, now)
+    yield from overruns.decide(state, now)
     yield from dispatch(state, now)
 
 
 def dispatch(state: State, now: int) -> Decisions:
     """Try the heads of the queues in order of rank; a head that may not start blocks its queue."""
-    crew = Crew(state, now)
+    crew = Placement(state, now)
     if not crew.free:
         return
     heads = state.queues.by_rank(state)
@@ -60,7 +60,7 @@ def dispatch(state: State, now: int) -> Decisions:
             heapq.heappush(heads, (following.rank, following.n, key))
 
 
-def _set_aside(state: State, task: Task, refusal: throttle.Refusal) -> Decisions:
+def _set_aside(state: State, task: TaskRecord, refusal: budgets.Refusal) -> Decisions:
     """No limit in force will ever admit ``task``: it is tried again under another policy.
 
     That is said once a task and limit, and not at all where a change of the policy made it so: the
@@ -72,7 +72,7 @@ def _set_aside(state: State, task: Task, refusal: throttle.Refusal) -> Decisions
         yield decided(TaskDeferred(task.id, in_words(refusal), limit), BY)
 
 
-def never_fits(state: State, task: Task, crew: Crew, now: int) -> bool:
+def never_fits(state: State, task: TaskRecord, crew: Placement, now: int) -> bool:
     """Whether no limit in force will ever admit ``task``, as far as the free workers tell."""
     if task.id in state.never_fits:
         return True
@@ -83,22 +83,22 @@ def never_fits(state: State, task: Task, crew: Crew, now: int) -> bool:
 class Waits(NamedTuple):
     """Why the budgets refuse a task; ``never``: no worker could ever take it under this policy."""
 
-    refusal: throttle.Refusal
+    refusal: budgets.Refusal
     never: bool
 
 
 def _admit(
-    state: State, now: int, task: Task, crew: Crew, kept: dict[str, list[int]]
+    state: State, now: int, task: TaskRecord, crew: Placement, kept: dict[str, list[int]]
 ) -> TaskDispatched | Waits | None:
     """The dispatch of ``task``, why the budgets refuse it, or None where no worker is free."""
     waits: Waits | None = None
     full: set[str] = set()  # scopes that refused: other workers in them would be refused as well
     for post in crew.posts(task):
-        keys = throttle.scope_keys(post.worker.name, post.agent, post.model, task.project)
+        keys = budgets.scope_keys(post.worker.name, post.agent, post.model, task.project)
         if not full.isdisjoint(keys):
             continue
         asked = estimates.ask(state, task, post.model, keys)
-        refusal = throttle.refusal(state, keys, task.priority, asked, now, kept)
+        refusal = budgets.refusal(state, keys, task.priority, asked, now, kept)
         if refusal is None:
             return _dispatched(task, post, asked, now)
         full.add(refusal.scope)
@@ -109,7 +109,11 @@ def _admit(
 
 
 def _is_hopeless(
-    state: State, task: Task, post: Post, refusal: throttle.Refusal, asked: tuple[int, int, int]
+    state: State,
+    task: TaskRecord,
+    post: Post,
+    refusal: budgets.Refusal,
+    asked: tuple[int, int, int],
 ) -> bool:
     """Whether what never fits here fits nowhere: not on another worker, nor on the task's own
     route when that has workers again."""
@@ -124,13 +128,15 @@ def _is_hopeless(
         if limit.scope.partition(":")[0] == "worker"
         and (limit.unit, limit.window) == (refusal.unit, refusal.window)
     ]
-    most = asked[throttle.UNITS.index(refusal.unit)]
+    most = asked[budgets.UNITS.index(refusal.unit)]
     return any(limit.scope == "worker" for limit in alike) and all(
-        most > throttle.gate(task.priority, limit.amount) for limit in alike
+        most > budgets.gate(task.priority, limit.amount) for limit in alike
     )
 
 
-def _dispatched(task: Task, post: Post, asked: tuple[int, int, int], now: int) -> TaskDispatched:
+def _dispatched(
+    task: TaskRecord, post: Post, asked: tuple[int, int, int], now: int
+) -> TaskDispatched:
     return TaskDispatched(
         task.id,
         task.attempt + 1,
@@ -145,12 +151,12 @@ def _dispatched(task: Task, post: Post, asked: tuple[int, int, int], now: int) -
     )
 
 
-def _keep_room(state: State, now: int, task: Task, kept: dict[str, list[int]]) -> None:
+def _keep_room(state: State, now: int, task: TaskRecord, kept: dict[str, list[int]]) -> None:
     """Later tasks of this turn leave room for ``task`` in the scopes it will touch in any case,
     if it only waits for what others hold: where settled use keeps it out, nobody shall wait."""
-    keys = throttle.scope_keys("", task.agent, task.model, task.project)
+    keys = budgets.scope_keys("", task.agent, task.model, task.project)
     asked = estimates.ask(state, task, task.model, keys)
-    if throttle.refusal(state, keys, task.priority, asked, now, kept, holds=False) is not None:
+    if budgets.refusal(state, keys, task.priority, asked, now, kept, holds=False) is not None:
         return
     for key in keys:
         room = kept.setdefault(key, [0, 0, 0])
@@ -158,7 +164,7 @@ def _keep_room(state: State, now: int, task: Task, kept: dict[str, list[int]]) -
             room[i] += asked[i]
 
 
-def in_words(refusal: throttle.Refusal) -> str:
+def in_words(refusal: budgets.Refusal) -> str:
     """A refusal as a sentence: which limit, how much is missing."""
     r = refusal
     if r.never:

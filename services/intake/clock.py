@@ -9,8 +9,8 @@ import msgspec
 
 from events.clock import ClockConfirmed
 from events.envelope import Event
-from services.intake import shapes
-from services.intake.shapes import Bad
+from services.intake import schema
+from services.intake.schema import Rejected
 
 if TYPE_CHECKING:
     from services.intake.case import Case
@@ -29,7 +29,7 @@ _confirm = msgspec.json.Decoder(ConfirmClock)
 
 def confirmed(case: Case) -> Iterable[Event]:
     """The server's clock is right: what only its step made unreachable may be forgotten."""
-    if case.door_name:
-        raise Bad("the clock is confirmed through the shared intake only")
-    command: ConfirmClock = shapes.decode(case.raw, _confirm)
+    if case.intake_name:
+        raise Rejected("the clock is confirmed through the shared intake only")
+    command: ConfirmClock = schema.decode(case.raw, _confirm)
     yield case.event(ClockConfirmed(command.reason[:REASON_MAX]))

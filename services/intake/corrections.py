@@ -14,16 +14,16 @@ import msgspec
 from events import figures
 from events.envelope import Event
 from events.money import nanos_of
-from events.task import Booking
-from events.tokens import Usage
+from events.task import Charge
+from events.tokens import TokenParts
 from events.usage import UsageCorrected
 from projections import charges
-from projections.charges import Charge, Mark, Parts
+from projections.charges import ChargedAttempt, Mark, Parts
 from projections.state import State
 from projections.tasks import RUNNING
-from services import settle
-from services.intake import shapes
-from services.intake.shapes import Bad
+from services import ledger
+from services.intake import schema
+from services.intake.schema import Rejected
 
 if TYPE_CHECKING:
     from services.intake.case import Case
@@ -61,22 +61,22 @@ class Figure(NamedTuple):
 
 def corrected(case: Case) -> Iterable[Event]:
     """The differences that lead from what was charged to what the operator says."""
-    if case.door_name:
-        raise Bad("corrections are taken from the shared intake stream only")
-    order: CorrectUsage = shapes.decode(case.raw, _correct)
+    if case.intake_name:
+        raise Rejected("corrections are taken from the shared intake stream only")
+    order: CorrectUsage = schema.decode(case.raw, _correct)
     action = _action(order)
     charge = _charge(case.state, order)
     if action != "set" and not charge.is_disputed:
-        raise Bad(f"nothing of {_name(order)} is disputed; --tokens sets another figure")
+        raise Rejected(f"nothing of {_name(order)} is disputed; --tokens sets another figure")
     wanted = _wanted(case.state, order, action, charge)
-    for number, booked in enumerate(_differences(case.state, charge, wanted)):
+    for number, charged in enumerate(_differences(case.state, charge, wanted)):
         if number == 0:
-            booked.disputed_tokens = -charge.disputed_tokens
-            booked.disputed_nanos = -charge.disputed_nanos
+            charged.disputed_tokens = -charge.disputed_tokens
+            charged.disputed_nanos = -charge.disputed_nanos
         event = case.event(
             UsageCorrected(
                 charge.agent,
-                booked,
+                charged,
                 charge.task,
                 order.attempt,
                 action,
@@ -100,13 +100,13 @@ def _action(order: CorrectUsage) -> str:
         if given
     ]
     if len(chosen) != 1:
-        raise Bad("a correction is exactly one of tokens, accept and drop")
+        raise Rejected("a correction is exactly one of tokens, accept and drop")
     if not order.reason.strip():
-        raise Bad("a correction needs a reason, for the record")
+        raise Rejected("a correction needs a reason, for the record")
     if order.tokens is not None and figures.count(order.tokens) is None:
-        raise Bad(f"tokens must be a whole number, not {str(order.tokens)[:40]!r}")
+        raise Rejected(f"tokens must be a whole number, not {str(order.tokens)[:40]!r}")
     if order.cost_usd is not None and order.tokens is None:
-        raise Bad("cost_usd goes with tokens")
+        raise Rejected("cost_usd goes with tokens")
     return chosen[0]
 
 
@@ -116,26 +116,26 @@ def _name(order: CorrectUsage) -> str:
     return f"report {order.task[:80]}"
 
 
-def _charge(state: State, order: CorrectUsage) -> Charge:
+def _charge(state: State, order: CorrectUsage) -> ChargedAttempt:
     """What was charged. Raises Bad where nothing is known of it, or it may still change."""
     if not order.attempt:
         report = state.disputes.get(order.task)
         if report is None:
-            raise Bad(
+            raise Rejected(
                 f"{order.task[:80]!r} is no disputed report of foreign work; "
                 "of a task the attempt is needed"
             )
         return report
     task = state.tasks.get(order.task)
     if task is not None and task.attempt == order.attempt and task.status in RUNNING:
-        raise Bad(f"{_name(order)} still runs; correct it when it has ended")
+        raise Rejected(f"{_name(order)} still runs; correct it when it has ended")
     charge = charges.of_attempt(state, order.task, order.attempt)
     if charge is None:
-        raise Bad(f"{_name(order)} is unknown, or ended too long ago to be corrected")
+        raise Rejected(f"{_name(order)} is unknown, or ended too long ago to be corrected")
     return charge
 
 
-def _wanted(state: State, order: CorrectUsage, action: str, charge: Charge) -> Figure:
+def _wanted(state: State, order: CorrectUsage, action: str, charge: ChargedAttempt) -> Figure:
     if action == "drop":
         return Figure(charge.tokens, charge.nanos)
     reported = Figure(charge.tokens + charge.disputed_tokens, charge.nanos + charge.disputed_nanos)
@@ -148,8 +148,8 @@ def _wanted(state: State, order: CorrectUsage, action: str, charge: Charge) -> F
         return Figure(
             tokens, (2 * reported.nanos * tokens + reported.tokens) // (2 * reported.tokens)
         )
-    priced = settle.booking(
-        state, agent=charge.agent, model=charge.newest.model, usage=Usage(input_tokens=tokens)
+    priced = ledger.charge(
+        state, agent=charge.agent, model=charge.newest.model, usage=TokenParts(input_tokens=tokens)
     )
     return Figure(tokens, priced.nanos)
 
@@ -158,17 +158,17 @@ def _nanos(value: Any) -> int:
     try:
         nanos = nanos_of(value)
     except ValueError as error:
-        raise Bad(f"cost_usd: {error}") from None
+        raise Rejected(f"cost_usd: {error}") from None
     if not 0 <= nanos <= NANOS_MAX:
-        raise Bad(f"cost_usd must be from 0 to a million dollars, not {str(value)[:40]}")
+        raise Rejected(f"cost_usd must be from 0 to a million dollars, not {str(value)[:40]}")
     return nanos
 
 
 # -- where it was charged ------------------------------------------------------------------------
 
 
-def _differences(state: State, charge: Charge, wanted: Figure) -> Iterator[Booking]:
-    """One booking for each mark that changes, the newest first; at least one.
+def _differences(state: State, charge: ChargedAttempt, wanted: Figure) -> Iterator[Charge]:
+    """One charge for each mark that changes, the newest first; at least one.
 
     What is added belongs to the newest. What is given back is taken from the newest as far as that
     goes, then from those before it, so that no window is left below zero.
@@ -190,7 +190,7 @@ def _differences(state: State, charge: Charge, wanted: Figure) -> Iterator[Booki
         parts = left if last else _share(left, more_tokens, whole)
         left = (left[0] - parts[0], left[1] - parts[1], left[2] - parts[2], left[3] - parts[3])
         whole -= more_tokens
-        yield Booking(
+        yield Charge(
             agent=charge.agent,
             model=mark.model,
             worker=charge.worker,
@@ -209,14 +209,14 @@ def _differences(state: State, charge: Charge, wanted: Figure) -> Iterator[Booki
         )
 
 
-def _parts_added(charge: Charge, tokens: int, weight: int) -> Parts:
+def _parts_added(charge: ChargedAttempt, tokens: int, weight: int) -> Parts:
     """How the parts change: in proportion, as far as parts were reported at all."""
     had = charge.tokens
     if had <= 0 or not any(charge.parts):
         return (tokens - had if not charge.estimated_tokens else tokens), 0, 0, 0
     scaled = [part * tokens // had for part in charge.parts]
-    if Usage(*charge.parts).counted(weight) == had:
-        scaled[0] += tokens - Usage(*scaled).counted(weight)
+    if TokenParts(*charge.parts).counted(weight) == had:
+        scaled[0] += tokens - TokenParts(*scaled).counted(weight)
     return (
         scaled[0] - charge.parts[0],
         scaled[1] - charge.parts[1],

@@ -1,4 +1,4 @@
-"""Intake: what stands at the doors becomes events, or dead letters with a clear error. PURE."""
+"""Intake: what stands at the intakes becomes events, or dead letters with a clear error. PURE."""
 
 from __future__ import annotations
 
@@ -7,84 +7,84 @@ from collections.abc import Callable, Iterable, Iterator
 from events.envelope import Event, payload_class
 from projections.state import State
 from projections.workers import ALIVE
+from services.decider import Decisions, Inputs, IntakeEntry, Rejection, Taken
 from services.intake import (
     clock,
     corrections,
-    doors,
+    intakes,
+    messages,
     policies,
     progress,
-    reports,
     routing,
+    schema,
     sessions,
-    shapes,
     submissions,
 )
 from services.intake.case import Case
-from services.intake.shapes import Bad
-from services.turn import Decisions, DoorEntry, Inputs, Refused, Taken
+from services.intake.schema import Rejected
 
-Handler = Callable[[Case], Iterable[Event | Refused]]
-newest_ms = doors.newest_ms  # for the host, which sets doors back
+Handler = Callable[[Case], Iterable[Event | Rejection]]
+newest_ms = intakes.newest_ms  # for the host, which sets intakes back
 
 HANDLERS: dict[str, Handler] = {
     "task.submitted": submissions.submitted,
     "task.cancel_requested": submissions.cancel_requested,
-    "task.delivered": reports.delivered,
-    "task.started": reports.started,
-    "task.completed": reports.completed,
-    "task.failed": reports.failed,
-    "task.cancelled": reports.cancelled,
+    "task.delivered": messages.delivered,
+    "task.started": messages.started,
+    "task.completed": messages.completed,
+    "task.failed": messages.failed,
+    "task.cancelled": messages.cancelled,
     "worker.joined": sessions.joined,
     "worker.left": sessions.left,
     "worker.paused": sessions.paused,
     "worker.resumed": sessions.resumed,
-    "usage.recorded": reports.usage_recorded,
+    "usage.recorded": messages.usage_recorded,
     "usage.corrected": corrections.corrected,
     "progress.updated": progress.updated,
     "clock.confirmed": clock.confirmed,
     "policy.changed": policies.policy_changed,
     "delegator.learnt": routing.learnt,
-    "door.opened": doors.opened,
+    "intake.opened": intakes.opened,
 }
 
 
 def decide(state: State, now: int, inputs: Inputs) -> Decisions:
-    """Take the door entries in, in order: events, or a Refused for each that cannot be accepted.
+    """Take the intake entries in, in order: events, or a Refused for each that cannot be accepted.
 
-    A repeat (same door and ``id``, same content) yields nothing; the same id with other content is
-    refused.
+    A repeat (same intake and ``id``, same content) yields nothing; the same id with other
+    content is refused.
     """
     taken: dict[str, str] = {}
     beyond: set[str] = set()
     for entry in inputs.entries:
-        if doors.is_ahead(state, entry, now, inputs.latest):
-            if entry.door not in beyond:
-                yield Refused(entry, doors.AHEAD_ERROR, ahead=True)
-            beyond.add(entry.door)
+        if intakes.is_ahead(state, entry, now, inputs.latest):
+            if entry.intake not in beyond:
+                yield Rejection(entry, intakes.AHEAD_ERROR, ahead=True)
+            beyond.add(entry.intake)
             continue
-        case = Case(state, now, entry, inputs.defaults, inputs.known, inputs.main_door)
+        case = Case(state, now, entry, inputs.defaults, inputs.known, inputs.main_intake)
         try:
             yield from _judge(case, taken)
-        except Bad as error:
-            yield Refused(entry, str(error))
+        except Rejected as error:
+            yield Rejection(entry, str(error))
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            # A fault of ours must not stop the desk at this entry for ever: it is kept and shown.
-            yield Refused(entry, f"asb could not handle this entry: {error!r}")
+            # A fault of ours must not stop the engine at this entry for ever: it is kept and shown.
+            yield Rejection(entry, f"asb could not handle this entry: {error!r}")
 
 
-def _judge(case: Case, taken: dict[str, str]) -> Iterator[Event | Taken | Refused]:
-    kind, given_id, case.raw = shapes.read(case.entry.fields)
+def _judge(case: Case, taken: dict[str, str]) -> Iterator[Event | Taken | Rejection]:
+    kind, given_id, case.raw = schema.read(case.entry.fields)
     handler = HANDLERS.get(kind)
     if handler is None:
-        raise Bad(_unknown_type(kind))
+        raise Rejected(_unknown_type(kind))
     if given_id:
-        key = f"{case.entry.door}|{given_id}"
-        digest = shapes.digest_of(kind, case.raw)
+        key = f"{case.entry.intake}|{given_id}"
+        digest = schema.digest_of(kind, case.raw)
         before = taken.get(key) or case.known.ids.get(key)
         if before == digest:
             return
         if before is not None:
-            raise Bad(f"id {given_id!r} was used before, with other content")
+            raise Rejected(f"id {given_id!r} was used before, with other content")
         events = list(handler(case))
         taken[key] = digest
         yield Taken(key, digest)
@@ -99,18 +99,18 @@ def _judge(case: Case, taken: dict[str, str]) -> Iterator[Event | Taken | Refuse
 
 def _unknown_type(kind: str) -> str:
     if payload_class(kind) is not None:
-        return f"{kind} is decided by asb and cannot be sent through a door"
+        return f"{kind} is decided by asb and cannot be sent through an intake"
     return f"unknown type {kind[:60]!r}; one of {', '.join(sorted(HANDLERS))}"
 
 
-def holders(state: State, entries: Iterable[DoorEntry]) -> set[str]:
+def holders(state: State, entries: Iterable[IntakeEntry]) -> set[str]:
     """Living workers whose names somebody wants: ``decide`` needs a fresh look at their
     heartbeats."""
     wanted = {sessions.joining(entry.fields) for entry in entries}
     return {n for n in wanted if n in state.workers and state.workers[n].status == ALIVE}
 
 
-def lookups(state: State, entries: Iterable[DoorEntry]) -> tuple[set[str], set[str]]:
+def lookups(state: State, entries: Iterable[IntakeEntry]) -> tuple[set[str], set[str]]:
     """What ``decide`` needs to know from beside the log: idempotency keys and task ids."""
     ids: set[str] = set()
     named: set[str] = set()
@@ -119,6 +119,6 @@ def lookups(state: State, entries: Iterable[DoorEntry]) -> tuple[set[str], set[s
         if len(fields) > 4 or b"id" in fields[0::2]:
             names = dict(zip(fields[0::2], fields[1::2], strict=False))
             if b"id" in names:
-                ids.add(f"{entry.door}|{names[b'id'].decode(errors='replace')}")
-        named.update(shapes.task_references(fields))
+                ids.add(f"{entry.intake}|{names[b'id'].decode(errors='replace')}")
+        named.update(schema.task_references(fields))
     return ids, {t for t in named if t not in state.tasks and t not in state.outcomes}

@@ -13,9 +13,9 @@ from events.envelope import Event
 from events.money import Price
 from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Saving
 from events.task import PRIORITIES
-from projections import throttle
-from services.intake import shapes
-from services.intake.shapes import Bad
+from projections import budgets
+from services.intake import schema
+from services.intake.schema import Rejected
 
 if TYPE_CHECKING:
     from services.intake.case import Case
@@ -80,44 +80,46 @@ _PLAIN = (
 
 def policy_changed(case: Case) -> Iterable[Event]:
     """The whole policy with this change in it, checked, from here on."""
-    if case.door_name:
-        raise Bad("policy is changed through the shared door only")
-    d: PolicyIn = shapes.decode(case.raw, _policy)
-    policy = changed(case.state.policy, d)
+    if case.intake_name:
+        raise Rejected("policy is changed through the shared intake only")
+    command: PolicyIn = schema.decode(case.raw, _policy)
+    policy = changed(case.state.policy, command)
     problem = problem_of(policy)
     if problem:
-        raise Bad(problem)
+        raise Rejected(problem)
     yield case.event(policy)
 
 
-def changed(policy: PolicyChanged, d: PolicyIn) -> PolicyChanged:
-    """``policy`` with the change ``d``."""
+def changed(policy: PolicyChanged, command: PolicyIn) -> PolicyChanged:
+    """``policy`` with the change ``command``."""
     limits = {(x.scope, x.unit, x.window): x for x in policy.limits}
-    for name in d.remove_limits:
+    for name in command.remove_limits:
         key = (name.scope, name.unit, name.window)
         if key not in limits:
-            raise Bad(f"there is no limit on {name.unit}/{name.window} of {name.scope}")
+            raise Rejected(f"there is no limit on {name.unit}/{name.window} of {name.scope}")
         del limits[key]
-    limits.update({(x.scope, x.unit, x.window): x for x in d.set_limits})
-    prices = {m: p for m, p in policy.prices.items() if m not in d.remove_prices} | d.set_prices
-    plain = {name: value for name in _PLAIN if (value := getattr(d, name)) is not UNSET}
-    plain["alert_budgets"] = _budgets(plain.get("alert_budgets", policy.alert_budgets), d)
+    limits.update({(x.scope, x.unit, x.window): x for x in command.set_limits})
+    prices = {
+        m: p for m, p in policy.prices.items() if m not in command.remove_prices
+    } | command.set_prices
+    plain = {name: value for name in _PLAIN if (value := getattr(command, name)) is not UNSET}
+    plain["alert_budgets"] = _budgets(plain.get("alert_budgets", policy.alert_budgets), command)
     return replace(
         policy,
         limits=tuple(limits.values()),
         prices=prices,
         book=policy.book + (prices != policy.prices),
-        reason=d.reason[:500],
+        reason=command.reason[:500],
         **plain,
     )
 
 
-def _budgets(before: tuple[AlertBudget, ...], d: PolicyIn) -> tuple[AlertBudget, ...]:
+def _budgets(before: tuple[AlertBudget, ...], command: PolicyIn) -> tuple[AlertBudget, ...]:
     found = {(x.unit, x.window): x for x in before}
-    for name in d.remove_alert_budgets:
+    for name in command.remove_alert_budgets:
         if found.pop((name.unit, name.window), None) is None:
-            raise Bad(f"there is no alert budget on {name.unit}/{name.window}")
-    found.update({(x.unit, x.window): x for x in d.set_alert_budgets})
+            raise Rejected(f"there is no alert budget on {name.unit}/{name.window}")
+    found.update({(x.unit, x.window): x for x in command.set_alert_budgets})
     return tuple(found.values())
 
 
@@ -125,7 +127,7 @@ def problem_of(policy: PolicyChanged) -> str:
     """What is wrong with a policy, "" when nothing is."""
     if policy.min_priority not in PRIORITIES:
         return f"min_priority {policy.min_priority!r} is not one of {', '.join(PRIORITIES)}"
-    starts = ("off", "always", *throttle.LEVELS[1:])
+    starts = ("off", "always", *budgets.LEVELS[1:])
     if policy.saving.start not in starts:
         return f"saving.start {policy.saving.start!r} is not one of {', '.join(starts)}"
     if policy.guard.action not in ("warn", "pause", "cancel"):
@@ -146,7 +148,7 @@ def problem_of(policy: PolicyChanged) -> str:
         parts = (price.input, price.output, price.cache_read, price.cache_write)
         if not 0 <= min(parts) <= max(parts) <= PRICE_MAX:
             return f"the price of {model[:80]} must be from 0 to $1,000,000,000 per million tokens"
-    return _limits_problem(policy) or throttle.policy_problem(policy)
+    return _limits_problem(policy) or budgets.policy_problem(policy)
 
 
 def _limits_problem(policy: PolicyChanged) -> str:

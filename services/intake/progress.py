@@ -1,4 +1,4 @@
-"""Progress documents at the doors: whose they are, and what they add to usage. PURE."""
+"""Progress documents at the intakes: whose they are, and what they add to usage. PURE."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from msgspec.structs import replace
 from events import document
 from events.document import Told, Totals
 from events.envelope import Event
-from events.money import Usage
-from events.task import Booking
+from events.task import Charge
+from events.tokens import TokenParts
 from events.usage import ProgressUpdated
 from projections import charges, progress
 from projections.progress import Progress
 from projections.state import State
-from projections.tasks import RUNNING, Task
-from services import settle
-from services.intake import shapes
-from services.intake.shapes import Bad
+from projections.tasks import RUNNING, TaskRecord
+from services import ledger
+from services.intake import schema
+from services.intake.schema import Rejected
 
 if TYPE_CHECKING:
     from services.intake.case import Case
@@ -47,39 +47,41 @@ _progress = msgspec.json.Decoder(ProgressIn)
 
 
 def updated(case: Case) -> Iterable[Event]:
-    """A progress document: kept as its agent wrote it, its running totals booked once."""
-    d: ProgressIn = shapes.decode(case.raw, _progress)
-    raw = bytes(d.document)
-    wrong = d.unreadable or document.problem(d.agent, d.task, raw, case.defaults.result_max_bytes)
+    """A progress document: kept as its agent wrote it, its running totals charged once."""
+    command: ProgressIn = schema.decode(case.raw, _progress)
+    raw = bytes(command.document)
+    wrong = command.unreadable or document.problem(
+        command.agent, command.task, raw, case.defaults.result_max_bytes
+    )
     if wrong:
-        raise Bad(wrong[:500])
+        raise Rejected(wrong[:500])
     state = case.state
-    last = state.progress.get(progress.key_of(d.agent, d.task))
-    if d.newest is not None and d.newest != (last.log_id if last else ""):
+    last = state.progress.get(progress.key_of(command.agent, command.task))
+    if command.newest is not None and command.newest != (last.log_id if last else ""):
         return  # another document was taken since: its reader looks again and finds what is there
-    record = progress.newest(state, d.agent, d.task, case.now)
-    task = _attempt_of(state, d.agent, d.task)
-    _check_door(case, d.agent, d.task, task)
-    told = document.read(raw)
+    record = progress.newest(state, command.agent, command.task, case.now)
+    task = _attempt_of(state, command.agent, command.task)
+    _check_intake(case, command.agent, command.task, task)
+    reported = document.read(raw)
     payload = ProgressUpdated(
-        d.agent,
-        d.task,
+        command.agent,
+        command.task,
         msgspec.Raw(raw),
         attempt=task.attempt if task else 0,
-        status=told.status,
-        percent=told.percent,
-        totals=told.totals,
-        flag=told.flaw,
+        status=reported.status,
+        percent=reported.percent,
+        totals=reported.totals,
+        flag=reported.flaw,
     )
-    if told.totals is not None:
+    if reported.totals is not None:
         before = record if record and (task is None or task.attempt == record.attempt) else None
-        _meter(case, payload, told, told.totals, before, task)
-        if payload.booked is not None and payload.booked.disputed_tokens:
-            payload.flag = f"{payload.booked.disputed_tokens} tokens more than is plausible"
+        _meter(case, payload, reported, reported.totals, before, task)
+        if payload.charged is not None and payload.charged.disputed_tokens:
+            payload.flag = f"{payload.charged.disputed_tokens} tokens more than is plausible"
     yield case.event(payload)
 
 
-def _attempt_of(state: State, agent: str, task_id: str) -> Task | None:
+def _attempt_of(state: State, agent: str, task_id: str) -> TaskRecord | None:
     """The running attempt this document belongs to: that of its task, unless the key names
     somebody else whom the bus knows. None: work that asb did not dispatch."""
     task = state.tasks.get(task_id)
@@ -91,24 +93,24 @@ def _attempt_of(state: State, agent: str, task_id: str) -> Task | None:
     return None if any(agent in (w.name, w.agent) for w in others) else task
 
 
-def _check_door(case: Case, agent: str, task_id: str, task: Task | None) -> None:
-    """A named door speaks for its own name and for the attempts it runs or ran. Not for the agent
+def _check_intake(case: Case, agent: str, task_id: str, task: TaskRecord | None) -> None:
+    """A named intake speaks for its own name and for the attempts it runs or ran. Not for the agent
     it says to be: that is a claim, by which it could reach the documents of others."""
-    name = case.door_name
+    name = case.intake_name
     if not name or name == agent or (task is not None and task.worker == name):
         return
     ended = case.state.outcomes.get(task_id)
     if ended is None or ended.worker != name or ended.agent != agent:
-        raise Bad(f"the door of {name} may not speak for agent {agent!r}")
+        raise Rejected(f"the intake of {name} may not speak for agent {agent!r}")
 
 
 def _meter(
     case: Case,
     payload: ProgressUpdated,
-    told: Told,
+    reported: Told,
     totals: Totals,
     before: Progress | None,
-    task: Task | None,
+    task: TaskRecord | None,
 ) -> None:
     """Book what the running totals add, or say why they add nothing."""
     seen = before.seen if before else Totals()
@@ -117,9 +119,9 @@ def _meter(
     seen = seen.highest(totals)
     if task is None:
         spent = _spent_before(case.state, payload.task)
-        added = growth(seen, before.booked if before else (0, 0, 0, 0), spent)
+        added = growth(seen, before.charged if before else (0, 0, 0, 0), spent)
         if added is not None:
-            payload.booked = _foreign(case, payload.agent, told, added)
+            payload.charged = _foreign(case, payload.agent, reported, added)
         return
     if task.used is not None and task.used.meter not in _BETTER_THAN:
         payload.against = task.used.meter
@@ -127,15 +129,15 @@ def _meter(
         return
     added = growth(seen, progress.parts_of(task.used))
     if added is not None:
-        payload.booked = _of_attempt(case, task, told, added)
+        payload.charged = _of_attempt(case, task, reported, added)
 
 
-def growth(seen: Totals, have: tuple[int, int, int, int], at_least: int = 0) -> Usage | None:
-    """What the running maximum ``seen`` adds to the parts booked so far; None for nothing.
+def growth(seen: Totals, have: tuple[int, int, int, int], at_least: int = 0) -> TokenParts | None:
+    """What the running maximum ``seen`` adds to the parts charged so far; None for nothing.
 
     The sum grows exactly by the growth of the total. It goes to the parts that were named, as far
     as they grew, and to input for the rest; so an agent that first tells a bare total and its parts
-    later is not counted twice. ``at_least``: tokens booked by other ways already.
+    later is not counted twice. ``at_least``: tokens charged by other ways already.
     """
     room = seen.total - max(sum(have), at_least)
     if room <= 0:
@@ -145,7 +147,7 @@ def growth(seen: Totals, have: tuple[int, int, int, int], at_least: int = 0) -> 
         grown[part] = min(room, max(0, seen.parts[part] - have[part]))
         room -= grown[part]
     grown[0] = room
-    return Usage(*grown)
+    return TokenParts(*grown)
 
 
 def _spent_before(state: State, task_id: str) -> int:
@@ -160,32 +162,34 @@ def _spent_before(state: State, task_id: str) -> int:
     return disputed + (task.spent_tokens if task is not None else ended.tokens if ended else 0)
 
 
-def _of_attempt(case: Case, task: Task, told: Told, added: Usage) -> Booking:
-    found = settle.booking(
+def _of_attempt(case: Case, task: TaskRecord, reported: Told, added: TokenParts) -> Charge:
+    found = ledger.charge(
         case.state,
         agent=task.run_agent,
-        model=told.model or task.run_model,
+        model=reported.model or task.run_model,
         usage=added,
         fallback_nanos=task.hold_left[1],  # an unknown price takes the money held, once
     )
-    found = settle.plausible(case.state, found, settle.room(case.state, task))
+    found = ledger.plausible(case.state, found, ledger.room(case.state, task))
     return replace(
         found,
         worker=task.worker,
         project=task.project,
         kind=task.kind,
         meter=METER,
-        day_at=_own_time(case, told, task.dispatched_at),
+        day_at=_own_time(case, reported, task.dispatched_at),
     )
 
 
-def _foreign(case: Case, agent: str, told: Told, added: Usage) -> Booking:
-    shapes.check_disputes(case.state)
-    found = settle.booking(case.state, agent=agent, model=told.model, usage=added)
-    found = settle.foreign(case.state, found)
-    return replace(found, project=told.project, meter=METER, day_at=_own_time(case, told, 0))
+def _foreign(case: Case, agent: str, reported: Told, added: TokenParts) -> Charge:
+    schema.check_disputes(case.state)
+    found = ledger.charge(case.state, agent=agent, model=reported.model, usage=added)
+    found = ledger.foreign(case.state, found)
+    return replace(
+        found, project=reported.project, meter=METER, day_at=_own_time(case, reported, 0)
+    )
 
 
-def _own_time(case: Case, told: Told, earliest: int) -> int:
+def _own_time(case: Case, reported: Told, earliest: int) -> int:
     """The document's own time for the reports, where it can be true; else 0."""
-    return shapes.own_time(told.at, case.now, earliest)
+    return schema.own_time(reported.at, case.now, earliest)

@@ -10,8 +10,8 @@ import msgspec
 
 from events.envelope import Event
 from events.routing import DelegatorLearnt
-from services.intake import shapes
-from services.intake.shapes import Bad
+from services.intake import schema
+from services.intake.schema import Rejected
 
 if TYPE_CHECKING:
     from services.intake.case import Case
@@ -26,30 +26,30 @@ _learnt = msgspec.json.Decoder(DelegatorLearnt)
 def learnt(case: Case) -> Iterable[Event]:
     """The overlay as it shall be from here on, checked. It is taken like policy: from the shared
     stream only."""
-    if case.door_name:
-        raise Bad("the delegator is taught through the shared door only")
-    d: DelegatorLearnt = shapes.decode(case.raw, _learnt)
+    if case.intake_name:
+        raise Rejected("the delegator is taught through the shared intake only")
+    command: DelegatorLearnt = schema.decode(case.raw, _learnt)
     before = case.state.meta.overlay.place
-    if d.after != before:
-        raise Bad(
-            f"it was learnt on top of {d.after or 'nothing'}, and {before or 'nothing'} is in"
+    if command.after != before:
+        raise Rejected(
+            f"it was learnt on top of {command.after or 'nothing'}, and {before or 'nothing'} is in"
             " force: somebody else taught the delegator meanwhile; do it again"
         )
-    if len(d.overlay) > FEATURES_MAX:
-        raise Bad(f"{len(d.overlay):,} features; at most {FEATURES_MAX:,}")
-    for name, points in d.overlay.items():
+    if len(command.overlay) > FEATURES_MAX:
+        raise Rejected(f"{len(command.overlay):,} features; at most {FEATURES_MAX:,}")
+    for name, points in command.overlay.items():
         if not name or len(name) > NAME_MAX or not _POINTS.fullmatch(points):
-            raise Bad(f"feature {name[:80]!r}: {points[:80]!r} are not points by kind")
-    _check_examples(case, d)
-    yield case.event(msgspec.structs.replace(d, reason=d.reason[:500]))
+            raise Rejected(f"feature {name[:80]!r}: {points[:80]!r} are not points by kind")
+    _check_examples(case, command)
+    yield case.event(msgspec.structs.replace(command, reason=command.reason[:500]))
 
 
 def _check_examples(case: Case, d: DelegatorLearnt) -> None:
     if len(case.state.taught) + len(d.examples) > EXAMPLES_MAX:
-        raise Bad(f"more than {EXAMPLES_MAX:,} examples")
+        raise Rejected(f"more than {EXAMPLES_MAX:,} examples")
     for example in d.examples:
-        shapes.check_kind(example.kind)
+        schema.check_kind(example.kind)
         if bool(example.text.strip()) == bool(example.task):
-            raise Bad("an example has either a text or a task")
+            raise Rejected("an example has either a text or a task")
         if len(example.text.encode()) > case.defaults.text_max_bytes:
-            raise Bad("the text of an example is too long")
+            raise Rejected("the text of an example is too long")

@@ -18,9 +18,9 @@ from events.worker import (
     WorkerResumed,
 )
 from projections.workers import ALIVE, Worker
-from services.intake import shapes
+from services.intake import schema
 from services.intake.case import Case
-from services.intake.shapes import Bad
+from services.intake.schema import Rejected
 
 EVIDENCE_CHARACTERS = 300
 _SESSION = re.compile(r"\d+-\d+\Z")
@@ -47,15 +47,15 @@ _join = msgspec.json.Decoder(JoinWorker)
 
 def joined(case: Case) -> Iterable[Event]:
     """A session opens, named by the intake entry, unless the name belongs to a living worker."""
-    join: JoinWorker = shapes.decode(case.raw, _join)
+    join: JoinWorker = schema.decode(case.raw, _join)
     opened = _checked(case, join)
     holder = case.state.workers.get(join.worker)
     if holder is None or holder.status != ALIVE:
-        yield case.told(opened)
+        yield case.reported(opened)
     elif holder.session == opened.session:
         return
     elif join.instance and join.instance == holder.instance:
-        yield case.told(opened)  # sent twice, or anew by the same process: nobody is lost
+        yield case.reported(opened)  # sent twice, or anew by the same process: nobody is lost
     elif reason := _may_take_over(case, join, holder):
         lost = case.event(
             WorkerLost(
@@ -67,27 +67,27 @@ def joined(case: Case) -> Iterable[Event]:
         )
         lost.id = f"{opened.session}.lost"
         # What ends the older session would also end the attempts that go on in the newer one.
-        events = (lost, case.told(opened)) if not join.holds else (case.told(opened), lost)
+        events = (lost, case.reported(opened)) if not join.holds else (case.reported(opened), lost)
         yield from events
     else:
-        yield case.told(
+        yield case.reported(
             WorkerRefused(holder.name, opened.session, holder.session, holder.joined_at)
         )
 
 
 def _checked(case: Case, join: JoinWorker) -> WorkerJoined:
-    shapes.check_name(join.worker, "worker")
+    schema.check_name(join.worker, "worker")
     case.check_speaks_for(join.worker)
-    shapes.check_name(join.agent, "agent")
-    shapes.check_name(join.account, "account", shapes.LABEL)
-    shapes.check_name(join.instance, "instance")
+    schema.check_name(join.agent, "agent")
+    schema.check_name(join.account, "account", schema.LABEL)
+    schema.check_name(join.instance, "instance")
     models = join.models
     if isinstance(models, str):
         models = tuple(models.replace(",", " ").split())
     for model in models:
-        shapes.check_name(model, "model", shapes.LABEL)
-    shapes.check_range(join.capacity, "capacity", 1, 100_000)
-    shapes.check_range(join.lease_s, "lease_s", 1, 24 * 3600)
+        schema.check_name(model, "model", schema.LABEL)
+    schema.check_range(join.capacity, "capacity", 1, 100_000)
+    schema.check_range(join.lease_s, "lease_s", 1, 24 * 3600)
     return WorkerJoined(
         join.worker,
         case.entry.id,
@@ -148,26 +148,26 @@ def left(case: Case) -> Iterable[Event]:
     said = _known_worker(case)
     worker = case.state.workers[said.worker]
     if worker.status == ALIVE and said.session in ("", worker.session):
-        yield case.told(WorkerLeft(said.worker, worker.session))
+        yield case.reported(WorkerLeft(said.worker, worker.session))
 
 
 def paused(case: Case) -> Iterable[Event]:
     said = _known_worker(case)
     if not case.state.workers[said.worker].paused:
-        yield case.told(WorkerPaused(said.worker, said.reason[:500]))
+        yield case.reported(WorkerPaused(said.worker, said.reason[:500]))
 
 
 def resumed(case: Case) -> Iterable[Event]:
     said = _known_worker(case)
     if case.state.workers[said.worker].paused:
-        yield case.told(WorkerResumed(said.worker))
+        yield case.reported(WorkerResumed(said.worker))
 
 
 def _known_worker(case: Case) -> TellOfWorker:
-    said: TellOfWorker = shapes.decode(case.raw, _worker)
+    said: TellOfWorker = schema.decode(case.raw, _worker)
     case.check_speaks_for(said.worker)
     if said.worker not in case.state.workers:
-        raise Bad(f"worker {said.worker[:80]!r} is unknown")
+        raise Rejected(f"worker {said.worker[:80]!r} is unknown")
     return said
 
 
@@ -183,7 +183,7 @@ def joining(fields: list[bytes]) -> str:
     if b"worker.joined" not in fields:
         return ""
     try:
-        kind, _, raw = shapes.read(fields)
+        kind, _, raw = schema.read(fields)
         return _named.decode(raw).worker if kind == "worker.joined" else ""
-    except (Bad, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (Rejected, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from events.envelope import Event
-from events.task import Booking, TaskCancelled, TaskCancelRequested, TaskCompleted, TaskSubmitted
+from events.task import Charge, TaskCancelled, TaskCancelRequested, TaskCompleted, TaskSubmitted
 from projections.tasks import COMPLETED, RUNNING, digest
-from services.intake import shapes
-from services.intake.shapes import Bad
+from services.intake import schema
+from services.intake.schema import Rejected
 
 if TYPE_CHECKING:
     from services.intake.case import Case
@@ -45,29 +45,29 @@ _payload = msgspec.json.Decoder(TaskSubmitted)
 
 
 def submitted(case: Case) -> Iterable[Event]:
-    """A new task. Its id is the given one, else made from door and entry id."""
-    d: SubmitIn = shapes.decode(case.raw, _submit)
-    _check_text(d.text, case.defaults.text_max_bytes)
-    if d.v not in (None, 1):
-        raise Bad(f"v {d.v} is newer than this version of asb understands")
-    shapes.check_priority(d.priority)
-    _check_route(d)
+    """A new task. Its id is the given one, else made from intake and entry id."""
+    command: SubmitIn = schema.decode(case.raw, _submit)
+    _check_text(command.text, case.defaults.text_max_bytes)
+    if command.v not in (None, 1):
+        raise Rejected(f"v {command.v} is newer than this version of asb understands")
+    schema.check_priority(command.priority)
+    _check_route(command)
     ours: dict[str, Any] = {}
-    if d.v is None:
+    if command.v is None:
         ours["v"] = 1
-    if d.task is None:
-        name = case.door_name
+    if command.task is None:
+        name = case.intake_name
         ours["task"] = f"{name}.{case.entry.id}" if name else case.entry.id
-    if d.timeout_s is None:
+    if command.timeout_s is None:
         ours["timeout_s"] = case.defaults.timeout_s
-    if d.max_attempts is None:
+    if command.max_attempts is None:
         ours["max_attempts"] = case.defaults.max_attempts
-    _check_references(case, d, d.task or ours["task"])
-    raw = shapes.beside(case.raw, ours) if ours else case.raw
+    _check_references(case, command, command.task or ours["task"])
+    raw = schema.beside(case.raw, ours) if ours else case.raw
     # Decoded from what goes on the log, so that live and replay fold the very same thing.
-    event = case.event(shapes.decode(raw, _payload), raw)
+    event = case.event(schema.decode(raw, _payload), raw)
     yield event
-    if d.reuse:
+    if command.reuse:
         yield from _reused(case, event.data)
 
 
@@ -76,59 +76,59 @@ def _reused(case: Case, task: TaskSubmitted) -> Iterable[Event]:
     earlier = case.state.results.get(digest(task.text, task.agent, task.model))
     done = case.state.outcomes.get(earlier) if earlier else None
     if earlier and done is not None and done.status == COMPLETED:
-        booked = Booking(agent=done.agent, model=done.model, kind=done.kind, meter="reuse")
-        event = case.event(TaskCompleted(task.task, booked=booked, reused=earlier))
+        charged = Charge(agent=done.agent, model=done.model, kind=done.kind, meter="reuse")
+        event = case.event(TaskCompleted(task.task, charged=charged, reused=earlier))
         event.id = f"{case.entry.id}.reused"
         yield event
 
 
 def _check_text(text: str, most: int) -> None:
     if not text or text.isspace():
-        raise Bad("text is empty; a task needs a description")
+        raise Rejected("text is empty; a task needs a description")
     if len(text) * 4 > most and len(text.encode()) > most:
-        raise Bad(
+        raise Rejected(
             f"text has {len(text.encode()):,} bytes, more than {most:,}; put long material into a "
             "file and name it, or raise tasks.text_max_bytes"
         )
-    found = shapes.CONTROL.search(text)
+    found = schema.CONTROL.search(text)
     if found:
-        raise Bad(
+        raise Rejected(
             f"text holds the control character U+{ord(found[0]):04X} at position {found.start()}; "
             "only tab and newline may stand in a task"
         )
 
 
-def _check_route(d: SubmitIn) -> None:
-    if d.kind is not None:
-        shapes.check_kind(d.kind)
-    if d.agent is not None:
-        shapes.check_name(d.agent, "agent")
-    if d.worker is not None:
-        shapes.check_name(d.worker, "worker")
-    if d.model is not None:
-        shapes.check_name(d.model, "model", shapes.LABEL)
-    if d.project is not None:
-        shapes.check_name(d.project, "project", shapes.LABEL)
-    shapes.check_range(d.timeout_s, "timeout_s", 1, TIMEOUT_MAX_S)
-    shapes.check_range(d.max_attempts, "max_attempts", 1, 100)
-    shapes.check_range(d.estimate_tokens, "estimate_tokens", 0, 10**9)
+def _check_route(command: SubmitIn) -> None:
+    if command.kind is not None:
+        schema.check_kind(command.kind)
+    if command.agent is not None:
+        schema.check_name(command.agent, "agent")
+    if command.worker is not None:
+        schema.check_name(command.worker, "worker")
+    if command.model is not None:
+        schema.check_name(command.model, "model", schema.LABEL)
+    if command.project is not None:
+        schema.check_name(command.project, "project", schema.LABEL)
+    schema.check_range(command.timeout_s, "timeout_s", 1, TIMEOUT_MAX_S)
+    schema.check_range(command.max_attempts, "max_attempts", 1, 100)
+    schema.check_range(command.estimate_tokens, "estimate_tokens", 0, 10**9)
 
 
-def _check_references(case: Case, d: SubmitIn, task: str) -> None:
+def _check_references(case: Case, command: SubmitIn, task: str) -> None:
     state = case.state
-    if d.task is not None:
-        shapes.check_name(d.task, "task", shapes.TASK_ID)
+    if command.task is not None:
+        schema.check_name(command.task, "task", schema.TASK_ID)
     if task in state.tasks or task in state.outcomes or task in case.known.ended_tasks:
-        raise Bad(f"task {task!r} exists already; choose another id")
-    if len(d.after) > AFTER_MAX:
-        raise Bad(f"after names {len(d.after):,} tasks, more than {AFTER_MAX:,}")
-    for other in d.after:
+        raise Rejected(f"task {task!r} exists already; choose another id")
+    if len(command.after) > AFTER_MAX:
+        raise Rejected(f"after names {len(command.after):,} tasks, more than {AFTER_MAX:,}")
+    for other in command.after:
         if (
             other not in state.tasks
             and other not in state.outcomes
             and other not in case.known.ended_tasks
         ):
-            raise Bad(f"after names task {other[:80]!r}, which is unknown")
+            raise Rejected(f"after names task {other[:80]!r}, which is unknown")
 
 
 class CancelIn(msgspec.Struct, gc=False):
@@ -141,16 +141,16 @@ _cancel = msgspec.json.Decoder(CancelIn)
 
 def cancel_requested(case: Case) -> Iterable[Event]:
     """Not yet running: cancelled at once. Running: a request, the worker confirms."""
-    d: CancelIn = shapes.decode(case.raw, _cancel)
-    task = case.state.tasks.get(d.task)
+    command: CancelIn = schema.decode(case.raw, _cancel)
+    task = case.state.tasks.get(command.task)
     if task is None:
-        ended = case.state.outcomes.get(d.task)
-        raise Bad(
-            f"task {d.task[:80]!r} is {ended.status} already"
+        ended = case.state.outcomes.get(command.task)
+        raise Rejected(
+            f"task {command.task[:80]!r} is {ended.status} already"
             if ended
-            else f"task {d.task[:80]!r} is unknown"
+            else f"task {command.task[:80]!r} is unknown"
         )
-    reason = d.reason[:500] or "cancelled by request"
+    reason = command.reason[:500] or "cancelled by request"
     if task.status not in RUNNING:
         yield case.event(TaskCancelled(task.id, task.attempt, reason=reason))
     elif not task.cancelling:

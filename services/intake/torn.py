@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from events.tokens import Reading, Usage
+from events.tokens import Reading, TokenParts
 from events.usage import UsageRecorded
 from projections import attempts
-from services import settle
-from services.intake import shapes
+from services import ledger
+from services.intake import schema
 
 if TYPE_CHECKING:
     from services.intake.case import Case
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 METER = "driver"
 
 
-class Result(Protocol):
+class TornResult(Protocol):
     """What names the attempt, in the report of its end."""
 
     task: str
@@ -37,26 +37,35 @@ def is_lost(case: Case, task: str) -> bool:
     return not known and task not in case.known.ended_tasks
 
 
-def is_repeat(case: Case, told: Result) -> bool:
+def is_repeat(case: Case, reported: TornResult) -> bool:
     """Whether this attempt was charged before."""
-    return attempts.torn_key(told.task, told.attempt, told.session) in case.state.torn
+    return attempts.torn_key(reported.task, reported.attempt, reported.session) in case.state.torn
 
 
 def charged(
-    case: Case, told: Result, reading: Reading, own_cost: int | None
+    case: Case, reported: TornResult, reading: Reading, own_cost: int | None
 ) -> tuple[str, UsageRecorded]:
     """The worker whose session it was ("" for nobody known), and its usage as foreign work."""
     state = case.state
-    shapes.check_name(told.task, "task", shapes.TASK_ID)
-    shapes.check_name(told.session, "session", shapes.LABEL)
-    shapes.check_disputes(state)
-    worker = next((w for w in state.workers.values() if w.session == told.session), None)
-    name = worker.name if worker is not None else case.door_name
+    schema.check_name(reported.task, "task", schema.TASK_ID)
+    schema.check_name(reported.session, "session", schema.LABEL)
+    schema.check_disputes(state)
+    worker = next((w for w in state.workers.values() if w.session == reported.session), None)
+    name = worker.name if worker is not None else case.intake_name
     agent = (worker.agent if worker is not None else None) or name or "unknown"
-    usage = reading.usage or Usage()
-    booked = settle.booking(state, agent=agent, model=told.model, usage=usage, own_cost=own_cost)
-    booked = settle.foreign(state, booked)
-    booked.worker, booked.meter, booked.flag = name, METER, reading.flag
+    usage = reading.usage or TokenParts()
+    charged = ledger.charge(
+        state, agent=agent, model=reported.model, usage=usage, own_cost=own_cost
+    )
+    charged = ledger.foreign(state, charged)
+    charged.worker, charged.meter, charged.flag = name, METER, reading.flag
     return name, UsageRecorded(
-        agent, booked, told.model, told.task, told.attempt, METER, told.session, True
+        agent,
+        charged,
+        reported.model,
+        reported.task,
+        reported.attempt,
+        METER,
+        reported.session,
+        True,
     )

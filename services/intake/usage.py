@@ -6,20 +6,20 @@ from typing import Any
 
 import msgspec
 
-from events import reported
+from events import readings
 from events.money import nanos_of
 from events.tokens import NOTHING, Reading, read
-from services.intake.shapes import Bad
+from services.intake.schema import Rejected
 
 
-def reading_of(raw: bytes, told: Any) -> Reading:
-    """What a report (``raw``, its ``usage`` being ``told``) tells of tokens: there, else wherever
-    one looks for it. Figures that cannot be read make it unknown and flagged."""
+def reading_of(raw: bytes, reported: Any) -> Reading:
+    """What a report (``raw``, its ``usage`` being ``reported``) tells of tokens: there, else
+    wherever one looks for it. Figures that cannot be read make it unknown and flagged."""
     by_model = b"odelUsage" in raw or b"odel_usage" in raw
-    reading = NOTHING if by_model else read(told)
+    reading = NOTHING if by_model else read(reported)
     if reading.says_something or not (by_model or b"oken" in raw or b"sage" in raw):
         return reading
-    return reported.find(msgspec.json.decode(raw, type=dict[str, Any])).reading
+    return readings.find(msgspec.json.decode(raw, type=dict[str, Any])).reading
 
 
 def own_cost(value: Any) -> int | None:
@@ -29,9 +29,9 @@ def own_cost(value: Any) -> int | None:
     try:
         nanos = nanos_of(value)
     except ValueError as error:
-        raise Bad(f"cost_usd: {error}") from None
+        raise Rejected(f"cost_usd: {error}") from None
     if not 0 <= nanos <= 10**15:
-        raise Bad(f"cost_usd must be between 0 and a million dollars, not {str(value)[:40]}")
+        raise Rejected(f"cost_usd must be between 0 and a million dollars, not {str(value)[:40]}")
     return nanos
 
 
@@ -40,5 +40,5 @@ def own_cost_of_end(value: Any) -> tuple[int | None, str]:
     be read is flagged."""
     try:
         return own_cost(value), ""
-    except Bad:
+    except Rejected:
         return None, "cost_usd: not an amount of dollars"

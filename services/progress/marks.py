@@ -1,8 +1,8 @@
 """The progress view: an agent's document with what asb knows beside it, marked as ours. PURE.
 
-The key is a view and a door at once, so a value must tell whose it is. Ours ends with a digest of
-itself and of its key: what an agent changes in it, or copies to another key, is the agent's again.
-"""
+The key is a view and an intake at once, so a value must tell whose it is. Ours ends with a
+digest of itself and of its key: what an agent changes in it, or copies to another key, is the
+agent's again."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def ours(key: str, value: bytes) -> Ours | None:
 
 def says(view: bytes, facts: dict[str, Any]) -> bool:
     """Whether a view of ours says these facts, wherever it stands."""
-    told: dict[str, Any] = msgspec.json.decode(view)["asb"]
-    return {k: v for k, v in told.items() if k not in _PLACE} == {
+    reported: dict[str, Any] = msgspec.json.decode(view)["asb"]
+    return {k: v for k, v in reported.items() if k not in _PLACE} == {
         k: v for k, v in facts.items() if k not in _PLACE
     }
 

@@ -18,10 +18,10 @@ import anyio
 from events.envelope import Event
 from events.keys import Keys, escaped
 from projections.state import State
-from services.progress.service import BATCH, Documents
-from services.runtime.client import Client, CommandRefused, translated
+from services.progress.projector import BATCH, Documents
 from services.runtime.clock import elapsed
 from services.runtime.errors import RedisUnsuitable
+from services.store.client import Client, CommandRefused, translated
 
 logger = logging.getLogger("asb")
 
@@ -50,7 +50,7 @@ class Loop:
         await self._work()
 
 
-class Watch:
+class ProgressWatch:
     """Tells ``documents`` where to look.
 
     ``works``: notifications are heard at present; ``wanted``: one sweep is due although they are.

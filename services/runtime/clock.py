@@ -29,7 +29,7 @@ class ServerClock:
         self.latest = 0  # the latest that the server was seen at, µs
         self.step = (0, 0)  # the last step: by how much, and when it was noticed, µs
 
-    def told(self, server_us: int, sent: float) -> int:
+    def set(self, server_us: int, sent: float) -> int:
         """A reply to a command sent at ``elapsed() == sent`` carried the server's time. Returns by
         how much its clock has stepped meanwhile, µs.
 

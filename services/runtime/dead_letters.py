@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from events.keys import Keys
-from services.runtime.client import Client
-from services.runtime.points import point
-from services.runtime.scripts import Argument, script
+from services.decider import Rejection
+from services.runtime.failpoints import point
 from services.runtime.settings_types import DeadLetterSettings
-from services.turn import Refused
+from services.store.client import Client
+from services.store.scripts import Argument, script
 
 BATCH = 50
 FIELDS_MAX = 1_000  # Lua cannot hand on 8,000 values at once
@@ -28,8 +28,8 @@ class DeadLetters:
         self._bounds = bounds or DeadLetterSettings()
         self.dropped = 0  # of all that were ever written to this bus, as last heard
 
-    async def write(self, refused: Sequence[Refused]) -> None:
-        """Each once: the mark of its door makes a repeat harmless. Raises RedisUnavailable."""
+    async def write(self, refused: Sequence[Rejection]) -> None:
+        """Each once: the mark of its intake makes a repeat harmless. Raises RedisUnavailable."""
         for start in range(0, len(refused), BATCH):
             batch = refused[start : start + BATCH]
             bounds = self._bounds
@@ -41,17 +41,17 @@ class DeadLetters:
             self.dropped = int(await script("deadletter")(self._client, names, args))
             point("deadletter.after")
 
-    def _letter(self, letter: Refused) -> list[Argument]:
+    def _letter(self, letter: Rejection) -> list[Argument]:
         entry = letter.entry
-        mark = f"{entry.door} {entry.id}" if letter.ahead else entry.door
+        mark = f"{entry.intake} {entry.id}" if letter.ahead else entry.intake
         fields = cut(entry.fields, self._bounds.entry_max_bytes)
         size = sum(map(len, entry.fields))
         error = letter.error[:ERROR_MAX]
-        return [entry.door, entry.id, mark, error, size, len(fields) // 2, *fields]
+        return [entry.intake, entry.id, mark, error, size, len(fields) // 2, *fields]
 
-    async def forget(self, door: str, entries: Iterable[str]) -> None:
-        """These entries left their door: they cannot be read from it again."""
-        marks = [f"{door} {entry}" for entry in entries]
+    async def forget(self, intake: str, entries: Iterable[str]) -> None:
+        """These entries left their intake: they cannot be read from it again."""
+        marks = [f"{intake} {entry}" for entry in entries]
         await self._client.call("HDEL", self._keys.deadletter_marks, *marks)
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import anyio
 
 from projections.state import State
-from services.runtime.client import Client
-from services.runtime.health import NO_EVICTION, evicts, read_facts
-from services.turn import EvictionLook, Inputs
+from services.decider import EvictionLook, Inputs
+from services.store.client import Client
+from services.store.health import NO_EVICTION, evicts, read_facts
 
 logger = logging.getLogger("asb")
 LOOK_S = 3.0

@@ -14,7 +14,7 @@ T = TypeVar("T")
 def run(work: Callable[..., Awaitable[T]], *args: Any) -> T:
     """``await work(*args)`` in a new event loop; its result.
 
-    uvloop takes about a sixth off the desk's CPU per task (`make bench`).
+    uvloop takes about a sixth off the engine's CPU per task (`make bench`).
     """
     quick = importlib.util.find_spec("uvloop") is not None
     return anyio.run(work, *args, backend="asyncio", backend_options={"use_uvloop": quick})

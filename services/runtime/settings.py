@@ -26,7 +26,6 @@ import msgspec
 from msgspec import Struct
 
 from services.runtime import setting_amounts
-from services.runtime.client import redacted
 from services.runtime.errors import ConfigError
 from services.runtime.settings_types import (
     AlertBudgetSetting,
@@ -45,6 +44,7 @@ from services.runtime.settings_types import (
     Unit,
     window_minutes,
 )
+from services.store.client import redacted
 
 __all__ = [
     "AlertBudgetSetting",
@@ -55,8 +55,8 @@ __all__ = [
     "PolicySettings",
     "PriceSetting",
     "RouteSetting",
-    "Row",
     "RuleSetting",
+    "SettingRow",
     "Settings",
     "TaskSettings",
     "Unit",
@@ -77,7 +77,7 @@ def told_by_tests(name: str) -> str:
     return os.environ.get(f"ASB_TEST_{name}", "")
 
 
-class Row(Struct, frozen=True):
+class SettingRow(Struct, frozen=True):
     """One line of ``asb config``: texts for people, ``raw`` (plain JSON types) for programs."""
 
     name: str
@@ -144,14 +144,14 @@ def load(
     return settings
 
 
-def describe(settings: Settings) -> list[Row]:
+def describe(settings: Settings) -> list[SettingRow]:
     """Every setting with its origin, default and meaning, passwords hidden; in the file's order."""
-    rows: list[Row] = []
+    rows: list[SettingRow] = []
     for leaf in _LEAVES.values():
         value = _shown(leaf, _value(settings, leaf.name))
         default = "$XDG_DATA_HOME/asb" if leaf.name == "data_dir" else _text(leaf.default)
         rows.append(
-            Row(
+            SettingRow(
                 name=leaf.name,
                 value=_text(value),
                 origin=settings.origins.get(leaf.name, "default"),
@@ -335,7 +335,7 @@ def _checked(one: _Given, value: Any) -> Any:
 def _check_relations(settings: Settings) -> None:
     tasks = settings.tasks
     if tasks.heartbeat_s * 3 > tasks.lease_s:
-        # One late sign of life must not lose a worker.
+        # One late heartbeat must not lose a worker.
         origin = settings.origins.get("tasks.heartbeat_s", "default")
         best = tasks.lease_s // 3
         raise ConfigError(

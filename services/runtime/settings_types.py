@@ -162,9 +162,9 @@ class EmbeddedSettings(Section, frozen=True, kw_only=True):
 
 class TaskSettings(Section, frozen=True, kw_only=True):
     lease_s: Annotated[_Seconds, Meta(description="a worker silent for this long is lost")] = 60
-    heartbeat_s: Annotated[
-        _Seconds, Meta(description="how often a worker gives its sign of life")
-    ] = 15
+    heartbeat_s: Annotated[_Seconds, Meta(description="how often a worker gives its heartbeat")] = (
+        15
+    )
     timeout_s: Annotated[_Seconds, Meta(description="longest run of one attempt")] = 7200
     max_attempts: Annotated[
         int, Meta(ge=1, le=1000, description="attempts before a task has failed for good")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from events.log import NAMED
 from events.policy import AlertBudget, AlertRaised, Limit
-from projections import alerts, throttle
+from projections import alerts, budgets
+from projections.budgets import LEVELS
 from projections.state import State
-from projections.throttle import LEVELS
-from services.turn import Decisions, Inputs, decided
+from services.decider import Decisions, Inputs, decided
 
 BY = "throttle"
 
@@ -23,7 +23,7 @@ def seed(state: State, _now: int, inputs: Inputs) -> Decisions:
 def decide(state: State, now: int, _inputs: Inputs) -> Decisions:
     """Levels that rose in the scopes this turn touched; a jump raises the highest only."""
     for key in sorted(state.dirty_scopes):
-        for limit in throttle.limits_for(state, key):
+        for limit in budgets.limits_for(state, key):
             yield from _level(state, key, limit, now)
         if key == "global":
             for budget in state.policy.alert_budgets:
@@ -31,9 +31,9 @@ def decide(state: State, now: int, _inputs: Inputs) -> Decisions:
 
 
 def _level(state: State, key: str, limit: Limit, now: int) -> Decisions:
-    found = throttle.used(state, key, limit.window, now)
-    amount = found.of(limit.unit) + throttle.held(state, key, limit.unit)
-    level = throttle.level(amount, limit.amount)
+    found = budgets.used(state, key, limit.window, now)
+    amount = found.of(limit.unit) + budgets.held(state, key, limit.unit)
+    level = budgets.level(amount, limit.amount)
     alert = AlertRaised(
         "level",
         key,
@@ -49,7 +49,7 @@ def _level(state: State, key: str, limit: Limit, now: int) -> Decisions:
 
 def _budget(state: State, budget: AlertBudget, now: int) -> Decisions:
     """Alert budgets look at what is used, not at what is held."""
-    found = throttle.used(state, "global", budget.window, now)
+    found = budgets.used(state, "global", budget.window, now)
     spent = found.of(budget.unit)
     reached = budget.amount > 0 and 100 * spent >= budget.threshold_percent * budget.amount
     alert = AlertRaised(
@@ -70,7 +70,7 @@ def _once(state: State, alert: AlertRaised, level: int, now: int) -> Decisions:
     if level == 0:
         return
     before = state.raised.get(alerts.key_of(alert.kind, alert.scope, alert.unit, alert.window))
-    if throttle.rolling_minutes(alert.window):
+    if budgets.rolling_minutes(alert.window):
         if before is not None:
             before = _rolled(state, alert, before, level, now)
         alert.instance = now if before is None else before.instance

@@ -5,7 +5,7 @@
 ``service``         a worker's whole life: one session after the other
 ``session``         one session: inbox, running attempts
 ``lease``           its heartbeat; ``identity``: whose a heartbeat is, and whether that one lives
-``outbox``          reports on their way to the front door
+``outbox``          reports on their way to the intake stream
 ``python``          the decorator: a worker written in Python
 ``command``         the driver that runs a command for each task, below ``supervisor``
 ``runs``            what was started, so that it can be ended after a crash

@@ -1,6 +1,6 @@
 """A worker's heartbeat, and how long it may go on without one.
 
-``asb:worker:<name>`` stays for half a lease; when it was gone for another half the desk gives the
+``asb:worker:<name>`` stays for half a lease; when it was gone for another half the engine gives the
 worker up. So a lease runs from the last renewal, and everything has to be over before it ends.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from events.worker import WorkerHeartbeat
-from services.runtime.client import Client, CommandRefused
 from services.runtime.errors import AsbError, RedisUnavailable
+from services.store.client import Client, CommandRefused
 from services.worker.task import WorkerOptions
 
 log = logging.getLogger("asb.worker")
@@ -55,7 +55,7 @@ class Lease:
         return self._renewed + lease - min(10.0, lease / 4)
 
     def accepted(self) -> None:
-        """The desk has given this session work: the name is ours, whatever stands there."""
+        """The engine has given this session work: the name is ours, whatever stands there."""
         self._replaces = True
 
     def _tell_driver(self) -> None:

@@ -1,8 +1,8 @@
-"""Reports on their way to the front door.
+"""Reports on their way to the intake stream.
 
 One flusher sends all that waits in one pipeline, as soon as the previous flush is over: no timer,
 so an idle worker reports at once and a busy one in batches. A report leaves the outbox only when
-Redis has acknowledged it; after a lost connection it is sent again (the desk knows it by task,
+Redis has acknowledged it; after a lost connection it is sent again (the engine knows it by task,
 attempt and session).
 """
 
@@ -16,9 +16,9 @@ from typing import Any
 
 import anyio
 
-from services.runtime.client import Client, CommandRefused
 from services.runtime.errors import RedisUnavailable, RedisUnsuitable
-from services.worker.reports import Report
+from services.store.client import Client, CommandRefused
+from services.worker.messages import Report
 
 log = logging.getLogger("asb.worker")
 
@@ -35,12 +35,14 @@ Item = Report | Callable[[], Report | None]
 class Outbox:
     """Reports in order, at least once, in bounded memory: see ``wait_for_room``."""
 
-    def __init__(self, client: Client, door: str) -> None:
+    def __init__(self, client: Client, intake: str) -> None:
         self._client = client
-        self._door = door
+        self._intake = intake
         self._items: deque[Item] = deque()
         self._bytes = 0
-        self.witness = b""  # the last entry that Redis acknowledged; while it is away, before that
+        self.last_acked = (
+            b""  # the last entry that Redis acknowledged; while it is away, before that
+        )
         self.away = False
         self._wake = asyncio.Event()
         self._sent = asyncio.Event()  # set after each flush
@@ -85,7 +87,7 @@ class Outbox:
     async def run(self) -> None:
         """The flusher; ends with ``close``, not with the scope around it.
 
-        Raises RedisUnsuitable when this worker may not write to its door at all.
+        Raises RedisUnsuitable when this worker may not write to its intake at all.
         """
         try:
             with self._scope:
@@ -121,12 +123,12 @@ class Outbox:
         """One pipeline; what has to be sent again."""
         sent: list[Item] = []
         commands: list[tuple[str | bytes, ...]] = []
-        door = self._door
+        intake = self._intake
         for item in batch:
             report = item() if callable(item) else item
             if report is not None:
                 sent.append(item)
-                commands.append(("XADD", door, "*", "type", report[0], "data", report[1]))
+                commands.append(("XADD", intake, "*", "type", report[0], "data", report[1]))
         if not commands:
             return []
         try:
@@ -136,7 +138,9 @@ class Outbox:
             log.warning("%d reports wait: %s", len(sent), str(error).splitlines()[0])
             return sent
         if not self.away:
-            self.witness = next((r for r in replies[::-1] if isinstance(r, bytes)), self.witness)
+            self.last_acked = next(
+                (r for r in replies[::-1] if isinstance(r, bytes)), self.last_acked
+            )
         refused = [n for n, reply in enumerate(replies) if isinstance(reply, CommandRefused)]
         return [sent[n] for n in refused if self._may_pass_later(replies[n])]
 
@@ -144,8 +148,8 @@ class Outbox:
         text = str(refusal)
         if text.startswith(_HOPELESS):
             raise RedisUnsuitable(
-                f"the front door {self._door} refuses this worker's reports: {text}",
+                f"the intake stream {self._intake} refuses this worker's reports: {text}",
                 hint="check the Redis user's rights, and that the key is a stream",
             )
-        log.warning("a report waits: the front door %s answers: %s", self._door, text)
+        log.warning("a report waits: the intake stream %s answers: %s", self._intake, text)
         return True

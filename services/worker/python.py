@@ -21,9 +21,9 @@ import anyio
 
 from events.keys import Keys
 from services.runtime import loop
-from services.runtime.client import Client
-from services.runtime.embedded import resolve_url
 from services.runtime.settings import load
+from services.store.client import Client
+from services.store.embedded import resolve_url
 from services.worker.service import serve
 from services.worker.task import Result, Task, WorkerOptions
 
@@ -98,7 +98,7 @@ def worker(  # noqa: PLR0913 - the options are its vocabulary
     models: tuple[str, ...] = (),
     capacity: int = 1,
     account: str | None = None,
-    door: str | None = None,
+    intake: str | None = None,
     lease_s: int = 60,
     heartbeat_s: float = 15.0,
     grace_s: float = 10.0,
@@ -120,7 +120,7 @@ def worker(  # noqa: PLR0913 - the options are its vocabulary
             models=models,
             capacity=capacity,
             account=account,
-            door=door,
+            intake=intake,
             lease_s=lease_s,
             heartbeat_s=heartbeat_s,
             grace_s=grace_s,

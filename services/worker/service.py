@@ -12,9 +12,9 @@ from typing import NoReturn, cast
 import anyio
 
 from events.keys import Keys
-from services.runtime.client import Client
 from services.runtime.errors import AsbError, ConfigError, RedisUnavailable
-from services.worker import reports
+from services.store.client import Client
+from services.worker import messages
 from services.worker.lease import holder_of
 from services.worker.outbox import Outbox
 from services.worker.session import Ending, Session
@@ -42,7 +42,7 @@ async def serve(
     except ValueError as error:
         raise ConfigError(f"worker {options.name}: {error}") from error
     await options.driver.prepare()
-    outbox = Outbox(client, keys.door(options.door))
+    outbox = Outbox(client, keys.intake(options.intake))
     worker = _Worker(options, keys, client, outbox, stop or anyio.Event())
     with _one_error():
         async with anyio.create_task_group() as group:
@@ -159,7 +159,7 @@ class _Worker:
     async def _leave(self, session: Session) -> None:
         """Say goodbye, after the last report, and take the heartbeat down if it is ours."""
         self.has_left = True
-        self._outbox.add(reports.left(self._options.name, session.id))
+        self._outbox.add(messages.left(self._options.name, session.id))
         with anyio.move_on_after(_LAST_WORDS_S):
             await self._outbox.drained()
             await self._take_down(session)

@@ -7,8 +7,8 @@ returns only when everything it started is gone.
 ::
 
     joined ──► serving ──► STOPPED     asked to; running tasks had their grace
-        │             ├──► LOST        the desk, or a server that went back, no longer knows it
-        │             ├──► LEASE_OVER  no renewal for so long that the desk may give it up
+        │             ├──► LOST        the engine, or a server that went back, no longer knows it
+        │             ├──► LEASE_OVER  no renewal for so long that the engine may give it up
         │             └──► TAKEN_OVER  another worker has its name now
         └────────────────► REFUSED     its name belongs to another worker, which is alive
 """
@@ -27,15 +27,15 @@ import anyio
 import anyio.lowlevel
 
 from events.keys import Keys
-from services.runtime.client import Client, CommandRefused
 from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
-from services.runtime.points import point
-from services.worker import reports
+from services.runtime.failpoints import point
+from services.store.client import Client, CommandRefused
+from services.worker import messages
+from services.worker.continuity import last_id, order, still_there
 from services.worker.identity import death_of, heartbeat
 from services.worker.lease import RETRY_S, Lease, holder_of
+from services.worker.messages import Report
 from services.worker.outbox import Outbox
-from services.worker.past import last_id, order, still_there
-from services.worker.reports import Report
 from services.worker.task import (
     PROGRESS_BYTES,
     PermanentError,
@@ -91,7 +91,7 @@ class _Job:
 
     def started_report(self) -> Report | None:
         """Made when it is sent: an attempt that is over by then needs no word of its start."""
-        return None if self.ended else reports.started(self.task)
+        return None if self.ended else messages.started(self.task)
 
 
 def _key(fields: dict[bytes, bytes]) -> bytes:
@@ -114,7 +114,7 @@ class Session:
         self._client = client
         self._outbox = outbox
         self._inbox = keys.inbox(options.name)
-        self._door = keys.door(options.door)
+        self._intake = keys.intake(options.intake)
         self._loop = asyncio.get_running_loop()
         self._server_ahead = 0.0  # server time (s since the epoch) minus the loop's clock
         self._cursor = b"0-0"
@@ -146,19 +146,19 @@ class Session:
         (the outcome is unknown), and AsbError when the intake stream cannot be written to.
         """
         began = asyncio.get_running_loop().time()
-        key, door = keys.worker(options.name), keys.door(options.door)
+        key, intake = keys.worker(options.name), keys.intake(options.intake)
         holder = await holder_of(client, key)
         evidence = ""
         if holder is not None and holder.instance != instance:
             evidence = death_of(holder, options.keeper)
         said = f"{holder.session} {evidence}" if holder is not None and evidence else ""
-        kind, data = reports.joined(options, instance, said, take_over)
+        kind, data = messages.joined(options, instance, said, take_over)
         try:
-            session = await client.call("XADD", door, "*", "type", kind, "data", data)
+            session = await client.call("XADD", intake, "*", "type", kind, "data", data)
         except CommandRefused as error:
             raise AsbError(
-                f"the front door {door} refuses this worker: {error}",
-                hint=f"look at the key {door}: it has to be a stream",
+                f"the intake stream {intake} refuses this worker: {error}",
+                hint=f"look at the key {intake}: it has to be a stream",
             ) from error
         mine = heartbeat(session.decode(), instance, options.keeper)
         ours = bool(said) or take_over or (holder is not None and holder.instance == instance)
@@ -293,12 +293,12 @@ class Session:
         try:
             inbox = await last_id(self._client, self._inbox)
             kept = await still_there(
-                self._client, self._door, max(self._session, self._outbox.witness, key=order)
+                self._client, self._intake, max(self._session, self._outbox.last_acked, key=order)
             )
         except RedisUnavailable:
             return False
         except RedisUnsuitable:
-            return True  # without the right to look: the desk will say when we are lost
+            return True  # without the right to look: the engine will say when we are lost
         if inbox is not None and order(inbox) < order(self._cursor):
             self._cursor = b"0-0"  # rewritten: what was seen already is known as such
         self._outbox.away = False
@@ -356,7 +356,7 @@ class Session:
         job = self._jobs.get(_key(fields))
         if job is not None:
             reason = fields.get(b"reason", b"").decode("utf-8", "replace")
-            job.task.cancel_reason = reason or "taken back by the desk"
+            job.task.cancel_reason = reason or "taken back by the engine"
             self._end(job, _Why.CANCELLED)
 
     # -- attempts ----------------------------------------------------------------------------
@@ -450,7 +450,7 @@ class Session:
         if isinstance(outcome, BaseException):
             return self._failure(job, outcome, duration)
         try:
-            return reports.completed(job.task, outcome, duration)
+            return messages.completed(job.task, outcome, duration)
         except (TypeError, ValueError, AttributeError) as error:
             return self._failure(job, PermanentError(f"not a result: {error}"), duration)
 
@@ -458,23 +458,23 @@ class Session:
         """However the handler took it: a task that was cancelled did not complete."""
         task, begun = job.task, job.begun
         if job.why is _Why.CANCELLED:
-            return reports.cancelled(task, task.cancel_reason, begun=begun, duration_ms=duration)
+            return messages.cancelled(task, task.cancel_reason, begun=begun, duration_ms=duration)
         if job.why is _Why.TIMED_OUT:
             error = f"timed out after {duration / 1000:.3g} s"
         else:
             error = (self._ending or Ending.STOPPED).value
-        return reports.failed(task, error, retryable=True, begun=begun, duration_ms=duration)
+        return messages.failed(task, error, retryable=True, begun=begun, duration_ms=duration)
 
     def _failure(self, job: _Job, error: BaseException, duration: int) -> Report:
         permanent = isinstance(error, PermanentError)
         plain = isinstance(error, PermanentError | RetryableError)
         text = str(error) if plain and str(error) else f"{type(error).__name__}: {error}"
-        return reports.failed(
+        return messages.failed(
             job.task, text, retryable=not permanent, begun=True, duration_ms=duration
         )
 
     async def _send_progress(self, task: Task, document: Any) -> None:
-        report = reports.progress(task, document)
+        report = messages.progress(task, document)
         if len(report[1]) > PROGRESS_BYTES:
             raise ValueError(f"a progress document has at most {PROGRESS_BYTES // 1024} kB")
         await self._outbox.wait_for_room()

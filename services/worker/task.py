@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from events.figures import TOKENS_MAX, count
-from services.worker.past import order
+from services.worker.continuity import order
 
 log = logging.getLogger("asb.worker")
 
@@ -96,7 +96,7 @@ class Result(msgspec.Struct):
 
 
 class Task:
-    """One attempt at a task, as the desk dispatched it. ``deadline_us`` is server time, 0: none;
+    """One attempt at a task, as the engine dispatched it. ``deadline_us`` is server time, 0: none;
     ``timeout_s`` is how long it may take in all, 0: not told."""
 
     __slots__ = (
@@ -249,7 +249,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
     capacity: int = 1
     account: str | None = None
-    door: str | None = None  # the name of its own front door, else the shared one
+    intake: str | None = None  # the name of its own intake stream, else the shared one
     lease_s: int = 60
     heartbeat_s: float = 15.0
     grace_s: float = 10.0  # what running tasks get when the worker is asked to stop

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import msgspec
 
-from events.reported import Report, find
+from events.readings import Report, find
 
 VARIABLE = "ASB_USAGE_FILE"
 READ_BYTES = 256 * 1024  # of its end; how much a command writes is its own affair

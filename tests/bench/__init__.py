@@ -3,12 +3,12 @@
 ================  ============================================================================
 ``reference``     what everything is compared with; frozen
 ``ground``        the server, the processes of a bus, what machine this is
-``children``      those processes: a desk, a no-op worker, the reference's reader
+``children``      those processes: an engine, a no-op worker, the reference's reader
 ``titles``        distinct titles of tasks
-``history``       a long log, written without a desk
+``history``       a long log, written without an engine
 ``measures``      submit, e2e, latency, replay, startup, flat
 ``routing``       delegate: the route of a text, in one process without a bus
-``profiling``     where a desk's time goes
+``profiling``     where an engine's time goes
 ``table``         figures for people
 ================  ============================================================================
 

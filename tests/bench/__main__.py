@@ -1,6 +1,6 @@
 """``python -m tests.bench [NAMES…]``: measure, and print each figure with its aim.
 
-``python -m tests.bench profile``: where the desk's time goes.
+``python -m tests.bench profile``: where the engine's time goes.
 """
 
 from __future__ import annotations

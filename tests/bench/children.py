@@ -18,10 +18,10 @@ import anyio.lowlevel
 import msgspec
 
 from events.keys import Keys
-from services import desk
+from services import assembly
 from services.runtime import loop
-from services.runtime.client import Client
 from services.runtime.settings import Settings, load
+from services.store.client import Client
 from services.worker import Task, worker
 from tests.bench import reference
 
@@ -41,9 +41,9 @@ def settings(namespace: str) -> Settings:
     return msgspec.structs.replace(found, policy=policy)
 
 
-async def run_desk(url: str, namespace: str) -> None:
-    """All services of ``asb service desk`` in this process."""
-    host = desk.host(Client(url), settings(namespace))
+async def run_engine(url: str, namespace: str) -> None:
+    """All services of ``asb service engine`` in this process."""
+    host = assembly.host(Client(url), settings(namespace))
     async with anyio.create_task_group() as group:
         group.start_soon(_say_ready, host.ready)
         group.start_soon(_until_stdin_ends, group.cancel_scope.cancel)
@@ -111,9 +111,9 @@ def main(role: str, url: str, namespace: str, extra: str = "") -> None:
     elif role == "worker":
         run(run_worker, url, namespace, int(extra))
     elif extra:
-        _profiled(lambda: run(run_desk, url, namespace), extra)
+        _profiled(lambda: run(run_engine, url, namespace), extra)
     else:
-        run(run_desk, url, namespace)
+        run(run_engine, url, namespace)
 
 
 if __name__ == "__main__":

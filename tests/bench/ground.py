@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from events.keys import Keys
-from services.runtime.client import SyncClient
-from services.runtime.replay import rebuild
+from services.store.client import SyncClient
+from services.store.rebuild import rebuild
 from tests.bench import reference
 from tests.servers import RedisServer
 
@@ -121,12 +121,12 @@ class Ground:
 
 
 class Bus:
-    """A desk and a no-op worker, each in a process of its own, on a fresh namespace."""
+    """An engine and a no-op worker, each in a process of its own, on a fresh namespace."""
 
     def __init__(self, ground: Ground, profile: str = "") -> None:
         self.ground, self.keys = ground, ground.keys()
         self.client = ground.client
-        self.desk = Child("desk", ground.url, self.keys.namespace, profile)
+        self.engine = Child("engine", ground.url, self.keys.namespace, profile)
         self.worker = Child("worker", ground.url, self.keys.namespace, str(CAPACITY))
         self.submitted = 0
         self._wait(lambda: self._last_type() == b"worker.joined", "the worker has joined")
@@ -154,7 +154,7 @@ class Bus:
 
     def cpu(self) -> dict[str, float]:
         return {
-            "desk": self.desk.cpu,
+            "engine": self.engine.cpu,
             "worker": self.worker.cpu,
             "client": cpu_of(os.getpid()),
             "redis": self.ground.server_cpu,
@@ -163,7 +163,7 @@ class Bus:
     def stop(self) -> dict[str, int]:
         """End both; which task the worker began when (ns). The log must say that all are done."""
         begun: list[tuple[str, int]] = msgspec.json.decode(self.worker.stop().splitlines()[-1])
-        self.desk.stop()
+        self.engine.stop()
         meta = rebuild(self.client, self.keys, snapshot=False).meta
         if meta.completed != self.submitted or len(begun) != self.submitted:
             raise RuntimeError(
@@ -185,10 +185,10 @@ class Bus:
 
 def bulk_submit(client: SyncClient, keys: Keys, titles: Sequence[str]) -> None:
     """Thousands of submissions from one process."""
-    encode, door = msgspec.json.Encoder().encode, keys.main_door
+    encode, intake = msgspec.json.Encoder().encode, keys.main_intake
     for start in range(0, len(titles), SUBMIT_BATCH):
         client.pipeline(
-            ("XADD", door, "*", "type", "task.submitted", "data", encode({"text": text}))
+            ("XADD", intake, "*", "type", "task.submitted", "data", encode({"text": text}))
             for text in titles[start : start + SUBMIT_BATCH]
         )
 

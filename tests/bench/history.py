@@ -1,4 +1,5 @@
-"""A long log without a desk: the four events of each task, in turns as a desk appends them."""
+"""A long log without an engine: the four events of each task, in turns as an engine appends
+them."""
 
 from __future__ import annotations
 
@@ -11,15 +12,15 @@ from events.envelope import Payload, encode
 from events.keys import Keys
 from events.policy import PolicyChanged
 from events.task import (
-    Booking,
     Candidate,
+    Charge,
     TaskCompleted,
     TaskDelegated,
     TaskDispatched,
     TaskSubmitted,
 )
 from events.worker import WorkerJoined, WorkerLeft
-from services.runtime.client import SyncClient
+from services.store.client import SyncClient
 from tests.bench.titles import titles
 
 A_TURN = 50  # tasks submitted, delegated and dispatched, and as many completed
@@ -47,7 +48,7 @@ class History:
         self._tasks = 0
         self._ended = 0
         self.events = 0
-        self._append([(policy, ""), *((_joined(n), f"door 1-{n}") for n in range(WORKERS))])
+        self._append([(policy, ""), *((_joined(n), f"intake 1-{n}") for n in range(WORKERS))])
 
     def grow(self, events: int) -> None:
         """Append about ``events`` more."""
@@ -57,17 +58,17 @@ class History:
 
     def rest(self, waiting: int) -> None:
         """What runs is completed, the workers leave, and ``waiting`` tasks have their route."""
-        main = self._keys.main_door
+        main = self._keys.main_intake
         for first in range(self._ended, self._tasks, A_TURN):
             last = min(first + A_TURN, self._tasks)
             self._append([(_completed(n), f"{main} 2-{2 * n + 1}") for n in range(first, last)])
         self._ended = self._tasks
-        self._append([(WorkerLeft(*_worker(n)), f"door 2-{n}") for n in range(WORKERS)])
+        self._append([(WorkerLeft(*_worker(n)), f"intake 2-{n}") for n in range(WORKERS)])
         first, self._tasks = self._tasks, self._tasks + waiting
         for start in range(first, self._tasks, A_TURN):
             new = range(start, min(start + A_TURN, self._tasks))
-            told = zip(new, titles(len(new), start), strict=True)
-            self._append([(TaskSubmitted(_task(n), t), f"{main} 2-{2 * n}") for n, t in told])
+            reported = zip(new, titles(len(new), start), strict=True)
+            self._append([(TaskSubmitted(_task(n), t), f"{main} 2-{2 * n}") for n, t in reported])
             self._append([(_delegated(n), "") for n in new])
 
     def _turn(self) -> Iterator[tuple[Payload | bytes, str]]:
@@ -75,10 +76,10 @@ class History:
         self._tasks += A_TURN
         new = range(first, self._tasks)
         for n in range(self._ended, first):
-            yield _completed(n), f"{self._keys.main_door} 2-{2 * n + 1}"
+            yield _completed(n), f"{self._keys.main_intake} 2-{2 * n + 1}"
         self._ended = first
         for n, text in zip(new, titles(A_TURN, first), strict=True):
-            yield TaskSubmitted(_task(n), text), f"{self._keys.main_door} 2-{2 * n}"
+            yield TaskSubmitted(_task(n), text), f"{self._keys.main_intake} 2-{2 * n}"
         for n in new:
             yield _delegated(n), ""
         for n in new:
@@ -154,7 +155,7 @@ def _dispatched(n: int, at: int) -> TaskDispatched:
 def _completed(n: int) -> bytes:
     agent, model, kind = ROUTES[n % 2]
     name, session = _worker(n)
-    booked = Booking(
+    charged = Charge(
         agent,
         model,
         name,
@@ -167,7 +168,7 @@ def _completed(n: int) -> bytes:
         book=1,
         meter="driver",
     )
-    told = {
+    reported = {
         "v": 1,
         "task": _task(n),
         "attempt": 1,
@@ -176,5 +177,5 @@ def _completed(n: int) -> bytes:
         "usage": {"input_tokens": 600, "output_tokens": 240},
         "duration_ms": 812,
     }
-    ours = encode(TaskCompleted(_task(n), 1, session, False, booked))
-    return ours[:-1] + b',"told":' + msgspec.json.encode(told) + b"}"
+    ours = encode(TaskCompleted(_task(n), 1, session, False, charged))
+    return ours[:-1] + b',"reported":' + msgspec.json.encode(reported) + b"}"

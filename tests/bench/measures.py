@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator, Sequence
 import msgspec
 
 from events.keys import Keys
-from services import desk
-from services.runtime import replay
-from services.runtime.client import SyncClient
+from services import assembly
+from services.store import rebuild
+from services.store.client import SyncClient
 from tests.bench import reference
 from tests.bench.children import settings
 from tests.bench.ground import Bus, Ground, bulk_submit, load_now
@@ -97,7 +97,7 @@ def submit(ground: Ground, plan: Plan) -> list[Figure]:
         began = time.monotonic()
         bulk_submit(ground.client, keys, texts)
         elapsed = time.monotonic() - began
-        assert ground.client.call("XLEN", keys.main_door) == len(texts)
+        assert ground.client.call("XLEN", keys.main_intake) == len(texts)
         return len(texts) / elapsed
 
     spreads = beside(ground.rate, take, plan.repeats)
@@ -148,10 +148,10 @@ def flat(ground: Ground, plan: Plan) -> list[Figure]:
     taken = [wave(bus, count) for _ in range(WAVES)]
     bus.stop()
     rates = [rate for rate, _ in taken]
-    cost = [cost["desk"] for _, cost in taken]
+    cost = [cost["engine"] for _, cost in taken]
     notes = (
         f"{WAVES} waves of {count:,}: {', '.join(f'{r:,.0f}' for r in rates)} tasks/s; "
-        f"desk CPU per task {', '.join(f'{c:.0f}' for c in cost)} µs"
+        f"engine CPU per task {', '.join(f'{c:.0f}' for c in cost)} µs"
     )
     ratio = Spread.of([rates[-1] / rates[0]])
     return [
@@ -192,12 +192,12 @@ def latency(ground: Ground, plan: Plan) -> list[Figure]:
 def _spaced(ground: Ground) -> tuple[float, float]:
     """p50 and p99 in µs of tasks submitted one at a time."""
     bus = Bus(ground)
-    encode, door = msgspec.json.Encoder().encode, bus.keys.main_door
+    encode, intake = msgspec.json.Encoder().encode, bus.keys.main_intake
     sent: dict[str, int] = {}
     for text in titles(reference.WARM_UP + reference.ENTRIES):
         data = encode({"text": text})
         now = time.monotonic_ns()
-        task = ground.client.call("XADD", door, "*", "type", "task.submitted", "data", data)
+        task = ground.client.call("XADD", intake, "*", "type", "task.submitted", "data", data)
         sent[task.decode()] = now
         time.sleep(reference.SPACING_S)
     bus.submitted = len(sent)
@@ -217,7 +217,7 @@ def replay_log(ground: Ground, plan: Plan) -> list[Figure]:
         def read() -> float:
             with _quiet_gc():
                 began = time.monotonic()
-                count = sum(len(events) for events in replay.read_log(client, keys))
+                count = sum(len(events) for events in rebuild.read_log(client, keys))
                 elapsed = time.monotonic() - began
             assert count == history.events
             return count / elapsed
@@ -225,7 +225,7 @@ def replay_log(ground: Ground, plan: Plan) -> list[Figure]:
         def fold() -> float:
             with _quiet_gc():
                 began = time.monotonic()
-                state = replay.rebuild(client, keys, snapshot=False)
+                state = rebuild.rebuild(client, keys, snapshot=False)
                 elapsed = time.monotonic() - began
             assert state.meta.events == history.events
             return history.events / elapsed
@@ -243,13 +243,13 @@ def startup(ground: Ground, plan: Plan) -> list[Figure]:
     """Snapshot and tail into a state, with a million events on the log."""
     total = max(plan.events, STARTUP_EVENTS)
     with _history(ground, total - TAIL) as (client, keys, history):
-        _, size = replay.write_snapshot(client, keys)
+        _, size = rebuild.write_snapshot(client, keys)
         history.grow(TAIL)
         taken: list[float] = []
         for _ in range(plan.repeats):
             with _quiet_gc():
                 began = time.monotonic()
-                state = replay.rebuild(client, keys)
+                state = rebuild.rebuild(client, keys)
                 taken.append(time.monotonic() - began)
             assert state.meta.events == history.events
         notes = f"{history.events:,} events, snapshot {size / 1e6:.1f} MB, tail {TAIL:,}"
@@ -261,7 +261,7 @@ def startup(ground: Ground, plan: Plan) -> list[Figure]:
 @contextlib.contextmanager
 def _history(ground: Ground, events: int) -> Generator[tuple[SyncClient, Keys, History]]:
     keys, client = ground.keys(), SyncClient(ground.url)
-    history = History(client, keys, events, desk.policy(settings(keys.namespace)))
+    history = History(client, keys, events, assembly.policy(settings(keys.namespace)))
     history.grow(events)
     yield client, keys, history
     client.close()

@@ -1,4 +1,4 @@
-"""Ground of the budget tests: how much is run, the audit of a log, and two desks on one log."""
+"""Ground of the budget tests: how much is run, the audit of a log, and two engines on one log."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from events.envelope import Event, decode
 from events.policy import PolicyChanged
 from projections.state import State
 from services.audit.check import Audit
-from services.runtime.client import SyncClient
-from services.runtime.turns import Turn, run_turn
-from services.turn import Known
+from services.decider import Known
+from services.engine.turn import Turn, run_turn
+from services.store.client import SyncClient
 from tests.examples import NOON
 from tests.given import DECIDERS, Bus, wire_entry
 
@@ -50,27 +50,32 @@ def raw_log(url: str, key: str) -> list[list[Any]]:
 
 
 class Rivals(Bus):
-    """Several desks without Redis which decide on the same doors at the same time.
+    """Several engines without Redis which decide on the same intakes at the same time.
 
-    Each turn every desk decides on what it knows. One reaches the log; the others find that it
+    Each turn every engine decides on what it knows. One reaches the log; the others find that it
     has moved, undo their turn and fold what they missed, as the append script makes them do.
     """
 
     def __init__(
-        self, policy: PolicyChanged | None = None, at: int = NOON, *, desks: int = 2, seed: int = 1
+        self,
+        policy: PolicyChanged | None = None,
+        at: int = NOON,
+        *,
+        engines: int = 2,
+        seed: int = 1,
     ) -> None:
         super().__init__(policy, at)
-        self.others = [State() for _ in range(desks - 1)]
+        self.others = [State() for _ in range(engines - 1)]
         self.conflicts = 0
         self._chance = random.Random(seed)  # the tests print it
 
     @property
     def states(self) -> list[State]:
-        """The state of every desk."""
+        """The state of every engine."""
         return [self.state, *self.others]
 
     def run(self) -> list[Event]:
-        """Turns until all desks rest; the events that reached the log."""
+        """Turns until all engines rest; the events that reached the log."""
         before = len(self.events)
         for _ in range(100_000):
             turns = [self._decide(state) for state in self.states]
@@ -82,7 +87,7 @@ class Rivals(Bus):
                 del self._pending[: turns[0].consumed]
                 return self.events[before:]
             self._settle(turns, self._chance.choice(wanting))
-        raise AssertionError("the desks do not come to rest")
+        raise AssertionError("the engines do not come to rest")
 
     def _decide(self, state: State) -> Turn:
         self._signs_of_life()

@@ -14,12 +14,12 @@ import anyio
 import msgspec
 import pytest
 
-from services import desk
-from services.runtime.client import Client
-from services.runtime.host import Host
+from services import assembly
+from services.engine.host import Host
 from services.runtime.settings import load
 from services.runtime.settings_types import AlertSettings, HookSetting
-from tests.integration.test_desk_ground import Bus, limit, running
+from services.store.client import Client
+from tests.integration.test_engine_ground import Bus, limit, running
 from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +43,7 @@ class Hooked(Bus):
     def another(self) -> Host:
         client = Client(self.url)
         self._more.append(client)
-        return desk.host(client, self.settings)
+        return assembly.host(client, self.settings)
 
     async def close(self) -> None:
         for client in self._more:

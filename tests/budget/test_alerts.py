@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 
 from events.policy import AlertBudget, AlertRaised, PolicyChanged
-from services import desk
+from services import assembly
 from services.runtime.settings import load
-from services.throttle.service import message
+from services.throttle.projector import message
 from tests.budget.ground import Rivals, audit_of, often
 from tests.examples import DAY, HOUR, NOON, limit, policy
 from tests.given import Bus, replayed
@@ -45,8 +45,8 @@ def test_a_jump_says_the_highest_level_only() -> None:
 
 
 @pytest.mark.parametrize("seed", range(often(3, 100)))
-def test_two_hundred_crossings_at_once_by_rival_desks_say_it_once(seed: int) -> None:
-    bus = Rivals(policy(limit("global", "tokens", "day", 1_000)), desks=3, seed=seed)
+def test_two_hundred_crossings_at_once_by_rival_engines_say_it_once(seed: int) -> None:
+    bus = Rivals(policy(limit("global", "tokens", "day", 1_000)), engines=3, seed=seed)
     for _ in range(200):
         _use(bus, 4)
     bus.run()
@@ -57,7 +57,7 @@ def test_two_hundred_crossings_at_once_by_rival_desks_say_it_once(seed: int) -> 
 
 
 @pytest.mark.parametrize("seed", range(often(5, 200)))
-def test_a_desk_that_starts_anew_at_any_moment_repeats_nothing_and_misses_nothing(
+def test_an_engine_that_starts_anew_at_any_moment_repeats_nothing_and_misses_nothing(
     seed: int,
 ) -> None:
     chance = random.Random(seed)
@@ -104,7 +104,7 @@ def test_a_dip_and_a_return_within_the_window_say_nothing_again() -> None:
 
 def test_the_seeds_alert_budgets_warn_and_never_gate() -> None:
     """150K a day and 1M a week at 80 %, $10 a day; in the seed's shape."""
-    first = desk.policy(load(environ={"HOME": "/nowhere"}))
+    first = assembly.policy(load(environ={"HOME": "/nowhere"}))
     assert set(first.alert_budgets) == {
         AlertBudget("tokens", "day", 150_000, 80),
         AlertBudget("tokens", "week", 1_000_000, 80),
@@ -118,9 +118,9 @@ def test_the_seeds_alert_budgets_warn_and_never_gate() -> None:
     _use(bus, 1)
     bus.run()
     event = next(e for e in bus.events if e.data.type == "alert.raised")
-    told = message(event)
-    assert list(told)[:4] == ["type", "usage", "budget", "percentage"]
-    assert (told["type"], told["usage"], told["budget"], told["percentage"]) == (
+    reported = message(event)
+    assert list(reported)[:4] == ["type", "usage", "budget", "percentage"]
+    assert (reported["type"], reported["usage"], reported["budget"], reported["percentage"]) == (
         *("TOKEN_BUDGET_WARNING", 120_000, 150_000, 80.0),
     )
     _use(bus, 680_000)  # NOON is a Sunday: the week has what the day has

@@ -1,4 +1,4 @@
-"""The audit: it agrees with every log the desk writes, and names the event that breaks a rule.
+"""The audit: it agrees with every log the engine writes, and names the event that breaks a rule.
 
 It is judged both ways: random days of a bus must pass it, with the same sums as the folds; and a
 log that was tampered with must not.
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 
 from events.policy import Learning, PolicyChanged
-from projections import throttle, usage
+from projections import budgets, usage
 from services.audit import conserve
 from services.audit.check import Audit
 from tests.examples import limit, policy
@@ -58,7 +58,7 @@ def test_the_log_of_any_day_passes_and_adds_up_as_the_folds_do(
     assert audit.total[:2] == [total.tokens, total.nanos]
     running = [t for t in bus.state.tasks.values() if t.status in ("dispatched", "started")]
     assert audit.open_holds == len(running)
-    for row in throttle.window_rows(bus.state, bus.now):
+    for row in budgets.window_rows(bus.state, bus.now):
         found = audit.ledger.standing(row["scope"], row["unit"], row["window"], bus.now)
         assert found == (row["used"], row["held"]), row
 
@@ -138,11 +138,11 @@ TAMPERED: dict[str, tuple[str, Callable[[list[list[Any]]], str]]] = {
     "a task taken in twice": ("task", lambda log: _again(log, "task.submitted")),
     "a hold released though its task had begun": (
         "hold",
-        lambda log: _change(log, "task.completed", lambda d: d.pop("booked")),
+        lambda log: _change(log, "task.completed", lambda d: d.pop("charged")),
     ),
     "an estimate that is not what was held": (
         "hold",
-        lambda log: _change(log, "task.completed", lambda d: d["booked"].update(estimated=True)),
+        lambda log: _change(log, "task.completed", lambda d: d["charged"].update(estimated=True)),
     ),
     "an alert said twice": ("alert", lambda log: _again(log, "alert.raised")),
     "an alert that says a wrong figure": (
@@ -226,7 +226,7 @@ def _source(log: list[list[Any]], kind: str, source: str) -> str:
 
 
 def _booked(**values: Any) -> Callable[[Data], None]:
-    return lambda data: data["booked"].update(values)
+    return lambda data: data["charged"].update(values)
 
 
 PLANTED: dict[str, tuple[str, Callable[[list[list[Any]]], str]]] = {
@@ -269,7 +269,7 @@ def _running(log: list[list[Any]]) -> Callable[[Data], None]:
     """Names the second dispatched task, which still runs, and takes nothing from it."""
     second = [entry for entry in log if entry[1][1] == b"task.dispatched"][1]
     task = json.loads(second[1][11])["task"]
-    return lambda data: data.update(task=task, booked={"agent": "codex"})
+    return lambda data: data.update(task=task, charged={"agent": "codex"})
 
 
 @pytest.mark.parametrize("what", sorted(PLANTED))

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from services.cli.limits import amount_of
-from tests.integration.test_desk_ground import Bus, limit, running
+from tests.integration.test_engine_ground import Bus, limit, running
 from tests.wait import wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]

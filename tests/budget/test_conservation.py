@@ -1,6 +1,6 @@
 """T38: the log = windows = totals = reports = views; and ``replay --verify`` finds what is not.
 
-Views are read by GET; a desk, workers and usage from outside run meanwhile.
+Views are read by GET; an engine, workers and usage from outside run meanwhile.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import msgspec
 import pytest
 
 from services.cli import verify
-from services.cli.bus import Bus as Asked
-from services.runtime.client import SyncClient
-from services.runtime.replay import write_snapshot
+from services.client.bus import Bus as Asked
+from services.queries.verify import conserved, read_views
+from services.store.client import SyncClient
+from services.store.rebuild import write_snapshot
 from services.worker import Result, Task, Usage
 from tests.budget.ground import PROVING, audit_of, often, raw_log, say
-from tests.integration.test_desk_ground import Bus, caught_up, limit, running, working
+from tests.integration.test_engine_ground import Bus, caught_up, limit, running, working
 from tests.wait import wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(7_200 if PROVING else 60)]
@@ -54,16 +55,16 @@ async def _soak(bus: Bus, rounds: int) -> None:
             await bus.ended(*tasks)
             await caught_up(bus, *hosts)
 
-            def settled() -> bool:
+            def final_charge() -> bool:
                 """The views stand for the end of the log."""
                 with asking(bus) as asked:
-                    found, last = verify.read_views(asked), asked.last_id()
+                    found, last = read_views(asked), asked.last_id()
                     both = (found.throttle, found.usage)
                     return all(b and msgspec.json.decode(b)["as_of"] == last for b in both)
 
-            await wait_until(settled, within=10, what="views of the end of the log")
+            await wait_until(final_charge, within=10, what="views of the end of the log")
             with asking(bus) as asked:
-                rows = verify.conserved(asked)
+                rows = conserved(asked)
             assert [row for row in rows if not row.good] == []
             assert {"view of token usage", "view of the throttle"} <= {row.name for row in rows}
 
@@ -73,7 +74,7 @@ async def test_every_sum_is_the_same_after_every_round(redis_url: str, namespace
     bus = Bus(redis_url, namespace, limits=LIMITS)
     await _soak(bus, rounds)
     audit = audit_of(raw_log(redis_url, bus.keys.log))
-    say(f"soak: {rounds} rounds, {audit.checked['bookings']:,} bookings, {audit.total[0]:,} tokens")
+    say(f"soak: {rounds} rounds, {audit.checked['charges']:,} charges, {audit.total[0]:,} tokens")
     assert audit.findings == []
     with asking(bus) as asked:
         write_snapshot(asked.client, asked.keys)
@@ -113,7 +114,7 @@ async def test_verify_finds_a_view_a_snapshot_and_a_log_that_were_tampered_with(
         assert [c["name"] for c in _json(asked, capsys)["checks"] if not c["good"]] == [
             bus.keys.token_usage
         ]
-        wrong = [r.name for r in verify.conserved(asked) if not r.good]
+        wrong = [r.name for r in conserved(asked) if not r.good]
         assert wrong == ["view of token usage"]
         asked.client.call("SET", bus.keys.token_usage, body)
 

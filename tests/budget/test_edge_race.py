@@ -1,7 +1,7 @@
 """T1, T3: many ask for the last of a budget at once, over a real Redis.
 
 Each round starts below the gate of one priority, with room for exactly ``FIT`` tasks. Several
-submitters race for it through the doors, several hosts decide at the same time (all of them
+submitters race for it through the intakes, several hosts decide at the same time (all of them
 active, none stands by), and real workers do what is dispatched. A round with an overshoot of one
 token, or with a task less than fits, fails; so does a run in which the hosts never collided.
 """
@@ -15,12 +15,12 @@ import msgspec
 import pytest
 
 from events.task import PRIORITIES
-from projections import throttle
-from services.runtime.client import Client
+from projections import budgets
 from services.runtime.settings import LimitSetting
+from services.store.client import Client
 from services.worker import Result, Task, Usage
 from tests.budget.ground import PROVING, audit_of, often, raw_log, say
-from tests.integration.test_desk_ground import Bus, Hands, proven, running, working
+from tests.integration.test_engine_ground import Bus, Hands, proven, running, working
 from tests.wait import stays, wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(3_600 if PROVING else 60)]
@@ -39,7 +39,7 @@ async def _uses_all(_task: Task) -> Result:
 @pytest.fixture
 def all_hosts_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     """No host stands by: each acts on whatever it sees."""
-    monkeypatch.setattr("services.runtime.standby.STANDBY_S", -1e9)
+    monkeypatch.setattr("services.engine.standby.STANDBY_S", -1e9)
 
 
 async def _submit(bus: Bus, project: str, priority: str, count: int) -> list[str]:
@@ -51,7 +51,7 @@ async def _submit(bus: Bus, project: str, priority: str, count: int) -> list[str
     async def one(client: Client, share: range) -> None:
         replies = await client.pipeline(
             (
-                *("XADD", bus.keys.main_door, "*", "type", "task.submitted", "data"),
+                *("XADD", bus.keys.main_intake, "*", "type", "task.submitted", "data"),
                 msgspec.json.encode({"text": f"fix bug {n}", **data}),
             )
             for n in share
@@ -78,7 +78,7 @@ async def test_the_last_of_a_budget_is_given_out_exactly_once(
     async with running(*hosts), working(bus, "w1", "w2", "w3", capacity=50, handler=_uses_all):
         for number in range(ROUNDS):
             priority = number % len(PRIORITIES)
-            gate = throttle.gate(priority, LIMIT)
+            gate = budgets.gate(priority, LIMIT)
             project = f"p{number}"
             start = gate - FIT * EACH - number % EACH  # room for FIT and never for one more
             await bus.tell("usage.recorded", agent="codex", project=project, total_tokens=start)

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from events.policy import PolicyChanged
-from projections import forecast, throttle
-from services import desk
-from services.cli import forecast as screen
+from projections import budgets, forecast
+from services import assembly
+from services.queries.forecast import forecast_view
 from services.runtime.settings import load
+from services.screens.forecast import forecast_text
 from tests.examples import HOUR, MINUTE, NOON, limit, policy
 from tests.given import Bus
 
@@ -18,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def _seed() -> PolicyChanged:
-    return desk.policy(load(environ={"HOME": "/nowhere"}, cwd=HERE))
+    return assembly.policy(load(environ={"HOME": "/nowhere"}, cwd=HERE))
 
 
 def _burn(bus: Bus, minutes: int, tokens: int, model: str = "sonnet") -> None:
@@ -84,7 +85,7 @@ def test_day_and_month_are_what_is_used_and_the_rate_for_the_rest() -> None:
     day = forecast.projection(bus.state, "day", bus.now)
     assert day.tokens == 6_000 + 6_000 * (NOON + 12 * HOUR - bus.now) // HOUR
     month = forecast.projection(bus.state, "month", bus.now)
-    assert month.ends_at == throttle.interval("month", NOON)[1]
+    assert month.ends_at == budgets.interval("month", NOON)[1]
     assert month.tokens > day.tokens
 
 
@@ -107,7 +108,7 @@ def test_the_seeds_day_costs_98_cents_and_prices_win_over_its_sentence() -> None
     assert found.nanos == 980_000_000
     assert 30 * found.nanos == 29_400_000_000
     assert found.cheaper_percent == 91  # its table says 80 % and its prices say this
-    text = screen.text(bus.state, bus.now)
+    text = forecast_text(bus.state, bus.now)
     for words in ("~250 tasks/hour", "~125 tasks/hour", "~62 tasks/hour", "$0.98/day", "$29.40"):
         assert words in text
 
@@ -120,7 +121,7 @@ def test_savings_are_measured_against_everything_on_the_dear_model() -> None:
         bus.run()
         bus.report("task.completed", task, usage={"input_tokens": 1_000})
         bus.run()
-    found = screen.view(bus.state, bus.now)["savings"]
+    found = forecast_view(bus.state, bus.now)["savings"]
     assert (found["cost_nanos"], found["uniform_nanos"]) == (3_250_000, 6_000_000)
 
 
@@ -131,6 +132,6 @@ def test_the_error_of_estimates_is_published() -> None:
     bus.run()
     bus.report("task.completed", task, usage={"input_tokens": 800})
     bus.run()
-    found = screen.view(bus.state, bus.now)["estimates"]
+    found = forecast_view(bus.state, bus.now)["estimates"]
     assert [(e["samples"], e["error_tokens"], e["percent"]) for e in found] == [(1, 200, 25)]
-    assert "off by 25 %" in screen.text(bus.state, bus.now)
+    assert "off by 25 %" in forecast_text(bus.state, bus.now)

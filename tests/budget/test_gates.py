@@ -1,4 +1,4 @@
-"""T2, T5, T6, T7, T9: who is let in at which level, by which window, and by which door."""
+"""T2, T5, T6, T7, T9: who is let in at which level, by which window, and by which intake."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 from events.envelope import ForeignEntry, decode
 from events.policy import Limit, PolicyChanged
 from events.task import PRIORITIES
-from projections import throttle
-from services import desk
+from projections import budgets
+from services import assembly
 from services.runtime.settings import load
 from tests.budget.ground import audit_of
 from tests.examples import NOON, limit, policy
 from tests.given import Bus
 
 ROOT = Path(__file__).resolve().parents[2]
-SEED = desk.policy(load(environ={"HOME": "/nowhere"}, cwd=ROOT / "tests"))
+SEED = assembly.policy(load(environ={"HOME": "/nowhere"}, cwd=ROOT / "tests"))
 SEVEN = [(x.scope, x.unit, x.window) for x in SEED.limits]
 
 
@@ -65,8 +65,8 @@ def test_one_full_window_refuses_and_nothing_is_changed_by_it(which: tuple[str, 
     bus.wait(1)
     assert len(bus.log) == events
     assert bus.state.encode() == before
-    keys = throttle.scope_keys("w1", "codex", "sonnet", "")
-    refused = throttle.refusal(bus.state, keys, 1, (1_000, 9_000_000, 1), bus.now)
+    keys = budgets.scope_keys("w1", "codex", "sonnet", "")
+    refused = budgets.refusal(bus.state, keys, 1, (1_000, 9_000_000, 1), bus.now)
     assert refused is not None
     key = "worker:w1" if scope == "worker" else "global"
     assert (refused.scope, refused.unit, refused.window) == (key, unit, window)
@@ -89,13 +89,13 @@ def test_the_gate_table(which: tuple[str, str, str], priority: str) -> None:
         bus.join("w1")
         bus.run()
         _spend(bus, **{"tokens" if unit == "tokens" else "nanos": amount})
-        keys = throttle.scope_keys("w1", "codex", "sonnet", "")
-        refused = throttle.refusal(bus.state, keys, PRIORITIES.index(priority), (0, 0, 1), bus.now)
+        keys = budgets.scope_keys("w1", "codex", "sonnet", "")
+        refused = budgets.refusal(bus.state, keys, PRIORITIES.index(priority), (0, 0, 1), bus.now)
         assert (refused is None) == (amount <= ADMITTED[priority]), (amount, refused)
         level = max((start, name) for start, name in LEVEL_FROM if start <= amount)[1]
         key = "worker:w1" if scope == "worker" else "global"
-        found = throttle.scope_level(bus.state, key, bus.now)
-        assert throttle.LEVELS[found] == level
+        found = budgets.scope_level(bus.state, key, bus.now)
+        assert budgets.LEVELS[found] == level
 
 
 def test_of_two_windows_the_stricter_decides_and_is_named() -> None:
@@ -106,12 +106,12 @@ def test_of_two_windows_the_stricter_decides_and_is_named() -> None:
     )
     bus.join("w1")
     _spend(bus, tokens=910)
-    keys = throttle.scope_keys("w1", "", "", "")
-    assert throttle.refusal(bus.state, keys, 1, (0, 0, 1), bus.now) is None
-    refused = throttle.refusal(bus.state, keys, 0, (0, 0, 1), bus.now)
+    keys = budgets.scope_keys("w1", "", "", "")
+    assert budgets.refusal(bus.state, keys, 1, (0, 0, 1), bus.now) is None
+    refused = budgets.refusal(bus.state, keys, 0, (0, 0, 1), bus.now)
     assert refused is not None
     assert refused.window == "hour"
-    assert throttle.LEVELS[throttle.scope_level(bus.state, "global", bus.now)] == "SOFT"
+    assert budgets.LEVELS[budgets.scope_level(bus.state, "global", bus.now)] == "SOFT"
 
 
 # -- T6: limits come, go and change ------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_a_new_limit_sees_history_at_once_and_no_change_forgets_use() -> None:
     task = bus.submit(estimate_tokens=100)
     bus.run()
     assert bus.state.tasks[task].status == "queued"
-    rows = throttle.window_rows(bus.state, bus.now)
+    rows = budgets.window_rows(bus.state, bus.now)
     assert {row["used"] for row in rows if row["scope"] == "worker:w1"} == {900}
     assert len(rows) == 6
 
@@ -218,7 +218,7 @@ def test_at_soft_critical_tasks_pass_a_crowd_of_low_ones_which_resume_with_the_n
     assert started == set(low)
 
 
-# -- T9: one door ------------------------------------------------------------------------------
+# -- T9: one intake ------------------------------------------------------------------------------
 
 
 def _calls(name: str) -> Iterator[str]:
@@ -242,12 +242,12 @@ def test_only_the_dispatcher_dispatches_and_only_after_the_check() -> None:
     assert users == ["_admit"]
 
 
-def test_a_dispatch_cannot_be_sent_through_a_door() -> None:
+def test_a_dispatch_cannot_be_sent_through_an_intake() -> None:
     bus = Bus(PolicyChanged())
     bus.send("task.dispatched", task="t", attempt=1, worker="w1", session="s")
     bus.run()
     assert [r.error for r in bus.refused] == [
-        "task.dispatched is decided by asb and cannot be sent through a door"
+        "task.dispatched is decided by asb and cannot be sent through an intake"
     ]
 
 

@@ -1,7 +1,7 @@
 """T11 to T14: a hold ends exactly once, whatever happens to what it was made for.
 
 T10, the kill matrix, needs processes: ``tests/crash/test_bus_storm.py`` kills every service at
-named points and at random; ``tests/budget/test_kills.py`` audits holds after kills of the desk.
+named points and at random; ``tests/budget/test_kills.py`` audits holds after kills of the engine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from events.policy import Guard, Learning
-from projections import throttle
+from projections import budgets
 from tests.budget.ground import Rivals, audit_of, often, say
 from tests.examples import HOUR, NOON, SECOND, limit, policy
 from tests.given import Bus
@@ -28,7 +28,7 @@ def _held(bus: Bus) -> tuple[int, int, int]:
 
 
 def _used(bus: Bus, window: str = "month") -> int:
-    return throttle.used(bus.state, "global", window, bus.now).tokens
+    return budgets.used(bus.state, "global", window, bus.now).tokens
 
 
 def _running(started: bool = True, **more: Any) -> tuple[Bus, str]:
@@ -97,7 +97,7 @@ def test_every_end_of_an_attempt_ends_its_hold_once(how: str, started: bool) -> 
 
 @pytest.mark.parametrize("seed", range(often(5, 200)))
 def test_of_a_hundred_ends_at_once_one_settles(seed: int) -> None:
-    """Ends of all kinds, each with another usage, for two desks at once. One wins; the totals are
+    """Ends of all kinds, each with another usage, for two engines at once. One wins; the totals are
     the winner's; the others change nothing."""
     bus = Rivals(policy(limit("global", "tokens", "day", 100_000), learning=STEADY), seed=seed)
     bus.join("w1")
@@ -111,7 +111,7 @@ def test_of_a_hundred_ends_at_once_one_settles(seed: int) -> None:
     assert len({state.digest() for state in bus.states}) == 1
     ended = [e for e in bus.events if e.data.type in ENDED and not e.data.stale]
     assert len(ended) == 1
-    assert _used(bus) == ended[0].data.booked.tokens == 100
+    assert _used(bus) == ended[0].data.charged.tokens == 100
     assert _held(bus) == (0, 0, 0)
     assert audit_of(bus.log).findings == []
 
@@ -121,7 +121,7 @@ ENDED = ("task.completed", "task.failed", "task.cancelled")
 
 def test_a_late_actual_takes_the_place_of_the_estimate_and_the_hold_does_not_come_back() -> None:
     bus, task = _running()
-    bus.wait(700)  # over its time: the rest of the hold was booked as estimated
+    bus.wait(700)  # over its time: the rest of the hold was charged as estimated
     estimated = _used(bus)
     record = bus.state.outcomes[task]
     for _ in range(3):
@@ -137,7 +137,7 @@ def test_a_late_actual_takes_the_place_of_the_estimate_and_the_hold_does_not_com
     assert _used(bus) == 333
     assert _held(bus) == (0, 0, 0)
     late = [d for d in bus.of("task.completed") if d.stale]
-    assert [d.booked.tokens for d in late] == [333 - estimated]
+    assert [d.charged.tokens for d in late] == [333 - estimated]
     assert bus.state.outcomes[task].status == "failed"
     assert audit_of(bus.log).findings == []
 
@@ -173,24 +173,24 @@ def test_the_guard_extends_step_by_step_and_then_stops_the_runaway(action: str) 
     task = bus.submit(estimate_tokens=1_000)
     bus.run()
     bus.report("task.started", task)
-    told = 0
-    for told in itertools.count(200, 200):
-        bus.report("usage.recorded", task, agent="codex", input_tokens=told)
+    reported = 0
+    for reported in itertools.count(200, 200):
+        bus.report("usage.recorded", task, agent="codex", input_tokens=reported)
         bus.run()
         if bus.of("hold.refused"):
             break
     refused = bus.of("hold.refused")
     assert [(d.task, d.worker, d.action) for d in refused] == [(task, "w1", action)]
     assert bool(bus.of("task.cancel_requested")) == (action == "cancel")
-    gate = throttle.gate(1, 3_000)
-    assert _used(bus) == told
-    assert told <= gate + 200
+    gate = budgets.gate(1, 3_000)
+    assert _used(bus) == reported
+    assert reported <= gate + 200
     extended = bus.of("hold.extended")
     assert len(extended) >= 2
     audit = audit_of(bus.log)
     assert audit.findings == []
     assert audit.checked["extensions"] == len(extended)
-    bus.report("usage.recorded", task, agent="codex", input_tokens=told + 200)
+    bus.report("usage.recorded", task, agent="codex", input_tokens=reported + 200)
     bus.run()
     assert len(bus.of("hold.refused")) == 1  # said once
 
@@ -218,7 +218,7 @@ def test_a_refused_attempt_gets_more_when_its_window_is_over_and_may_be_refused_
     bus.wait(10)
     assert len(bus.of("hold.refused")) == 1
     assert bus.of("hold.extended") == []
-    bus.wait(3_600)  # nothing but time has passed: the desk looks by itself
+    bus.wait(3_600)  # nothing but time has passed: the engine looks by itself
     assert len(bus.of("hold.extended")) == 1
     record = bus.state.tasks[task]
     assert (record.hold_refused, record.hold_word) == ("", _places(bus, "hold.extended")[0])
@@ -273,7 +273,7 @@ def test_usage_counts_in_the_hour_it_is_told_in_and_the_hold_in_the_present_one(
     bus.run()
 
     def standing() -> tuple[int, int]:
-        row = throttle.window_rows(bus.state, bus.now)[0]
+        row = budgets.window_rows(bus.state, bus.now)[0]
         return row["used"], row["held"]
 
     assert standing() == (0, 1_000)
@@ -295,11 +295,11 @@ def test_usage_counts_in_the_hour_it_is_told_in_and_the_hold_in_the_present_one(
     assert audit_of(bus.log).findings == []
 
 
-def test_many_desks_and_many_days_keep_every_hold_in_order() -> None:
-    """T4 and T12 with rivals: random work, three desks, one log; the audit finds nothing."""
+def test_many_engines_and_many_days_keep_every_hold_in_order() -> None:
+    """T4 and T12 with rivals: random work, three engines, one log; the audit finds nothing."""
     conflicts = 0
     for seed in range(often(3, 300)):
-        bus = Rivals(policy(limit("global", "tokens", "hour", 6_000)), desks=3, seed=seed)
+        bus = Rivals(policy(limit("global", "tokens", "hour", 6_000)), engines=3, seed=seed)
         chance = random.Random(seed)
         for worker in ("w1", "w2"):
             bus.join(worker, capacity=3)

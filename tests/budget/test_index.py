@@ -26,7 +26,7 @@ PROVED_BY = {
     "which_resume_with_the_next_window",
     "T9": "tests/budget/test_gates.py::"
     "test_only_the_dispatcher_dispatches_and_only_after_the_check",
-    "T10": "tests/budget/test_kills.py::test_a_desk_killed_at_a_point_leaves_no_hold_behind",
+    "T10": "tests/budget/test_kills.py::test_an_engine_killed_at_a_point_leaves_no_hold_behind",
     "T11": "tests/budget/test_holds.py::test_every_end_of_an_attempt_ends_its_hold_once",
     "T12": "tests/budget/test_holds.py::test_of_a_hundred_ends_at_once_one_settles",
     "T13": "tests/budget/test_holds.py::"
@@ -49,7 +49,7 @@ PROVED_BY = {
     "T27": "tests/budget/test_time.py::"
     "test_a_fixed_window_allows_twice_its_limit_across_its_edge_and_a_rolling_one_does_not",
     "T28": "tests/budget/test_time.py::"
-    "test_a_thousand_boundaries_with_two_desks_erase_nothing_and_count_nothing_twice",
+    "test_a_thousand_boundaries_with_two_engines_erase_nothing_and_count_nothing_twice",
     "T29": "tests/budget/test_money.py::"
     "test_a_vendors_own_example_comes_to_disjoint_parts_and_an_exact_price",
     "T31": "tests/budget/test_money.py::"
@@ -59,7 +59,7 @@ PROVED_BY = {
     "T34": "tests/budget/test_money.py::test_what_was_booked_keeps_its_price_and_names_its_book",
     "T35": "tests/budget/test_replay.py::test_the_smallest_coin_adds_up_exactly",
     "T37": "tests/budget/test_alerts.py::"
-    "test_two_hundred_crossings_at_once_by_rival_desks_say_it_once",
+    "test_two_hundred_crossings_at_once_by_rival_engines_say_it_once",
     "T38": "tests/budget/test_conservation.py::test_every_sum_is_the_same_after_every_round",
     "T41": "tests/budget/test_redis_away.py::"
     "test_nothing_is_admitted_without_redis_and_all_goes_on_afterwards",

@@ -1,7 +1,7 @@
-"""T10: the desk is killed at every named point of its turn; holds are in order afterwards.
+"""T10: the engine is killed at every named point of its turn; holds are in order afterwards.
 
 ``tests/crash/test_bus_storm.py`` kills every process at random for as long as one likes; here each
-named point of the desk is reached, the desk is started anew, and the audit walks the log.
+named point of the engine is reached, the engine is started anew, and the audit walks the log.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 
 from tests.budget.ground import PROVING, audit_of, often, raw_log, say
 from tests.crash.processes import Fleet
-from tests.integration.test_desk_ground import Bus
+from tests.integration.test_engine_ground import Bus
 from tests.wait import wait_blocking
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(3_600 if PROVING else 60)]
@@ -21,7 +21,7 @@ TIMES = often(2, 200)
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_desk_killed_at_a_point_leaves_no_hold_behind(
+def test_an_engine_killed_at_a_point_leaves_no_hold_behind(
     point: str, redis_url: str, namespace: str, tmp_path: Path
 ) -> None:
     fleet = Fleet(redis_url, namespace, tmp_path)
@@ -38,17 +38,17 @@ def test_a_desk_killed_at_a_point_leaves_no_hold_behind(
             )
             assert host.died_at_its_point, host.said()
             kills += 1
-            # One entry in ten is poison, so a desk comes by that point once a round.
+            # One entry in ten is poison, so an engine comes by that point once a round.
             times = 1 if point.startswith("deadletter") else 1 + number % 3
             host = fleet.again(host, die_at=f"{point}:{times}")
         last = fleet.host()
         wanted = 10 * TIMES
 
         def all_ended() -> bool:
-            told = fleet.acknowledged()
+            reported = fleet.acknowledged()
             state = bus.folded()
-            done = len(told["task"]) + len(told["poison"]) == wanted
-            return done and len(state.outcomes) == len(told["task"]) and not state.tasks
+            done = len(reported["task"]) + len(reported["poison"]) == wanted
+            return done and len(state.outcomes) == len(reported["task"]) and not state.tasks
 
         wait_blocking(all_ended, within=40 + TIMES, what=f"every task ends: {last.said()}")
     finally:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import anyio
 import pytest
 
-from services.runtime.client import CommandRefused
 from services.runtime.errors import AsbError
+from services.store.client import CommandRefused
 from tests.budget.ground import audit_of, often, raw_log
-from tests.integration.test_desk_ground import Bus, Hands, limit, proven, running
+from tests.integration.test_engine_ground import Bus, Hands, limit, proven, running
 from tests.servers import RedisServer
 from tests.wait import stays, wait_until
 

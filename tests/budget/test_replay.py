@@ -17,22 +17,22 @@ import pytest
 from events.envelope import decode
 from events.keys import Keys
 from events.policy import Learning
-from events.task import Booking
-from projections import throttle, usage, views
+from events.task import Charge
+from projections import budgets, usage, views
 from projections.report_views import day_report
 from projections.state import State, decode_state
-from services import desk
-from services.cli.verify import fold
-from services.runtime.client import SyncClient
-from services.runtime.replay import decoded
+from services import assembly
+from services.queries.verify import fold
 from services.runtime.settings import load
+from services.store.client import SyncClient
+from services.store.rebuild import decoded
 from tests.bench.history import History
 from tests.budget.ground import PROVING, Rivals, audit_of, often, say
 from tests.examples import NOON, SECOND, limit, policy
 from tests.given import Bus
-from tests.integration.test_desk_ground import Bus as RealBus
-from tests.integration.test_desk_ground import Hands, running
-from tests.integration.test_desk_ground import limit as setting
+from tests.integration.test_engine_ground import Bus as RealBus
+from tests.integration.test_engine_ground import Hands, running
+from tests.integration.test_engine_ground import limit as setting
 from tests.wait import stays, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,8 +92,8 @@ def test_crashes_and_snapshots_anywhere_give_the_same_bytes() -> None:
     assert _everything(state) == _everything(bus.state)
 
 
-def test_two_desks_that_compete_end_with_the_same_bytes() -> None:
-    bus = Rivals(policy(limit("global", "tokens", "day", 5_000)), desks=2, seed=16)
+def test_two_engines_that_compete_end_with_the_same_bytes() -> None:
+    bus = Rivals(policy(limit("global", "tokens", "day", 5_000)), engines=2, seed=16)
     for worker in ("w1", "w2"):
         bus.join(worker, capacity=3)
     for n in range(20):
@@ -144,7 +144,7 @@ def test_a_long_log_gives_the_same_bytes_in_every_batch_size(
     """A million events when proving."""
     keys, events = Keys(namespace), often(6_000, 1_000_000)
     with contextlib.closing(SyncClient(redis_url)) as client:
-        first = desk.policy(load(environ={"HOME": "/nowhere"}))
+        first = assembly.policy(load(environ={"HOME": "/nowhere"}))
         history = History(client, keys, events, first)
         history.grow(events)
         digests: set[str] = set()
@@ -218,7 +218,7 @@ POISON: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("what", sorted(POISON))
 def test_one_bad_fact_among_many_is_set_aside_with_its_reason(what: str) -> None:
-    """Through real doors: ``tests/integration/test_desk_poison.py``."""
+    """Through real intakes: ``tests/integration/test_engine_poison.py``."""
     bus = Bus(policy())
     for n in range(often(20, 10_000)):
         if n == 10:
@@ -246,7 +246,7 @@ def test_bytes_that_are_no_text_and_a_huge_entry_are_set_aside() -> None:
 async def test_after_a_crash_nothing_is_admitted_before_the_log_is_folded(
     redis_url: str, namespace: str
 ) -> None:
-    """The budget is used up, the desk dies, tasks come; the desk that starts knows the budget
+    """The budget is used up, the engine dies, tasks come; the engine that starts knows the budget
     before it decides anything."""
     bus = RealBus(redis_url, namespace, limits=(setting("global", "tokens", "month", 5_000),))
     async with running(bus.host()):
@@ -265,15 +265,15 @@ async def test_after_a_crash_nothing_is_admitted_before_the_log_is_folded(
 
 
 def test_the_smallest_coin_adds_up_exactly() -> None:
-    """Bookings of one nano-dollar: ten million of them are a cent, and not nearly one."""
+    """Charges of one nano-dollar: ten million of them are a cent, and not nearly one."""
     times = often(2_000, 10_000_000)
     state = Bus(policy()).state
-    one = Booking("codex", "x", tokens=1, nanos=1)
+    one = Charge("codex", "x", tokens=1, nanos=1)
     for _ in range(times):
-        throttle.book(state, NOON, one)
+        budgets.book(state, NOON, one)
         usage.book(state, NOON, one)
     assert usage.total(state.lifetime.values()).nanos == times
-    assert throttle.used(state, "global", "day", NOON).nanos == times
+    assert budgets.used(state, "global", "day", NOON).nanos == times
 
 
 def test_no_number_that_is_kept_has_a_fraction() -> None:

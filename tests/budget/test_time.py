@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.task import Booking
+from events.task import Charge
 from events.usage import UsageRecorded
-from projections import throttle, usage
+from projections import budgets, usage
 from services.audit import ledger
 from tests.budget.ground import Rivals, audit_of, often, say
 from tests.examples import DAY, HOUR, NOON, SECOND, limit, policy
@@ -32,11 +32,11 @@ def _use(bus: Bus, tokens: int, **more: Any) -> None:
 
 
 def _in_window(bus: Bus, window: str, at: int | None = None) -> int:
-    return throttle.used(bus.state, "global", window, bus.now if at is None else at).tokens
+    return budgets.used(bus.state, "global", window, bus.now if at is None else at).tokens
 
 
 def _booked(tokens: int, day_at: int = 0) -> UsageRecorded:
-    return UsageRecorded("codex", Booking("codex", "sonnet", tokens=tokens, day_at=day_at))
+    return UsageRecorded("codex", Charge("codex", "sonnet", tokens=tokens, day_at=day_at))
 
 
 # -- T25: the calendar -------------------------------------------------------------------------
@@ -48,7 +48,7 @@ def _booked(tokens: int, day_at: int = 0) -> UsageRecorded:
     st.integers(0, 4_102_444_800 * SECOND),
 )
 def test_every_window_is_where_a_calendar_says(window: str, at: int) -> None:
-    found = throttle.interval(window, at)
+    found = budgets.interval(window, at)
     assert found == ledger.window(window, at)
     assert found[0] <= at < found[1]
 
@@ -65,10 +65,10 @@ def test_every_window_is_where_a_calendar_says(window: str, at: int) -> None:
 )
 def test_an_event_on_a_boundary_belongs_to_the_later_day(last: str, first: str) -> None:
     held = facts().given(_booked(1), at=_at(last)).given(_booked(2), at=_at(first))
-    day = [throttle.used(held.state, "global", "day", _at(x)).tokens for x in (last, first)]
+    day = [budgets.used(held.state, "global", "day", _at(x)).tokens for x in (last, first)]
     assert day == [1, 2]
     same_month = first[8:10] != "01"
-    month = throttle.used(held.state, "global", "month", _at(first)).tokens
+    month = budgets.used(held.state, "global", "month", _at(first)).tokens
     assert month == (3 if same_month else 2)
 
 
@@ -84,7 +84,7 @@ def test_the_months_of_a_year_add_up_to_it() -> None:
             by_month[month] += tokens
         # Two months of hours are kept, so each is asked for while it is the present one.
         end = _at(f"2028-{month + 1:02d}-28T23:59:59")
-        assert throttle.used(held.state, "global", "month", end).tokens == by_month[month]
+        assert budgets.used(held.state, "global", "month", end).tokens == by_month[month]
     assert usage.total(held.state.lifetime.values()).tokens == sum(by_month)
 
 
@@ -115,7 +115,7 @@ def test_report_days_follow_the_zone_and_windows_do_not(zone: str, day: str, hou
         plain.given(_booked(1), at=(start + n * 3_600 + 60) * SECOND)
     now = (start + 12 * 3_600) * SECOND
     for window in ("hour", "day", "week", "month", "5h"):
-        one, other = (throttle.used(s, "global", window, now) for s in (state, plain.state))
+        one, other = (budgets.used(s, "global", window, now) for s in (state, plain.state))
         assert (one.tokens, one.start, one.end) == (other.tokens, other.start, other.end)
 
 
@@ -126,8 +126,8 @@ def test_a_late_fact_counts_in_the_report_of_its_day_and_in_the_present_window()
     """T19 as it applies here: windows follow the log's own time, so nobody evades a limit by a
     date; only reports know the writer's. No past admission is looked at again."""
     held = facts().given(_booked(100, day_at=NOON - 2 * DAY), at=NOON)
-    assert throttle.used(held.state, "global", "hour", NOON).tokens == 100
-    assert throttle.used(held.state, "global", "day", NOON - 2 * DAY).tokens == 0
+    assert budgets.used(held.state, "global", "hour", NOON).tokens == 100
+    assert budgets.used(held.state, "global", "day", NOON - 2 * DAY).tokens == 0
     assert {d: usage.total(c.values()).tokens for d, c in held.state.days.items()} == {
         "2026-11-20": 100
     }
@@ -144,8 +144,8 @@ def test_a_correction_goes_into_the_window_of_what_it_corrects() -> None:
     assert _in_window(bus, "hour") == 1_000
     bus.now = NOON + HOUR
     record = bus.state.outcomes[task]
-    told: dict[str, Any] = {"task": task, "attempt": record.attempt, "session": record.session}
-    bus.send("task.failed", **told, usage={"input_tokens": 400})
+    reported: dict[str, Any] = {"task": task, "attempt": record.attempt, "session": record.session}
+    bus.send("task.failed", **reported, usage={"input_tokens": 400})
     bus.run()
     assert _in_window(bus, "hour") == 0
     assert _in_window(bus, "hour", NOON - HOUR) == 400
@@ -213,10 +213,10 @@ def test_a_fixed_window_allows_twice_its_limit_across_its_edge_and_a_rolling_one
 # -- T28: boundaries with two of everything ----------------------------------------------------
 
 
-def test_a_thousand_boundaries_with_two_desks_erase_nothing_and_count_nothing_twice() -> None:
+def test_a_thousand_boundaries_with_two_engines_erase_nothing_and_count_nothing_twice() -> None:
     """There is no job that resets anything: a window is a sum over what is kept."""
     hours = often(60, 1_000)
-    bus = Rivals(policy(limit("global", "tokens", "hour", 1_000)), desks=2, seed=28)
+    bus = Rivals(policy(limit("global", "tokens", "hour", 1_000)), engines=2, seed=28)
     for n in range(hours):
         bus.now = NOON + n * HOUR - SECOND
         _use(bus, 400)

@@ -20,15 +20,16 @@ import anyio
 import msgspec
 
 from events.keys import Keys
-from services import desk
-from services.runtime import loop, replay
-from services.runtime.client import Client, SyncClient
+from services import assembly
+from services.engine.host import Host
+from services.runtime import loop
 from services.runtime.errors import RedisUnavailable
-from services.runtime.host import Host
 from services.runtime.settings_types import SnapshotSettings
+from services.store import rebuild
+from services.store.client import Client, SyncClient
 from services.worker import Result, Task, Usage, WorkerOptions, serve
 from services.worker.python import FunctionDriver
-from tests.integration.test_desk_ground import limit, settings_for
+from tests.integration.test_engine_ground import limit, settings_for
 from tests.wait import wait_blocking
 
 ROOT = Path(__file__).parents[2]
@@ -43,33 +44,33 @@ POISON_EVERY = 10
 # -- the processes -------------------------------------------------------------------------------
 
 
-def run_host(url: str, namespace: str, services: str, told: str) -> None:
-    """A host. SIGUSR1 has it write where it stands to the file ``told``."""
-    loop.run(_host, url, namespace, services, Path(told))
+def run_host(url: str, namespace: str, services: str, reported: str) -> None:
+    """A host. SIGUSR1 has it write where it stands to the file ``reported``."""
+    loop.run(_host, url, namespace, services, Path(reported))
 
 
-async def _host(url: str, namespace: str, services: str, told: Path) -> None:
-    chosen = services.split(",") if services else desk.SERVICES
+async def _host(url: str, namespace: str, services: str, reported: Path) -> None:
+    chosen = services.split(",") if services else assembly.SERVICES
     settings = msgspec.structs.replace(
         settings_for(namespace, LIMITS, lease_s=LEASE_S),
         snapshots=SnapshotSettings(every_events=SNAPSHOT_TAIL),
     )
-    host = desk.host(Client(url), settings, chosen)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell, host, told)
+    host = assembly.host(Client(url), settings, chosen)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell, host, reported)
     async with anyio.create_task_group() as group:
         group.start_soon(host.run)
         await host.ready.wait()
-        _tell(host, told)
+        _tell(host, reported)
 
 
-def _tell(host: Host, told: Path) -> None:
+def _tell(host: Host, reported: Path) -> None:
     where: dict[str, Any] = {"ahead": host.state.ahead, "log_id": host.state.meta.log_id}
     if not host.state.ahead:
         where["digest"] = host.state.digest()
     where["stats"] = host.stats
-    fresh = told.with_suffix(".new")
+    fresh = reported.with_suffix(".new")
     fresh.write_bytes(msgspec.json.encode(where))
-    fresh.rename(told)
+    fresh.rename(reported)
 
 
 def run_worker(url: str, namespace: str, name: str) -> None:
@@ -97,14 +98,14 @@ async def _some_milliseconds(task: Task) -> Result:
 def run_submitter(url: str, namespace: str, name: str, allowed: str, acknowledged: str) -> None:
     """Submit one by one, as many as the file ``allowed`` says, for ever; a key stands in the file
     ``acknowledged`` once Redis has said yes."""
-    client, door = SyncClient(url), Keys(namespace).main_door
+    client, intake = SyncClient(url), Keys(namespace).main_intake
     with Path(acknowledged).open("ab", buffering=0) as file:
         for n in itertools.count():
             wait_blocking(lambda n=n: n < int(Path(allowed).read_text()), within=3600)
             key = f"{name}-{n}"
             poison = n % POISON_EVERY == POISON_EVERY - 1
             data = msgspec.json.encode({"text": "" if poison else f"fix bug {key}", "key": key})
-            command = ("XADD", door, "*", "type", "task.submitted", "id", key, "data", data)
+            command = ("XADD", intake, "*", "type", "task.submitted", "id", key, "data", data)
             wait_blocking(lambda command=command: _sent(client, command), within=60)
             file.write(f"{'poison' if poison else 'task'} {key}\n".encode())
 
@@ -175,8 +176,8 @@ class Fleet:
         return process
 
     def host(self, services: str = "", die_at: str = "") -> Process:
-        told = self.folder / f"told-{len(self.all)}"
-        return self._start("host", services, str(told), die_at=die_at)
+        reported = self.folder / f"told-{len(self.all)}"
+        return self._start("host", services, str(reported), die_at=die_at)
 
     def worker(self, name: str, die_at: str = "") -> Process:
         return self._start("worker", name, die_at=die_at)
@@ -218,7 +219,7 @@ class Fleet:
 
 
 def run_snapshot(url: str, namespace: str) -> None:
-    replay.write_snapshot(SyncClient(url), Keys(namespace))
+    rebuild.write_snapshot(SyncClient(url), Keys(namespace))
 
 
 PROCESSES = {

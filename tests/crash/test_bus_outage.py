@@ -11,8 +11,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from services.runtime.redis_server import ServerBinary
-from tests.integration.test_desk_ground import Bus, Hands, caught_up, proven, running, working
+from services.store.redis_server import ServerBinary
+from tests.integration.test_engine_ground import Bus, Hands, caught_up, proven, running, working
 from tests.integration.test_scripts import binaries
 from tests.servers import RedisServer
 from tests.wait import stays, wait_until
@@ -129,7 +129,7 @@ async def test_a_worker_silent_after_an_outage_is_lost_a_full_lease_later(
         assert LEASE_S - 0.5 < time.monotonic() - back < LEASE_S + 4
 
 
-async def test_an_idle_desk_takes_next_to_nothing(bus: Bus) -> None:
+async def test_an_idle_engine_takes_next_to_nothing(bus: Bus) -> None:
     async with running(bus.host()):
         worker = await Hands(bus).join()
         await bus.submit()
@@ -139,5 +139,5 @@ async def test_an_idle_desk_takes_next_to_nothing(bus: Bus) -> None:
         with anyio.move_on_after(IDLE_S):
             await anyio.sleep_forever()
         percent = 100 * (time.process_time() - began) / IDLE_S
-    print(f"\nan idle desk: {percent:.2f} % of a core")  # noqa: T201
+    print(f"\nan idle engine: {percent:.2f} % of a core")  # noqa: T201
     assert percent < IDLE_PERCENT

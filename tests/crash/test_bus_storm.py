@@ -18,11 +18,11 @@ import pytest
 
 from events.keys import Keys
 from projections.tasks import RUNNING
-from services.runtime import replay
-from services.runtime.client import SyncClient
 from services.runtime.errors import RedisUnavailable
+from services.store import rebuild
+from services.store.client import SyncClient
 from tests.crash.processes import Fleet, Process
-from tests.integration.test_desk_ground import Audit, audit, held
+from tests.integration.test_engine_ground import Audit, audit, held
 from tests.servers import RedisServer
 from tests.wait import wait_blocking
 
@@ -69,14 +69,14 @@ class Storm:
 
     def audit(self) -> Audit:
         with self.client() as client:
-            return audit([e for batch in replay.read_log(client, KEYS) for e in batch])
+            return audit([e for batch in rebuild.read_log(client, KEYS) for e in batch])
 
     def open_tasks(self) -> int:
-        """Tasks at the door or with a worker, at this moment."""
+        """Tasks at the intake or with a worker, at this moment."""
         with self.client() as client:
-            state = replay.rebuild(client, KEYS)
-            door = KEYS.main_door
-            waiting = client.call("XRANGE", door, f"({state.doors.get(door, '0-0')}", "+")
+            state = rebuild.rebuild(client, KEYS)
+            intake = KEYS.main_intake
+            waiting = client.call("XRANGE", intake, f"({state.intakes.get(intake, '0-0')}", "+")
         return len(waiting) + sum(task.status in RUNNING for task in state.tasks.values())
 
     def grown(self, by: int) -> None:
@@ -165,7 +165,7 @@ class Storm:
     def left_over(self) -> str:
         """What is not over, and what everybody said: for failures."""
         with self.client() as client:
-            state = replay.rebuild(client, KEYS)
+            state = rebuild.rebuild(client, KEYS)
         tasks = [
             (t.id, t.status, t.attempt, t.worker, t.session, t.dispatch_id)
             for t in list(state.tasks.values())[:10]
@@ -179,9 +179,9 @@ class Storm:
 
     def _all_over(self) -> bool:
         with self.client() as client:
-            state = replay.rebuild(client, KEYS)
-            door = KEYS.main_door
-            left = client.call("XRANGE", door, f"({state.doors.get(door, '0-0')}", "+")
+            state = rebuild.rebuild(client, KEYS)
+            intake = KEYS.main_intake
+            left = client.call("XRANGE", intake, f"({state.intakes.get(intake, '0-0')}", "+")
         return not state.tasks and not [f for _, f in left if b'"text":""' not in f[-1]]
 
     def hosts_agree(self, a: Audit) -> list[dict[str, Any]]:
@@ -189,11 +189,11 @@ class Storm:
         found: list[dict[str, Any]] = []
         for host in self.hosts:
 
-            def told(host: Process = host) -> dict[str, Any]:
+            def reported(host: Process = host) -> dict[str, Any]:
                 word = self.fleet.told_by(host)
                 return word if word["log_id"] == a.state.meta.log_id else {}
 
-            word = wait_blocking(told, 20, f"a host at the end of the log: {host.said()}")
+            word = wait_blocking(reported, 20, f"a host at the end of the log: {host.said()}")
             assert word["digest"] == a.state.digest()
             found.append(word)
         return found
@@ -209,7 +209,7 @@ def storm(tmp_path: Path) -> Generator[Storm]:
 def nothing_lost_nothing_twice(storm: Storm, a: Audit) -> None:
     acknowledged = storm.fleet.acknowledged()
     with storm.client() as client:
-        events = [e for batch in replay.read_log(client, KEYS) for e in batch]
+        events = [e for batch in rebuild.read_log(client, KEYS) for e in batch]
         letters = client.call("XRANGE", KEYS.deadletter, "-", "+")
     ids = Counter(e.id for e in events if e.type == "task.submitted")
     assert [key for key in acknowledged["task"] if ids[key] != 1] == []

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from events.keys import Keys
-from services.runtime import replay
-from services.runtime.client import SyncClient
+from services.store import rebuild
+from services.store.client import SyncClient
 from tests.crash.processes import Fleet
 from tests.crash.test_bus_storm import NAMESPACE, PROVE, TASKS, Storm
-from tests.integration.test_desk_ground import held
+from tests.integration.test_engine_ground import held
 from tests.servers import RedisServer
 from tests.wait import wait_blocking
 
@@ -33,7 +33,7 @@ def storm(tmp_path: Path) -> Generator[Storm]:
     made.end()
 
 
-@pytest.mark.parametrize("services", [("", ""), APART], ids=["two-desks", "services-apart"])
+@pytest.mark.parametrize("services", [("", ""), APART], ids=["two-engines", "services-apart"])
 def test_after_a_torn_tail_every_service_stands_where_the_log_does(
     storm: Storm, services: tuple[str, ...]
 ) -> None:
@@ -57,7 +57,7 @@ def test_after_a_torn_tail_every_service_stands_where_the_log_does(
     # Whoever had folded what was torn off saw its past go. One that was behind had nothing to
     # forget: that all of them stand where the log does was shown above, by their digests.
     assert max(rebuilds) > 1
-    everything_at_the_door_was_taken_once(storm)
+    everything_at_the_intake_was_taken_once(storm)
 
 
 def tear(storm: Storm) -> int:
@@ -67,7 +67,7 @@ def tear(storm: Storm) -> int:
     storm.server.tear_aof(TORN_BYTES)
     storm.server.start()
     with storm.client() as client:
-        state = replay.rebuild(client, KEYS, snapshot=False)
+        state = rebuild.rebuild(client, KEYS, snapshot=False)
     return before - state.meta.events
 
 
@@ -77,14 +77,14 @@ def rewritten(storm: Storm) -> bool:
     return b"aof_rewrite_in_progress:0" in storm.server.call("INFO", "persistence")
 
 
-def everything_at_the_door_was_taken_once(storm: Storm) -> None:
+def everything_at_the_intake_was_taken_once(storm: Storm) -> None:
     with storm.client() as client:
-        events = [e for batch in replay.read_log(client, KEYS) for e in batch]
-        door = client.call("XRANGE", KEYS.main_door, "-", "+")
+        events = [e for batch in rebuild.read_log(client, KEYS) for e in batch]
+        intake = client.call("XRANGE", KEYS.main_intake, "-", "+")
     submitted = Counter(e.id for e in events if e.type == "task.submitted")
     wanted = {
         fields[3].decode()
-        for _, fields in door
+        for _, fields in intake
         if fields[1] == b"task.submitted" and b'"text":""' not in fields[5]
     }
     assert wanted == set(submitted)
@@ -110,10 +110,10 @@ def test_a_snapshot_that_dies_before_it_is_kept_leaves_the_old_one(storm: Storm)
     a = storm.finish()
     storm.hosts_agree(a)
     with storm.client() as client:
-        state = replay.load_snapshot(client, KEYS)
+        state = rebuild.load_snapshot(client, KEYS)
         assert state is not None
         assert state.meta.events > 0
-        assert replay.rebuild(client, KEYS).digest() == a.state.digest()
+        assert rebuild.rebuild(client, KEYS).digest() == a.state.digest()
     storm.report("snapshots")
     assert min(storm.in_flight.values()) > 0
 
@@ -127,11 +127,11 @@ def test_a_snapshot_of_a_place_that_was_torn_off_is_not_used(tmp_path: Path) -> 
         wait_blocking(lambda: server.call("XLEN", KEYS.log) == 181, within=20, what=host.said())
         fleet.end()
         client = SyncClient(server.url)
-        replay.write_snapshot(client, KEYS)
+        rebuild.write_snapshot(client, KEYS)
         [(last, fields)] = client.call("XREVRANGE", KEYS.log, "+", "-", "COUNT", 1)
         client.call("XDEL", KEYS.log, last)
-        assert replay.load_snapshot(client, KEYS) is None
-        assert replay.rebuild(client, KEYS).meta.events == 180
+        assert rebuild.load_snapshot(client, KEYS) is None
+        assert rebuild.rebuild(client, KEYS).meta.events == 180
         assert fields
         client.close()
     finally:

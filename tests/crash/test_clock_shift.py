@@ -20,9 +20,9 @@ import pytest
 from events.envelope import Event
 from events.keys import Keys
 from projections.state import State
-from services.runtime import replay
-from services.runtime.client import SyncClient
-from services.runtime.heartbeat import Beat, beats
+from services.store import rebuild
+from services.store.client import SyncClient
+from services.store.heartbeat import Beat, beats
 from tests.budget.ground import audit_of, raw_log, say
 from tests.e2e.cli import ASB, asb, environment
 from tests.examples import HOUR, MINUTE, SECOND
@@ -66,18 +66,18 @@ class Ground:
         found = [f"t{len(self._submitted) + n}" for n in range(count)]
         for task in found:
             data = json.dumps({"text": "fix the login form", "task": task, **fields})
-            self.server.call("XADD", KEYS.main_door, "*", "type", "task.submitted", "data", data)
+            self.server.call("XADD", KEYS.main_intake, "*", "type", "task.submitted", "data", data)
         self._submitted += found
         return found
 
     def events(self, *kinds: str) -> list[Event]:
         with contextlib.closing(SyncClient(self.server.url)) as client:
-            found = [e for events in replay.read_log(client, KEYS) for e in events]
+            found = [e for events in rebuild.read_log(client, KEYS) for e in events]
         return [e for e in found if not kinds or e.type in kinds]
 
     def state(self) -> State:
         with contextlib.closing(SyncClient(self.server.url)) as client:
-            return replay.rebuild(client, KEYS)
+            return rebuild.rebuild(client, KEYS)
 
     def done(self, *tasks: str) -> bool:
         return {e.data.task for e in self.events("task.completed")} >= set(tasks)
@@ -180,7 +180,7 @@ def test_the_standby_takes_over_within_seconds_whatever_ids_and_clock_say(
         ground.stepped(1)
     else:
         ahead = f"{(ground.server.now() + 50 * MINUTE) // 1000}-0"
-        ground.server.call("XADD", KEYS.main_door, ahead, "type", "task.submitted", "data", "{}")
+        ground.server.call("XADD", KEYS.main_intake, ahead, "type", "task.submitted", "data", "{}")
         wait_blocking(lambda: ground.server.call("XLEN", KEYS.deadletter), SOON_S, "a dead letter")
     ground.wait_done(*ground.submit(3))
     wait_blocking(lambda: ground.roles() == ["active", "standby"], SOON_S, "one is the standby")
@@ -198,11 +198,11 @@ def test_ids_ahead_leave_the_intake_and_everything_goes_on(ground: Ground) -> No
     for minutes in range(50, 350, 50):
         ahead = f"{(ground.server.now() + minutes * MINUTE) // 1000}-0"
         with contextlib.suppress(Exception):
-            ground.server.call("XADD", KEYS.main_door, ahead, "type", "x", "data", "{}")
+            ground.server.call("XADD", KEYS.main_intake, ahead, "type", "x", "data", "{}")
     wait_blocking(lambda: ground.server.call("XLEN", KEYS.deadletter), SOON_S, "a dead letter")
     ground.wait_done(*ground.submit(3))
     state = ground.state()
-    cursor_ms = int(state.doors[KEYS.main_door].partition("-")[0])
+    cursor_ms = int(state.intakes[KEYS.main_intake].partition("-")[0])
     assert cursor_ms <= (ground.server.now() + MINUTE) // 1000
     ground.proven()
 
@@ -257,10 +257,10 @@ def _rests(ground: Ground) -> bool:
 def _judge_screens(ground: Ground) -> None:
     view = json.loads(ground.server.call("GET", KEYS.throttle))
     now = ground.asb("policy", "clock", "--json")
-    told = json.loads(now.stdout)
-    assert view["at"] <= told["at"]  # it does not stay in the future
-    assert told["confirmed"] is False
-    assert abs(told["step_us"] - 26 * HOUR) < SECOND
+    reported = json.loads(now.stdout)
+    assert view["at"] <= reported["at"]  # it does not stay in the future
+    assert reported["confirmed"] is False
+    assert abs(reported["step_us"] - 26 * HOUR) < SECOND
     rows = {r["name"]: r for r in json.loads(ground.asb("doctor", "--json").stdout)["checks"]}
     assert rows["clock"]["verdict"] == "warn"
     assert "asb policy clock confirm" in rows["clock"]["hint"]

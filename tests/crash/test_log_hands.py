@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 
 from events.keys import Keys
-from services.runtime import replay
-from services.runtime.client import SyncClient
 from services.runtime.errors import AsbError
+from services.store import rebuild
+from services.store.client import SyncClient
 from tests.e2e.cli import ASB, asb, environment
 from tests.servers import RedisServer
 from tests.wait import wait_blocking
@@ -109,7 +109,7 @@ class Bus:
         names = [f"t{next(self._submitted)}" for _ in range(count)]
         for name in names:
             body = json.dumps({"task": name, "text": f"fix {name}"})
-            call = ("XADD", KEYS.main_door, "*", "type", "task.submitted", "id", name)
+            call = ("XADD", KEYS.main_intake, "*", "type", "task.submitted", "id", name)
             self.client.call(*call, "data", body)
         return names
 
@@ -124,12 +124,12 @@ class Bus:
         assert done.stdout, done.stderr
         return {c["name"]: (c["value"], c["verdict"]) for c in json.loads(done.stdout)["checks"]}
 
-    def state(self) -> replay.State:
-        return replay.rebuild(self.client, KEYS)
+    def state(self) -> rebuild.State:
+        return rebuild.rebuild(self.client, KEYS)
 
     def events(self, kind: str) -> list[Any]:
         with contextlib.suppress(AsbError):
-            batches = replay.read_log(self.client, KEYS)
+            batches = rebuild.read_log(self.client, KEYS)
             return [e for batch in batches for e in batch if e.type == kind]
         return []
 
@@ -164,7 +164,7 @@ class Bus:
         self.server.stop()
 
 
-def told(text: str) -> None:
+def reported(text: str) -> None:
     """A count, for whoever runs the tests."""
     sys.stdout.write(f"hands: {text}\n")
 
@@ -177,7 +177,7 @@ def bus(tmp_path: Path) -> Generator[Bus]:
 
 
 def used(bus: Bus) -> dict[str, int]:
-    """What every task has used, by its bookings, and what the global scope counts."""
+    """What every task has used, by its charges, and what the global scope counts."""
     state = bus.state()
     return {"tokens": sum(c.tokens for c in state.lifetime.values()), "ended": state.meta.ended}
 
@@ -212,18 +212,18 @@ def test_a_log_that_lost_its_beginning_is_refused_by_every_command_and_host(
         assert "lost its beginning" in said, (command, said)
         assert "RENAME" in said or command[0] == "doctor", (command, said)
         refused += 1
-    for host in (bus.up(), bus.start("service", "desk"), bus.start("service", "views")):
+    for host in (bus.up(), bus.start("service", "engine"), bus.start("service", "views")):
         bus.until(lambda host=host: host.ended() is not None)
         assert (host.ended(), "lost its beginning" in host.said) == (1, True), host.said
         refused += 1
     assert len(bus.events("task.dispatched")) == dispatched
-    told(f"commands and hosts that refused: {refused}")
+    reported(f"commands and hosts that refused: {refused}")
     assert refused == len(READING) + 3
 
 
 def test_a_log_cut_behind_a_snapshot_goes_on_with_its_budgets_exact(bus: Bus) -> None:
     before = worked(bus)
-    replay.write_snapshot(bus.client, KEYS)
+    rebuild.write_snapshot(bus.client, KEYS)
     limits = bus.state().policy.limits
     assert bus.client.call("XTRIM", KEYS.log, "MAXLEN", 3) > 0
     host = bus.up()
@@ -297,9 +297,9 @@ def test_foreign_entries_are_skipped_counted_told_of_and_shown(bus: Bus) -> None
     assert set(done) <= bus.submitted_on_log()
     for command in (*READING, ("events",), ("alerts",), ("task", done[0])):
         assert bus.run(*command).returncode == 0, (command, bus.run(*command).stderr)
-    other = bus.start("service", "desk")  # a start over them, too
+    other = bus.start("service", "engine")  # a start over them, too
     bus.ready(other)
-    told(f"foreign entries skipped: {len(planted)}")
+    reported(f"foreign entries skipped: {len(planted)}")
     for place in planted:
         assert bus.client.call("XDEL", KEYS.log, place) == 1
     bus.submit(2)
@@ -339,7 +339,7 @@ def test_a_foreign_entry_that_is_taken_away_again_is_no_livelock(bus: Bus) -> No
 
 
 def test_a_living_host_notices_that_its_last_event_was_deleted(bus: Bus) -> None:
-    bus.start("service", "desk", "inbox", "views", "alerts")
+    bus.start("service", "engine", "inbox", "views", "alerts")
     names = bus.submit(3)
     bus.taken(names)
     bus.until(lambda: bus.state().next_undelegated() is None)
@@ -352,7 +352,7 @@ def test_a_living_host_notices_that_its_last_event_was_deleted(bus: Bus) -> None
     assert bus.doctor()["log went back"][1] == "warn"
     bus.taken(bus.submit(2))
     # A second host, and one that starts anew, stand where the log does.
-    bus.start("service", "desk")
+    bus.start("service", "engine")
     bus.taken(bus.submit(2))
     assert len(bus.events("log.went_back")) == 1
 
@@ -437,7 +437,7 @@ def test_the_engine_holds_at_a_key_of_another_type_and_goes_on_when_it_is_gone(
     wrong(bus, key)
     length = bus.client.call("XLEN", KEYS.log)
     if what in ("deadletter", "marks"):
-        bus.client.call("XADD", KEYS.main_door, "*", "type", "nonsense", "data", "{}")
+        bus.client.call("XADD", KEYS.main_intake, "*", "type", "nonsense", "data", "{}")
     names = bus.submit(1)
     [alert] = bus.until(lambda: bus.heard("SERVICE_HOLDS"))
     assert key in alert["error"]
@@ -495,7 +495,7 @@ def test_a_log_of_another_type_holds_the_engine_and_is_named(bus: Bus) -> None:
         done = bus.run(*command)
         assert done.returncode == 1
         assert KEYS.log in done.stdout + done.stderr
-    late = bus.start("service", "desk")
+    late = bus.start("service", "engine")
     bus.until(lambda: late.ended() is not None)
     assert (late.ended(), KEYS.log in late.said) == (1, True)
     bus.client.call("RENAME", "aside", KEYS.log)
@@ -510,7 +510,9 @@ def test_a_log_of_another_type_holds_the_engine_and_is_named(bus: Bus) -> None:
 
 @pytest.mark.parametrize("command", ["FLUSHALL", "DEL"])
 def test_an_emptied_redis_begins_a_new_log_and_says_so(bus: Bus, command: str) -> None:
-    hosts = [bus.start("service", *names) for names in (("desk", "views"), ("desk",), ("alerts",))]
+    hosts = [
+        bus.start("service", *names) for names in (("engine", "views"), ("engine",), ("alerts",))
+    ]
     bus.ready(*hosts)
     bus.taken(bus.submit(3))
     was = bus.last_id()
@@ -518,7 +520,7 @@ def test_an_emptied_redis_begins_a_new_log_and_says_so(bus: Bus, command: str) -
     after = bus.submit(2)
     bus.taken(after)
     bus.until(lambda: bus.heard("LOG_WENT_BACK"))
-    events = [e for batch in replay.read_log(bus.client, KEYS) for e in batch]
+    events = [e for batch in rebuild.read_log(bus.client, KEYS) for e in batch]
     assert [e.type for e in events[:2]] == ["policy.changed", "log.went_back"]
     assert events[0].id.startswith("log:")
     assert (events[1].data.was >= was, events[1].data.now) == (True, "0-0")
@@ -537,7 +539,7 @@ ROUNDS = 40 if PROVE else 4
 
 
 def test_hands_at_random_stop_nothing_and_each_is_told_of(bus: Bus) -> None:
-    bus.ready(bus.up(), bus.start("service", "desk"))
+    bus.ready(bus.up(), bus.start("service", "engine"))
     counts: Counter[str] = Counter()
     chance = random.Random(7)
     hands = ("foreign", "undo", "last", "trim", "flush", "type")
@@ -550,7 +552,7 @@ def test_hands_at_random_stop_nothing_and_each_is_told_of(bus: Bus) -> None:
         bus.taken(names)
         counts["tasks"] += len(names)
     bus.until(lambda: any(a["now"] == "0-0" for a in bus.heard("LOG_WENT_BACK")))
-    told(f"{dict(counts)}, alerts: {dict(Counter(a['type'] for a in bus.alerts))}")
+    reported(f"{dict(counts)}, alerts: {dict(Counter(a['type'] for a in bus.alerts))}")
     assert min(counts[hand] for hand in hands) > 0
     assert all(part.ended() is None for part in bus.parts), bus.said()
     assert len(bus.heard("LOG_WENT_BACK")) <= counts["last"] + counts["flush"]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from services.runtime.client import SyncClient
+from services.store.client import SyncClient
 from tests.e2e.cli import Up
 from tests.integration.test_worker_command import alive
 from tests.wait import wait_blocking

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from events.keys import Keys
-from services.runtime.client import Client
+from services.store.client import Client
 from tests.integration.test_worker_command import WILD, alive, written
-from tests.integration.test_worker_session import Desk
+from tests.integration.test_worker_session import Engine
 from tests.wait import wait_blocking, wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.crash]
@@ -22,9 +22,9 @@ pytestmark = [pytest.mark.anyio, pytest.mark.crash]
 PROGRAM = """
 import os, sys, anyio
 from events.keys import Keys
-from services.runtime.client import Client
+from services.store.client import Client
 from services.worker import WorkerOptions, serve
-from services.worker.command import CommandDriver
+from services.worker.drivers.command import CommandDriver
 
 async def main():
     url, namespace, *command = sys.argv[1:]
@@ -72,14 +72,14 @@ def workers(redis_url: str, namespace: str, tmp_path: Path) -> Generator[Workers
 async def test_kill_9_of_the_worker_ends_all_it_ran(
     client: Client, keys: Keys, workers: Workers, tmp_path: Path
 ) -> None:
-    desk = Desk(client, keys)
+    engine = Engine(client, keys)
     ended = 0
     for turn in range(3):
         process = workers.start()
-        await desk.joined(turn + 1)
+        await engine.joined(turn + 1)
         files = [tmp_path / f"pids-{turn}.{n}" for n in range(RUNS)]
         for file in files:
-            await desk.dispatch(f"t{file.name}", file.name.removeprefix("pids-"))
+            await engine.dispatch(f"t{file.name}", file.name.removeprefix("pids-"))
         for file in files:
             await wait_until(lambda file=file: written(file), within=15)
         found = [pid for file in files for pid in written(file)]
@@ -94,15 +94,15 @@ async def test_kill_9_of_the_worker_ends_all_it_ran(
 async def test_what_a_frozen_worker_ran_is_gone_before_its_lease_ends(
     client: Client, keys: Keys, workers: Workers, tmp_path: Path
 ) -> None:
-    desk = Desk(client, keys)
+    engine = Engine(client, keys)
     process = workers.start(lease_s=3)
-    await desk.joined()
-    await desk.dispatch("t1", "frozen")
+    await engine.joined()
+    await engine.dispatch("t1", "frozen")
     found = await wait_until(lambda: written(tmp_path / "pids-frozen"), within=15)
     process.send_signal(signal.SIGSTOP)
     assert len(alive(found)) == 3
     wait_blocking(lambda: not alive(found), within=3)
     process.send_signal(signal.SIGCONT)
-    said = await desk.report("task.failed", "t1")
+    said = await engine.report("task.failed", "t1")
     assert said["retryable"] is True
-    await desk.joined(2)
+    await engine.joined(2)

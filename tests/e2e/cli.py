@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from services.runtime.embedded import address_of
-from services.runtime.redis_server import free_port
+from services.store.embedded import address_of
+from services.store.redis_server import free_port
 from tests.wait import wait_blocking
 
 ASB = (sys.executable, "-m", "services.cli.main")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.client import SyncClient
+from services.store.client import SyncClient
 from tests.e2e.cli import ASB, asb, environment
 from tests.servers import RedisServer
 from tests.wait import wait_blocking

@@ -19,7 +19,7 @@ import pytest
 
 from services.cli.main import main
 from tests.e2e.cli import ASB, ROOT, environment
-from tests.integration.test_desk_ground import Bus, running
+from tests.integration.test_engine_ground import Bus, running
 from tests.servers import RedisServer
 from tests.wait import wait_blocking, wait_until
 
@@ -126,7 +126,7 @@ def test_the_seed_has_the_lines_that_are_tested_here() -> None:
     assert sum(block.count("--command") for block in BLOCKS) == 8
 
 
-@pytest.mark.parametrize("notify", ["K$gx", ""], ids=["told", "scanned"])
+@pytest.mark.parametrize("notify", ["K$gx", ""], ids=["reported", "scanned"])
 @pytest.mark.parametrize("way", ["asb", "redis-cli"])
 @pytest.mark.anyio
 async def test_the_documents_of_the_seed_are_taken_as_they_stand(
@@ -155,8 +155,8 @@ async def test_the_documents_of_the_seed_are_taken_as_they_stand(
     assert sorted(map(json.dumps, shown.values())) == sorted(json.dumps(document(b)) for b in SETS)
     events = bus.events("progress.updated")
     assert sorted(f"{e.data.agent}:{e.data.task}" for e in events) == sorted(TASKS)
-    assert sum(e.data.booked.tokens for e in events) == 29_500
-    assert {e.data.booked.model for e in events} == {
+    assert sum(e.data.charged.tokens for e in events) == 29_500
+    assert {e.data.charged.model for e in events} == {
         *("gpt-4", "claude-3", "text-embedding-ada-002", ""),
     }
     keys = run("--command", "keys", "--pattern", "asb:progress:*").stdout
@@ -187,8 +187,8 @@ async def test_what_was_set_with_no_service_running_is_taken_once(
             await wait_until(
                 lambda: b'"status":"done","asb"' in server.call("GET", "asb:progress:a:t"), 10
             )
-    told = [bytes(e.data.document) for e in bus.events("progress.updated")]
-    assert told == [b'{"status": "working", "tokens_used": 7}', b'"done"']
+    reported = [bytes(e.data.document) for e in bus.events("progress.updated")]
+    assert reported == [b'{"status": "working", "tokens_used": 7}', b'"done"']
     await bus.close()
 
 
@@ -233,7 +233,7 @@ def test_other_keys_of_the_namespace_are_plain_keys(run: Run) -> None:
         assert (done.returncode, done.stdout) == (1, "")
 
 
-def test_an_entry_for_the_door_is_added_field_by_field(server: RedisServer, run: Run) -> None:
+def test_an_entry_for_the_intake_is_added_field_by_field(server: RedisServer, run: Run) -> None:
     value = '{"type": "usage.recorded", "agent": "codex", "usage": {"input_tokens": 5}}'
     done = run("--command", "xadd", "--key", "asb:intake", "--value", value)
     ((entry_id, fields),) = server.call("XRANGE", "asb:intake", "-", "+")

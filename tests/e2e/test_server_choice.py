@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.data_folder import record_of
-from services.runtime.redis_server import find_server, wheel_server
+from services.store.data_folder import record_of
+from services.store.redis_server import find_server, wheel_server
 from tests.e2e.cli import Up, asb
 
 

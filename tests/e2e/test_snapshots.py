@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from events.keys import Keys
-from services.runtime.client import SyncClient
-from services.runtime.heartbeat import beats
-from services.runtime.snapshots import SnapshotRecord, decode_record
+from services.snapshots.projector import SnapshotRecord, decode_record
+from services.store.client import SyncClient
+from services.store.heartbeat import beats
 from tests.e2e.cli import AGENT, ROOT, Process, asb
 from tests.servers import RedisServer
 from tests.wait import wait_blocking
@@ -33,7 +33,11 @@ EVERY = {"ASB_SNAPSHOTS_EVERY_EVENTS": "40"}
 # All rights of a service, but that to the snapshot itself.
 WITHOUT_SNAPSHOT = (
     *("resetkeys", "~asb:*", "~{asb:events}:[^s]*", "~{asb:[^e]*"),
-    *("~{asb:events}:services", "~{asb:events}:stray-doors", "~{asb:events}:snapshot-record"),
+    *(
+        "~{asb:events}:services",
+        "~{asb:events}:unregistered intakes",
+        "~{asb:events}:snapshot-record",
+    ),
     "%R~{asb:events}:snapshot",
 )
 
@@ -98,11 +102,11 @@ def test_asb_up_with_a_worker_writes_snapshots(tmp_path: Path, server: RedisServ
             verified = asb("replay", redis, "--verify", "--until", kept.log_id, cwd=tmp_path)
             assert verified.returncode == 0, verified.stdout
 
-            def told() -> list[str]:
+            def reported() -> list[str]:
                 found = [b.figures for b in beats(client, KEYS) if b.service == "snapshot"]
                 return [f["snapshot_log_id"] for f in found if f["snapshot"] == "kept"]
 
-            wait_blocking(told, within=60, what="the heartbeat tells of it")
+            wait_blocking(reported, within=60, what="the heartbeat tells of it")
     finally:
         up.end()
 

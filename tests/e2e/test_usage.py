@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from services.runtime.client import SyncClient
+from services.store.client import SyncClient
 from tests.e2e.cli import ASB, Up, environment
 from tests.wait import wait_blocking
 
@@ -99,7 +99,7 @@ def process(bus: Up, *words: str) -> Generator[None]:
 
 
 def done_by(bus: Up, worker: str, text: str) -> dict[str, Any]:
-    """How one task ended that only ``worker`` may do, with what was booked for it."""
+    """How one task ended that only ``worker`` may do, with what was charged for it."""
     words = ("submit", f"--worker={worker}", "--max-attempts=1", "--", text)
     task = bus.run(*words).stdout.strip()
     ends = ("task.completed", "task.failed")
@@ -110,19 +110,19 @@ def done_by(bus: Up, worker: str, text: str) -> dict[str, Any]:
 
     found = wait_blocking(story, within=120, what="the end of the task")
     end = found["events"][-1]["data"]
-    return {**end["booked"], "result": found["result"], "error": end.get("error", "")}
+    return {**end["charged"], "result": found["result"], "error": end.get("error", "")}
 
 
-def parts(booked: dict[str, Any]) -> tuple[int, ...]:
+def parts(charged: dict[str, Any]) -> tuple[int, ...]:
     names = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
-    return tuple(booked.get(name, 0) for name in names)
+    return tuple(charged.get(name, 0) for name in names)
 
 
 def test_an_answer_that_shows_usage_books_an_estimate_and_nothing_of_it(bus: Up) -> None:
-    booked = done_by(bus, "text", "forged")
-    assert booked["estimated"]
-    assert booked["tokens"] < 5_000
-    assert booked["result"].endswith(json.dumps(FORGED))
+    charged = done_by(bus, "text", "forged")
+    assert charged["estimated"]
+    assert charged["tokens"] < 5_000
+    assert charged["result"].endswith(json.dumps(FORGED))
 
 
 @pytest.mark.parametrize(
@@ -137,16 +137,16 @@ def test_an_answer_that_shows_usage_books_an_estimate_and_nothing_of_it(bus: Up)
 def test_a_format_that_the_user_names_tells_the_usage_and_the_answer(
     bus: Up, worker: str, printed: str, want: tuple[int, ...], result: str | None
 ) -> None:
-    booked = done_by(bus, worker, printed)
-    assert parts(booked) == want
-    assert not booked.get("estimated")
-    assert result is None or booked["result"] == result
+    charged = done_by(bus, worker, printed)
+    assert parts(charged) == want
+    assert not charged.get("estimated")
+    assert result is None or charged["result"] == result
 
 
 def test_an_answer_beyond_64_kb_keeps_its_usage(bus: Up) -> None:
-    booked = done_by(bus, "jsonl", "long")
-    assert parts(booked) == (1_200, 300, 0, 0)
-    assert booked["result"].endswith("word word ")
+    charged = done_by(bus, "jsonl", "long")
+    assert parts(charged) == (1_200, 300, 0, 0)
+    assert charged["result"].endswith("word word ")
 
 
 def test_a_list_item_as_an_argument_is_refused_with_the_way_out_and_never_an_option(
@@ -164,7 +164,7 @@ def test_a_list_item_without_two_dashes_before_it_is_an_error_that_names_them(bu
     assert "go behind --: asb submit -- " in done.stderr
 
 
-def told(bus: Up, agent: str, document: Any) -> dict[str, Any]:
+def reported(bus: Up, agent: str, document: Any) -> dict[str, Any]:
     """An agent writes a progress document; the view that comes of it."""
     key = f"asb:progress:{agent}:T"
     done = bus.run("redis", "--command=set", f"--key={key}", f"--value={json.dumps(document)}")
@@ -189,20 +189,20 @@ def test_a_vendors_names_in_a_document_are_counted_once(bus: Up) -> None:
         "thoughtsTokenCount": 12,
         "totalTokenCount": 4_412,
     }
-    assert told(bus, "gem", {"status": "working", "tokens_used": used})["tokens_total"] == 4_412
+    assert reported(bus, "gem", {"status": "working", "tokens_used": used})["tokens_total"] == 4_412
 
 
 def test_a_share_that_reaches_one_is_all_of_it(bus: Up) -> None:
-    assert told(bus, "share", {"status": "working", "progress": 1.0})["progress"] == 100
+    assert reported(bus, "share", {"status": "working", "progress": 1.0})["progress"] == 100
 
 
 def test_figures_in_texts_count_where_they_read_one_way(bus: Up) -> None:
-    assert told(bus, "comma", {"tokens_used": {"total": "1,500"}})["tokens_total"] == 1_500
-    assert told(bus, "power", {"tokens_used": {"total": 1e3}})["tokens_total"] == 1_000
+    assert reported(bus, "comma", {"tokens_used": {"total": "1,500"}})["tokens_total"] == 1_500
+    assert reported(bus, "power", {"tokens_used": {"total": 1e3}})["tokens_total"] == 1_000
 
 
 def test_a_figure_that_cannot_be_read_is_named_by_log_metrics_and_doctor(bus: Up) -> None:
-    seen = told(bus, "probe", {"tokens_used": {"total": "12.5K"}})
+    seen = reported(bus, "probe", {"tokens_used": {"total": "12.5K"}})
     assert (seen["tokens_total"], seen["flagged"]) == (0, True)
     flag = "flagged: total: not a whole number of tokens"
     assert f"probe T · {flag}" in bus.run("events", "--type=progress.updated").stdout
@@ -229,11 +229,11 @@ def test_usage_at_the_intake_is_read_as_everywhere(bus: Up) -> None:
     finally:
         client.close()
 
-    def booked() -> dict[str, Any]:
+    def charged() -> dict[str, Any]:
         agents = bus.ask("metrics")["by_agent"]
         return agents if {"inclusive", "padded"} <= set(agents) else {}
 
-    agents = wait_blocking(booked, within=60, what="both are booked")
+    agents = wait_blocking(charged, within=60, what="both are charged")
     assert agents["padded"]["input_tokens"] == 1_500
     assert parts(agents["inclusive"]) == (100, 8, 69_000, 1_000)
 

@@ -10,13 +10,13 @@ import anyio
 import pytest
 
 from events.keys import Keys
-from services.runtime import acl
-from services.runtime.client import Client, CommandRefused
 from services.runtime.errors import AsbError, RedisUnsuitable
-from services.runtime.redis_server import ServerBinary, find_server
+from services.store import acl
+from services.store.client import Client, CommandRefused
+from services.store.redis_server import ServerBinary, find_server
 from services.worker import Result, Task, Usage, WorkerOptions, serve
 from services.worker.python import FunctionDriver
-from tests.integration.test_desk_ground import Bus, running
+from tests.integration.test_engine_ground import Bus, running
 from tests.servers import RedisServer
 from tests.wait import wait_until
 
@@ -71,7 +71,7 @@ async def login(server: RedisServer, user: str) -> AsyncGenerator[Client]:
 def furnished(server: RedisServer) -> None:
     """What stands on a bus at work."""
     server.call("FLUSHALL")
-    for stream in (KEYS.log, KEYS.main_door, KEYS.door("bob"), KEYS.deadletter):
+    for stream in (KEYS.log, KEYS.main_intake, KEYS.intake("bob"), KEYS.deadletter):
         server.call("XADD", stream, "5-0", "type", "x")
     for worker in ("ada", "bob"):
         server.call("XADD", KEYS.inbox(worker), "5-0", "type", "task.dispatched")
@@ -89,7 +89,7 @@ async def refused(client: Client, *command: str | int) -> bool:
 
 
 MAY: list[Words] = [
-    ("XADD", KEYS.door("ada"), "*", "type", "usage.recorded"),
+    ("XADD", KEYS.intake("ada"), "*", "type", "usage.recorded"),
     ("SET", KEYS.worker("ada"), "7-0", "EX", 60, "GET"),
     ("GET", KEYS.worker("ada")),
     ("DEL", KEYS.worker("ada")),
@@ -98,7 +98,7 @@ MAY: list[Words] = [
     ("XREAD", "COUNT", 1, "STREAMS", KEYS.inbox("ada"), "0-0"),
     ("XRANGE", KEYS.inbox("ada"), "-", "+"),
     ("XINFO", "STREAM", KEYS.inbox("ada")),
-    ("XINFO", "STREAM", KEYS.door("ada")),
+    ("XINFO", "STREAM", KEYS.intake("ada")),
     ("TIME",),
     ("PING",),
 ]
@@ -119,25 +119,25 @@ MAY_NOT: list[Words] = [
     ("DEL", KEYS.task_index("t1")),
     ("HSET", KEYS.duplicates(1), "x", "y"),
     ("XRANGE", KEYS.log, "-", "+"),
-    # doors of others: speaking for them, emptying, closing
-    ("XADD", KEYS.main_door, "*", "type", "task.submitted"),
-    ("XADD", KEYS.door("bob"), "*", "type", "worker.left"),
-    ("XADD", KEYS.door("bob"), "MAXLEN", 0, "*", "type", "x"),
-    ("XADD", KEYS.door("bob"), "99999999999999-0", "type", "x"),
-    ("XADD", KEYS.main_door, "MAXLEN", 0, "*", "type", "x"),
-    ("XADD", KEYS.main_door, "99999999999999-0", "type", "x"),
-    ("XTRIM", KEYS.door("bob"), "MAXLEN", 0),
-    ("XSETID", KEYS.door("bob"), "99999999999999-0"),
-    ("DEL", KEYS.door("bob")),
-    ("SET", KEYS.door("bob"), "x"),
-    ("RENAME", KEYS.door("ada"), KEYS.door("bob")),
-    ("COPY", KEYS.door("ada"), KEYS.door("bob")),
+    # intakes of others: speaking for them, emptying, closing
+    ("XADD", KEYS.main_intake, "*", "type", "task.submitted"),
+    ("XADD", KEYS.intake("bob"), "*", "type", "worker.left"),
+    ("XADD", KEYS.intake("bob"), "MAXLEN", 0, "*", "type", "x"),
+    ("XADD", KEYS.intake("bob"), "99999999999999-0", "type", "x"),
+    ("XADD", KEYS.main_intake, "MAXLEN", 0, "*", "type", "x"),
+    ("XADD", KEYS.main_intake, "99999999999999-0", "type", "x"),
+    ("XTRIM", KEYS.intake("bob"), "MAXLEN", 0),
+    ("XSETID", KEYS.intake("bob"), "99999999999999-0"),
+    ("DEL", KEYS.intake("bob")),
+    ("SET", KEYS.intake("bob"), "x"),
+    ("RENAME", KEYS.intake("ada"), KEYS.intake("bob")),
+    ("COPY", KEYS.intake("ada"), KEYS.intake("bob")),
     # dispatches of others
     ("XADD", KEYS.inbox("bob"), "*", "type", "task.dispatched"),
     ("XRANGE", KEYS.inbox("bob"), "-", "+"),
     ("XREAD", "STREAMS", KEYS.inbox("bob"), "0"),
     ("DEL", KEYS.inbox("bob")),
-    # progress and signs of life of others
+    # progress and heartbeats of others
     ("SET", KEYS.progress("bob", "t1"), "{}"),
     ("DEL", KEYS.progress("bob", "t1")),
     ("GET", KEYS.progress("bob", "t1")),
@@ -174,7 +174,7 @@ async def test_an_agent_can_do_nothing_else(server: RedisServer) -> None:
     async with login(server, "ada") as ada:
         allowed = [command for command in MAY_NOT if not await refused(ada, *command)]
     assert allowed == []
-    assert server.call("XLEN", KEYS.door("bob")) == 1
+    assert server.call("XLEN", KEYS.intake("bob")) == 1
     assert server.call("XLEN", KEYS.log) == 1
 
 
@@ -183,8 +183,8 @@ OWN_ONLY_WITH_SELECTORS: list[Words] = [
     ("XADD", KEYS.inbox("ada"), "MAXLEN", 0, "*", "type", "x"),
     ("DEL", KEYS.inbox("ada")),
     ("SET", KEYS.inbox("ada"), "x"),
-    ("SET", KEYS.door("ada"), "x"),
-    ("DEL", KEYS.door("ada")),
+    ("SET", KEYS.intake("ada"), "x"),
+    ("DEL", KEYS.intake("ada")),
     ("DEL", KEYS.progress("ada", "t1")),
 ]
 
@@ -196,8 +196,8 @@ async def test_what_is_its_own_is_read_only_where_redis_has_selectors(
     """On 6.2 this is not enforced, and `asb acl` says so."""
     async with login(server, "ada") as ada:
         assert await refused(ada, *command) is selectors(server)
-    told = acl.weaknesses("agent", server.binary.version)
-    assert bool(told) is not selectors(server)
+    reported = acl.weaknesses("agent", server.binary.version)
+    assert bool(reported) is not selectors(server)
 
 
 async def test_a_viewer_reads_everything_of_the_bus_and_writes_nothing(server: RedisServer) -> None:
@@ -210,7 +210,7 @@ async def test_a_viewer_reads_everything_of_the_bus_and_writes_nothing(server: R
         ):
             assert not await refused(eve, *command)
         for command in (
-            ("XADD", KEYS.main_door, "*", "type", "x"),
+            ("XADD", KEYS.main_intake, "*", "type", "x"),
             ("SET", KEYS.throttle, "{}"),
             ("DEL", KEYS.log),
             ("PUBLISH", KEYS.alerts_channel, "{}"),
@@ -228,7 +228,7 @@ async def test_nobody_reaches_another_namespace(server: RedisServer) -> None:
 
 
 async def test_agent_and_services_work_together_as_the_users_they_are(server: RedisServer) -> None:
-    """The desk runs as `ops`; ada's worker uses its own door, as ada."""
+    """The engine runs as `ops`; ada's worker uses its own intake, as ada."""
     server.call("FLUSHALL")
     done = anyio.Event()
 
@@ -238,9 +238,9 @@ async def test_agent_and_services_work_together_as_the_users_they_are(server: Re
     bus = Bus(url(server, "ops"), KEYS.namespace)
     try:
         async with running(bus.host()), login(server, "ada") as ada, login(server, "eve") as eve:
-            await bus.tell("door.opened", name="ada")
+            await bus.tell("intake.opened", name="ada")
             options = WorkerOptions(
-                name="ada", driver=FunctionDriver(handle), door="ada", lease_s=4, heartbeat_s=1
+                name="ada", driver=FunctionDriver(handle), intake="ada", lease_s=4, heartbeat_s=1
             )
             async with anyio.create_task_group() as group:
 
@@ -251,30 +251,30 @@ async def test_agent_and_services_work_together_as_the_users_they_are(server: Re
                 await bus.ended(await bus.submit("say it louder"))
                 done.set()
             [ended] = bus.events("task.completed")
-            assert ended.source == KEYS.door("ada")
+            assert ended.source == KEYS.intake("ada")
             assert await eve.call("GET", KEYS.throttle)
-            await wait_until(lambda: bus.events("worker.left"), what="ada left through its door")
+            await wait_until(lambda: bus.events("worker.left"), what="ada left through its intake")
         assert await bus.dead() == []
     finally:
         await bus.close()
 
 
-async def test_the_agent_of_one_door_cannot_speak_for_another(server: RedisServer) -> None:
+async def test_the_agent_of_one_intake_cannot_speak_for_another(server: RedisServer) -> None:
     server.call("FLUSHALL")
     bus = Bus(url(server, "ops"), KEYS.namespace)
     try:
         async with running(bus.host()), login(server, "ada") as ada:
-            await bus.tell("door.opened", name="ada")
+            await bus.tell("intake.opened", name="ada")
             for data in (
                 ("worker.joined", "worker", "bob"),
                 ("worker.left", "worker", "bob"),
-                ("door.opened", "name", "bob"),
+                ("intake.opened", "name", "bob"),
                 ("policy.changed", "timezone", "UTC"),
                 ("task.dispatched", "task", "t1"),
                 ("usage.recorded", "agent", "x", "worker", "bob", "input_tokens", "5"),
                 ("progress.updated", "agent", "bob", "task", "t1", "document", "{}"),
             ):
-                await ada.call("XADD", KEYS.door("ada"), "*", "type", *data)
+                await ada.call("XADD", KEYS.intake("ada"), "*", "type", *data)
 
             async def refused_all() -> bool:
                 return len(await bus.dead()) == 7

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.client import SyncClient
-from services.runtime.embedded import start
-from services.runtime.redis_server import free_port
+from services.store.client import SyncClient
+from services.store.embedded import start
+from services.store.redis_server import free_port
 from tests.e2e.cli import AGENT, ASB, Up, asb, environment
 from tests.wait import wait_blocking
 
@@ -72,24 +72,24 @@ def test_an_id_is_taken_once(bus: Up) -> None:
     assert len(submitted) == 1
 
 
-def test_what_only_the_desk_can_refuse(bus: Up) -> None:
+def test_what_only_the_engine_can_refuse(bus: Up) -> None:
     done = bus.run("submit", "--after", "nobody", "Wait for nobody", "--wait")
     entry = done.stdout.splitlines()[0]
     assert done.returncode == 1
     assert "after names task 'nobody', which is unknown" in done.stdout
-    told = bus.run("task", entry)
-    assert told.returncode == 1
-    assert "was refused: after names task 'nobody'" in told.stderr
+    reported = bus.run("task", entry)
+    assert reported.returncode == 1
+    assert "was refused: after names task 'nobody'" in reported.stderr
     assert bus.run("task", "nothing").returncode == 1
 
 
-def test_what_only_the_desk_can_refuse_is_said_without_waiting_for_the_end(bus: Up) -> None:
+def test_what_only_the_engine_can_refuse_is_said_without_waiting_for_the_end(bus: Up) -> None:
     lost = bus.run("submit", "--after", "nobody", "Wait for nobody")
     assert lost.returncode == 1
     assert "was refused: after names task 'nobody'" in lost.stderr
-    assert bus.run("submit", "--id", "told", "Say it").returncode == 0
-    assert bus.run("submit", "--id", "told", "Say it").returncode == 0
-    other = bus.run("submit", "--id", "told", "Say something else")
+    assert bus.run("submit", "--id", "reported", "Say it").returncode == 0
+    assert bus.run("submit", "--id", "reported", "Say it").returncode == 0
+    other = bus.run("submit", "--id", "reported", "Say something else")
     assert other.returncode == 1
     assert "hint: another --id" in other.stderr
 
@@ -118,14 +118,14 @@ def test_waiting_says_why_nothing_happens(bus: Up) -> None:
     assert bus.run("cancel", "idle").returncode == 0
 
 
-def test_an_entry_at_a_door_nobody_opened_names_the_way_to_open_it(bus: Up) -> None:
+def test_an_entry_at_an_intake_nobody_opened_names_the_way_to_open_it(bus: Up) -> None:
     with start(bus.data) as joined, contextlib.closing(SyncClient(joined.url)) as client:
         entry = client.call("XADD", "asb:intake:stranger", "*", "type", "task.submitted").decode()
-        told = bus.run("task", entry)
+        reported = bus.run("task", entry)
         client.call("DEL", "asb:intake:stranger")
-    assert told.returncode == 1
-    assert "stands at the door asb:intake:stranger, which nobody opened" in told.stderr
-    assert "`asb acl stranger`" in told.stderr
+    assert reported.returncode == 1
+    assert "stands at the intake asb:intake:stranger, which nobody opened" in reported.stderr
+    assert "`asb acl stranger`" in reported.stderr
 
 
 def test_progress_of_foreign_work_is_shown_as_such(bus: Up) -> None:
@@ -135,9 +135,9 @@ def test_progress_of_foreign_work_is_shown_as_such(bus: Up) -> None:
     )
     assert done.returncode == 0, done.stderr
     wait_blocking(lambda: bus.run("task", "dig").returncode == 0, within=10)
-    told = bus.run("task", "dig")
-    assert "progress of foreign work" in told.stderr
-    assert '"progress": 40' in told.stdout
+    reported = bus.run("task", "dig")
+    assert "progress of foreign work" in reported.stderr
+    assert '"progress": 40' in reported.stdout
     assert bus.ask("task", "dig")["progress"][0]["agent"] == "ada"
 
 
@@ -362,19 +362,19 @@ def test_redis_down_is_an_error_with_a_hint(tmp_path: Path, arguments: tuple[str
     assert "Traceback" not in done.stderr
 
 
-def test_doctor_sees_that_no_desk_runs(tmp_path: Path) -> None:
+def test_doctor_sees_that_no_engine_runs(tmp_path: Path) -> None:
     with start(tmp_path / "data", free_port()) as server:
         redis = f"--redis={server.url}"
         entry = asb("submit", redis, "x", cwd=tmp_path).stdout.strip()
         late = asb("task", redis, entry, cwd=tmp_path)
-        assert "waits at the door" in late.stderr
+        assert "waits at the intake" in late.stderr
         old = asb("doctor", redis, cwd=tmp_path)
         assert old.returncode == 1
-        assert "no desk runs" in old.stdout
+        assert "no engine runs" in old.stdout
         assert "start `asb up`" in asb("status", redis, cwd=tmp_path).stderr
 
 
-def test_a_repeat_at_the_door_is_no_sign_of_a_missing_desk(idle: Up) -> None:
+def test_a_repeat_at_the_intake_is_no_sign_of_a_missing_engine(idle: Up) -> None:
     for _ in range(2):
         assert idle.run("submit", "--id", "again", "The same").returncode == 0
     done = idle.run("doctor")

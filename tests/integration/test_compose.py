@@ -15,10 +15,10 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from services import desk
-from services.runtime.client import SyncClient
+from services import assembly
 from services.runtime.errors import RedisUnavailable
-from services.runtime.redis_server import free_port
+from services.store.client import SyncClient
+from services.store.redis_server import free_port
 from tests.e2e.cli import ASB, ROOT, environment
 from tests.servers import server_program
 from tests.wait import wait_blocking
@@ -167,7 +167,7 @@ def test_a_worker_without_a_command_says_so(tmp_path: Path) -> None:
 
 def test_engine_and_projectors_are_all_services_together(services: dict[str, Any]) -> None:
     assert words(services["engine"]["command"]) == ["service", "engine"]
-    assert sorted(words(services["projectors"]["command"])[1:]) == sorted(desk.PROJECTORS)
+    assert sorted(words(services["projectors"]["command"])[1:]) == sorted(assembly.PROJECTORS)
 
 
 def test_only_this_machine_reaches_it_and_everything_comes_back(services: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from services.cli.deadletters import corrected, read
 from services.runtime.dead_letters import cut
 from services.runtime.settings_types import DeadLetterSettings
-from tests.integration.test_desk_ground import Asb, Bus, asb_on, running
+from tests.integration.test_engine_ground import Asb, Bus, asb_on, running
 from tests.wait import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -30,9 +30,9 @@ def asb(bus: Bus, capsys: pytest.CaptureFixture[str]) -> Asb:
     return asb_on(bus, capsys)
 
 
-async def refused(bus: Bus, *fields: str | bytes, door: str | None = None) -> str:
-    """A bad entry at a door; its dead letter's id."""
-    entry = await bus.put(*fields, door=door)
+async def refused(bus: Bus, *fields: str | bytes, intake: str | None = None) -> str:
+    """A bad entry at an intake; its dead letter's id."""
+    entry = await bus.put(*fields, intake=intake)
 
     async def letter() -> str:
         found = await bus.client.call("XRANGE", bus.keys.deadletter, "-", "+")
@@ -53,28 +53,28 @@ async def test_dead_letters_are_listed_and_shown(bus: Bus, asb: Asb) -> None:
     assert "not UTF-8" in shown
     assert "\\xff" in shown
     [view] = msgspec.json.decode(await asb("deadletter", "list", "--json"))
-    assert (view["id"], view["type"], view["door"]) == (
+    assert (view["id"], view["type"], view["intake"]) == (
         letter,
         "usage.recorded",
-        bus.keys.main_door,
+        bus.keys.main_intake,
     )
 
 
-async def test_a_corrected_entry_goes_back_to_its_door_and_is_taken_once(
+async def test_a_corrected_entry_goes_back_to_its_intake_and_is_taken_once(
     bus: Bus, asb: Asb
 ) -> None:
     async with running(bus.host()):
-        await bus.tell("door.opened", name="ada")
+        await bus.tell("intake.opened", name="ada")
         flat = await refused(
-            bus, "type", "usage.recorded", "agent", "codex", "input_tokens", "many", door="ada"
+            bus, "type", "usage.recorded", "agent", "codex", "input_tokens", "many", intake="ada"
         )
         body = '{"agent":"codex","input_tokens":"many","ticket":7}'
         nested = await refused(bus, "type", "usage.recorded", "data", body)
         await asb("deadletter", "retry", flat, nested, "--set", "input_tokens=40")
         await wait_until(lambda: len(bus.events("usage.recorded")) == 2, what="both on the log")
-    by_door = {e.source: e for e in bus.events("usage.recorded")}
-    assert by_door[bus.keys.door("ada")].data.booked.tokens == 40
-    assert b'"ticket":7' in by_door[bus.keys.main_door].raw
+    by_intake = {e.source: e for e in bus.events("usage.recorded")}
+    assert by_intake[bus.keys.intake("ada")].data.charged.tokens == 40
+    assert b'"ticket":7' in by_intake[bus.keys.main_intake].raw
     assert await left(bus) == 0
 
 
@@ -142,7 +142,7 @@ async def test_what_others_wrote_among_the_dead_letters_is_shown_and_dropped(
 ) -> None:
     place = await bus.client.call("XADD", bus.keys.deadletter, "*", "not", "ours")
     assert "ours" in await asb("deadletter", "show", place.decode())
-    assert "names no door" in await asb("deadletter", "retry", place.decode(), code=1)
+    assert "names no intake" in await asb("deadletter", "retry", place.decode(), code=1)
     await asb("deadletter", "drop", place.decode())
 
 
@@ -194,13 +194,13 @@ def test_an_entry_is_cut_between_no_name_and_its_value(
 # -- acl -------------------------------------------------------------------------------------------
 
 
-async def test_asb_acl_prints_the_user_and_opens_the_door(
+async def test_asb_acl_prints_the_user_and_opens_the_intake(
     bus: Bus, asb: Asb, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
     async with running(bus.host()):
         line = await asb("acl", "ada", "--password-file", str(secret))
-        await wait_until(lambda: bus.events("door.opened"), what="the door opened")
+        await wait_until(lambda: bus.events("intake.opened"), what="the intake opened")
     password = secret.read_text().strip()
     assert secret.stat().st_mode & 0o077 == 0
     assert password not in line
@@ -215,7 +215,7 @@ async def test_asb_acl_says_what_an_old_redis_does_not_enforce(bus: Bus, asb: As
     assert "%R~" not in line
     for role in ("service", "viewer"):
         assert "resetchannels" in await asb("acl", "ops", "--role", role)
-    assert bus.events("door.opened") == []
+    assert bus.events("intake.opened") == []
 
 
 @pytest.mark.parametrize("name", ["a b", "a:b", "*", "x" * 200])
@@ -223,12 +223,12 @@ async def test_asb_acl_takes_plain_names_only(asb: Asb, name: str) -> None:
     assert "error" in await asb("acl", name, "--no-open", code=1)
 
 
-async def test_the_doctor_names_doors_that_nobody_opened(bus: Bus, asb: Asb) -> None:
-    await bus.put("type", "x", door="mallory")
+async def test_the_doctor_names_intakes_that_nobody_opened(bus: Bus, asb: Asb) -> None:
+    await bus.put("type", "x", intake="mallory")
     async with running(bus.host()):
 
         async def swept() -> bytes:
-            return await bus.client.call("GET", bus.keys.stray_doors) or b""
+            return await bus.client.call("GET", bus.keys.unregistered_intakes) or b""
 
         await wait_until(swept, what="the sweep")
-        assert bus.keys.door("mallory") in await asb("doctor")
+        assert bus.keys.intake("mallory") in await asb("doctor")

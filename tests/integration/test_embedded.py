@@ -18,12 +18,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.runtime import data_folder, embedded
-from services.runtime.client import SyncClient
-from services.runtime.data_folder import record_of, written_by
-from services.runtime.embedded import Embedded, address_of, find_server, resolve_url
 from services.runtime.errors import AsbError
-from services.runtime.redis_server import (
+from services.runtime.settings import Settings
+from services.store import data_folder, embedded
+from services.store.client import SyncClient
+from services.store.data_folder import record_of, written_by
+from services.store.embedded import Embedded, address_of, find_server, resolve_url
+from services.store.redis_server import (
     OLDEST,
     Identity,
     ServerBinary,
@@ -31,7 +32,6 @@ from services.runtime.redis_server import (
     server_identity,
     wheel_server,
 )
-from services.runtime.settings import Settings
 from tests.servers import RedisServer
 from tests.wait import wait_blocking
 

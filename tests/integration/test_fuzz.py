@@ -1,4 +1,4 @@
-"""Random bytes, types and sizes at every door for a bounded time: nothing stops, nothing is lost,
+"""Random bytes, types and sizes at every intake for a bounded time: nothing stops, nothing is lost,
 usage never falls. It prints what it did; ``ASB_TEST_FUZZ_S`` makes it longer,
 ``ASB_TEST_FUZZ_SEED`` repeats a run.
 """
@@ -20,9 +20,9 @@ import pytest
 from msgspec.structs import replace
 
 from services.intake.decide import HANDLERS
-from services.runtime.client import CommandRefused
 from services.runtime.settings_types import DeadLetterSettings
-from tests.integration.test_desk_ground import Bus, caught_up, proven, running, working
+from services.store.client import CommandRefused
+from tests.integration.test_engine_ground import Bus, caught_up, proven, running, working
 from tests.wait import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -33,9 +33,9 @@ DOORS = (None, "ada", "bob")
 NAMES = ("task", "attempt", "session", "agent", "worker", "text", "usage", "document", "model",
          "input_tokens", "total_tokens", "cost_usd", "after", "priority", "holds", "lease_s", "id",
          "v", "kind", "newest", "time", "data", "type", "name", "limits", "x")  # fmt: skip
-# Not thrown about: whoever may write to the shared door may change policy and pause workers.
+# Not thrown about: whoever may write to the shared intake may change policy and pause workers.
 KINDS = sorted(
-    HANDLERS.keys() - {"policy.changed", "worker.joined", "worker.paused", "door.opened"}
+    HANDLERS.keys() - {"policy.changed", "worker.joined", "worker.paused", "intake.opened"}
 )
 # What may rightly say nothing: a repeat, a goodbye twice, a document that adds nothing.
 QUIET = frozenset(("worker.left", "worker.resumed", "progress.updated", "task.cancel_requested"))
@@ -141,11 +141,11 @@ async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
 
 
 class Thrower:
-    """Throws at every door, good entries in between, and counts."""
+    """Throws at every intake, good entries in between, and counts."""
 
     def __init__(self, bus: Bus, fuzz: Fuzz) -> None:
         self.bus, self.fuzz = bus, fuzz
-        self.thrown: dict[tuple[str, str], str] = {}  # door and entry id -> kind
+        self.thrown: dict[tuple[str, str], str] = {}  # intake and entry id -> kind
         self.good: list[str] = []
         self.tokens = 0
         self.counts: Counter[str] = Counter()
@@ -155,10 +155,10 @@ class Thrower:
         commands: list[tuple[str | bytes | int | float, ...]] = []
         meant: list[tuple[str, str]] = []
         for _ in range(40):
-            door = self.bus.keys.door(self.fuzz.random.choice(DOORS))
+            intake = self.bus.keys.intake(self.fuzz.random.choice(DOORS))
             kind, fields = self.fuzz.entry()
-            commands.append(("XADD", door, "*", *fields))
-            meant.append((door, kind))
+            commands.append(("XADD", intake, "*", *fields))
+            meant.append((intake, kind))
         for place, reply in zip(meant, await self.bus.client.pipeline(commands), strict=True):
             if isinstance(reply, bytes):
                 self.thrown[place[0], reply.decode()] = place[1]
@@ -187,15 +187,15 @@ class Thrower:
             await client.call("DEL", progress)
         elif nasty == 5:
             with_id = f"{r.choice((99_999_999_999_999, 2**63, 2**64 - 1))}-{len(self.good)}"
-            door = keys.door(r.choice(DOORS))
+            intake = keys.intake(r.choice(DOORS))
             try:
-                await client.call("XADD", door, with_id, "type", "x")
-                self.thrown[door, with_id] = ""
+                await client.call("XADD", intake, with_id, "type", "x")
+                self.thrown[intake, with_id] = ""
                 self.counts["ids of the far future"] += 1
             except CommandRefused:
                 self.counts["refused by Redis"] += 1
         elif nasty == 6:
-            await client.call("SET", keys.door("nobody"), self.fuzz.bytes(), "EX", 60)
+            await client.call("SET", keys.intake("nobody"), self.fuzz.bytes(), "EX", 60)
 
 
 async def total(bus: Bus) -> int:
@@ -211,18 +211,20 @@ async def test_nothing_stops_nothing_is_lost_and_usage_never_falls(
     thrower = Thrower(bus, Fuzz(SEED))
     seen: list[int] = []
     host = bus.host()
-    # Nobody throws the worker's name: through the shared door anyone may say goodbye for it.
+    # Nobody throws the worker's name: through the shared intake anyone may say goodbye for it.
     async with running(host), working(bus, "steady"):
         for name in ("ada", "bob"):
-            await bus.tell("door.opened", name=name)
+            await bus.tell("intake.opened", name=name)
         with anyio.move_on_after(SECONDS):
             while True:
                 with anyio.CancelScope(shield=True):
                     await thrower.batch()
                     seen.append(await total(bus))
-                await wait_until(lambda: len(host.doors) < 500, within=20, what="the desk keeps up")
+                await wait_until(
+                    lambda: len(host.intakes) < 500, within=20, what="the engine keeps up"
+                )
         state = await bus.ended(*thrower.good, within=30)
-        await wait_until(lambda: len(host.doors) == 0, within=20, what="empty doors")
+        await wait_until(lambda: len(host.intakes) == 0, within=20, what="empty intakes")
         await caught_up(bus, host)
     letters = len(await bus.dead())
     with capsys.disabled():
@@ -230,7 +232,7 @@ async def test_nothing_stops_nothing_is_lost_and_usage_never_falls(
     assert all(a <= b for a, b in itertools.pairwise(seen)), "usage fell"
     assert all(state.outcomes[task].status == "completed" for task in thrower.good)
     codex = [e for e in bus.events("usage.recorded") if e.data.model == "gpt-x"]
-    assert sum(e.data.booked.tokens for e in codex) >= thrower.tokens
+    assert sum(e.data.charged.tokens for e in codex) >= thrower.tokens
     assert await _lost(bus, thrower) == []
     assert await _buried_twice(bus) == []
     proven(bus, tasks=thrower.good)
@@ -244,12 +246,12 @@ async def _lost(bus: Bus, thrower: Thrower) -> list[tuple[str, str, str]]:
     letters = await bus.client.call("XRANGE", bus.keys.deadletter, "-", "+")
     known = {(fields[1].decode(), fields[3].decode()) for _, fields in letters}
     for event in bus.events():
-        door, _, entry = event.origin.rpartition(" ")
-        known.add((door, entry))
+        intake, _, entry = event.origin.rpartition(" ")
+        known.add((intake, entry))
     return [
-        (door, entry, kind)
-        for (door, entry), kind in thrower.thrown.items()
-        if (door, entry) not in known and kind not in QUIET and not _moved(entry)
+        (intake, entry, kind)
+        for (intake, entry), kind in thrower.thrown.items()
+        if (intake, entry) not in known and kind not in QUIET and not _moved(entry)
     ]
 
 
@@ -266,7 +268,7 @@ def _moved(entry: str) -> bool:
 def _tell(bus: Bus, thrower: Thrower, seen: list[int], letters: int) -> None:
     types = Counter(e.type for e in bus.events())
     print(  # noqa: T201
-        f"\nfuzz seed {SEED}: {len(thrower.thrown):,} entries thrown at {len(DOORS)} doors in "
+        f"\nfuzz seed {SEED}: {len(thrower.thrown):,} entries thrown at {len(DOORS)} intakes in "
         f"{SECONDS:g} s, {len(thrower.good):,} good tasks between; {sum(types.values()):,} events "
         f"and {letters:,} dead letters; usage looked at {len(seen):,} times, up to "
         f"{seen[-1] if seen else 0:,} tokens; {dict(thrower.counts)}"

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.runtime.client import Client
 from services.runtime.errors import RedisUnavailable, RedisUnsuitable
-from services.runtime.health import (
+from services.store.client import Client
+from services.store.health import (
     ServerFacts,
     check_server,
     durability,
@@ -161,7 +161,7 @@ async def test_too_old_a_server_is_refused(reader: Client, monkeypatch: pytest.M
     async def old(_: Client) -> ServerFacts:
         return facts
 
-    monkeypatch.setattr("services.runtime.health.read_facts", old)
+    monkeypatch.setattr("services.store.health.read_facts", old)
     with pytest.raises(RedisUnsuitable, match=r"redis 6\.0\.16.*6\.2 or newer"):
         await check_server(reader)
 

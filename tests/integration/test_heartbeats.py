@@ -14,8 +14,8 @@ import pytest
 
 from events.keys import Keys
 from services.names import DECIDERS, SERVICES
-from services.runtime.client import Client, SyncClient
-from services.runtime.heartbeat import KEPT_S, Beat, Heartbeat, beats, missing
+from services.store.client import Client, SyncClient
+from services.store.heartbeat import KEPT_S, Beat, Heartbeat, beats, missing
 from tests.e2e.cli import Process, asb
 from tests.servers import RedisServer
 from tests.wait import wait_blocking, wait_until
@@ -93,14 +93,14 @@ def test_a_bus_that_nobody_runs_is_no_healthy_bus(ground: Ground) -> None:
     """Given a Redis alone and nothing that waits, then doctor does not say that all is well."""
     found = ground.asb("doctor")
     assert found.returncode == 1
-    assert "no desk runs" in found.stdout
-    assert "no desk runs" in ground.asb("status").stderr
+    assert "no engine runs" in found.stdout
+    assert "no engine runs" in ground.asb("status").stderr
 
 
 def test_a_standby_masks_nobody_and_a_killed_process_is_missed(ground: Ground) -> None:
-    """Given two desks, each with heartbeats of its own, when one is killed then its are gone
+    """Given two engines, each with heartbeats of its own, when one is killed then its are gone
     within their time; when the other ends in order, then its are gone at once."""
-    first, second = ground.service("desk"), ground.service("desk", "inbox")
+    first, second = ground.service("engine"), ground.service("engine", "inbox")
     with contextlib.closing(SyncClient(ground.server.url)) as client:
 
         def processes(service: str) -> set[str]:

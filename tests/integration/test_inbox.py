@@ -9,12 +9,12 @@ import pytest
 
 from events.envelope import Event
 from events.keys import Keys
-from services.inbox.service import Inboxes
-from services.runtime.client import Client
-from services.runtime.scripts import script
-from services.runtime.texts import Texts
+from services.inbox.projector import Inboxes
+from services.store.client import Client
+from services.store.prompts import Texts
+from services.store.scripts import script
 from tests.given import Bus as InMemory
-from tests.integration.test_desk_ground import Bus, Hands, proven, running
+from tests.integration.test_engine_ground import Bus, Hands, proven, running
 from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -94,7 +94,7 @@ async def test_a_restart_writes_nothing_twice(bus: Bus) -> None:
 
 
 async def _all_written(bus: Bus) -> bool:
-    submitted = len(await bus.client.call("XRANGE", bus.keys.main_door, "-", "+")) - 1
+    submitted = len(await bus.client.call("XRANGE", bus.keys.main_intake, "-", "+")) - 1
     return len(await stands(bus)) == submitted
 
 
@@ -181,19 +181,19 @@ async def test_an_attempt_that_ended_in_the_batch_of_its_dispatch_is_offered_to_
     client: Client, keys: Keys, end: str
 ) -> None:
     """Two turns read as one batch, as a projector on its own does: no inbox without a name."""
-    desk = InMemory()
-    desk.join("w1")
-    task = desk.submit()
-    desk.run()
+    engine = InMemory()
+    engine.join("w1")
+    task = engine.submit()
+    engine.run()
     if end == "task.cancelled":
-        desk.send("task.cancel_requested", task=task)
+        engine.send("task.cancel_requested", task=task)
     if end == "worker.left":
-        desk.send(end, worker="w1")
+        engine.send(end, worker="w1")
     else:
-        desk.report(end, task, error="no luck")
-    desk.run()
+        engine.report(end, task, error="no luck")
+    engine.run()
     inboxes = Inboxes(client, keys, Texts())
-    inboxes.feed(desk.events, desk.state)
+    inboxes.feed(engine.events, engine.state)
     await inboxes.run()
     found = await client.call("KEYS", keys.inbox("*"))
     assert keys.inbox("").encode() not in found

@@ -15,11 +15,11 @@ import pytest
 from events.keys import Keys
 from projections import usage
 from services.progress import marks, watch
-from services.progress.service import Documents
-from services.runtime import acl
-from services.runtime.client import Client
+from services.progress.projector import Documents
 from services.runtime.errors import RedisUnavailable
-from tests.integration.test_desk_ground import Bus, Hands, running
+from services.store import acl
+from services.store.client import Client
+from tests.integration.test_engine_ground import Bus, Hands, running
 from tests.servers import RedisServer
 from tests.wait import stays, wait_until
 
@@ -28,12 +28,12 @@ DAY_S = 86_400
 UPDATED = "progress.updated"
 
 
-@pytest.fixture(scope="module", params=["told", "scanned"])
+@pytest.fixture(scope="module", params=["reported", "scanned"])
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[RedisServer]:
     """A server that tells of keys that change, and one that does not."""
-    events = "K$gx" if request.param == "told" else ""
+    events = "K$gx" if request.param == "reported" else ""
     folder = tmp_path_factory.mktemp("progress")
     own = RedisServer(folder, options=("--notify-keyspace-events", events)).start()
     yield own
@@ -200,7 +200,7 @@ async def test_what_is_no_document_is_reported_once_and_left_alone(bus: Bus) -> 
     assert await bus.client.call("GET", key(bus, "a:1")) == b"<html>"
 
 
-async def test_a_document_out_of_the_door_gets_a_view_too(bus: Bus) -> None:
+async def test_a_document_out_of_the_intake_gets_a_view_too(bus: Bus) -> None:
     async with running(bus.host()):
         document = {"status": "started"}
         await bus.tell("progress.updated", agent="codex", task="m:1", document=document)
@@ -282,7 +282,7 @@ async def test_a_view_does_not_replace_what_was_written_since_it_was_read(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The moment between reading and replacing, held open."""
-    settled, unread = Documents._settled, json.dumps({"status": "unread"}).encode()  # pyright: ignore[reportPrivateUsage]
+    final_charge, unread = Documents._settled, json.dumps({"status": "unread"}).encode()  # pyright: ignore[reportPrivateUsage]
     interrupted: list[bytes] = []
 
     async def interrupt(documents: Documents) -> Any:
@@ -290,7 +290,7 @@ async def test_a_view_does_not_replace_what_was_written_since_it_was_read(
         if bus.events(UPDATED) and not interrupted:
             interrupted.append(there)
             await put(bus, unread)
-        return await settled(documents)
+        return await final_charge(documents)
 
     monkeypatch.setattr(Documents, "_settled", interrupt)
     async with running(bus.host()):
@@ -300,19 +300,19 @@ async def test_a_view_does_not_replace_what_was_written_since_it_was_read(
     assert [d["status"] for d in documents(bus)] == ["first", "unread"]
 
 
-async def test_a_document_put_over_a_view_on_its_way_survives_a_stopped_desk(bus: Bus) -> None:
+async def test_a_document_put_over_a_view_on_its_way_survives_a_stopped_engine(bus: Bus) -> None:
     async with running(bus.host()):
         await put(bus, {"status": "one"})
         await view_of(bus, status="one")
-    before = await bus.client.call("XLEN", bus.keys.main_door)
+    before = await bus.client.call("XLEN", bus.keys.main_intake)
     async with running(bus.host("progress")):
         await put(bus, {"status": "two"})
 
-        async def at_the_door() -> bool:
-            return await bus.client.call("XLEN", bus.keys.main_door) == before + 1
+        async def at_the_intake() -> bool:
+            return await bus.client.call("XLEN", bus.keys.main_intake) == before + 1
 
-        await wait_until(at_the_door, 10)
-        await stays(at_the_door, 0.8, "sent once")
+        await wait_until(at_the_intake, 10)
+        await stays(at_the_intake, 0.8, "sent once")
         assert json.loads(await bus.client.call("GET", key(bus))) == {"status": "two"}
     async with running(bus.host()):
         await view_of(bus, status="two")
@@ -355,8 +355,10 @@ async def test_an_outage_loses_no_document(tmp_path: Path) -> None:
             own.call("SET", key(bus, "third:t"), json.dumps({"n": n}))
             await view_of(bus, "other:t", n=n)
             await view_of(bus, "third:t", n=n)
-    told = [(e.data.agent, json.loads(bytes(e.data.document))["n"]) for e in bus.events(UPDATED)]
-    assert sorted(told) == [(a, n) for a in ("claude", "other", "third") for n in range(3)]
+    reported = [
+        (e.data.agent, json.loads(bytes(e.data.document))["n"]) for e in bus.events(UPDATED)
+    ]
+    assert sorted(reported) == [(a, n) for a in ("claude", "other", "third") for n in range(3)]
     await bus.close()
     own.stop()
 
@@ -376,7 +378,7 @@ async def test_scanning_stops_while_the_server_tells_and_goes_on_when_it_falls_s
     monkeypatch.setattr(watch, "SWEEP_S", 0.05)
     before = server.call("CONFIG", "GET", "notify-keyspace-events")[1]
     client = Client(server.url)
-    watching = watch.Watch(client, Keys("w"), Documents(client, Keys("w"), 65_536))
+    watching = watch.ProgressWatch(client, Keys("w"), Documents(client, Keys("w"), 65_536))
 
     async with anyio.create_task_group() as group:
         for loop in watching.loops():
@@ -399,7 +401,7 @@ async def test_scanning_stops_while_the_server_tells_and_goes_on_when_it_falls_s
 
 async def test_scans_keep_to_their_share_of_the_servers_time(bus: Bus, server: RedisServer) -> None:
     server.call("EVAL", "for i=1,30000 do redis.call('SET','other:'..i,1) end", 0)
-    watching = watch.Watch(bus.client, bus.keys, Documents(bus.client, bus.keys, 65_536))
+    watching = watch.ProgressWatch(bus.client, bus.keys, Documents(bus.client, bus.keys, 65_536))
     server.call("CONFIG", "RESETSTAT")
     started = anyio.current_time()
     await watching.sweep()
@@ -414,12 +416,14 @@ async def test_the_rights_of_a_service_are_enough(bus: Bus, server: RedisServer)
     line = acl.line("svc", "service", bus.keys, acl.password_hash("pw"), server.binary.version)
     server.call("ACL", "SETUSER", *line.split()[1:])
     limited = Bus(server.url.replace("redis://", "redis://svc:pw@"), "asb")
-    told = server.call("CONFIG", "GET", "notify-keyspace-events")[1] != b""
-    watching = watch.Watch(limited.client, bus.keys, Documents(limited.client, bus.keys, 65_536))
+    reported = server.call("CONFIG", "GET", "notify-keyspace-events")[1] != b""
+    watching = watch.ProgressWatch(
+        limited.client, bus.keys, Documents(limited.client, bus.keys, 65_536)
+    )
     async with anyio.create_task_group() as group:
         for loop in watching.loops():
             group.start_soon(again, loop)
-        await wait_until(lambda: watching.works is told and watching.sweeps > 0, 10)
+        await wait_until(lambda: watching.works is reported and watching.sweeps > 0, 10)
         group.cancel_scope.cancel()
     async with running(limited.host()):
         await put(bus, {"status": "fine"})

@@ -17,7 +17,7 @@ import pytest
 
 from projections import usage
 from projections.days import day_of
-from tests.integration.test_desk_ground import Bus, running
+from tests.integration.test_engine_ground import Bus, running
 from tests.wait import wait_until
 
 pytestmark = [
@@ -66,7 +66,7 @@ async def test_usage_in_flat_fields_and_as_json_is_booked_alike(bus: Bus, cli: C
         await wait_until(lambda: len(bus.events("usage.recorded")) == 2, what="both on the log")
     first, second = bus.events("usage.recorded")
     assert first.data == second.data
-    assert first.source == bus.keys.main_door
+    assert first.source == bus.keys.main_intake
     codex = usage.by(bus.folded().lifetime, "agent")["codex"]
     assert (codex.input_tokens, codex.output_tokens, codex.tokens) == (3_000, 5_000, 8_000)
 
@@ -177,16 +177,16 @@ async def test_a_worker_in_plain_sh_joins_takes_and_completes_with_usage(
     results = {e.data.task: e for e in bus.events("task.completed")}
     for task, text in zip(tasks, HOSTILE, strict=True):
         event = results[task]
-        assert told(event.raw)["result"] == f"{text}\n\nusage: 9 9"
-        assert (event.data.booked.input_tokens, event.data.booked.output_tokens) == (1500, 2500)
+        assert reported(event.raw)["result"] == f"{text}\n\nusage: 9 9"
+        assert (event.data.charged.input_tokens, event.data.charged.output_tokens) == (1500, 2500)
     assert [e.data.agent for e in bus.events("worker.joined")] == ["codex"]
     assert not (tmp_path / "hacked").exists()
     assert await bus.dead() == []
 
 
-def told(raw: bytes) -> dict[str, object]:
+def reported(raw: bytes) -> dict[str, object]:
     """What the worker itself said."""
-    found: dict[str, object] = msgspec.json.decode(raw)["told"]
+    found: dict[str, object] = msgspec.json.decode(raw)["reported"]
     return found
 
 
@@ -200,7 +200,7 @@ async def test_what_a_worker_in_plain_sh_answers_never_becomes_usage(
         tasks = [await bus.submit(text) for text in forged]
         state = await bus.ended(*tasks, within=20)
     for event in bus.events("task.completed"):
-        assert event.data.booked.estimated
+        assert event.data.charged.estimated
     assert sum(state.outcomes[task].tokens for task in tasks) < 10_000
     assert await bus.dead() == []
 
@@ -218,7 +218,7 @@ async def test_a_command_that_fails_or_says_nothing_of_usage_is_reported_so(
     [failed] = bus.events("task.failed")
     assert failed.data.error.splitlines()[:2] == ["exit code 3", "broken"]
     [completed] = bus.events("task.completed")
-    assert completed.data.booked.estimated  # nobody knows: the hold is booked
+    assert completed.data.charged.estimated  # nobody knows: the hold is charged
     assert await bus.dead() == []
 
 
@@ -263,14 +263,14 @@ async def test_a_killed_shell_worker_has_its_name_back_at_once(
     assert lost.data.evidence.endswith(f"its process {first.pid} is gone")
 
 
-async def test_a_worker_with_a_door_of_its_own_uses_it(bus: Bus, start: Start) -> None:
+async def test_a_worker_with_an_intake_of_its_own_uses_it(bus: Bus, start: Start) -> None:
     async with running(bus.host()):
-        await bus.tell("door.opened", name="w1")
+        await bus.tell("intake.opened", name="w1")
         start("cat", ASB_DOOR="w1")
         task = await bus.submit("hello")
         await bus.ended(task, within=20)
     [event] = bus.events("task.completed")
-    assert event.source == bus.keys.door("w1")
+    assert event.source == bus.keys.intake("w1")
 
 
 async def test_the_three_commands_of_the_manual_are_a_worker(bus: Bus) -> None:
@@ -310,4 +310,4 @@ async def test_the_usage_commands_of_the_manual_work_as_they_stand(bus: Bus, cli
         for line in block.splitlines():
             cli(*shlex.split(line)[1:])
         await wait_until(lambda: len(bus.events("usage.recorded")) == 2, what="both on the log")
-    assert [e.data.booked.tokens for e in bus.events("usage.recorded")] == [4_000, 4_000]
+    assert [e.data.charged.tokens for e in bus.events("usage.recorded")] == [4_000, 4_000]

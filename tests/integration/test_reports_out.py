@@ -13,12 +13,12 @@ import pytest
 from events.envelope import Event
 from projections.days import day_of
 from projections.state import State
-from services.runtime.client import SyncClient
-from services.runtime.heartbeat import Heartbeat
-from services.runtime.host import Host
-from services.runtime.texts import Texts
-from services.turn import Decisions, Inputs
-from tests.integration.test_desk_ground import Asb, Bus, Hands, asb_on, caught_up, running
+from services.decider import Decisions, Inputs
+from services.engine.host import Host
+from services.store.client import SyncClient
+from services.store.heartbeat import Heartbeat
+from services.store.prompts import Texts
+from tests.integration.test_engine_ground import Asb, Bus, Hands, asb_on, caught_up, running
 from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -105,7 +105,7 @@ async def test_the_report_of_a_day_that_is_over_stands_in_redis_and_is_published
             await stays(lambda: heard() == [], during=0.3)
 
 
-async def test_a_report_whose_desk_died_before_it_was_out_goes_out_after_the_restart(
+async def test_a_report_whose_engine_died_before_it_was_out_goes_out_after_the_restart(
     bus: Bus,
 ) -> None:
     deciders = ("intake", "delegator", "dispatcher", "throttle", "reporter")
@@ -123,7 +123,7 @@ async def test_a_report_whose_desk_died_before_it_was_out_goes_out_after_the_res
     assert message["date"] == date
 
 
-async def test_a_desk_with_nothing_to_do_still_asks_its_deciders_every_second(bus: Bus) -> None:
+async def test_an_engine_with_nothing_to_do_still_asks_its_deciders_every_second(bus: Bus) -> None:
     """So a report is issued when its day ends, though nothing else happens then."""
     asked: list[int] = []
 
@@ -134,7 +134,7 @@ async def test_a_desk_with_nothing_to_do_still_asks_its_deciders_every_second(bu
     heartbeat = Heartbeat(bus.client, bus.keys, ())
     idle = Host(bus.client, bus.keys, [("probe", decide)], [], Inputs(), Texts(), heartbeat)
     async with running(idle):
-        await wait_until(lambda: len(asked) >= 4, within=8, what="four turns of an idle desk")
+        await wait_until(lambda: len(asked) >= 4, within=8, what="four turns of an idle engine")
     assert all(b - a < 2_000_000 for a, b in itertools.pairwise(asked))
 
 

@@ -13,9 +13,10 @@ import pytest
 from events.envelope import Event, encode
 from events.keys import Keys
 from events.task import TaskSubmitted
-from services.runtime.client import Client
-from services.runtime.log import CLOCK_DIFFERENCE_MAX, DAY_US, START, Log
-from services.runtime.redis_server import (
+from services.decider import Taken
+from services.store.client import Client
+from services.store.log import CLOCK_DIFFERENCE_MAX, DAY_US, START, Log
+from services.store.redis_server import (
     OLDEST,
     Identity,
     ServerBinary,
@@ -23,8 +24,7 @@ from services.runtime.redis_server import (
     server_identity,
     wheel_server,
 )
-from services.runtime.scripts import Argument, script
-from services.turn import Taken
+from services.store.scripts import Argument, script
 from tests.servers import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -342,8 +342,8 @@ async def bury(
 ) -> int:
     """How many were ever dropped."""
     args: list[Argument] = [len(letters), *bounds]
-    for door, entry in letters:
-        args += [door, entry, mark or door, "why", 10, 2, b"type", b"x", b"data", body]
+    for intake, entry in letters:
+        args += [intake, entry, mark or intake, "why", 10, 2, b"type", b"x", b"data", body]
     return await script("deadletter")(redis, LETTERS, args)
 
 
@@ -357,12 +357,12 @@ async def test_a_dead_letter_holds_the_entry_the_error_and_where_from(redis: Cli
     assert await bury(redis, ("s:intake", "5-0")) == 0
     [(_, fields)] = await redis.call("XRANGE", KEYS.deadletter, "-", "+")
     assert fields == [
-        *(b"door", b"s:intake", b"entry", b"5-0", b"error", b"why", b"size", b"10"),
+        *(b"intake", b"s:intake", b"entry", b"5-0", b"error", b"why", b"size", b"10"),
         *(b"type", b"x", b"data", b"\xff"),
     ]
 
 
-async def test_each_door_entry_is_buried_once(redis: Client) -> None:
+async def test_each_intake_entry_is_buried_once(redis: Client) -> None:
     await bury(redis, ("s:intake", "5-9"), ("s:intake:b", "5-0"), ("s:intake", "5-10"))
     await bury(redis, ("s:intake", "5-9"), ("s:intake", "5-10"), ("s:intake:b", "5-0"))
     await bury(redis, ("s:intake:b", "5-1"), ("s:intake", "6-0"), ("s:intake", "6-0"))
@@ -406,7 +406,7 @@ async def test_one_dead_letter_stays_however_large_it_is(redis: Client) -> None:
 
 async def test_marks_of_entries_ahead_do_not_pile_up(redis: Client) -> None:
     """Given a crash between each such letter and the end of its mark, then their number is
-    bounded, and no door loses its own."""
+    bounded, and no intake loses its own."""
     await bury(redis, ("s:intake", "5-0"))
     for n in range(30):
         await bury(redis, ("s:intake", f"9{n}-0"), bounds=(99, 10**7, 9), mark=f"s:intake 9{n}-0")

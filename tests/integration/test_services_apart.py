@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.client import SyncClient
+from services.store.client import SyncClient
 from tests.crash.processes import LIMITS, Fleet
-from tests.integration.test_desk_ground import (
+from tests.integration.test_engine_ground import (
     Bus,
     audit,
     caught_up,
@@ -39,7 +39,7 @@ def fleet(redis_url: str, namespace: str, tmp_path: Path) -> Generator[Fleet]:
     made.end()
 
 
-async def test_services_apart_decide_as_the_desk_does(bus: Bus) -> None:
+async def test_services_apart_decide_as_the_engine_does(bus: Bus) -> None:
     hosts = [bus.host(name) for name in APART]
     async with running(*hosts), working(bus, "w1", "w2"):
         tasks = await bus.submit_many(300)

@@ -12,10 +12,10 @@ import pytest
 
 from events.keys import Keys
 from services.cli import main, submit
-from services.cli.markdown_tasks import open_items
-from services.cli.sources import fitting, shaped, taking_key
+from services.client.importers import fitting, shaped, taking_key
+from services.client.markdown import open_items
 from services.concurrent_task_manager import ConcurrentTaskManager
-from services.runtime.client import SyncClient
+from services.store.client import SyncClient
 
 TODO = """\
 # Sprint
@@ -61,9 +61,9 @@ class Shell:
         return captured.out.split() if code == 0 else [captured.err]
 
     def entries(self) -> list[dict[str, Any]]:
-        """What stands at the shared door: data and idempotency key."""
+        """What stands at the shared intake: data and idempotency key."""
         found: list[dict[str, Any]] = []
-        for _, flat in self.client.call("XRANGE", self.keys.main_door, "-", "+"):
+        for _, flat in self.client.call("XRANGE", self.keys.main_intake, "-", "+"):
             names = dict(zip(flat[::2], flat[1::2], strict=True))
             data = msgspec.json.decode(names[b"data"])
             found.append({**data, "key": names.get(b"id", b"").decode()})

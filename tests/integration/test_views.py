@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from projections import views
-from tests.integration.test_desk_ground import Bus, Hands, limit, running
+from tests.integration.test_engine_ground import Bus, Hands, limit, running
 from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -34,12 +34,12 @@ async def test_views_follow_the_log_and_equal_the_fold(bus: Bus) -> None:
             await bus.submit()
             await worker.does(await worker.takes(), tokens=1_234)
 
-        async def settled() -> bool:
+        async def final_charge() -> bool:
             last = bus.events()[-1].log_id
             both = [await view(bus, k) for k in (bus.keys.throttle, bus.keys.token_usage)]
             return len(bus.folded().outcomes) == 3 and all(v.get("as_of") == last for v in both)
 
-        await wait_until(settled, within=10)
+        await wait_until(final_charge, within=10)
     state = bus.folded()
     assert await view(bus, bus.keys.token_usage) == _plain(views.token_usage_view(state))
     assert await view(bus, bus.keys.throttle) == _plain(views.throttle_view(state, state.meta.at))

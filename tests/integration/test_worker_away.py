@@ -12,9 +12,9 @@ import pytest
 
 from events.keys import Keys
 from events.worker import WorkerHeartbeat
-from services.runtime.client import Client
+from services.store.client import Client
 from services.worker import Task, serve
-from tests.integration.test_worker_session import Desk, for_ever, options, working
+from tests.integration.test_worker_session import Engine, for_ever, options, working
 from tests.servers import RedisServer
 from tests.wait import wait_until
 
@@ -51,12 +51,12 @@ async def test_results_made_while_redis_is_away_are_reported_in_order_afterwards
         ended.append(task.id)
         return "done meanwhile"
 
-    async with working(there, Keys(), options(handle, capacity=50)) as desk:
+    async with working(there, Keys(), options(handle, capacity=50)) as engine:
         for n in range(50):
-            await desk.dispatch(f"t{n}")
+            await engine.dispatch(f"t{n}")
 
         async def all_started() -> bool:
-            return len(await desk.reports("task.started")) == 50
+            return len(await engine.reports("task.started")) == 50
 
         await wait_until(all_started)
         own.kill9()
@@ -65,12 +65,12 @@ async def test_results_made_while_redis_is_away_are_reported_in_order_afterwards
         await again(own)
 
         async def all_reported() -> bool:
-            return len({r["task"] for r in await desk.reports("task.completed")}) == 50
+            return len({r["task"] for r in await engine.reports("task.completed")}) == 50
 
         await wait_until(all_reported, within=15)
-        order = [r["task"] for r in await desk.reports("task.completed")]
+        order = [r["task"] for r in await engine.reports("task.completed")]
         assert list(dict.fromkeys(order)) == ended
-        assert len(await desk.reports("worker.joined")) == 1  # the lease had not ended
+        assert len(await engine.reports("worker.joined")) == 1  # the lease had not ended
 
 
 async def test_a_worker_that_cannot_renew_ends_its_tasks_before_its_lease_does(
@@ -92,19 +92,19 @@ async def test_a_worker_that_cannot_renew_ends_its_tasks_before_its_lease_does(
                 ended_at.append(anyio.current_time())
 
     settings = options(Watch(), lease_s=2, heartbeat_s=0.2)
-    async with working(there, Keys(), settings) as desk:
-        first = desk.session
-        await desk.dispatch("t1")
-        await desk.report("task.started", "t1")
+    async with working(there, Keys(), settings) as engine:
+        first = engine.session
+        await engine.dispatch("t1")
+        await engine.report("task.started", "t1")
         own.kill9()
         await wait_until(lambda: ended_at)
         assert 1.0 < ended_at[0] - renewed[-1] < 2.0
         await again(own)
-        await desk.joined(2)
-        said = await desk.report("task.failed", "t1")
+        await engine.joined(2)
+        said = await engine.report("task.failed", "t1")
         assert said["session"] == first
         assert (said["error"], said["retryable"]) == ("the worker could not renew its lease", True)
-        kinds = [kind for _, kind, _ in await desk.entries()]
+        kinds = [kind for _, kind, _ in await engine.entries()]
         assert kinds == ["worker.joined", "task.started", "task.failed", "worker.joined"]
 
 
@@ -118,31 +118,31 @@ async def test_a_frozen_redis_counts_as_away(own: RedisServer, there: Client) ->
         finally:
             ended.set()
 
-    async with working(there, Keys(), options(handle, lease_s=2, heartbeat_s=0.2)) as desk:
-        await desk.dispatch("t1")
-        await desk.report("task.started", "t1")
+    async with working(there, Keys(), options(handle, lease_s=2, heartbeat_s=0.2)) as engine:
+        await engine.dispatch("t1")
+        await engine.report("task.started", "t1")
         assert own.process is not None
         own.process.send_signal(signal.SIGSTOP)
         with anyio.move_on_after(5):
             await ended.wait()
         own.process.send_signal(signal.SIGCONT)
         assert ended.is_set()
-        assert (await desk.report("task.failed", "t1"))["error"].endswith("renew its lease")
-        await desk.joined(2)
+        assert (await engine.report("task.failed", "t1"))["error"].endswith("renew its lease")
+        await engine.joined(2)
 
 
 async def test_a_server_that_lost_the_join_is_joined_again(own: RedisServer, there: Client) -> None:
-    async with working(there, Keys(), options(for_ever)) as desk:
-        await desk.dispatch("t1")
-        await desk.report("task.started", "t1")
+    async with working(there, Keys(), options(for_ever)) as engine:
+        await engine.dispatch("t1")
+        await engine.report("task.started", "t1")
         own.kill9()
         own.aof_file().write_bytes(b"")
         await again(own)
-        await desk.joined(1)
+        await engine.joined(1)
 
         async def alive() -> Any:
             value = await there.call("GET", "asb:worker:w1")
-            return WorkerHeartbeat.read(value).session == desk.session
+            return WorkerHeartbeat.read(value).session == engine.session
 
         await wait_until(alive)
 
@@ -159,7 +159,7 @@ async def test_a_worker_started_before_its_redis_joins_when_it_comes(tmp_path: P
 
             group.start_soon(work)
             await again(server)
-            await Desk(client, Keys()).joined()
+            await Engine(client, Keys()).joined()
             stop.set()
     finally:
         await client.close()
@@ -171,9 +171,9 @@ async def test_a_worker_asked_to_stop_while_redis_is_away_stops(
 ) -> None:
     monkeypatch.setattr("services.worker.service._LAST_WORDS_S", 0.3)
     with anyio.fail_after(10):
-        async with working(there, Keys(), options(for_ever)) as desk:
-            await desk.dispatch("t1")
-            await desk.report("task.started", "t1")
+        async with working(there, Keys(), options(for_ever)) as engine:
+            await engine.dispatch("t1")
+            await engine.report("task.started", "t1")
             own.kill9()
 
 
@@ -186,12 +186,12 @@ async def test_a_report_that_a_full_redis_refuses_is_sent_again(
         await go_on.wait()
         return "x"
 
-    async with working(there, Keys(), options(handle)) as desk:
-        await desk.dispatch("t1")
-        await desk.report("task.started", "t1")
+    async with working(there, Keys(), options(handle)) as engine:
+        await engine.dispatch("t1")
+        await engine.report("task.started", "t1")
         await there.call("CONFIG", "SET", "maxmemory", "1")
         go_on.set()
         await wait_until(lambda: "a report waits" in caplog.text)
-        assert await desk.reports("task.completed") == []
+        assert await engine.reports("task.completed") == []
         await there.call("CONFIG", "SET", "maxmemory", "0")
-        await desk.report("task.completed", "t1")
+        await engine.report("task.completed", "t1")

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from events.keys import Keys
-from services.runtime.client import Client
 from services.runtime.errors import ConfigError
+from services.store.client import Client
 from services.worker import Task, serve
-from services.worker.command import CommandDriver
+from services.worker.drivers.command import CommandDriver
+from services.worker.process.supervised import Supervised
 from services.worker.runs import sweep
-from services.worker.supervised import Supervised
-from tests.integration.test_worker_session import Desk, options, working
+from tests.integration.test_worker_session import Engine, options, working
 from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -40,11 +40,11 @@ async def end_of(
     client: Client, keys: Keys, driver: CommandDriver, text: str = "do it", **fields: Any
 ) -> dict[str, Any]:
     """Run one task; what was reported of its end."""
-    async with working(client, keys, options(driver)) as desk:
-        await desk.dispatch("t1", text, **fields)
+    async with working(client, keys, options(driver)) as engine:
+        await engine.dispatch("t1", text, **fields)
 
         async def ended() -> dict[str, Any]:
-            ends = [r for r in await desk.reports("task.") if "duration_ms" in r]
+            ends = [r for r in await engine.reports("task.") if "duration_ms" in r]
             return ends[0] if ends else {}
 
         return await wait_until(ended, within=15)
@@ -176,11 +176,11 @@ async def test_usage_of_a_failed_command_is_reported_too(client: Client, keys: K
 
 async def test_usage_of_a_cancelled_command_is_reported_too(client: Client, keys: Keys) -> None:
     script = """echo '{"output_tokens": 9}' >&3; touch "$ASB_USAGE_FILE.on"; exec sleep 600"""
-    async with working(client, keys, options(bash(script))) as desk:
-        await desk.dispatch("t1")
+    async with working(client, keys, options(bash(script))) as engine:
+        await engine.dispatch("t1")
         await wait_until(lambda: list(Path(tempfile.gettempdir()).glob("asb-usage-*/*.on")))
-        await desk.cancel("t1")
-        said = await desk.report("task.cancelled", "t1")
+        await engine.cancel("t1")
+        said = await engine.report("task.cancelled", "t1")
     assert said["usage"] == {"output_tokens": 9}
 
 
@@ -260,7 +260,7 @@ async def test_a_missing_command_is_an_error_before_the_worker_joins(
         await serve(options(command("no-such-command")), keys, client)
     with pytest.raises(ConfigError, match="no command"):
         await serve(options(command()), keys, client)
-    assert await client.call("EXISTS", keys.main_door) == 0
+    assert await client.call("EXISTS", keys.main_intake) == 0
 
 
 async def test_a_command_that_vanishes_fails_for_good(
@@ -269,10 +269,10 @@ async def test_a_command_that_vanishes_fails_for_good(
     path = tmp_path / "agent"
     path.write_text("#!/bin/sh\n")
     path.chmod(0o755)
-    async with working(client, keys, options(command(str(path)))) as desk:
+    async with working(client, keys, options(command(str(path)))) as engine:
         path.unlink()
-        await desk.dispatch("t1")
-        said = await desk.report("task.failed", "t1")
+        await engine.dispatch("t1")
+        said = await engine.report("task.failed", "t1")
         assert "cannot be run: No such file" in said["error"]
         assert said["retryable"] is False
 
@@ -314,12 +314,12 @@ async def test_a_cancelled_command_takes_every_descendant_with_it(
     client: Client, keys: Keys, tmp_path: Path
 ) -> None:
     pids = tmp_path / "pids"
-    async with working(client, keys, options(wild(pids, "while :; do sleep 600; done"))) as desk:
-        await desk.dispatch("t1")
+    async with working(client, keys, options(wild(pids, "while :; do sleep 600; done"))) as engine:
+        await engine.dispatch("t1")
         found = await wait_until(lambda: written(pids))
         assert len(alive(found)) == 3
-        await desk.cancel("t1")
-        await desk.report("task.cancelled", "t1")
+        await engine.cancel("t1")
+        await engine.report("task.cancelled", "t1")
         assert alive(found) == []  # by the time it is said, not some time later
 
 
@@ -337,9 +337,9 @@ async def test_a_command_past_its_deadline_is_ended_with_every_descendant(
     client: Client, keys: Keys, tmp_path: Path
 ) -> None:
     pids = tmp_path / "pids"
-    async with working(client, keys, options(wild(pids, "sleep 600"))) as desk:
-        await desk.dispatch("t1", deadline=int((time.time() + 0.8) * 1e6))
-        assert (await desk.report("task.failed", "t1"))["error"].startswith("timed out after")
+    async with working(client, keys, options(wild(pids, "sleep 600"))) as engine:
+        await engine.dispatch("t1", deadline=int((time.time() + 0.8) * 1e6))
+        assert (await engine.report("task.failed", "t1"))["error"].startswith("timed out after")
         assert alive(written(pids)) == []
 
 
@@ -347,11 +347,11 @@ async def test_a_stopping_worker_leaves_no_process(
     client: Client, keys: Keys, tmp_path: Path
 ) -> None:
     pids = tmp_path / "pids"
-    async with working(client, keys, options(wild(pids, "sleep 600"))) as desk:
-        await desk.dispatch("t1")
+    async with working(client, keys, options(wild(pids, "sleep 600"))) as engine:
+        await engine.dispatch("t1")
         await wait_until(lambda: written(pids))
     assert alive(written(pids)) == []
-    assert (await desk.report("task.failed", "t1"))["error"] == "worker stopped"
+    assert (await engine.report("task.failed", "t1"))["error"] == "worker stopped"
 
 
 async def test_a_worker_that_stops_renewing_is_outlived_by_nothing(tmp_path: Path) -> None:
@@ -377,12 +377,12 @@ async def test_a_killed_supervisor_leaves_nothing_either(
     pids = tmp_path / "pids"
     async with working(
         client, keys, options(wild(pids, 'echo $PPID > "$1.up"; sleep 600'))
-    ) as desk:
-        await desk.dispatch("t1")
+    ) as engine:
+        await engine.dispatch("t1")
         found = await wait_until(lambda: written(pids))
         up = await wait_until(lambda: (tmp_path / "pids.up").read_text().strip())
         os.kill(int(up), 9)
-        said = await desk.report("task.failed", "t1")
+        said = await engine.report("task.failed", "t1")
         assert "its supervisor was killed" in said["error"]
         assert said["retryable"] is True
         assert alive(found) == []
@@ -394,15 +394,15 @@ def test_a_sweep_finds_only_its_own_mark() -> None:
 
 async def test_many_commands_at_once_all_end(client: Client, keys: Keys) -> None:
     settings = options(command("cat"), capacity=20)
-    async with working(client, keys, settings) as desk:
+    async with working(client, keys, settings) as engine:
         for n in range(60):
-            await desk.dispatch(f"t{n}", f"prompt {n}")
+            await engine.dispatch(f"t{n}", f"prompt {n}")
 
         async def all_done() -> bool:
-            return len(await desk.reports("task.completed")) == 60
+            return len(await engine.reports("task.completed")) == 60
 
         await wait_until(all_done, within=30)
-        found = {r["task"]: r["result"] for r in await desk.reports("task.completed")}
+        found = {r["task"]: r["result"] for r in await engine.reports("task.completed")}
         assert found == {f"t{n}": f"prompt {n}" for n in range(60)}
 
 
@@ -413,13 +413,13 @@ async def test_tasks_are_typed(client: Client, keys: Keys) -> None:
     async def handle(task: Task) -> None:
         seen.append(task)
 
-    async with working(client, keys, options(handle)) as desk:
-        await desk.dispatch("t1", priority="high", deadline=5_000_000_000_000_000)
-        await desk.report("task.completed", "t1")
+    async with working(client, keys, options(handle)) as engine:
+        await engine.dispatch("t1", priority="high", deadline=5_000_000_000_000_000)
+        await engine.report("task.completed", "t1")
     task = seen[0]
     assert (task.id, task.attempt, task.priority) == ("t1", 1, "high")
     assert task.deadline_us == 5_000_000_000_000_000
-    assert isinstance(desk, Desk)
+    assert isinstance(engine, Engine)
 
 
 # -- a pause -------------------------------------------------------------------------------------
@@ -447,25 +447,25 @@ async def test_a_paused_command_stops_with_every_descendant_until_its_hold_is_ex
 ) -> None:
     pids, steps = tmp_path / "pids", tmp_path / "pids.steps"
     driver = CommandDriver(["bash", "-c", FORKS, "bash", str(pids)], kill_grace_s=0.2)
-    async with working(client, keys, options(driver)) as desk:
-        await desk.dispatch("t1")
+    async with working(client, keys, options(driver)) as engine:
+        await engine.dispatch("t1")
         found = await wait_until(lambda: written(pids))
         for _ in range(3):
-            await _pause_and_go_on(desk, found, steps)
-        await desk.hold("hold.refused", "t1", action="pause")
+            await _pause_and_go_on(engine, found, steps)
+        await engine.hold("hold.refused", "t1", action="pause")
         await wait_until(lambda: states(found) == {"T"})
-        await desk.cancel("t1")  # a stopped process is ended like any other
-        await desk.report("task.cancelled", "t1")
+        await engine.cancel("t1")  # a stopped process is ended like any other
+        await engine.report("task.cancelled", "t1")
         assert alive(found) == []
 
 
-async def _pause_and_go_on(desk: Desk, found: list[int], steps: Path) -> None:
-    await desk.hold("hold.refused", "t1", action="pause")
+async def _pause_and_go_on(engine: Engine, found: list[int], steps: Path) -> None:
+    await engine.hold("hold.refused", "t1", action="pause")
     await wait_until(lambda: states(found) == {"T"})
     before = size(steps)
     await stays(lambda: states(found) == {"T"}, during=0.1)
     assert size(steps) == before
-    await desk.hold("hold.extended", "t1")
+    await engine.hold("hold.extended", "t1")
     await wait_until(lambda: size(steps) > before)
 
 
@@ -474,11 +474,11 @@ async def test_a_paused_command_is_ended_at_its_deadline(
 ) -> None:
     pids = tmp_path / "pids"
     driver = CommandDriver(["bash", "-c", FORKS, "bash", str(pids)], kill_grace_s=0.2)
-    async with working(client, keys, options(driver)) as desk:
-        await desk.dispatch("t1", deadline=int((time.time() + 1.5) * 1e6))
+    async with working(client, keys, options(driver)) as engine:
+        await engine.dispatch("t1", deadline=int((time.time() + 1.5) * 1e6))
         found = await wait_until(lambda: written(pids))
-        await desk.hold("hold.refused", "t1", action="pause")
-        assert (await desk.report("task.failed", "t1"))["error"].startswith("timed out after")
+        await engine.hold("hold.refused", "t1", action="pause")
+        assert (await engine.report("task.failed", "t1"))["error"].startswith("timed out after")
         assert alive(found) == []
 
 
@@ -489,14 +489,14 @@ async def test_a_task_that_is_paused_before_it_begins_takes_no_step(
     mark = tmp_path / "mark"
     script = 'for _ in 1 2 3 4 5 6 7 8 9; do sleep 0.02; done; echo > "$1"'
     driver = CommandDriver(["bash", "-c", script, "bash", str(mark)], kill_grace_s=0.2)
-    async with working(client, keys, options(driver, capacity=1)) as desk:
-        await desk.dispatch("t0")
-        await desk.dispatch("t1")
-        await desk.hold("hold.refused", "t1", action="pause")
-        await desk.report("task.completed", "t0")
+    async with working(client, keys, options(driver, capacity=1)) as engine:
+        await engine.dispatch("t0")
+        await engine.dispatch("t1")
+        await engine.hold("hold.refused", "t1", action="pause")
+        await engine.report("task.completed", "t0")
         mark.unlink()
-        await desk.report("task.started", "t1")
+        await engine.report("task.started", "t1")
         await stays(lambda: not mark.exists(), during=0.4)
-        await desk.hold("hold.extended", "t1")
-        await desk.report("task.completed", "t1")
+        await engine.hold("hold.extended", "t1")
+        await engine.report("task.completed", "t1")
         assert mark.exists()

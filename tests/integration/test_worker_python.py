@@ -13,9 +13,9 @@ import anyio
 import pytest
 
 from events.keys import Keys
-from services.runtime.client import Client
+from services.store.client import Client
 from services.worker import Task, worker
-from tests.integration.test_worker_session import Desk
+from tests.integration.test_worker_session import Engine
 from tests.wait import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -56,29 +56,29 @@ async def ended(process: subprocess.Popen[bytes]) -> int:
 async def test_a_decorated_function_works_and_stops_cleanly_on_sigterm(
     client: Client, keys: Keys, program: subprocess.Popen[bytes]
 ) -> None:
-    desk = Desk(client, keys)
-    await desk.joined()
-    await desk.dispatch("t1", "hello")
-    said = await desk.report("task.completed", "t1")
+    engine = Engine(client, keys)
+    await engine.joined()
+    await engine.dispatch("t1", "hello")
+    said = await engine.report("task.completed", "t1")
     assert (said["result"], said["usage"]) == ("HELLO", {"output_tokens": 1})
     program.send_signal(signal.SIGTERM)
     assert await ended(program) == 0
-    assert [kind for _, kind, _ in await desk.entries()][-1] == "worker.left"
+    assert [kind for _, kind, _ in await engine.entries()][-1] == "worker.left"
 
 
 async def test_a_second_signal_does_not_wait_for_running_tasks(
     client: Client, keys: Keys, program: subprocess.Popen[bytes]
 ) -> None:
-    desk = Desk(client, keys)
-    await desk.joined()
-    await desk.dispatch("t1", "hang")
-    await desk.report("task.started", "t1")
+    engine = Engine(client, keys)
+    await engine.joined()
+    await engine.dispatch("t1", "hang")
+    await engine.report("task.started", "t1")
     program.send_signal(signal.SIGTERM)
     program.send_signal(signal.SIGINT)  # two different ones: equal ones may be delivered as one
     with anyio.fail_after(8):  # the grace is ten seconds
         await ended(program)
-    assert (await desk.report("task.failed", "t1"))["error"] == "worker stopped"
-    assert [kind for _, kind, _ in await desk.entries()][-1] == "worker.left"
+    assert (await engine.report("task.failed", "t1"))["error"] == "worker stopped"
+    assert [kind for _, kind, _ in await engine.entries()][-1] == "worker.left"
 
 
 async def test_the_decorated_function_is_still_a_function() -> None:

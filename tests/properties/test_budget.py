@@ -1,5 +1,5 @@
-"""The whole desk against the reference model (T1, T3, T4 in memory): every number, every dispatch,
-every head, after every step of a random day."""
+"""The whole engine against the reference model (T1, T3, T4 in memory): every number, every
+dispatch, every head, after every step of a random day."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from events.policy import PolicyChanged
-from projections import throttle
+from projections import budgets
 from tests.given import Bus, as_json
 from tests.reference_model import Model
 from tests.strategies import Player, Step, examples, policies, steps
@@ -17,7 +17,7 @@ from tests.strategies import Player, Step, examples, policies, steps
 
 def rows_of(bus: Bus) -> set[tuple[str, str, str, int, int, int, str]]:
     names = ("scope", "unit", "window", "used", "held", "limit", "level")
-    rows = throttle.window_rows(bus.state, bus.now)
+    rows = budgets.window_rows(bus.state, bus.now)
     return {(*(row[name] for name in names),) for row in rows}  # type: ignore[misc]
 
 

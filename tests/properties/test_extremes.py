@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.money import Price, nanos_of
-from projections import forecast, throttle, usage, views
+from projections import budgets, forecast, usage, views
 from projections.state import State, decode_state
 from services.audit import conserve
 from services.audit.check import Audit
@@ -38,13 +38,13 @@ _report = st.tuples(
 
 def _play(bus: Bus, kind: str, tokens: int, cost: str | None, number: int) -> None:
     parts = {"input_tokens": tokens, "cache_read_tokens": tokens}
-    told: dict[str, Any] = {"usage": parts, **({"cost_usd": cost} if cost else {})}
-    foreign: dict[str, Any] = {"agent": "codex", "model": ("sonnet", "new")[number % 2], **told}
+    reported: dict[str, Any] = {"usage": parts, **({"cost_usd": cost} if cost else {})}
+    foreign: dict[str, Any] = {"agent": "codex", "model": ("sonnet", "new")[number % 2], **reported}
     running = sorted(bus.state.tasks)
     if kind == "foreign":
         bus.send("usage.recorded", **foreign)
     elif kind == "torn":
-        bus.send("task.completed", task=f"gone{number}", attempt=1, session="5-0", **told)
+        bus.send("task.completed", task=f"gone{number}", attempt=1, session="5-0", **reported)
     elif kind in ("accept", "set"):
         for key, charge in list(bus.state.disputes.items())[:3]:
             name = (charge.task, charge.attempt) if charge.attempt else (key, 0)
@@ -53,7 +53,7 @@ def _play(bus: Bus, kind: str, tokens: int, cost: str | None, number: int) -> No
     elif running:
         types = {"running": "usage.recorded", "end": "task.completed", "late": "task.completed"}
         more = {"agent": "codex"} if kind == "running" else {}
-        bus.report(types[kind], running[number % len(running)], **more, **told)
+        bus.report(types[kind], running[number % len(running)], **more, **reported)
     bus.run()
 
 
@@ -94,7 +94,7 @@ def test_sums_beyond_64_bits_stay_exact_through_a_snapshot() -> None:
     for key in sorted(bus.state.disputes):
         bus.send("usage.corrected", task=key, accept=True, reason="it is true")
     bus.run()
-    assert throttle.used(bus.state, "global", "day", bus.now).nanos == 120 * report > 2**64
+    assert budgets.used(bus.state, "global", "day", bus.now).nanos == 120 * report > 2**64
     tail = bus.log[read.meta.events :]
     assert replayed(tail, read).digest() == bus.state.digest()
 

@@ -24,21 +24,21 @@ ANY_JSON = st.recursive(
 )
 
 
-def maximum(told: list[Totals]) -> Totals:
+def maximum(reported: list[Totals]) -> Totals:
     seen = Totals()
-    for totals in told:
+    for totals in reported:
         seen = seen.highest(totals)
     return seen
 
 
 @given(st.lists(TOTALS, max_size=12))
 def test_what_is_booked_is_the_running_maximum_and_no_part_is_ever_negative(
-    told: list[Totals],
+    reported: list[Totals],
 ) -> None:
-    seen, booked = Totals(), (0, 0, 0, 0)
-    for totals in told:
+    seen, charged = Totals(), (0, 0, 0, 0)
+    for totals in reported:
         seen = seen.highest(totals)
-        added = growth(seen, booked)
+        added = growth(seen, charged)
         if added is not None:
             parts = (
                 added.input_tokens,
@@ -48,14 +48,14 @@ def test_what_is_booked_is_the_running_maximum_and_no_part_is_ever_negative(
             )
             assert min(parts) >= 0
             assert sum(parts) > 0
-            booked = (
-                booked[0] + parts[0],
-                booked[1] + parts[1],
-                booked[2] + parts[2],
-                booked[3] + parts[3],
+            charged = (
+                charged[0] + parts[0],
+                charged[1] + parts[1],
+                charged[2] + parts[2],
+                charged[3] + parts[3],
             )
-        assert sum(booked) == seen.total
-    assert sum(booked) == maximum(told).total
+        assert sum(charged) == seen.total
+    assert sum(charged) == maximum(reported).total
 
 
 @given(st.data())
@@ -68,13 +68,13 @@ def test_order_and_repeats_change_nothing(data: st.DataObject) -> None:
 
 def _usage_of(documents: list[dict[str, Any]]) -> tuple[int, int, int]:
     bus = Bus(policy())
-    for told in documents:
-        bus.send("progress.updated", agent="codex", task="t", document=told)
+    for reported in documents:
+        bus.send("progress.updated", agent="codex", task="t", document=reported)
         bus.run()
         assert all(
             min(b.input_tokens, b.output_tokens, b.tokens, b.nanos) >= 0
             for e in bus.of("progress.updated")
-            if (b := e.booked) is not None
+            if (b := e.charged) is not None
         )
     total = usage.total(bus.state.lifetime.values())
     return total.tokens, total.input_tokens, total.output_tokens
@@ -96,10 +96,10 @@ def test_whatever_json_an_agent_writes_is_read(value: Any) -> None:
 def test_no_field_can_make_a_document_unreadable(value: Any) -> None:
     raw = msgspec.json.encode(value)
     if document.problem("a", "t", raw, 10**6) == "":
-        told = document.read(raw)
-        assert told.percent is None or 0 <= told.percent <= 100
-        assert told.totals is None or min(*told.totals.parts, told.totals.total) >= 0
-        msgspec.json.encode(told)
+        reported = document.read(raw)
+        assert reported.percent is None or 0 <= reported.percent <= 100
+        assert reported.totals is None or min(*reported.totals.parts, reported.totals.total) >= 0
+        msgspec.json.encode(reported)
 
 
 @given(st.binary(max_size=60))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from events.policy import PolicyChanged
 from projections.state import State, decode_state
-from services.turn import Taken
+from services.decider import Taken
 from tests.examples import DAY
 from tests.given import Bus, replayed, wire_entry
 from tests.strategies import Player, Step, examples, policies, steps
@@ -35,12 +35,12 @@ def decoded(state: State) -> State:
 
 
 def said(bus: Bus) -> list[Any]:
-    """What the desk says in one turn it does not keep: events as they would stand on the log."""
+    """What the engine says in one turn it does not keep: events as they would stand on the log."""
     turn = bus.decide()
     found: list[Any] = [wire_entry(event) for event in turn.events]
     found += [(refused.entry.id, refused.error) for refused in turn.refused]
     found += [mark for mark in turn.taken if isinstance(mark, Taken)]  # pyright: ignore
-    bus.undo()
+    bus.journal()
     return found
 
 
@@ -89,7 +89,7 @@ def test_a_turn_that_is_undone_leaves_no_trace(first: PolicyChanged, day: list[S
 
 @examples(120)
 @given(policies(), steps(), steps(5, 20))
-def test_a_restarted_desk_goes_on_as_the_old_one_would_have(
+def test_a_restarted_engine_goes_on_as_the_old_one_would_have(
     first: PolicyChanged, day: list[Step], following: list[Step]
 ) -> None:
     """After a restart: what is loaded from a snapshot behaves as what was kept in memory, for the
@@ -112,10 +112,10 @@ def spoken(bus: Bus) -> list[tuple[str, bytes]]:
 
 @examples(80)
 @given(policies(), steps())
-def test_a_desk_that_crashes_at_every_turn_loses_and_repeats_nothing(
+def test_an_engine_that_crashes_at_every_turn_loses_and_repeats_nothing(
     first: PolicyChanged, day: list[Step]
 ) -> None:
-    """Each turn is decided twice, the first time in vain; the log is that of a calm desk."""
+    """Each turn is decided twice, the first time in vain; the log is that of a calm engine."""
     calm, shaken = Bus(first), Bus(first)
     for bus in (calm, shaken):
         player = Player(bus)
@@ -123,7 +123,7 @@ def test_a_desk_that_crashes_at_every_turn_loses_and_repeats_nothing(
             player.play(step)
             if bus is shaken:
                 bus.decide()
-                bus.undo()
+                bus.journal()
             bus.run()
     assert shaken.log == calm.log
     assert shaken.state.digest() == calm.state.digest()
@@ -141,9 +141,9 @@ def test_reports_told_again_and_out_of_order_count_once(
     for step in day:
         player.play(step)
         bus.run()
-        told = [one for one in player.sent if one[0] in REPORTS]
-        chance.shuffle(told)
-        for kind, data in told[:10]:
+        reported = [one for one in player.sent if one[0] in REPORTS]
+        chance.shuffle(reported)
+        for kind, data in reported[:10]:
             bus.send(kind, **data)
         bus.run()
     ends = Counter(
@@ -170,8 +170,8 @@ REPORTS = ("task.started", "task.completed", "task.failed", "task.cancelled")
 def test_windows_totals_and_days_agree(first: PolicyChanged, day: list[Step]) -> None:
     """T38 in memory: what the events book is what windows, totals and report days hold."""
     bus = played(first, day)
-    booked = [b for e in bus.events if (b := getattr(e.data, "booked", None)) is not None]
-    everywhere = {(sum(b.tokens for b in booked), sum(b.nanos for b in booked))}
+    charged = [b for e in bus.events if (b := getattr(e.data, "charged", None)) is not None]
+    everywhere = {(sum(b.tokens for b in charged), sum(b.nanos for b in charged))}
     hours = bus.state.scopes["global"].hours if "global" in bus.state.scopes else {}
     if bus.now - bus.events[0].at < 60 * DAY:  # hours which no window reaches are dropped later
         kept = hours.values()

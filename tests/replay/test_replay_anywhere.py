@@ -88,7 +88,7 @@ def test_batches_of_any_size_give_the_same_bytes(bus: Bus, size: int) -> None:
     assert state.encode() == bus.state.encode()
 
 
-def test_the_day_of_the_desk_was_not_empty(bus: Bus) -> None:
+def test_the_day_of_the_engine_was_not_empty(bus: Bus) -> None:
     types = set(bus.types())
     assert types >= {
         *("task.dispatched", "task.completed", "task.failed", "task.requeued", "task.cancelled"),

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from events.clock import ClockConfirmed, ClockStepped
 from events.usage import UsageRecorded
-from projections import clock, throttle
+from projections import budgets, clock
 from services.clock_steps import decide
-from services.turn import Inputs
+from services.decider import Inputs
 from tests.budget.ground import Rivals, audit_of
-from tests.examples import DAY, HOUR, MINUTE, NOON, SECOND, booking, limit, policy, usage_recorded
+from tests.examples import DAY, HOUR, MINUTE, NOON, SECOND, charge, limit, policy, usage_recorded
 from tests.given import Bus, Given, replayed
 from tests.given import given as facts
 from tests.strategies import examples
@@ -123,8 +123,8 @@ def test_a_step_loses_no_worker(by: int) -> None:
     assert bus.of("worker.lost") == []
 
 
-def test_two_desks_tell_of_a_step_once() -> None:
-    bus = Rivals(policy(), desks=2)
+def test_two_engines_tell_of_a_step_once() -> None:
+    bus = Rivals(policy(), engines=2)
     bus.join("w1")
     tasks = [bus.submit() for _ in range(3)]
     bus.run()
@@ -145,7 +145,7 @@ def test_a_turn_with_a_step_in_it_that_is_undone_leaves_no_trace() -> None:
     before = bus.state.digest()
     bus.step(26 * HOUR)
     bus.decide()
-    bus.undo()
+    bus.journal()
     assert bus.state.digest() == before
 
 
@@ -161,7 +161,7 @@ def test_a_step_there_and_back_forgets_nothing(window: str, there: int) -> None:
         bus.step(by)
         bus.wait(5)
         spend(bus, 10)
-    audit, used = audit_of(bus.log), throttle.used(bus.state, "global", window, bus.now).tokens
+    audit, used = audit_of(bus.log), budgets.used(bus.state, "global", window, bus.now).tokens
     assert used >= 110  # a week or month may hold what was used meanwhile
     assert used == audit.ledger.standing("global", "tokens", window, bus.now)[0]
     assert audit.findings == []
@@ -175,7 +175,7 @@ def test_a_clock_26_hours_back_finds_what_was_used_by_then() -> None:
     bus.step(-26 * HOUR)
     bus.wait(1)
     audit = audit_of(bus.log)
-    used = throttle.used(bus.state, "global", "24h", bus.now).tokens
+    used = budgets.used(bus.state, "global", "24h", bus.now).tokens
     assert used == audit.ledger.standing("global", "tokens", "24h", bus.now)[0] == 48
 
 
@@ -184,14 +184,14 @@ def test_pruning_waits_for_time_without_a_jump() -> None:
     case.given(_use(), at=NOON)
     case.given(_use(), at=NOON + 400 * DAY)  # a long silence, or a step nobody saw
     assert len(case.state.scopes["global"].hours) == 2
-    at, end = NOON + 400 * DAY, NOON + (400 + throttle.HOURS_KEPT // 24 + 1) * DAY
+    at, end = NOON + 400 * DAY, NOON + (400 + budgets.HOURS_KEPT // 24 + 1) * DAY
     while at < end:
         at += HOUR
         case.given(_use(), at=at)
     found = case.state.scopes["global"]
     assert min(found.hours) > NOON // HOUR
-    assert len(found.hours) <= throttle.HOURS_KEPT + 26
-    assert len(found.minutes) <= throttle.MINUTES_KEPT // 60 + 2
+    assert len(found.hours) <= budgets.HOURS_KEPT + 26
+    assert len(found.minutes) <= budgets.MINUTES_KEPT // 60 + 2
 
 
 def test_a_confirmed_clock_forgets_at_once_and_settles_the_doubt() -> None:
@@ -211,7 +211,7 @@ def test_a_confirmed_clock_forgets_at_once_and_settles_the_doubt() -> None:
 
 def test_only_the_operators_intake_confirms_a_clock() -> None:
     bus = Bus(policy())
-    bus.send("clock.confirmed", door="asb:intake:ada")
+    bus.send("clock.confirmed", intake="asb:intake:ada")
     bus.run()
     assert bus.of("clock.confirmed") == []
     assert "shared intake only" in bus.refused[0].error
@@ -227,7 +227,7 @@ def test_a_small_step_is_no_doubt() -> None:
 
 
 def _use() -> UsageRecorded:
-    return usage_recorded("", booked=booking(1, 0), attempt=0)
+    return usage_recorded("", charged=charge(1, 0), attempt=0)
 
 
 # -- days of steps -----------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_no_limit_is_overshot_by_any_steps_of_the_clock(
         for what, amount in moves:
             play(bus, what, amount)
             used = audit_of(bus.log).ledger.standing("global", "tokens", window, bus.now)[0]
-            assert throttle.used(bus.state, "global", window, bus.now).tokens == used
+            assert budgets.used(bus.state, "global", window, bus.now).tokens == used
         audit = audit_of(bus.log)
         assert audit.findings == []
         assert replayed(bus.log).digest() == bus.state.digest()

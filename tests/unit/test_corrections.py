@@ -269,9 +269,9 @@ def test_a_running_attempt_is_not_corrected() -> None:
 
 def test_only_the_shared_stream_takes_corrections() -> None:
     bus, task = implausible_end()
-    bus.send("door.opened", name="w1")
+    bus.send("intake.opened", name="w1")
     bus.run()
-    bus.send("usage.corrected", door="asb:intake:w1", task=task, attempt=1, drop=True, reason="x")
+    bus.send("usage.corrected", intake="asb:intake:w1", task=task, attempt=1, drop=True, reason="x")
     bus.run()
     assert "shared intake stream only" in bus.refused[-1].error
     assert disputed(bus)[0] > 0

@@ -194,7 +194,7 @@ def test_at_the_edge_exactly_so_many_are_admitted(priority: str, most: int) -> N
 
 
 def test_a_refusal_leaves_the_state_byte_for_byte() -> None:
-    """T2: the desk looks again and again, and nothing changes."""
+    """T2: the engine looks again and again, and nothing changes."""
     bus = Bus(policy(limit("global", "tokens", "hour", 1_500)))
     bus.join("w1", capacity=5)
     bus.submit(estimate_tokens=1_000)
@@ -369,7 +369,7 @@ def test_the_tasks_unit_counts_what_runs_and_what_ran() -> None:
 
 
 def test_a_runaway_extends_its_hold_step_by_step_until_it_is_refused() -> None:
-    """T13: what it uses is booked in full; each extension stands under the check."""
+    """T13: what it uses is charged in full; each extension stands under the check."""
     bus = Bus(policy(limit("global", "tokens", "hour", 10_000), learning=Learning(10**6)))
     bus.join("w1")
     task = bus.submit(estimate_tokens=1_000)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from events.envelope import Event, encode
 from events.server import RedisEvicts, RedisKeeps
 from projections.state import State
+from services.decider import EvictionLook, Inputs
 from services.eviction import decide
-from services.turn import EvictionLook, Inputs
 from tests.examples import policy
 
 

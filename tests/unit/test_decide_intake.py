@@ -1,4 +1,4 @@
-"""The doors: what comes in becomes facts once, and what cannot is named (T17, T18, T22)."""
+"""The intakes: what comes in becomes facts once, and what cannot is named (T17, T18, T22)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_task_is_named_by_its_entry_or_by_its_writer() -> None:
     bus = Bus()
     given = bus.submit(task="my-task")
     made = bus.submit()
-    bus.send("task.submitted", door="asb:intake:w1", text="Do it")
+    bus.send("task.submitted", intake="asb:intake:w1", text="Do it")
     bus.run()
     assert {given, made} < set(bus.state.tasks)
     assert [t for t in bus.state.tasks if t.startswith("w1.")] != []
@@ -46,7 +46,7 @@ def test_flat_fields_are_understood() -> None:
     bus = Bus()
     bus.put([b"type", b"usage.recorded", b"agent", b"codex", b"input_tokens", b"1500"])
     bus.run()
-    assert bus.of("usage.recorded")[0].booked.tokens == 1_500
+    assert bus.of("usage.recorded")[0].charged.tokens == 1_500
 
 
 @pytest.mark.parametrize("later", [0, 25 * 3_600])
@@ -79,10 +79,10 @@ def test_the_same_id_with_other_content_is_refused_and_kept() -> None:
     assert "used before, with other content" in errors(bus)[0]
 
 
-def test_one_id_at_two_doors_is_two_things() -> None:
+def test_one_id_at_two_intakes_is_two_things() -> None:
     bus = Bus()
     bus.submit(given_id="order-1")
-    bus.send("task.submitted", given_id="order-1", door="asb:intake:w1", text="Do it")
+    bus.send("task.submitted", given_id="order-1", intake="asb:intake:w1", text="Do it")
     bus.run()
     assert len(bus.of("task.submitted")) == 2
 
@@ -92,9 +92,13 @@ def test_one_id_at_two_doors_is_two_things() -> None:
 )
 def test_a_report_told_five_times_counts_once(kind: str) -> None:
     bus, task = bus_running()
-    told: dict[str, Any] = {"task": task, "attempt": 1, "session": bus.state.tasks[task].session}
+    reported: dict[str, Any] = {
+        "task": task,
+        "attempt": 1,
+        "session": bus.state.tasks[task].session,
+    }
     for _ in range(5):
-        bus.send(kind, **told, retryable=False, usage={"total_tokens": 7})
+        bus.send(kind, **reported, retryable=False, usage={"total_tokens": 7})
     bus.run()
     assert len(bus.of(kind)) == 1
     tokens = sum(b.tokens for s in ("global",) for b in bus.state.scopes[s].hours.values())
@@ -105,7 +109,7 @@ def test_a_worker_that_says_it_never_began_costs_nothing() -> None:
     bus, task = bus_running()
     bus.report("task.failed", task, error="no such program", started=False, retryable=False)
     bus.run()
-    assert bus.of("task.failed")[0].booked.tokens == 0
+    assert bus.of("task.failed")[0].charged.tokens == 0
 
 
 def test_a_result_without_usage_is_booked_at_the_hold_and_says_so() -> None:
@@ -114,13 +118,13 @@ def test_a_result_without_usage_is_booked_at_the_hold_and_says_so() -> None:
     hold = bus.state.tasks[task].hold_tokens
     bus.report("task.completed", task)
     bus.run()
-    booked = bus.of("task.completed")[0].booked
-    assert (booked.tokens, booked.estimated) == (hold, True)
+    charged = bus.of("task.completed")[0].charged
+    assert (charged.tokens, charged.estimated) == (hold, True)
     bus, task = bus_running()
     bus.report("task.completed", task, usage={"input_tokens": 0})
     bus.run()
-    booked = bus.of("task.completed")[0].booked
-    assert (booked.tokens, booked.estimated) == (0, False)
+    charged = bus.of("task.completed")[0].charged
+    assert (charged.tokens, charged.estimated) == (0, False)
 
 
 def test_an_unknown_price_is_flagged() -> None:
@@ -128,7 +132,7 @@ def test_an_unknown_price_is_flagged() -> None:
     bus.send("usage.recorded", agent="codex", model="brand-new", input_tokens=10)
     bus.send("usage.recorded", agent="codex", model="brand-new", input_tokens=10, cost_usd="0.5")
     bus.run()
-    first, second = (d.booked for d in bus.of("usage.recorded"))
+    first, second = (d.charged for d in bus.of("usage.recorded"))
     assert (first.unpriced, first.nanos) == (True, 0)
     assert (second.unpriced, second.nanos) == (False, 500_000_000)
 
@@ -213,9 +217,9 @@ def test_a_task_cannot_be_submitted_twice_under_one_name() -> None:
     assert "exists already" in errors(bus)[0]
 
 
-def test_a_door_speaks_for_its_own_worker_only() -> None:
+def test_an_intake_speaks_for_its_own_worker_only() -> None:
     bus, task = bus_running()
-    bus.report("task.completed", task, door="asb:intake:w2")
+    bus.report("task.completed", task, intake="asb:intake:w2")
     bus.run()
     assert "may not speak for" in errors(bus)[0]
     assert bus.of("task.completed") == []
@@ -227,5 +231,5 @@ def test_a_result_that_is_too_long_is_cut_and_not_lost() -> None:
     bus.run()
     data = json.loads(bus.events[-1].raw)
     assert bus.state.outcomes[task].status == "completed"
-    assert data["told"]["truncated"]
+    assert data["reported"]["truncated"]
     assert len(bus.events[-1].raw) < 70_000

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from events.policy import AlertBudget
-from projections.throttle import LEVELS, level
+from projections.budgets import LEVELS, level
 from tests.examples import HOUR, MINUTE, NOON, SECOND, limit, policy
 from tests.given import DECIDERS, Bus, replayed
 
@@ -166,24 +166,24 @@ def _ten(amount: int) -> dict[str, object]:
 def test_a_rolling_window_says_what_a_plain_look_at_every_moment_says(
     spent: list[tuple[int, int]], late: bool
 ) -> None:
-    """The judge keeps a list of bookings and looks at each half minute; ``late``: alerts are
+    """The judge keeps a list of charges and looks at each half minute; ``late``: alerts are
     decided in a turn of their own, twenty seconds after (services apart)."""
     bus = Bus(policy(limit("global", "tokens", "5m", 1_000)))
-    bookings: list[tuple[int, int]] = []
+    charges: list[tuple[int, int]] = []
     expected: list[str] = []
     said = [False] * 5
     last = [-100] * 5  # until when each level was last reached
     half = 0
 
     def standing(half: int) -> int:
-        return level(sum(n for when, n in bookings if half // 2 - 5 < when // 2), 1_000)
+        return level(sum(n for when, n in charges if half // 2 - 5 < when // 2), 1_000)
 
     for pause, tokens in spent:
         for _ in range(pause):
             reached = standing(half)
             half += 1
             last = [half if n <= reached else end for n, end in enumerate(last)]
-        bookings.append((half, tokens))
+        charges.append((half, tokens))
         now = standing(half)
         armed = [n for n in range(1, now + 1) if half - last[n] >= 10]
         said = [was and n < min(armed, default=5) for n, was in enumerate(said)]
@@ -244,7 +244,7 @@ def test_an_alert_survives_a_turn_that_did_not_reach_the_log(restart: bool) -> N
     for _ in range(3):
         turn = bus.decide()
         assert turn.events[-1].data.type == "alert.raised"
-        bus.undo()
+        bus.journal()
     if restart:
         bus.inputs.texts.clear()
     bus.run()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.delegator.classify import DEFAULT_ROUTES, KINDS, Delegator, Route
-from services.delegator.evaluate import Labelled, confusion, evaluate, read_labelled, report
+from services.delegator.evaluate import LabelledText, confusion, evaluate, read_labelled, report
 from services.task_delegator import get_delegator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ def delegator() -> Delegator:
     return Delegator()
 
 
-def examples() -> list[Labelled]:
+def examples() -> list[LabelledText]:
     return read_labelled(EXAMPLES)
 
 
@@ -124,7 +124,7 @@ def test_complexity(text: str, complexity: str, delegator: Delegator) -> None:
 
 @pytest.mark.parametrize("task", examples(), ids=lambda task: task.text[:30])
 def test_the_reason_names_the_kind_and_quotes_the_text(
-    task: Labelled, delegator: Delegator
+    task: LabelledText, delegator: Delegator
 ) -> None:
     found = delegator.delegate(task.text)
     assert found.reason.startswith(f"reads as {found.kind}: ")

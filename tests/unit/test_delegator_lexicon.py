@@ -63,10 +63,10 @@ def test_a_word_counts_where_it_is_said_to_count() -> None:
             }
         ]
     )
-    assert scores("Please audit the door", words) == {"analysis": 2 + 9}
-    assert scores("Paint the door for the audit", words) == {"analysis": 2}
-    assert scores("[audit] Paint the door", words) == {"analysis": 2 + 4}
-    assert scores("audit: Paint the door", words) == {"analysis": 2 + 4}
+    assert scores("Please audit the intake", words) == {"analysis": 2 + 9}
+    assert scores("Paint the intake for the audit", words) == {"analysis": 2}
+    assert scores("[audit] Paint the intake", words) == {"analysis": 2 + 4}
+    assert scores("audit: Paint the intake", words) == {"analysis": 2 + 4}
 
 
 def test_forms_phrases_and_beginnings() -> None:

@@ -9,21 +9,21 @@ import pytest
 from events.routing import DelegatorLearnt, Example
 from events.task import KINDS, TaskDelegated
 from projections.state import State, decode_state
+from services.decider import Inputs
 from services.delegator.classify import Delegator
 from services.delegator.decide import decider
 from services.delegator.overlay import teach
 from services.delegator.weights import unpack
 from services.intake import decide as intake
-from services.turn import Inputs
 from tests.examples import submitted
-from tests.given import door_entry, given
+from tests.given import given, intake_entry
 
 TEXT = "Polish the wombat ledger"
 SWEEP = [("database", TEXT), ("database", "Polish the wombat index")]
 
 
-def learnt_entry(data: dict[str, Any], door: str = "asb:intake") -> Inputs:
-    return Inputs(entries=[door_entry("delegator.learnt", "1-1", data, door=door)])
+def learnt_entry(data: dict[str, Any], intake: str = "asb:intake") -> Inputs:
+    return Inputs(entries=[intake_entry("delegator.learnt", "1-1", data, intake=intake)])
 
 
 def routed(state: State, text: str) -> TaskDelegated:
@@ -126,8 +126,8 @@ def test_two_who_teach_at_once_lose_nothing() -> None:
 
 
 def test_an_agent_with_a_stream_of_its_own_teaches_nothing() -> None:
-    case = given().when(intake.decide, learnt_entry({}, door="asb:intake:eve"))
-    assert "shared door only" in case.errors[0]
+    case = given().when(intake.decide, learnt_entry({}, intake="asb:intake:eve"))
+    assert "shared intake only" in case.errors[0]
 
 
 # -- close calls -----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from projections.routing import Routed
-from services.turn import Defaults
+from services.decider import Defaults
 from tests.examples import policy
 from tests.given import Bus
 

@@ -26,7 +26,7 @@ PAYLOADS = examples.every_payload()
 
 
 def entry(kind: str, data: bytes, **changes: bytes) -> list[Any]:
-    fields = {"type": kind.encode(), "id": b"e1", "source": b"desk", "from": b"", "at": b"7"}
+    fields = {"type": kind.encode(), "id": b"e1", "source": b"engine", "from": b"", "at": b"7"}
     fields = {**fields, **changes, "data": data}
     return [b"5-1", [part for name, value in fields.items() for part in (name.encode(), value)]]
 
@@ -51,7 +51,9 @@ def test_wire_names_are_the_contract() -> None:
 
 @pytest.mark.parametrize("payload", PAYLOADS.values(), ids=lambda p: p.type)
 def test_every_payload_comes_back_as_it_was_written(payload: Payload) -> None:
-    event = Event(payload, 1_795_348_800_000_001, "1795348800000-3", "desk", "asb:intake 9-0", "e1")
+    event = Event(
+        payload, 1_795_348_800_000_001, "1795348800000-3", "engine", "asb:intake 9-0", "e1"
+    )
     event.raw = encode(payload)
     assert decode(wire_entry(event)) == event
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import cast
 
 from projections.state import State
-from services.cli.bus import Bus
-from services.cli.findings import Check, Look, rows
+from services.client.bus import Bus
+from services.queries.findings import Check, Look, rows
 from services.runtime.errors import LogError
-from services.runtime.health import FactRow, ServerFacts
+from services.store.health import FactRow, ServerFacts
 
 
 class Broken:

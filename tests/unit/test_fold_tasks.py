@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from projections.tasks import Task
+from projections.tasks import TaskRecord
 from tests import examples
 from tests.examples import HOUR, NOON, SECOND
 from tests.given import Bus, Given, given
@@ -23,7 +23,7 @@ def started_task() -> Given:
     )
 
 
-def task_of(case: Given) -> Task:
+def task_of(case: Given) -> TaskRecord:
     return case.state.tasks["t1"]
 
 
@@ -74,23 +74,23 @@ def test_a_failure_with_a_retry_waits_for_its_time() -> None:
         "",
     )
     assert task.last_error == "exit code 1"
-    case.given(examples.requeued(session="", booked=None))
+    case.given(examples.requeued(session="", charged=None))
     assert task_of(case).status == "queued"
 
 
 @pytest.mark.parametrize(
     "fact",
     [
-        examples.completed(attempt=2, booked=None),
-        examples.completed(session="9-9", booked=None),
-        examples.completed(stale=True, booked=None),
-        examples.failed(attempt=7, booked=None),
+        examples.completed(attempt=2, charged=None),
+        examples.completed(session="9-9", charged=None),
+        examples.completed(stale=True, charged=None),
+        examples.failed(attempt=7, charged=None),
         examples.started(attempt=2),
-        examples.completed("t2", booked=None),
+        examples.completed("t2", charged=None),
         examples.dispatched("t2"),
         examples.dispatched(worker="nobody"),
         examples.delegated(model="opus"),
-        examples.usage_recorded("", booked=examples.booking(0, 0, tasks=0)),
+        examples.usage_recorded("", charged=examples.charge(0, 0, tasks=0)),
     ],
     ids=lambda x: x.type,
 )
@@ -106,7 +106,7 @@ def test_a_stale_completion_books_its_use_and_changes_nothing_else() -> None:
     case = started_task()
     case.given(examples.requeued(), examples.dispatched(attempt=2), examples.started(attempt=2))
     held = case.state.scopes["global"].held_tokens
-    case.given(examples.completed(stale=True, booked=examples.booking(50, 50, tasks=0)))
+    case.given(examples.completed(stale=True, charged=examples.charge(50, 50, tasks=0)))
     assert (task_of(case).status, task_of(case).attempt) == ("started", 2)
     assert case.state.scopes["global"].held_tokens == held == 1_000
     assert sum(c.tokens for c in case.state.lifetime.values()) == 650
@@ -115,7 +115,7 @@ def test_a_stale_completion_books_its_use_and_changes_nothing_else() -> None:
 def test_what_a_task_spent_is_the_sum_of_its_attempts() -> None:
     case = started_task()
     case.given(examples.requeued(), examples.dispatched(attempt=2))
-    case.given(examples.completed(attempt=2, booked=examples.booking(10, 10)))
+    case.given(examples.completed(attempt=2, charged=examples.charge(10, 10)))
     assert case.state.outcomes["t1"].tokens == 610
 
 
@@ -123,15 +123,15 @@ def test_a_task_waits_for_all_it_named() -> None:
     case = given(examples.submitted("a"), examples.submitted("b"))
     case.given(examples.submitted(after=("a", "b", "a")), examples.delegated())
     assert task_of(case).status == "blocked"
-    case.given(examples.completed("a", attempt=0, session="", booked=None))
+    case.given(examples.completed("a", attempt=0, session="", charged=None))
     assert task_of(case).after == ("b",)
-    case.given(examples.completed("b", attempt=0, session="", booked=None))
+    case.given(examples.completed("b", attempt=0, session="", charged=None))
     assert (task_of(case).status, task_of(case).after) == ("queued", ())
 
 
 def test_what_ended_well_before_is_not_waited_for() -> None:
     case = given(examples.submitted("a"))
-    case.given(examples.completed("a", attempt=0, session="", booked=None))
+    case.given(examples.completed("a", attempt=0, session="", charged=None))
     case.given(examples.submitted(after=("a",)), examples.delegated())
     assert task_of(case).status == "queued"
 
@@ -140,9 +140,9 @@ def test_what_ended_well_before_is_not_waited_for() -> None:
 def test_what_waits_for_a_failure_is_doomed(already: bool) -> None:
     case = given(examples.submitted("a"))
     facts = (examples.submitted(after=("a",)), examples.delegated())
-    end = examples.failed("a", attempt=0, session="", booked=None)
+    end = examples.failed("a", attempt=0, session="", charged=None)
     case.given(*((end, *facts) if already else (*facts, end)))
-    assert task_of(case).doomed == "it waits for a, which failed"
+    assert task_of(case).never_fits == "it waits for a, which failed"
     assert case.state.next_orphan() is task_of(case)
 
 
@@ -152,13 +152,13 @@ def test_only_so_many_outcomes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None
     for n in range(6):
         case.given(
             examples.submitted(f"t{n}"),
-            examples.cancelled(f"t{n}", attempt=0, session="", booked=None),
+            examples.cancelled(f"t{n}", attempt=0, session="", charged=None),
         )
     assert sorted(case.state.outcomes) == ["t3", "t4", "t5"]
     assert len(case.state.ended_order) == 3
 
 
-# -- the same through the whole desk ---------------------------------------------------------------
+# -- the same through the whole engine ---------------------------------------------------------
 
 
 def bus_with_task(**data: Any) -> tuple[Bus, str]:
@@ -258,7 +258,7 @@ def test_a_task_without_a_word_is_over_a_minute_after_its_time() -> None:
     bus.wait(1)
     assert bus.state.outcomes[task].status == "failed"
     end = bus.of("task.failed")[0]
-    assert (end.error, end.booked.estimated) == ("no result within 100 s", True)
+    assert (end.error, end.charged.estimated) == ("no result within 100 s", True)
 
 
 def test_a_word_of_another_session_about_this_attempt_is_not_heard() -> None:
@@ -280,7 +280,7 @@ def test_what_waits_for_a_task_that_timed_out_fails_with_it() -> None:
 def test_what_never_started_costs_nothing() -> None:
     bus, task = bus_with_task(timeout_s=100, max_attempts=1)
     bus.wait(160)
-    assert bus.of("task.failed")[0].booked.tokens == 0
+    assert bus.of("task.failed")[0].charged.tokens == 0
     assert bus.state.outcomes[task].tokens == 0
 
 
@@ -288,16 +288,16 @@ def test_a_late_result_takes_the_place_of_the_estimate() -> None:
     """In the window and on the day of the estimate, in all its scopes."""
     bus, task = bus_with_task(timeout_s=100, max_attempts=1, project="shop", estimate_tokens=1_000)
     run = bus.state.tasks[task]
-    told: dict[str, Any] = {"task": task, "attempt": 1, "session": run.session}
-    bus.send("task.started", **told)
+    reported: dict[str, Any] = {"task": task, "attempt": 1, "session": run.session}
+    bus.send("task.started", **reported)
     bus.run()
     bus.wait(160)
     hour = bus.now // HOUR
     scopes = ("global", "worker:w1", "project:shop")
     assert [bus.state.scopes[s].hours[hour].tokens for s in scopes] == [1_000] * 3
     bus.now += 30 * HOUR
-    bus.send("task.completed", **told, usage={"total_tokens": 250})
-    bus.send("task.completed", **told, usage={"total_tokens": 250})
+    bus.send("task.completed", **reported, usage={"total_tokens": 250})
+    bus.send("task.completed", **reported, usage={"total_tokens": 250})
     bus.run()
     assert [bus.state.scopes[s].hours[hour].tokens for s in scopes] == [250] * 3
     assert {
@@ -309,11 +309,15 @@ def test_a_late_result_takes_the_place_of_the_estimate() -> None:
 
 def test_a_late_result_takes_nothing_back_that_was_measured() -> None:
     bus, task = bus_with_task(timeout_s=7_200, max_attempts=1, estimate_tokens=1_000)
-    told: dict[str, Any] = {"task": task, "attempt": 1, "session": bus.state.tasks[task].session}
+    reported: dict[str, Any] = {
+        "task": task,
+        "attempt": 1,
+        "session": bus.state.tasks[task].session,
+    }
     bus.send("usage.recorded", agent="codex", task=task, attempt=1, total_tokens=800)
     bus.run()
     bus.wait(7_260)
-    bus.send("task.completed", **told, usage={"total_tokens": 300})
+    bus.send("task.completed", **reported, usage={"total_tokens": 300})
     bus.run()
     hours = bus.state.scopes["global"].hours
     assert sorted((h - NOON // HOUR, b.tokens) for h, b in hours.items()) == [(0, 800), (2, 0)]

@@ -10,27 +10,27 @@ from hypothesis import strategies as st
 
 from events.policy import Limit
 from events.task import PRIORITIES
-from projections import throttle
-from projections.throttle import LEVELS, Refusal
+from projections import budgets
+from projections.budgets import LEVELS, Refusal
 from tests import examples, reference_model
 from tests.examples import DAY, HOUR, NOON, limit, policy
 from tests.given import Given, given
 
 WORK = ("w1", "codex", "sonnet", "shop")
-KEYS = throttle.scope_keys(*WORK)
+KEYS = budgets.scope_keys(*WORK)
 WINDOWS = ("hour", "day", "week", "month", "5h", "90m")
 
 
 def spend(case: Given, tokens: int, **changes: Any) -> Given:
-    booked = examples.booking(tokens, tokens, project="shop", **changes)
-    return case.given(examples.usage_recorded("", booked=booked, attempt=0))
+    charged = examples.charge(tokens, tokens, project="shop", **changes)
+    return case.given(examples.usage_recorded("", charged=charged, attempt=0))
 
 
 def ask(
     case: Given, priority: str, tokens: int = 0, nanos: int = 0, tasks: int = 0
 ) -> Refusal | None:
     rank = PRIORITIES.index(priority)
-    return throttle.refusal(case.state, KEYS, rank, (tokens, nanos, tasks), case.now)
+    return budgets.refusal(case.state, KEYS, rank, (tokens, nanos, tasks), case.now)
 
 
 # -- levels and gates --------------------------------------------------------------------------
@@ -53,18 +53,18 @@ def ask(
     ],
 )
 def test_a_level_begins_at_its_threshold(amount: int, name: str) -> None:
-    assert LEVELS[throttle.level(amount, 1_000)] == name
+    assert LEVELS[budgets.level(amount, 1_000)] == name
 
 
 def test_a_limit_of_nothing_is_critical() -> None:
-    assert LEVELS[throttle.level(0, 0)] == "CRITICAL"
+    assert LEVELS[budgets.level(0, 0)] == "CRITICAL"
 
 
 @for_all(st.integers(0, 10**18), st.integers(0, 10**18))
 def test_levels_and_gates_are_exact_at_any_size(amount: int, most: int) -> None:
-    assert LEVELS[throttle.level(amount, most)] == reference_model.level(amount, most)
+    assert LEVELS[budgets.level(amount, most)] == reference_model.level(amount, most)
     for rank, priority in enumerate(PRIORITIES):
-        allowed = amount <= throttle.gate(rank, most)
+        allowed = amount <= budgets.gate(rank, most)
         assert allowed == reference_model.passes(priority, amount, most)
 
 
@@ -115,7 +115,7 @@ def test_the_strictest_of_two_windows_wins_and_is_named() -> None:
         900,
         46,
     )
-    assert found.resets_at == throttle.interval("day", case.now)[1]
+    assert found.resets_at == budgets.interval("day", case.now)[1]
 
 
 @pytest.mark.parametrize("full", range(6))
@@ -152,14 +152,14 @@ def test_a_scope_never_seen_is_judged_like_any_other() -> None:
 def test_scopes_past_ten_thousand_share_one_and_evade_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(throttle, "SCOPES_MAX", 5)
+    monkeypatch.setattr(budgets, "SCOPES_MAX", 5)
     case = given(policy(limit("project", "tokens", "hour", 1_000)))
     for n in range(10):
-        booked = examples.booking(200, 200, project=f"p{n}")
-        case.given(examples.usage_recorded("", booked=booked, attempt=0))
+        charged = examples.charge(200, 200, project=f"p{n}")
+        case.given(examples.usage_recorded("", charged=charged, attempt=0))
     assert "project:other" in case.state.scopes
     assert len(case.state.scopes) <= 6
-    found = throttle.refusal(case.state, ("project:new",), 3, (1, 0, 0), case.now)
+    found = budgets.refusal(case.state, ("project:new",), 3, (1, 0, 0), case.now)
     assert found is not None
     total = sum(
         s.hours[case.now // HOUR].tokens for k, s in case.state.scopes.items() if "proj" in k
@@ -187,20 +187,20 @@ def test_no_limit_is_no_limit() -> None:
 def test_a_lowered_limit_stops_new_work_and_touches_nothing_that_runs() -> None:
     case = given(policy(limit("global", "tokens", "hour", 10_000)), examples.joined())
     case.given(examples.submitted(), examples.delegated(), examples.dispatched())
-    held = throttle.held(case.state, "global", "tokens")
+    held = budgets.held(case.state, "global", "tokens")
     case.given(policy(limit("global", "tokens", "hour", 500)))
     assert ask(case, "critical", 1) is not None
-    assert throttle.held(case.state, "global", "tokens") == held == 1_000
+    assert budgets.held(case.state, "global", "tokens") == held == 1_000
     case.given(examples.completed())
-    assert throttle.used(case.state, "global", "hour", case.now).tokens == 600
-    assert throttle.held(case.state, "global", "tokens") == 0
+    assert budgets.used(case.state, "global", "hour", case.now).tokens == 600
+    assert budgets.held(case.state, "global", "tokens") == 0
 
 
 def test_a_raised_limit_admits_the_next_ask_and_forgets_nothing() -> None:
     case = spend(given(policy(limit("global", "tokens", "hour", 1_000))), 949)
     assert ask(case, "normal", 1) is not None
     case.given(policy(limit("global", "tokens", "hour", 2_000)))
-    assert throttle.used(case.state, "global", "hour", case.now).tokens == 949
+    assert budgets.used(case.state, "global", "hour", case.now).tokens == 949
     assert ask(case, "normal", 950) is None
     assert ask(case, "normal", 951) is not None
 
@@ -222,9 +222,9 @@ def test_a_scopes_own_limit_takes_the_place_of_its_kinds() -> None:
             limit("worker", "tasks", "hour", 1),
         )
     )
-    chosen = {(x.unit, x.window): x.amount for x in throttle.limits_for(case.state, "worker:w1")}
+    chosen = {(x.unit, x.window): x.amount for x in budgets.limits_for(case.state, "worker:w1")}
     assert chosen == {("tokens", "hour"): 5_000, ("tasks", "hour"): 1}
-    others = throttle.limits_for(case.state, "worker:w2")
+    others = budgets.limits_for(case.state, "worker:w2")
     assert Limit("worker", "tokens", "hour", 1_000) in others
     assert ask(case, "critical", 5_000) is None
 
@@ -253,32 +253,32 @@ def running(**changes: Any) -> Given:
 
 
 def amounts(case: Given, at: int) -> tuple[int, int]:
-    used = throttle.used(case.state, "global", "hour", at).tokens
-    return used, throttle.held(case.state, "global", "tokens")
+    used = budgets.used(case.state, "global", "hour", at).tokens
+    return used, budgets.held(case.state, "global", "tokens")
 
 
 def test_a_hold_counts_in_full_wherever_the_hour_is_and_use_where_it_fell() -> None:
     """T14: held before the hour, used on both sides of the boundary, settled after it."""
     case = running()
     edge = NOON + HOUR
-    case.given(examples.usage_recorded(booked=examples.booking(300, 300, tasks=0)), at=edge - 1)
+    case.given(examples.usage_recorded(charged=examples.charge(300, 300, tasks=0)), at=edge - 1)
     assert amounts(case, edge - 1) == (300, 700)
     assert amounts(case, edge) == (0, 700)
-    case.given(examples.usage_recorded(booked=examples.booking(200, 200, tasks=0)), at=edge)
+    case.given(examples.usage_recorded(charged=examples.charge(200, 200, tasks=0)), at=edge)
     assert amounts(case, edge) == (200, 500)
-    case.given(examples.completed(booked=examples.booking(100, 100)), at=edge + 20 * 60_000_000)
+    case.given(examples.completed(charged=examples.charge(100, 100)), at=edge + 20 * 60_000_000)
     assert amounts(case, edge - 1) == (300, 0)
     assert amounts(case, edge) == (300, 0)
-    assert throttle.used(case.state, "global", "day", edge).tokens == 600
+    assert budgets.used(case.state, "global", "day", edge).tokens == 600
 
 
 def test_use_beyond_the_hold_is_booked_in_full_and_no_hold_is_negative() -> None:
     """T13: three times the hold."""
     case = running()
-    case.given(examples.usage_recorded(booked=examples.booking(3_000, 3_000, tasks=0)))
+    case.given(examples.usage_recorded(charged=examples.charge(3_000, 3_000, tasks=0)))
     assert amounts(case, case.now) == (3_000, 0)
     assert min(case.state.tasks["t1"].hold_left) == 0
-    case.given(examples.completed(booked=examples.booking(0, 0)))
+    case.given(examples.completed(charged=examples.charge(0, 0)))
     assert amounts(case, case.now) == (3_000, 0)
 
 
@@ -307,9 +307,9 @@ def test_a_second_end_of_the_same_attempt_settles_nothing() -> None:
     case.given(examples.completed())
     before = amounts(case, case.now)
     case.given(
-        examples.failed(booked=None),
-        examples.requeued(booked=None),
-        examples.completed(booked=None),
+        examples.failed(charged=None),
+        examples.requeued(charged=None),
+        examples.completed(charged=None),
     )
     assert amounts(case, case.now) == before
     assert case.state.outcomes["t1"].status == "completed"
@@ -318,15 +318,15 @@ def test_a_second_end_of_the_same_attempt_settles_nothing() -> None:
 
 def test_rows_say_what_is_used_held_and_left() -> None:
     case = running()
-    row = throttle.window_rows(case.state, case.now)[0]
+    row = budgets.window_rows(case.state, case.now)[0]
     assert (row["used"], row["held"], row["limit"], row["level"]) == (0, 1_000, 10_000, "NONE")
     assert row["resets_at"] == NOON + HOUR
-    assert throttle.scope_level(case.state, "global", case.now) == 0
+    assert budgets.scope_level(case.state, "global", case.now) == 0
 
 
 def test_a_limit_on_something_never_seen_is_shown() -> None:
     case = given(policy(limit("project:new", "tokens", "hour", 5)))
-    assert [r["scope"] for r in throttle.window_rows(case.state, case.now)] == ["project:new"]
+    assert [r["scope"] for r in budgets.window_rows(case.state, case.now)] == ["project:new"]
 
 
 @pytest.mark.parametrize(
@@ -342,10 +342,10 @@ def test_a_limit_on_something_never_seen_is_shown() -> None:
     ],
 )
 def test_a_policy_that_cannot_be_is_named(wrong: examples.PolicyChanged, word: str) -> None:
-    assert word in throttle.policy_problem(wrong)
+    assert word in budgets.policy_problem(wrong)
 
 
 def test_a_good_policy_has_no_problem() -> None:
     good = examples.every_payload()["policy.changed"]
     assert isinstance(good, examples.PolicyChanged)
-    assert throttle.policy_problem(good) == ""
+    assert budgets.policy_problem(good) == ""

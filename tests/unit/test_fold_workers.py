@@ -19,7 +19,7 @@ def bus_with_work(count: int = 1, **worker: Any) -> tuple[Bus, list[str]]:
     return bus, tasks
 
 
-def test_the_session_is_the_door_entry_that_opened_it() -> None:
+def test_the_session_is_the_intake_entry_that_opened_it() -> None:
     bus = Bus()
     session = bus.join("w1")
     bus.run()
@@ -38,7 +38,7 @@ def test_a_take_over_ends_the_first_session_and_its_work_is_requeued() -> None:
     ]
     run = bus.state.tasks[task]
     assert (run.attempt, run.session) == (2, session)
-    assert bus.of("task.requeued")[0].booked.estimated
+    assert bus.of("task.requeued")[0].charged.estimated
     assert bus.of("worker.lost")[0].taken_by == session
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from services.intake.doors import AHEAD_MS
+from services.intake.intakes import AHEAD_MS
 from tests.examples import DAY, HOUR, MINUTE, NOON, SECOND
 from tests.given import DOOR, Bus
 
@@ -29,13 +29,13 @@ def test_an_id_more_than_a_minute_ahead_is_refused(ahead_ms: int, good: bool) ->
     assert [refused.ahead for refused in bus.refused] == ([] if good else [True])
 
 
-def test_no_number_of_entries_pushes_a_door_further_ahead_than_a_minute() -> None:
+def test_no_number_of_entries_pushes_an_intake_further_ahead_than_a_minute() -> None:
     bus = Bus()
     for n in range(1, 7):
         put(bus, NOON // 1000 + n * AHEAD_MS - 1, f"t{n}")
         bus.run()
     assert taken(bus) == ["t1"]
-    cursor_ms = int(bus.state.doors[DOOR].partition("-")[0])
+    cursor_ms = int(bus.state.intakes[DOOR].partition("-")[0])
     assert cursor_ms <= NOON // 1000 + AHEAD_MS
 
 

@@ -10,15 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.money import (
-    NANOS_PER_DOLLAR,
-    Price,
-    Usage,
-    cost_nanos,
-    dollars,
-    hold_nanos,
-    nanos_of,
-)
+from events.money import NANOS_PER_DOLLAR, Price, cost_nanos, dollars, hold_nanos, nanos_of
+from events.tokens import TokenParts
 from tests.examples import OPUS
 
 tokens = st.integers(0, 10**12)
@@ -31,7 +24,7 @@ def test_each_part_is_rounded_half_up_once(
 ) -> None:
     exact = [Fraction(n * p, 1_000_000) for n, p in zip(parts, price, strict=True)]
     rounded = sum((2 * x.numerator + x.denominator) // (2 * x.denominator) for x in exact)
-    usage = Usage(parts[0], parts[1], parts[2], parts[3])
+    usage = TokenParts(parts[0], parts[1], parts[2], parts[3])
     assert cost_nanos(usage, Price(price[0], price[1], price[2], price[3])) == rounded
 
 
@@ -40,35 +33,37 @@ def test_each_part_is_rounded_half_up_once(
     [(1, 499_999, 0), (1, 500_000, 1), (1, 1_499_999, 1), (3, 500_000, 2), (0, 10**12, 0)],
 )
 def test_half_a_nano_dollar_is_a_whole_one(amount: int, price: int, nanos: int) -> None:
-    assert cost_nanos(Usage(input_tokens=amount), Price(input=price)) == nanos
+    assert cost_nanos(TokenParts(input_tokens=amount), Price(input=price)) == nanos
 
 
 def test_two_halves_are_two_whole_ones() -> None:
     """Rounded per part and not in sum."""
     half = Price(input=500_000, output=500_000)
-    assert cost_nanos(Usage(1, 1), half) == 2
+    assert cost_nanos(TokenParts(1, 1), half) == 2
 
 
 def test_a_flat_price_is_per_counted_token() -> None:
     flat = Price.flat_per_1k("0.009")
-    usage = Usage(input_tokens=600, output_tokens=300, cache_read_tokens=10_000)
+    usage = TokenParts(input_tokens=600, output_tokens=300, cache_read_tokens=10_000)
     assert usage.counted() == 900
     assert cost_nanos(usage, flat) == 8_100_000
     assert cost_nanos(usage, flat, cache_read_weight_percent=10) == 17_100_000
 
 
 def test_the_seeds_prices_come_out() -> None:
-    assert dollars(cost_nanos(Usage(100_000), Price.flat_per_1k("0.009"))) == "$0.9000"
-    assert dollars(cost_nanos(Usage(100_000), Price.flat_per_1k(Decimal("0.001")))) == "$0.1000"
+    assert dollars(cost_nanos(TokenParts(100_000), Price.flat_per_1k("0.009"))) == "$0.9000"
+    assert (
+        dollars(cost_nanos(TokenParts(100_000), Price.flat_per_1k(Decimal("0.001")))) == "$0.1000"
+    )
 
 
 def test_a_full_model_name_is_priced_by_part() -> None:
-    usage = Usage(1_000, 2_000, 30_000, 400)
+    usage = TokenParts(1_000, 2_000, 30_000, 400)
     assert cost_nanos(usage, OPUS) == 5_000_000 + 50_000_000 + 15_000_000 + 2_500_000
 
 
 def test_cache_writes_count_and_cache_reads_by_their_weight() -> None:
-    usage = Usage(1, 2, 1_000, 4)
+    usage = TokenParts(1, 2, 1_000, 4)
     assert usage.counted() == 7
     assert usage.counted(100) == 1_007
     assert usage.counted(1) == 17
@@ -80,7 +75,7 @@ def test_a_hold_is_priced_at_the_dearest_part() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "nanos"),
+    ("reported", "nanos"),
     [
         ("0.009", 9_000_000),
         (0.1, 100_000_000),
@@ -93,20 +88,20 @@ def test_a_hold_is_priced_at_the_dearest_part() -> None:
         (True, 1_000_000_000),
     ],
 )
-def test_dollars_become_nano_dollars_half_up(told: Any, nanos: int) -> None:
-    if told is True:
+def test_dollars_become_nano_dollars_half_up(reported: Any, nanos: int) -> None:
+    if reported is True:
         with pytest.raises(ValueError, match="True"):
-            nanos_of(told)
+            nanos_of(reported)
     else:
-        assert nanos_of(told) == nanos
+        assert nanos_of(reported) == nanos
 
 
 @pytest.mark.parametrize(
-    "told", ["", "a lot", "nan", "inf", float("nan"), float("-inf"), "1e999999"]
+    "reported", ["", "a lot", "nan", "inf", float("nan"), float("-inf"), "1e999999"]
 )
-def test_what_is_no_amount_is_refused(told: Any) -> None:
+def test_what_is_no_amount_is_refused(reported: Any) -> None:
     with pytest.raises(ValueError, match=r"\S"):
-        nanos_of(told)
+        nanos_of(reported)
 
 
 def test_ten_million_nano_dollars_are_a_cent() -> None:

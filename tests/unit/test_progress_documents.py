@@ -25,12 +25,12 @@ SEED = """{
 }"""
 
 
-def told(value: Any) -> document.Told:
+def reported(value: Any) -> document.Told:
     return read(msgspec.json.encode(value))
 
 
 def tokens(**used: Any) -> Totals | None:
-    return told({"tokens_used": used}).totals
+    return reported({"tokens_used": used}).totals
 
 
 def test_the_template_of_the_seed_is_understood_as_far_as_it_says_anything() -> None:
@@ -58,9 +58,9 @@ def test_the_template_of_the_seed_is_understood_as_far_as_it_says_anything() -> 
     ],
 )
 def test_statuses_come_in_many_words(word: Any, status: str) -> None:
-    assert told({"status": word}).status == status
+    assert reported({"status": word}).status == status
     if isinstance(word, str):
-        assert told(word).status == status
+        assert reported(word).status == status
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_statuses_come_in_many_words(word: Any, status: str) -> None:
     ],
 )
 def test_percentages_come_in_many_forms(progress: Any, percent: int | None) -> None:
-    assert told({"progress": progress}).percent == percent
+    assert reported({"progress": progress}).percent == percent
 
 
 def test_what_is_completed_is_done_to_100_percent_unless_it_says_otherwise() -> None:
-    assert told({"status": "done"}).percent == 100
-    assert told({"status": "done", "progress": 90}).percent == 90
+    assert reported({"status": "done"}).percent == 100
+    assert reported({"status": "done", "progress": 90}).percent == 90
 
 
 def test_token_parts_go_where_their_names_say_and_others_explain_the_total() -> None:
@@ -115,21 +115,21 @@ def test_missing_totals_are_computed_and_told_ones_win() -> None:
 
 def test_tokens_may_be_a_bare_number() -> None:
     for value in (4000, "4000", "4,000", 4000.0, 4e3):
-        found = told({"tokens_used": value})
+        found = reported({"tokens_used": value})
         assert found.totals == Totals(total_tokens=4000)
         assert found.flaw == ""
 
 
 def test_what_is_no_count_makes_tokens_unknown_and_is_said() -> None:
     for value in (-1, 1.5, "-7", "12.5K", "1.500", 10**30):
-        found = told({"tokens_used": {"prompt": value, "completion": 5}})
+        found = reported({"tokens_used": {"prompt": value, "completion": 5}})
         assert found.totals is None
         assert "prompt" in found.flaw
-        found = told({"tokens_used": {"total": value}})
+        found = reported({"tokens_used": {"total": value}})
         assert found.totals is None
         assert "total" in found.flaw
-    assert told({"tokens_used": "many"}).flaw
-    assert told({"tokens_used": {"model": "gpt-4"}}).totals is None
+    assert reported({"tokens_used": "many"}).flaw
+    assert reported({"tokens_used": {"model": "gpt-4"}}).totals is None
 
 
 def test_tokens_within_another_part_are_taken_out_of_it_and_money_is_none() -> None:
@@ -138,16 +138,16 @@ def test_tokens_within_another_part_are_taken_out_of_it_and_money_is_none() -> N
 
 
 def test_the_model_is_told_with_the_tokens_or_beside_them() -> None:
-    assert told({"tokens_used": {"total": 1, "model": "gpt-4"}, "model": "x"}).model == "gpt-4"
-    assert told({"model": "x"}).model == "x"
-    assert told({"model": {"name": 1}}).model == ""
+    assert reported({"tokens_used": {"total": 1, "model": "gpt-4"}, "model": "x"}).model == "gpt-4"
+    assert reported({"model": "x"}).model == "x"
+    assert reported({"model": {"name": 1}}).model == ""
 
 
 def test_times_that_cannot_be_read_are_none() -> None:
-    assert told({"timestamp": "2025-08-29T13:00:00Z"}).at == 1_756_472_400_000_000
-    assert told({"timestamp": "2025-08-29T15:00:00+02:00"}).at == 1_756_472_400_000_000
+    assert reported({"timestamp": "2025-08-29T13:00:00Z"}).at == 1_756_472_400_000_000
+    assert reported({"timestamp": "2025-08-29T15:00:00+02:00"}).at == 1_756_472_400_000_000
     for bad in ("ISO_DATE", "yesterday", 17, "9999-99-99", "0001-01-01T00:00:00+14:00", None):
-        assert told({"timestamp": bad}).at == 0
+        assert reported({"timestamp": bad}).at == 0
 
 
 @pytest.mark.parametrize("value", [b"75", b"true", b"null", b"[1]", b'"x"', b"{}", b"12.5"])

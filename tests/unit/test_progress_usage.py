@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from events.usage import ProgressUpdated
-from projections import progress, throttle, usage
+from projections import budgets, progress, usage
 from projections.state import State, decode_state
 from tests.examples import DAY, NOON, policy, progress_updated
 from tests.given import Bus, given, replayed
@@ -28,7 +28,7 @@ def bus_with_task(task: str = "CL-102", worker: str = "w1", **data: Any) -> Bus:
 
 
 def tell(bus: Bus, used: Any, key: str = "claude:CL-102", **more: Any) -> ProgressUpdated:
-    """One document with these tokens goes through the door; the event it became."""
+    """One document with these tokens goes through the intake; the event it became."""
     agent, _, task = key.partition(":")
     document = {"status": "in_progress", "tokens_used": used, **more}
     bus.send("progress.updated", agent=agent, task=task, document=document)
@@ -37,10 +37,10 @@ def tell(bus: Bus, used: Any, key: str = "claude:CL-102", **more: Any) -> Progre
 
 
 def used_tokens(bus: Bus) -> int:
-    """All tokens booked, wherever one looks."""
+    """All tokens charged, wherever one looks."""
     total = usage.total(bus.state.lifetime.values()).tokens
-    assert total == throttle.used(bus.state, "global", "day", bus.now).tokens
-    events = [getattr(e.data, "booked", None) for e in bus.events]
+    assert total == budgets.used(bus.state, "global", "day", bus.now).tokens
+    events = [getattr(e.data, "charged", None) for e in bus.events]
     assert total == sum(b.tokens for b in events if b is not None)
     return total
 
@@ -62,7 +62,7 @@ def test_a_total_that_falls_is_flagged_and_takes_nothing_away() -> None:
     bus = Bus(policy())
     tell(bus, 5000)
     fallen = tell(bus, 200)
-    assert fallen.booked is None
+    assert fallen.charged is None
     assert fallen.flag == "tokens fell from 5000 to 200"
     assert bus.state.progress["claude:CL-102"].flag == fallen.flag
     assert tell(bus, 6000).flag == ""
@@ -82,14 +82,14 @@ def test_a_document_without_tokens_is_no_usage() -> None:
     bus.send("progress.updated", agent="claude", task="CL-102", document="completed")
     bus.run()
     (event,) = bus.of("progress.updated")
-    assert (event.booked, event.status) == (None, "completed")
+    assert (event.charged, event.status) == (None, "completed")
 
 
 def test_an_unknown_price_is_flagged_and_not_taken_for_nothing() -> None:
     bus = Bus(policy())
-    booked = tell(bus, {"total": 10, "model": "gpt-4"}).booked
-    assert booked is not None
-    assert (booked.model, booked.unpriced, booked.tokens) == ("gpt-4", True, 10)
+    charged = tell(bus, {"total": 10, "model": "gpt-4"}).charged
+    assert charged is not None
+    assert (charged.model, charged.unpriced, charged.tokens) == ("gpt-4", True, 10)
 
 
 def test_the_document_stands_on_the_log_as_it_was_written() -> None:
@@ -115,7 +115,7 @@ def test_the_writers_own_time_counts_in_reports_only_and_only_if_it_can_be_true(
         tell(bus, 100 * (n + 1), timestamp=at)
         assert day in bus.state.days
         assert (long_ago[:10] in bus.state.days, tomorrow[:10] in bus.state.days) == (False, False)
-    assert throttle.used(bus.state, "global", "hour", bus.now).tokens == 300
+    assert budgets.used(bus.state, "global", "hour", bus.now).tokens == 300
 
 
 def test_names_that_only_progress_keys_have_are_taken() -> None:
@@ -146,11 +146,11 @@ def test_a_document_belongs_to_the_attempt_that_runs_and_eats_its_hold() -> None
     bus = bus_with_task()
     event = tell(bus, {"prompt": 2000, "completion": 1000})
     assert event.attempt == 1
-    assert event.booked is not None
-    assert (event.booked.worker, event.booked.model) == ("w1", "sonnet")
+    assert event.charged is not None
+    assert (event.charged.worker, event.charged.model) == ("w1", "sonnet")
     task = bus.state.tasks["CL-102"]
     assert (task.used_tokens, task.hold_left[0]) == (3000, 7000)
-    assert throttle.held(bus.state, "global", "tokens") == 7000
+    assert budgets.held(bus.state, "global", "tokens") == 7000
 
 
 def test_its_end_without_usage_stands_on_what_progress_told() -> None:
@@ -159,8 +159,8 @@ def test_its_end_without_usage_stands_on_what_progress_told() -> None:
     bus.report("task.completed", "CL-102")
     bus.run()
     assert used_tokens(bus) == 3000
-    booked = bus.of("task.completed")[0].booked
-    assert (booked.tokens, booked.estimated, booked.meter) == (0, False, "progress")
+    charged = bus.of("task.completed")[0].charged
+    assert (charged.tokens, charged.estimated, charged.meter) == (0, False, "progress")
     assert usage.total(bus.state.lifetime.values()).completed == 1
 
 
@@ -177,7 +177,7 @@ def test_once_a_better_meter_spoke_the_difference_is_published_and_not_added() -
     bus.report("usage.recorded", "CL-102", agent="claude", input_tokens=4000, meter="driver")
     bus.run()
     event = tell(bus, 5500)
-    assert (event.booked, event.against, event.difference) == (None, "driver", 1500)
+    assert (event.charged, event.against, event.difference) == (None, "driver", 1500)
     assert used_tokens(bus) == 4000
 
 
@@ -231,10 +231,12 @@ def test_another_worker_cannot_speak_for_the_attempt() -> None:
     event = tell(bus, 3000, key="gemini:CL-102")
     assert event.attempt == 0
     assert bus.state.tasks["CL-102"].used_tokens == 0
-    door = "asb:intake:gemini"
-    bus.send("progress.updated", agent="claude", task="x", document={}, door=door)
+    intake = "asb:intake:gemini"
+    bus.send("progress.updated", agent="claude", task="x", document={}, intake=intake)
     bus.run()
-    assert [r.error for r in bus.refused] == ["the door of gemini may not speak for agent 'claude'"]
+    assert [r.error for r in bus.refused] == [
+        "the intake of gemini may not speak for agent 'claude'"
+    ]
 
 
 # -- read again --------------------------------------------------------------------------------
@@ -249,8 +251,8 @@ def test_a_document_read_before_another_was_taken_is_not_taken_on_top_of_it() ->
     bus.send("progress.updated", agent="c", task="t", document={"n": 2}, newest="")
     bus.send("progress.updated", agent="c", task="t", document={"n": 3}, newest=place)
     bus.run()
-    told = [json.loads(bytes(e.document))["n"] for e in bus.of("progress.updated")]
-    assert told == [1, 3]
+    reported = [json.loads(bytes(e.document))["n"] for e in bus.of("progress.updated")]
+    assert reported == [1, 3]
     assert bus.refused == []
 
 
@@ -291,7 +293,7 @@ def test_a_turn_that_did_not_reach_the_log_leaves_no_trace() -> None:
     bus.send("progress.updated", agent="claude", task="CL-102", document=document)
     turn = bus.decide()
     assert len(turn.events) == 1
-    bus.undo()
+    bus.journal()
     assert bus.state.digest() == before
 
 

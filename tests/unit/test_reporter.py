@@ -9,13 +9,13 @@ from zoneinfo import ZoneInfo
 import pytest
 from msgspec.structs import replace
 
-from events.task import Booking
+from events.task import Charge
 from events.usage import UsageRecorded
 from projections import report_views
 from projections.reports import APART, QUIET
 from projections.state import State, decode_state
-from services.reporter.decide import decide
-from services.turn import Inputs
+from services.decider import Inputs
+from services.reports.decide import decide
 from tests import examples
 from tests.examples import DAY, HOUR, MINUTE, NOON, SECOND
 from tests.given import Given
@@ -24,10 +24,10 @@ ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Pacific/Kiritim
 
 
 def spent(tokens: int = 100, nanos: int = 900_000, day_at: int = 0, **more: Any) -> UsageRecorded:
-    booked = Booking(
+    charged = Charge(
         "claude", "sonnet", tokens=tokens, nanos=nanos, input_tokens=tokens, day_at=day_at
     )
-    return UsageRecorded("claude", replace(booked, **more))
+    return UsageRecorded("claude", replace(charged, **more))
 
 
 def micros(year: int, month: int, day: int, *time: int, zone: str = "UTC") -> int:
@@ -58,7 +58,7 @@ def test_a_bus_that_was_never_used_reports_nothing() -> None:
     assert issued(bus().when(decide, at=NOON + 40 * DAY)) == []
 
 
-def test_days_on_which_the_desk_was_away_are_made_up_for_empty_ones_too() -> None:
+def test_days_on_which_the_engine_was_away_are_made_up_for_empty_ones_too() -> None:
     case = bus().given(spent(7), at=NOON)
     case.given(spent(9), at=NOON + 2 * DAY)
     case.when(decide, at=NOON + 3 * DAY)
@@ -214,13 +214,13 @@ def seed_day() -> Given:
             task = f"{agent}-{n}"
             part = tokens // tasks + (tokens % tasks if n == 0 else 0)
             money = cents * 10_000_000 // tasks + (cents * 10_000_000 % tasks if n == 0 else 0)
-            booked = Booking(agent, "sonnet", "w1", "", "coding", tokens=part, nanos=money, tasks=1)
+            charged = Charge(agent, "sonnet", "w1", "", "coding", tokens=part, nanos=money, tasks=1)
             case.given(
                 examples.submitted(task),
                 examples.delegated(task),
                 examples.joined(),
                 examples.dispatched(task, agent=agent),
-                examples.completed(task, booked=booked),
+                examples.completed(task, charged=charged),
             )
     return case.when(decide, at=micros(2025, 8, 30))
 

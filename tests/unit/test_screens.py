@@ -7,19 +7,21 @@ from pathlib import Path
 import pytest
 
 from events.envelope import Event
-from events.money import Price, Usage, cost_nanos
+from events.money import Price, cost_nanos
 from events.policy import Limit, PolicyChanged
-from events.task import Booking, TaskDelegated, TaskDispatched, TaskSubmitted
+from events.task import Charge, TaskDelegated, TaskDispatched, TaskSubmitted
+from events.tokens import TokenParts
 from events.usage import UsageRecorded
 from events.worker import WorkerJoined
-from projections import throttle
+from projections import budgets
 from projections.state import State
 from projections.workers import LEFT, LOST
-from services import desk
-from services.cli import screens
-from services.cli.out import clip, first_line, table
-from services.cli.words import limit_text, span
+from services import assembly
+from services.queries.status import status_view
 from services.runtime.settings import load
+from services.screens.format import limit_text, span
+from services.screens.status import metrics_screen, savings_line, status_screen, throttle_screen
+from services.screens.text import clip, first_line, table
 from tests.examples import NOON
 
 SONNET = Price.flat_per_1k("0.003")
@@ -37,7 +39,7 @@ class Bench:
         self.state = State()
         self.now = NOON
         settings = load(environ={"HOME": "/nowhere"}, cwd=Path("/"))
-        self.fold(desk.policy(settings))
+        self.fold(assembly.policy(settings))
 
     def fold(self, data: object, origin: str = "") -> str:
         self.now += 1000
@@ -50,12 +52,12 @@ class Bench:
 
     def spend(self, worker: str, tokens: int, done: int = 0, model: str = "sonnet") -> None:
         price = self.state.policy.prices.get(model, SONNET)
-        usage = Usage(input_tokens=tokens)
-        booked = Booking(
+        usage = TokenParts(input_tokens=tokens)
+        charged = Charge(
             "codex", model, worker, input_tokens=tokens, tokens=tokens,
             nanos=cost_nanos(usage, price),
         )  # fmt: skip
-        self.fold(UsageRecorded("codex", booked, model))
+        self.fold(UsageRecorded("codex", charged, model))
         self.state.workers[worker].completed += done
         self.state.meta.completed += done
         cell = next(c for k, c in self.state.lifetime.items() if k.split("\x1f")[3] == worker)
@@ -106,7 +108,7 @@ Throttle Levels:
 
 
 def test_status_is_the_seeds_screen(seed: Bench) -> None:
-    text = screens.status(seed.state, seed.now, {"t9": "\n Implement  authentication\nand more"})
+    text = status_screen(seed.state, seed.now, {"t9": "\n Implement  authentication\nand more"})
     assert text == STATUS
 
 
@@ -145,7 +147,7 @@ Cost Optimization:
 
 
 def test_metrics_is_the_seeds_screen(seed: Bench) -> None:
-    assert screens.metrics(seed.state) == METRICS
+    assert metrics_screen(seed.state) == METRICS
 
 
 THROTTLE = """\
@@ -163,38 +165,38 @@ Throttle Levels:
 
 
 def test_throttle_shows_what_is_held_behind_its_line(seed: Bench) -> None:
-    throttle.hold(seed.state, ("global", "worker:concurrent_worker2"), 1010, 5_000_000, 1)
-    assert screens.throttle_screen(seed.state, seed.now) == THROTTLE
+    budgets.hold(seed.state, ("global", "worker:concurrent_worker2"), 1010, 5_000_000, 1)
+    assert throttle_screen(seed.state, seed.now) == THROTTLE
 
 
 def test_the_levels_of_all_work_together_are_marked_where_they_are_reached() -> None:
     bench = Bench()
     bench.join("w1")
     bench.spend("w1", 455_000, 1)
-    throttle.hold(bench.state, ("global",), 10_000, 0, 1)
+    budgets.hold(bench.state, ("global",), 10_000, 0, 1)
     for text in (
-        screens.status(bench.state, bench.now, {}),
-        screens.throttle_screen(bench.state, bench.now),
+        status_screen(bench.state, bench.now, {}),
+        throttle_screen(bench.state, bench.now),
     ):
         rows = text.splitlines()
         assert next(r for r in rows if "Tokens/hour" in r).endswith("+ 10,000 held  🟠 SOFT")
         assert next(r for r in rows if "Tokens/day" in r).endswith("(9.1%) + 10,000 held")
-    assert screens.status_view(bench.state, bench.now, {})["level"] == "SOFT"
+    assert status_view(bench.state, bench.now, {})["level"] == "SOFT"
 
 
 def test_without_workers_and_data_nothing_is_invented() -> None:
     bench = Bench()
-    text = screens.status(bench.state, bench.now, {})
+    text = status_screen(bench.state, bench.now, {})
     assert text.count("  no workers yet") == 2
     assert "  Tokens/hour: 0 / 500K       (0.00%)" in text
-    assert screens.metrics(bench.state).endswith("⏳ Measured savings: not enough data yet")
+    assert metrics_screen(bench.state).endswith("⏳ Measured savings: not enough data yet")
 
 
 def test_savings_are_measured_against_the_dearest_model() -> None:
     bench = Bench()
     bench.join("w1")
     bench.spend("w1", 1_000_000, 1, model="haiku")
-    line = screens.savings_line(bench.state)
+    line = savings_line(bench.state)
     assert "91.7% vs everything on sonnet ($0.2500 instead of $3.0000)" in line
 
 
@@ -205,7 +207,7 @@ def test_words_and_order_of_workers() -> None:
     workers = bench.state.workers
     workers["w2"].paused = True
     workers["w3"].status, workers["w10"].status = LOST, LEFT
-    lines = screens.status(bench.state, bench.now, {}).partition("Worker Status:\n")[2]
+    lines = status_screen(bench.state, bench.now, {}).partition("Worker Status:\n")[2]
     assert [line[2:34].rstrip() for line in lines.splitlines()[:4]] == [
         "w1                   🟢 IDLE",
         "w2                   🟡 PAUSED",
@@ -218,7 +220,7 @@ def test_long_names_and_hundreds_of_workers_stay_aligned() -> None:
     bench = Bench()
     for number in range(300):
         bench.join(f"worker-{'x' * (number % 60)}{number}")
-    lines = screens.status(bench.state, bench.now, {}).partition("Worker Status:\n")[2]
+    lines = status_screen(bench.state, bench.now, {}).partition("Worker Status:\n")[2]
     columns = {line.index("|") for line in lines.partition("\n\n")[0].splitlines()}
     assert len(columns) == 1
     assert columns.pop() < 60
@@ -228,14 +230,14 @@ def test_several_running_tasks_show_the_first_and_how_many_more() -> None:
     bench = Bench()
     bench.join("w1", capacity=3)
     bench.state.workers["w1"].running.update({"a": 1, "b": 1, "c": 1})
-    text = screens.status(bench.state, bench.now, {"a": "First thing"})
+    text = status_screen(bench.state, bench.now, {"a": "First thing"})
     assert "Task: First thing (+2)" in text
 
 
 def test_a_window_without_a_limit_says_so() -> None:
     bench = Bench()
     bench.fold(PolicyChanged(limits=(Limit("global", "tasks", "5h", 0),)))
-    text = screens.throttle_screen(bench.state, bench.now)
+    text = throttle_screen(bench.state, bench.now)
     assert "  Tokens/hour: 0 / no limit" in text
     assert "  Tasks/5h:    0 / 0            (0.00%)" in text
 

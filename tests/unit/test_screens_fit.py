@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from services.cli import doctor, out
+from services.cli import doctor
 from services.cli.view import fitting
+from services.screens.text import folded, records
 from tests.unit.test_screens import Bench
 
 
@@ -18,16 +19,16 @@ def test_what_does_not_fit_the_window_is_counted() -> None:
 
 def test_folded_text_is_whole_and_within_the_columns() -> None:
     text = "worker1 has no tokens left until 13:00 UTC (tokens/hour); number 12 in the queue"
-    lines = out.folded(text, 30, "    ").splitlines()
+    lines = folded(text, 30, "    ").splitlines()
     assert all(line.startswith("    ") and len(line) <= 30 for line in lines)
     assert " ".join(line.strip() for line in lines) == text
     url = "redis://127.0.0.1:6379/0"
-    assert out.folded(url * 3, 20).replace("\n", "") == url * 3
-    assert out.folded(text, 0, "  ") == "  " + text
+    assert folded(url * 3, 20).replace("\n", "") == url * 3
+    assert folded(text, 0, "  ") == "  " + text
 
 
 def test_a_table_too_wide_becomes_records() -> None:
-    found = out.records(("SCOPE", "WINDOW", "LIMIT"), [("global", "tokens/hour", "500K")], 40)
+    found = records(("SCOPE", "WINDOW", "LIMIT"), [("global", "tokens/hour", "500K")], 40)
     assert found == "global\n  window tokens/hour  limit 500K"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from events.envelope import Event, encode
-from services.runtime import standby
-from services.runtime.standby import STANDBY_S, Standby
+from services.engine import standby
+from services.engine.standby import STANDBY_S, Standby
 from tests.examples import DAY, NOON, dispatched, submitted
 
 DESK = ("intake", "dispatcher")

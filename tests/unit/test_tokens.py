@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events import reported
+from events import readings
 from events.figures import TOKENS_MAX, count
-from events.tokens import Reading, Usage, read
+from events.tokens import Reading, TokenParts, read
 
 # -- figures -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("told", "number"),
+    ("wording", "number"),
     [
         (1500, 1500),
         (1000.0, 1000),
@@ -34,25 +34,25 @@ from events.tokens import Reading, Usage, read
         (TOKENS_MAX, TOKENS_MAX),
     ],
 )
-def test_a_figure_that_reads_one_way_is_read(told: Any, number: int) -> None:
-    assert count(told) == number
+def test_a_figure_that_reads_one_way_is_read(wording: Any, number: int) -> None:
+    assert count(wording) == number
 
 
 @pytest.mark.parametrize(
-    "told",
+    "wording",
     [
         *("1.500", "1.500.000", "1,50", "1500,000", "1,500_000", "12.5K", "1e3", "many", "", "-5"),
         *("１５００", "1,500.5", "1.5", "0x10", "1\n500", "9" * 30),
         *(1.5, -5, -1.0, True, None, [1], float("nan"), float("inf"), TOKENS_MAX + 1, 10**24),
     ],
 )
-def test_a_figure_that_reads_two_ways_or_none_is_not(told: Any) -> None:
-    assert count(told) is None
+def test_a_figure_that_reads_two_ways_or_none_is_not(wording: Any) -> None:
+    assert count(wording) is None
 
 
 # -- the vendors' names ------------------------------------------------------------------------
 
-VENDORS: dict[str, tuple[dict[str, Any], Usage]] = {
+VENDORS: dict[str, tuple[dict[str, Any], TokenParts]] = {
     "Claude Code": (
         {
             "input_tokens": 31,
@@ -65,15 +65,15 @@ VENDORS: dict[str, tuple[dict[str, Any], Usage]] = {
             "cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 1_700},
             "iterations": [],
         },
-        Usage(31, 64, 21_000, 1_700),
+        TokenParts(31, 64, 21_000, 1_700),
     ),
-    "a written cache told by its lifetimes only": (
+    "a written cache wording by its lifetimes only": (
         {
             "input_tokens": 31,
             "output_tokens": 64,
             "cache_creation": {"ephemeral_1h_input_tokens": 9, "ephemeral_5m_input_tokens": 700},
         },
-        Usage(31, 64, 0, 709),
+        TokenParts(31, 64, 0, 709),
     ),
     "Codex": (
         {
@@ -84,7 +84,7 @@ VENDORS: dict[str, tuple[dict[str, Any], Usage]] = {
             "reasoning_output_tokens": 30,
             "total_tokens": 3_080,
         },
-        Usage(1_900, 80, 1_100),
+        TokenParts(1_900, 80, 1_100),
     ),
     "Gemini's API": (
         {
@@ -95,7 +95,7 @@ VENDORS: dict[str, tuple[dict[str, Any], Usage]] = {
             "totalTokenCount": 6_533,
             "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 6_100}],
         },
-        Usage(1_100, 433, 5_000),
+        TokenParts(1_100, 433, 5_000),
     ),
     "Gemini CLI, one model": (
         {
@@ -107,7 +107,7 @@ VENDORS: dict[str, tuple[dict[str, Any], Usage]] = {
             "thoughts": 10,
             "tool": 0,
         },
-        Usage(500, 40, 400),
+        TokenParts(500, 40, 400),
     ),
     "Gemini CLI, the summary that leaves thoughts unnamed": (
         {
@@ -119,7 +119,7 @@ VENDORS: dict[str, tuple[dict[str, Any], Usage]] = {
             "duration_ms": 122,
             "tool_calls": 1,
         },
-        Usage(500, 40, 400),
+        TokenParts(500, 40, 400),
     ),
     "OpenAI, chat": (
         {
@@ -128,7 +128,7 @@ VENDORS: dict[str, tuple[dict[str, Any], Usage]] = {
             "total_tokens": 2_306,
             "prompt_tokens_details": {"cached_tokens": 1_920, "audio_tokens": 0},
         },
-        Usage(86, 300, 1_920),
+        TokenParts(86, 300, 1_920),
     ),
     "Vercel's AI SDK": (
         {
@@ -138,7 +138,7 @@ VENDORS: dict[str, tuple[dict[str, Any], Usage]] = {
             "reasoningTokens": 20,
             "cachedInputTokens": 60,
         },
-        Usage(40, 50, 60),
+        TokenParts(40, 50, 60),
     ),
     "Bedrock": (
         {
@@ -148,7 +148,7 @@ VENDORS: dict[str, tuple[dict[str, Any], Usage]] = {
             "cacheReadInputTokens": 1_000,
             "cacheWriteInputTokens": 0,
         },
-        Usage(100, 50, 1_000),
+        TokenParts(100, 50, 1_000),
     ),
     "LangChain": (
         {
@@ -158,7 +158,7 @@ VENDORS: dict[str, tuple[dict[str, Any], Usage]] = {
             "input_token_details": {"cache_read": 100, "cache_creation": 50},
             "output_token_details": {"reasoning": 200},
         },
-        Usage(200, 240, 100, 50),
+        TokenParts(200, 240, 100, 50),
     ),
     "DeepSeek": (
         {
@@ -167,7 +167,7 @@ VENDORS: dict[str, tuple[dict[str, Any], Usage]] = {
             "prompt_cache_hit_tokens": 60,
             "prompt_cache_miss_tokens": 40,
         },
-        Usage(40, 9, 60),
+        TokenParts(40, 9, 60),
     ),
     "Grok, where reasoning lies beside the completion": (
         {
@@ -176,11 +176,11 @@ VENDORS: dict[str, tuple[dict[str, Any], Usage]] = {
             "total_tokens": 135,
             "completion_tokens_details": {"reasoning_tokens": 94},
         },
-        Usage(32, 103),
+        TokenParts(32, 103),
     ),
     "opencode": (
         {"input": 11, "output": 7, "reasoning": 3, "cache": {"read": 500, "write": 20}},
-        Usage(11, 7, 500, 20),
+        TokenParts(11, 7, 500, 20),
     ),
     "OpenTelemetry": (
         {
@@ -188,32 +188,32 @@ VENDORS: dict[str, tuple[dict[str, Any], Usage]] = {
             "gen_ai.usage.output_tokens": 50,
             "gen_ai.usage.cache_read.input_tokens": 80,
         },
-        Usage(20, 50, 80),
+        TokenParts(20, 50, 80),
     ),
     "Ollama": (
         {"prompt_eval_count": 26, "eval_count": 298, "total_duration": 5_043},
-        Usage(26, 298),
+        TokenParts(26, 298),
     ),
-    "a bare total": ({"total_tokens": 12}, Usage(12)),
+    "a bare total": ({"total_tokens": 12}, TokenParts(12)),
     "the words of the seed": (
         {"prompt": 1500, "completion": 2500, "total": 4000},
-        Usage(1500, 2500),
+        TokenParts(1500, 2500),
     ),
 }
 
 
 @pytest.mark.parametrize("vendor", sorted(VENDORS))
 def test_a_vendors_names_come_to_disjoint_parts(vendor: str) -> None:
-    told, usage = VENDORS[vendor]
-    assert read(told).usage == usage
-    assert read(told).flag == ""
+    wording, usage = VENDORS[vendor]
+    assert read(wording).usage == usage
+    assert read(wording).flag == ""
 
 
 @pytest.mark.parametrize("vendor", sorted(VENDORS))
 def test_the_same_object_gives_the_same_tokens_wherever_it_is_told(vendor: str) -> None:
-    told, usage = VENDORS[vendor]
+    wording, usage = VENDORS[vendor]
     for holder in ("usage", "usageMetadata", "tokens_used", "token_usage", "tokens"):
-        found = reported.find({"status": "working", holder: told, "model": "m"})
+        found = readings.find({"status": "working", holder: wording, "model": "m"})
         assert (found.reading.usage, found.model) == (usage, "m")
         assert read(found.raw) == found.reading
 
@@ -222,54 +222,61 @@ def test_the_same_object_gives_the_same_tokens_wherever_it_is_told(vendor: str) 
 
 
 def test_input_that_includes_cached_tokens_is_found_out_by_the_total() -> None:
-    told = {
+    wording = {
         "input_tokens": 9_013,
         "cache_read_input_tokens": 8_000,
         "cache_creation_input_tokens": 1_000,
         "output_tokens": 20,
         "total_tokens": 9_033,
     }
-    found = read(told)
-    assert found.usage == Usage(13, 20, 8_000, 1_000)
+    found = read(wording)
+    assert found.usage == TokenParts(13, 20, 8_000, 1_000)
     assert "the input holds the cached ones" in found.flag
 
 
 @pytest.mark.parametrize(
-    ("told", "usage"),
+    ("wording", "usage"),
     [
-        ({"input_tokens": 5, "output_tokens": 7, "total_tokens": 20}, Usage(13, 7)),
-        ({"input_tokens": 5, "output_tokens": 7, "total_tokens": 10}, Usage(3, 7)),
-        ({"input_tokens": 5, "output_tokens": 7, "total_tokens": 3}, Usage(0, 3)),
-        ({"input_tokens": 5, "output_tokens": 7, "total_tokens": 0}, Usage(5, 7)),  # never set
+        ({"input_tokens": 5, "output_tokens": 7, "total_tokens": 20}, TokenParts(13, 7)),
+        ({"input_tokens": 5, "output_tokens": 7, "total_tokens": 10}, TokenParts(3, 7)),
+        ({"input_tokens": 5, "output_tokens": 7, "total_tokens": 3}, TokenParts(0, 3)),
+        ({"input_tokens": 5, "output_tokens": 7, "total_tokens": 0}, TokenParts(5, 7)),  # never set
         (
             {"input_tokens": 5, "output_tokens": 7, "cache_read_tokens": 900, "total_tokens": 12},
-            Usage(5, 7, 900),  # a total of what is not cached
+            TokenParts(5, 7, 900),  # a total of what is not cached
         ),
-        ({"input_tokens": 5, "cached_tokens": 9, "output_tokens": 7}, Usage(5, 7, 9)),
+        ({"input_tokens": 5, "cached_tokens": 9, "output_tokens": 7}, TokenParts(5, 7, 9)),
     ],
 )
-def test_a_contradiction_is_flagged_and_the_total_wins(told: dict[str, Any], usage: Usage) -> None:
-    found = read(told)
+def test_a_contradiction_is_flagged_and_the_total_wins(
+    wording: dict[str, Any], usage: TokenParts
+) -> None:
+    found = read(wording)
     assert found.usage == usage
     assert found.flag
 
 
 def test_parts_of_unknown_names_explain_a_total_and_are_nothing_without_one() -> None:
-    told: dict[str, Any] = {"embedding_generation": 15_000, "code_completion": 3_000}
-    assert read(told) == Reading()
-    assert read({**told, "total": 18_000}) == Reading(Usage(), 18_000, 18_000)
-    found = read({**told, "output_tokens": 500, "total": 18_500})
-    assert (found.usage, found.flag) == (Usage(18_000, 500), "")
+    wording: dict[str, Any] = {"embedding_generation": 15_000, "code_completion": 3_000}
+    assert read(wording) == Reading()
+    assert read({**wording, "total": 18_000}) == Reading(TokenParts(), 18_000, 18_000)
+    found = read({**wording, "output_tokens": 500, "total": 18_500})
+    assert (found.usage, found.flag) == (TokenParts(18_000, 500), "")
 
 
 def test_without_a_total_only_names_that_hold_token_count() -> None:
-    told = {"embedding_tokens": 300, "output_tokens": 5, "turns": 12, "max_tokens": 4_096}
-    assert read(told).usage == Usage(300, 5)
+    wording = {"embedding_tokens": 300, "output_tokens": 5, "turns": 12, "max_tokens": 4_096}
+    assert read(wording).usage == TokenParts(300, 5)
 
 
 def test_limits_prices_and_speeds_are_no_tokens() -> None:
-    told = {"token_limit": 9, "tokens_per_second": 40.5, "max_output_tokens": 7, "token_price": 2}
-    assert read(told) == Reading()
+    wording = {
+        "token_limit": 9,
+        "tokens_per_second": 40.5,
+        "max_output_tokens": 7,
+        "token_price": 2,
+    }
+    assert read(wording) == Reading()
 
 
 # -- what cannot be read -----------------------------------------------------------------------
@@ -288,23 +295,30 @@ def test_an_unreadable_figure_makes_usage_unknown_and_is_flagged(value: Any) -> 
 def test_an_unreadable_figure_counts_for_nothing_where_the_others_say_all() -> None:
     part = read({"input_tokens": "12.5K", "output_tokens": 5, "total_tokens": 12_505})
     assert (part.usage, part.flag) == (
-        Usage(12_500, 5),
+        TokenParts(12_500, 5),
         "input_tokens: not a whole number of tokens",
     )
     total = read({"input_tokens": 1_500, "output_tokens": 5, "total": "1.5K"})
-    assert (total.usage, total.flag) == (Usage(1_500, 5), "total: not a whole number of tokens")
+    assert (total.usage, total.flag) == (
+        TokenParts(1_500, 5),
+        "total: not a whole number of tokens",
+    )
 
 
 def test_unknown_is_not_zero() -> None:
-    for told in (None, {}, {"model": "gpt-4"}, {"input_tokens": None}, {"prompt": "Fix it"}):
-        assert read(told) == Reading()
-    assert read({"input_tokens": 0}).usage == Usage()
-    assert read({"reasoning_tokens": 50}).usage == Usage(0, 50)
+    for wording in (None, {}, {"model": "gpt-4"}, {"input_tokens": None}, {"prompt": "Fix it"}):
+        assert read(wording) == Reading()
+    assert read({"input_tokens": 0}).usage == TokenParts()
+    assert read({"reasoning_tokens": 50}).usage == TokenParts(0, 50)
 
 
 def test_a_flag_holds_no_text_of_the_writer() -> None:
-    for told in ({"secret_tokens": "-1 Hunter2"}, {"total": "12 Hunter2"}, {"input_tokens": "no"}):
-        flag = read(told).flag
+    for wording in (
+        {"secret_tokens": "-1 Hunter2"},
+        {"total": "12 Hunter2"},
+        {"input_tokens": "no"},
+    ):
+        flag = read(wording).flag
         assert flag
         assert "unter2" not in flag
         assert "secret" not in flag
@@ -330,11 +344,11 @@ RESULT: dict[str, Any] = {
 
 
 def test_figures_by_model_are_summed_and_hold_what_usage_leaves_out() -> None:
-    found = reported.find(RESULT)
-    assert found.reading.usage == Usage(41_700, 1_200, 5)
+    found = readings.find(RESULT)
+    assert found.reading.usage == TokenParts(41_700, 1_200, 5)
     assert found.reading.models == (
-        ("claude-sonnet-4-5", Usage(700, 300)),
-        ("claude-haiku-4-5", Usage(41_000, 900, 5)),
+        ("claude-sonnet-4-5", TokenParts(700, 300)),
+        ("claude-haiku-4-5", TokenParts(41_000, 900, 5)),
     )
     assert (found.reading.flag, found.model, found.cost_usd) == ("", "", 0.06)
     assert read(found.raw) == found.reading
@@ -350,14 +364,14 @@ def test_one_model_in_the_map_is_the_model() -> None:
         },
         "tools": {"totalCalls": 3},
     }
-    found = reported.find({"response": "4", "stats": stats})
-    assert (found.model, found.reading.usage) == ("gemini-2.5-flash", Usage(500, 40, 400))
+    found = readings.find({"response": "4", "stats": stats})
+    assert (found.model, found.reading.usage) == ("gemini-2.5-flash", TokenParts(500, 40, 400))
 
 
 def test_a_map_that_says_less_than_the_usage_beside_it_is_flagged() -> None:
-    told = {"usage": {"total_tokens": 100}, "modelUsage": {"m": {"inputTokens": 0}}}
-    found = reported.find(told).reading
-    assert found.usage == Usage(100)
+    wording = {"usage": {"total_tokens": 100}, "modelUsage": {"m": {"inputTokens": 0}}}
+    found = readings.find(wording).reading
+    assert found.usage == TokenParts(100)
     assert "less than the usage" in found.flag
 
 
@@ -365,23 +379,23 @@ def test_a_map_that_says_less_than_the_usage_beside_it_is_flagged() -> None:
 
 
 def test_a_whole_object_put_where_its_usage_belongs_is_understood() -> None:
-    told = {"usage": {"usage": {"input_tokens": 5}, "model": "m"}}
-    assert reported.find(told).reading.usage == Usage(5)
+    wording = {"usage": {"usage": {"input_tokens": 5}, "model": "m"}}
+    assert readings.find(wording).reading.usage == TokenParts(5)
 
 
 def test_an_object_that_holds_no_usage_tells_none() -> None:
-    for told in (
+    for wording in (
         {"answer": 42, "prompt": 7, "total": 3},
         {"stats": {"total": 5, "input": 3}},
         {"message": {"usage": {"input_tokens": 5}}},
         {"result": {"input_tokens": 5}},
     ):
-        assert reported.find(told) == reported.Report()
+        assert readings.find(wording) == readings.Report()
 
 
 def test_flat_fields_that_say_they_are_tokens_are_usage() -> None:
-    told = {"agent": "x", "cache_read_input_tokens": 5, "promptTokenCount": 9, "attempt": 1}
-    assert reported.find(told).reading.usage == Usage(9, 0, 5)
+    wording = {"agent": "x", "cache_read_input_tokens": 5, "promptTokenCount": 9, "attempt": 1}
+    assert readings.find(wording).reading.usage == TokenParts(9, 0, 5)
 
 
 _VALUES = st.recursive(
@@ -392,13 +406,15 @@ _VALUES = st.recursive(
     max_leaves=10,
 )
 _NAMES = st.sampled_from(
-    sorted({name for told, _ in VENDORS.values() for name in told} | {"modelUsage", "x_tokens"})
+    sorted(
+        {name for wording, _ in VENDORS.values() for name in wording} | {"modelUsage", "x_tokens"}
+    )
 )
 
 
 @given(st.dictionaries(_NAMES | st.text(max_size=8), _VALUES, max_size=8))
-def test_anything_can_be_read_and_no_part_is_negative(told: dict[str, Any]) -> None:
-    for found in (read(told), reported.find(told).reading):
+def test_anything_can_be_read_and_no_part_is_negative(wording: dict[str, Any]) -> None:
+    for found in (read(wording), readings.find(wording).reading):
         if found.usage is not None:
             assert min(found.usage.input_tokens, found.usage.output_tokens) >= 0
             assert min(found.usage.cache_read_tokens, found.usage.cache_write_tokens) >= 0
@@ -407,9 +423,9 @@ def test_anything_can_be_read_and_no_part_is_negative(told: dict[str, Any]) -> N
 _FIGURES = st.integers(-1, 10**9) | st.just(TOKENS_MAX + 1) | st.floats() | st.booleans()
 
 
-@given(st.dictionaries(st.sampled_from(Usage.__struct_fields__), _FIGURES, min_size=1))
-def test_the_short_way_for_our_own_names_comes_to_the_same_verdict(told: dict[str, Any]) -> None:
-    assert read(told) == read({**told, "note": None})
+@given(st.dictionaries(st.sampled_from(TokenParts.__struct_fields__), _FIGURES, min_size=1))
+def test_the_short_way_for_our_own_names_comes_to_the_same_verdict(wording: dict[str, Any]) -> None:
+    assert read(wording) == read({**wording, "note": None})
 
 
 @given(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9))
@@ -423,4 +439,4 @@ def test_the_total_is_what_counts_whatever_the_parts(a: int, b: int, c: int, tot
 
 
 def test_a_document_goes_through_json_unharmed() -> None:
-    assert read(json.loads('{"total": 1e3}')).usage == Usage(1000)
+    assert read(json.loads('{"total": 1e3}')).usage == TokenParts(1000)

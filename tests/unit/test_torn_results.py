@@ -11,12 +11,12 @@ from services.audit import conserve
 from services.audit.check import Audit
 from services.intake.decide import lookups
 from tests.examples import policy
-from tests.given import Bus, door_entry, replayed
+from tests.given import Bus, intake_entry, replayed
 
 ENDS = ("task.completed", "task.failed", "task.cancelled")
 
 
-def told(bus: Bus, kind: str, **more: Any) -> None:
+def reported(bus: Bus, kind: str, **more: Any) -> None:
     data: dict[str, Any] = {"task": "gone", "attempt": 1, "session": "77-0", **more}
     bus.send(kind, **data)
     bus.run()
@@ -32,13 +32,13 @@ def test_its_usage_is_charged_as_foreign_work_once_and_the_rest_is_a_dead_letter
     session = bus.join("w1", agent="codex")
     bus.run()
     for _ in range(3):
-        told(bus, kind, session=session, usage={"input_tokens": 700}, model="sonnet")
+        reported(bus, kind, session=session, usage={"input_tokens": 700}, model="sonnet")
     assert tokens(bus) == 700
     assert [e.error for e in bus.refused] == [
         "task 'gone' is unknown to this log; its usage was charged as foreign work"
     ]
     (recorded,) = bus.of("usage.recorded")
-    assert (recorded.booked.agent, recorded.booked.worker) == ("codex", "w1")
+    assert (recorded.charged.agent, recorded.charged.worker) == ("codex", "w1")
     assert bus.state.workers["w1"].completed == 0
     assert bus.state.scopes["worker:w1"].hours
     audit = Audit()
@@ -52,13 +52,13 @@ def test_its_usage_is_charged_as_foreign_work_once_and_the_rest_is_a_dead_letter
 def test_another_attempt_of_it_counts_by_itself() -> None:
     bus = Bus(policy())
     for attempt in (1, 2, 1, 2):
-        told(bus, "task.completed", attempt=attempt, usage={"input_tokens": 100})
+        reported(bus, "task.completed", attempt=attempt, usage={"input_tokens": 100})
     assert tokens(bus) == 200
 
 
 def test_without_usage_it_is_a_dead_letter_only() -> None:
     bus = Bus(policy())
-    told(bus, "task.completed", result="done")
+    reported(bus, "task.completed", result="done")
     assert bus.state.lifetime == {}
     assert bus.refused[0].error == "task 'gone' is unknown"
 
@@ -66,11 +66,11 @@ def test_without_usage_it_is_a_dead_letter_only() -> None:
 def test_a_named_stream_speaks_for_its_own_worker_only() -> None:
     bus = Bus(policy())
     session = bus.join("w1")
-    bus.send("door.opened", name="w2")
+    bus.send("intake.opened", name="w2")
     bus.run()
     data: dict[str, Any] = {"task": "gone", "attempt": 1, "session": session}
     data["usage"] = {"input_tokens": 9}
-    bus.send("task.completed", door="asb:intake:w2", **data)
+    bus.send("task.completed", intake="asb:intake:w2", **data)
     bus.run()
     assert bus.state.lifetime == {}
     assert "may not speak for" in bus.refused[0].error
@@ -79,18 +79,18 @@ def test_a_named_stream_speaks_for_its_own_worker_only() -> None:
 def test_a_task_that_ended_too_long_ago_to_be_remembered_is_not_lost() -> None:
     bus = Bus(policy())
     bus.ever.add("gone")
-    told(bus, "task.completed", usage={"input_tokens": 100})
+    reported(bus, "task.completed", usage={"input_tokens": 100})
     assert (bus.state.lifetime, bus.refused) == ({}, [])
 
 
 def test_what_it_reports_beyond_the_plausible_is_disputed() -> None:
     bus = Bus(policy())
-    told(bus, "task.completed", usage={"input_tokens": 10**12})
+    reported(bus, "task.completed", usage={"input_tokens": 10**12})
     assert tokens(bus) == 2_000_000
     assert len(bus.state.disputes) == 1
 
 
 @pytest.mark.parametrize("kind", ENDS)
 def test_whether_a_task_ended_long_ago_is_looked_up_for_its_result(kind: str) -> None:
-    entry = door_entry(kind, "5-0", {"task": "gone", "attempt": 1, "session": "77-0"})
+    entry = intake_entry(kind, "5-0", {"task": "gone", "attempt": 1, "session": "77-0"})
     assert lookups(Bus(policy()).state, [entry]) == (set(), {"gone"})

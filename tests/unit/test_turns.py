@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from events.envelope import Event
 from projections.state import State
-from services.runtime.log import parse_id
-from services.runtime.turns import ENTRIES_MAX, EVENTS_MAX, run_turn
-from services.turn import Decisions, Inputs, decided
+from services.decider import Decisions, Inputs, decided
+from services.engine.turn import ENTRIES_MAX, EVENTS_MAX, run_turn
+from services.store.log import parse_id
 from tests import examples
 from tests.examples import NOON
 from tests.given import DECIDERS, Bus
@@ -89,9 +89,9 @@ def test_a_turn_that_was_lost_is_decided_again() -> None:
     bus.submit()
     bus.now += 5_000_000
     words = [e.data for e in bus.decide().events]
-    bus.undo()
+    bus.journal()
     assert [e.data for e in bus.decide().events] == words
-    bus.undo()
+    bus.journal()
     bus.run()
     assert bus.state.tasks[task].attempt == 2
 
@@ -120,12 +120,12 @@ def test_every_event_says_when_who_and_where_from() -> None:
     assert len({e.id for e in bus.events}) == len(bus.events)
 
 
-def test_cursors_of_doors_are_part_of_the_state() -> None:
+def test_cursors_of_intakes_are_part_of_the_state() -> None:
     bus = Bus()
     bus.submit()
     entry = bus.submit()
     bus.run()
-    assert bus.state.doors == {"asb:intake": entry}
+    assert bus.state.intakes == {"asb:intake": entry}
 
 
 def test_the_prompt_of_a_task_of_this_turn_is_at_hand() -> None:
@@ -146,7 +146,7 @@ def test_an_empty_log_begins_with_its_policy_and_only_once() -> None:
     assert [p.reason for p in bus.of("policy.changed")] == ["the first"]
 
 
-def test_the_whole_desk_says_the_same_as_its_parts_one_after_the_other() -> None:
+def test_the_whole_engine_says_the_same_as_its_parts_one_after_the_other() -> None:
     """Four deciders in one turn, or a turn each: the same facts in the end."""
     whole, parts = Bus(), Bus()
     for bus in (whole, parts):

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from events.task import Booking
+from events.task import Charge
 from projections import flags
 from projections.state import decode_state
-from services.cli import screens
 from services.cli.doctor import usage_row
-from services.cli.history import Story, describe, text
+from services.queries.history import Story
+from services.queries.status import metrics_view
+from services.screens.history import describe, history_text
+from services.screens.status import metrics_screen
 from tests.examples import DAY, limit, policy
 from tests.given import Bus
 
@@ -34,21 +36,21 @@ def running(**changes: Any) -> tuple[Bus, str]:
     return bus, task
 
 
-def completed(**told: Any) -> Booking:
-    """What a report of this end is booked at."""
+def completed(**reported: Any) -> Charge:
+    """What a report of this end is charged at."""
     bus, task = running()
-    bus.report("task.completed", task, result="the work", **told)
+    bus.report("task.completed", task, result="the work", **reported)
     bus.run()
     assert not bus.refused
-    return bus.of("task.completed")[0].booked
+    return bus.of("task.completed")[0].charged
 
 
-def parts(booked: Booking) -> tuple[int, int, int, int]:
+def parts(charged: Charge) -> tuple[int, int, int, int]:
     return (
-        booked.input_tokens,
-        booked.output_tokens,
-        booked.cache_read_tokens,
-        booked.cache_write_tokens,
+        charged.input_tokens,
+        charged.output_tokens,
+        charged.cache_read_tokens,
+        charged.cache_write_tokens,
     )
 
 
@@ -60,9 +62,9 @@ def test_an_object_is_the_same_tokens_through_a_report_a_record_and_a_document()
     bus.send("progress.updated", agent="c", task="t", document={"tokens_used": INCLUSIVE})
     bus.run()
     records, [document] = bus.of("usage.recorded"), bus.of("progress.updated")
-    booked = [*(d.booked for d in records), document.booked, completed(usage=INCLUSIVE)]
-    assert [parts(b) for b in booked] == [(13, 20, 8_000, 1_000)] * 4
-    flags = [*(d.booked.flag for d in records), document.flag, booked[-1].flag]
+    charged = [*(d.charged for d in records), document.charged, completed(usage=INCLUSIVE)]
+    assert [parts(b) for b in charged] == [(13, 20, 8_000, 1_000)] * 4
+    flags = [*(d.charged.flag for d in records), document.flag, charged[-1].flag]
     assert all("the input holds the cached ones" in flag for flag in flags)
 
 
@@ -71,20 +73,20 @@ def test_an_object_is_the_same_tokens_through_a_report_a_record_and_a_document()
     [{"input_tokens": "12.5K"}, {"total_tokens": 1.5}, {"output_tokens": -1}, "1.500", [], "{"],
 )
 def test_an_unreadable_figure_costs_no_result_and_is_an_estimate_with_a_flag(usage: Any) -> None:
-    booked = completed(usage=usage)
-    assert (booked.tokens, booked.estimated) == (1_000, True)
-    assert booked.flag
+    charged = completed(usage=usage)
+    assert (charged.tokens, charged.estimated) == (1_000, True)
+    assert charged.flag
 
 
 def test_a_float_without_a_fraction_is_a_count() -> None:
-    booked = completed(usage={"input_tokens": 1000.0, "output_tokens": 2})
-    assert (parts(booked), booked.estimated, booked.flag) == ((1_000, 2, 0, 0), False, "")
+    charged = completed(usage={"input_tokens": 1000.0, "output_tokens": 2})
+    assert (parts(charged), charged.estimated, charged.flag) == ((1_000, 2, 0, 0), False, "")
 
 
 def test_an_impossible_cost_costs_no_result_either() -> None:
     for cost in ("much", -1, 10**9, True, [1]):
-        booked = completed(usage={"input_tokens": 5}, cost_usd=cost)
-        assert (booked.tokens, booked.flag) == (5, "cost_usd: not an amount of dollars")
+        charged = completed(usage={"input_tokens": 5}, cost_usd=cost)
+        assert (charged.tokens, charged.flag) == (5, "cost_usd: not an amount of dollars")
 
 
 def test_padded_and_grouped_figures_in_flat_fields_are_whole() -> None:
@@ -92,7 +94,7 @@ def test_padded_and_grouped_figures_in_flat_fields_are_whole() -> None:
     for figure in ("               1500000", "1,500,000", "1500000.0"):
         bus.put([b"type", b"usage.recorded", b"agent", b"x", b"input_tokens", figure.encode()])
     bus.run()
-    assert [d.booked.input_tokens for d in bus.of("usage.recorded")] == [1_500_000] * 3
+    assert [d.charged.input_tokens for d in bus.of("usage.recorded")] == [1_500_000] * 3
 
 
 def test_a_record_whose_figures_cannot_be_read_is_refused_with_the_name_of_the_figure() -> None:
@@ -108,7 +110,7 @@ def test_vendors_names_in_flat_fields_are_understood() -> None:
     flat = "type usage.recorded agent x input_tokens 7 cache_read_input_tokens 40 output_tokens 2"
     bus.put([word.encode() for word in flat.split()])
     bus.run()
-    assert parts(bus.of("usage.recorded")[0].booked) == (7, 2, 40, 0)
+    assert parts(bus.of("usage.recorded")[0].charged) == (7, 2, 40, 0)
 
 
 # -- flags ---------------------------------------------------------------------------------------
@@ -147,8 +149,8 @@ def test_doctor_metrics_and_the_log_show_what_is_flagged() -> None:
     assert "total 20 against parts of 12" in value
     assert "flagged" in hint
     assert usage_row(bus.state, bus.now + DAY)[2] == "ok"
-    assert "Reports with a flag:    2" in screens.metrics(bus.state)
-    assert set(screens.metrics_view(bus.state, bus.now)["flags"]) == {"otel", "probe"}
+    assert "Reports with a flag:    2" in metrics_screen(bus.state)
+    assert set(metrics_view(bus.state, bus.now)["flags"]) == {"otel", "probe"}
     lines = [describe(event) for event in bus.events]
     assert "probe T · flagged: total: not a whole number of tokens" in lines
     assert any("· flagged: total 20 against parts of 12" in line for line in lines)
@@ -159,7 +161,7 @@ def test_a_bus_without_flags_says_so() -> None:
     bus.send("usage.recorded", agent="otel", input_tokens=5)
     bus.run()
     assert usage_row(bus.state, bus.now)[2] == "ok"
-    assert "flag" not in screens.metrics(bus.state)
+    assert "flag" not in metrics_screen(bus.state)
 
 
 def test_agents_beyond_a_thousand_share_one_record_of_flags() -> None:
@@ -179,22 +181,22 @@ BY_MODEL = {
 
 
 def test_each_model_is_priced_as_what_it_is() -> None:
-    booked = completed(usage=BY_MODEL, cost_usd=0.11)
-    assert parts(booked) == (1_000, 90_000, 0, 0)
-    assert (booked.nanos, booked.model, booked.unpriced) == (5_000_000, "sonnet", False)
+    charged = completed(usage=BY_MODEL, cost_usd=0.11)
+    assert parts(charged) == (1_000, 90_000, 0, 0)
+    assert (charged.nanos, charged.model, charged.unpriced) == (5_000_000, "sonnet", False)
 
 
 def test_a_model_nobody_knows_among_them_makes_the_agents_own_figure_count() -> None:
     usage = {"modelUsage": {"nobody": {"inputTokens": 9}, "local": {"outputTokens": 1}}}
-    booked = completed(usage=usage, cost_usd="0.11")
-    assert (booked.nanos, booked.price, booked.unpriced) == (110_000_000, "agent", False)
+    charged = completed(usage=usage, cost_usd="0.11")
+    assert (charged.nanos, charged.price, charged.unpriced) == (110_000_000, "agent", False)
 
 
 def test_the_agents_own_cost_stands_beside_ours() -> None:
     bus, task = running()
     bus.report("task.completed", task, usage=BY_MODEL, cost_usd=0.11)
     bus.run()
-    shown = text(
+    shown = history_text(
         Story(task, [e for e in bus.events if getattr(e.data, "task", "") == task], "completed")
     )
     assert "$0.0050 (its own figure: $0.1100)" in shown
@@ -205,5 +207,5 @@ def test_what_a_result_says_is_no_usage() -> None:
         bus, task = running()
         bus.report("task.completed", task, result=result, error="input_tokens 5")
         bus.run()
-        booked = bus.of("task.completed")[0].booked
-        assert (booked.tokens, booked.estimated) == (1_000, True)
+        charged = bus.of("task.completed")[0].charged
+        assert (charged.tokens, charged.estimated) == (1_000, True)

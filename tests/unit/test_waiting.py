@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from events.policy import Limit, PolicyChanged
-from projections import throttle
+from projections import budgets
 from projections.queues import queue_key
-from services.cli.waiting import Waiting
-from services.cli.words import refusal_text
+from services.queries.waiting import Waiting
+from services.screens.format import refusal_text
 from tests.examples import NOON
 from tests.unit.test_screens import Bench
 
@@ -97,7 +97,7 @@ def test_the_limit_that_resets_first_stands_in_front() -> None:
 
 
 def test_a_refusal_of_money_is_in_dollars() -> None:
-    refusal = throttle.Refusal("global", "money", "day", 50_000_000_000, 1_230_000_000, NOON + 1)
+    refusal = budgets.Refusal("global", "money", "day", 50_000_000_000, 1_230_000_000, NOON + 1)
     assert refusal_text(refusal, 1, 2_000_000_000, NOON) == (
         "needs $2.0000, $0.7700 left below the normal gate (95 % of $50.00) of money/day overall; "
         "resets in 0 ms"

@@ -9,7 +9,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from events.envelope import Event
-from projections import throttle
+from projections import budgets
 from projections.state import State
 from tests import examples
 from tests.examples import DAY, HOUR, MINUTE, NOON
@@ -26,14 +26,14 @@ def us(*parts: int) -> int:
 
 
 def spent(case: Given, at: int, tokens: int) -> None:
-    booked = examples.booking(tokens, tokens)
-    event = Event(examples.usage_recorded("", booked=booked, attempt=0), at)
+    charged = examples.charge(tokens, tokens)
+    event = Event(examples.usage_recorded("", charged=charged, attempt=0), at)
     event.log_id = f"{at // 1000}-0"
     case.state.apply(event)
 
 
 def used(state: State, name: str, at: int) -> int:
-    return throttle.used(state, "global", name, at).tokens
+    return budgets.used(state, "global", name, at).tokens
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def used(state: State, name: str, at: int) -> int:
     ],
 )
 def test_windows_lie_where_the_calendar_says(name: str, at: int, start: int, end: int) -> None:
-    assert throttle.interval(name, at) == (start, end)
+    assert budgets.interval(name, at) == (start, end)
 
 
 @for_all(st.sampled_from(WINDOWS), st.integers(us(1971, 1, 1), us(2110, 1, 1)))
 def test_windows_are_those_of_the_reference_model(name: str, at: int) -> None:
-    start, end = throttle.interval(name, at)
+    start, end = budgets.interval(name, at)
     assert (moment(start), moment(end)) == window(name, moment(at))
     assert start <= at < end
 
@@ -67,14 +67,14 @@ def test_windows_are_those_of_the_reference_model(name: str, at: int) -> None:
 @pytest.mark.parametrize("name", ["hour", "day", "week", "month"])
 @pytest.mark.parametrize("at", [us(2026, 11, 22, 7, 30), us(2028, 2, 29, 1), us(2026, 12, 31, 23)])
 def test_a_booking_on_the_boundary_belongs_to_the_later_window(name: str, at: int) -> None:
-    start, end = throttle.interval(name, at)
+    start, end = budgets.interval(name, at)
     case = given()
     spent(case, end - 1, 10)
     assert used(case.state, name, end - 1) == 10  # and from here on the sum is kept
     spent(case, end, 3)
     assert (used(case.state, name, end - 1), used(case.state, name, end)) == (10, 3)
-    assert throttle.interval(name, end)[0] == end
-    assert throttle.interval(name, start - 1)[1] == start
+    assert budgets.interval(name, end)[0] == end
+    assert budgets.interval(name, start - 1)[1] == start
 
 
 def test_months_add_up_to_their_year() -> None:
@@ -127,7 +127,7 @@ def test_nothing_is_counted_before_its_time_or_after() -> None:
     )
 )
 def test_a_kept_sum_is_what_a_fresh_sum_would_be(day: list[tuple[int, int, str]]) -> None:
-    """The cache over the buckets is kept up by every booking."""
+    """The cache over the buckets is kept up by every charge."""
     case = given()
     at = NOON
     for seconds, tokens, name in day:
@@ -143,8 +143,8 @@ def test_a_kept_sum_is_what_a_fresh_sum_would_be(day: list[tuple[int, int, str]]
 def test_a_late_booking_counts_in_its_own_window() -> None:
     case = given()
     used(case.state, "hour", NOON + HOUR)
-    late = examples.booking(50, 50, window_at=NOON + 1)
-    case.given(examples.usage_recorded("", booked=late, attempt=0), at=NOON + HOUR)
+    late = examples.charge(50, 50, window_at=NOON + 1)
+    case.given(examples.usage_recorded("", charged=late, attempt=0), at=NOON + HOUR)
     assert used(case.state, "hour", NOON) == 50
     assert used(case.state, "hour", NOON + HOUR) == 0
     assert used(case.state, "day", NOON + HOUR) == 50
@@ -156,12 +156,12 @@ def test_buckets_no_window_can_reach_are_forgotten_and_no_others() -> None:
         at = NOON + n * HOUR // 2
         spent(case, at, 1)
         found = case.state.scopes["global"]
-        assert len(found.hours) <= throttle.HOURS_KEPT + 1
-        assert len(found.minutes) <= throttle.MINUTES_KEPT // 30 + 2
+        assert len(found.hours) <= budgets.HOURS_KEPT + 1
+        assert len(found.minutes) <= budgets.MINUTES_KEPT // 30 + 2
         if n % 96:
             continue
         assert used(case.state, "24h", at) == min(n + 1, 48)
-        start, _ = throttle.interval("month", at)
+        start, _ = budgets.interval("month", at)
         assert used(case.state, "month", at) == min(n, (at - start) * 2 // HOUR) + 1
     assert len(case.state.scopes["global"].hours) > 100 * 24
 
@@ -189,7 +189,7 @@ def test_reading_a_window_a_thousand_times_changes_nothing() -> None:
     spent(case, NOON, 9)
     before = case.state.digest()
     for boundary in range(1_000):
-        throttle.window_rows(case.state, NOON + boundary * HOUR)
+        budgets.window_rows(case.state, NOON + boundary * HOUR)
     assert used(case.state, "hour", NOON) == 9
     assert case.state.digest() == before
 
@@ -197,4 +197,4 @@ def test_reading_a_window_a_thousand_times_changes_nothing() -> None:
 @pytest.mark.parametrize("name", ["5 h", "0h", "25h", "1441m", "5d", "", "hours", "-5h", "5h\n"])
 def test_a_window_of_another_kind_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="window"):
-        throttle.rolling_minutes(name)
+        budgets.rolling_minutes(name)

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.tokens import Usage
+from events.tokens import TokenParts
 from services.runtime.errors import ConfigError
-from services.worker.arguments import check, filled
-from services.worker.formats import Text, output
+from services.worker.drivers.arguments import check, filled
+from services.worker.drivers.formats import Text, output
 from services.worker.task import PermanentError, Task
 from services.worker.usage import READ_BYTES, UsageFile, last_usage
 
@@ -49,7 +49,7 @@ def test_one_object_is_read_however_it_is_laid_out() -> None:
     for indent in (None, 2):
         text = json.dumps({"response": "4", "usage": USED, "model": "m"}, indent=indent)
         found = said("json", f"\n{text}\n")
-        assert found.report.reading.usage == Usage(900, 70)
+        assert found.report.reading.usage == TokenParts(900, 70)
         assert (found.answer(), found.report.model, found.unreadable) == (("4", 0), "m", False)
 
 
@@ -69,7 +69,7 @@ def test_figures_by_model_and_the_agents_own_cost_are_read() -> None:
             }
         ),
     )
-    assert found.report.reading.usage == Usage(41_700, 1_200)
+    assert found.report.reading.usage == TokenParts(41_700, 1_200)
     assert (found.report.cost_usd, found.answer()[0]) == (0.06, "Done.")
 
 
@@ -85,7 +85,7 @@ def test_an_answer_longer_than_what_is_kept_loses_no_usage() -> None:
     text = "word " * 50_000  # 250 kB, four times what the raw output keeps
     for form in ("json", "jsonl"):
         found = said(form, lines({"usage": USED, "result": text}), piece=65_536)
-        assert found.report.reading.usage == Usage(900, 70)
+        assert found.report.reading.usage == TokenParts(900, 70)
         assert found.answer() == (text, 0)
 
 
@@ -93,7 +93,7 @@ def test_the_last_object_with_usage_counts_whatever_comes_after_it() -> None:
     noise = "\x1b]0;title\x07\nnew version available\n{torn"
     first = {"usage": {"input_tokens": 1}}
     found = said("jsonl", lines(first, {"usage": USED, "text": "hi"}, {"type": "bye"}) + noise)
-    assert found.report.reading.usage == Usage(900, 70)
+    assert found.report.reading.usage == TokenParts(900, 70)
     assert (found.answer()[0], found.unreadable) == ("hi", False)
     assert said("jsonl", "hello\n").unreadable
 
@@ -120,7 +120,7 @@ def test_the_answers_of_three_agents_are_their_texts() -> None:
     found = [said("jsonl", text) for text in (codex, gemini, claude)]
     assert [one.answer()[0] for one in found] == ["Said hi.", "Nothing.", "Made it."]
     usages = [one.report.reading.usage for one in found]
-    assert usages == [Usage(500, 70, 400), Usage(900, 70), Usage(900, 70)]
+    assert usages == [TokenParts(500, 70, 400), TokenParts(900, 70), TokenParts(900, 70)]
     assert not any(one.failed for one in found)
 
 
@@ -190,7 +190,7 @@ def test_the_last_complete_line_with_usage_wins() -> None:
         json.dumps(USED, indent=2),
         json.dumps({"usage": USED, "model": "m"}),
     ):
-        assert last_usage(text.encode()).reading.usage == Usage(900, 70)
+        assert last_usage(text.encode()).reading.usage == TokenParts(900, 70)
     for text in ("", "900", '{"input_tok', '["input_tokens"]', '{"a":' * 5_000 + "1" + "}" * 5_000):
         assert not last_usage(text.encode()).reading.says_something
 
@@ -204,7 +204,7 @@ def test_the_file_is_private_bounded_and_gone_afterwards() -> None:
     assert other.path.name != file.path.name
     other.remove()
     file.path.write_bytes(b'{"input_tokens": 1}\n' * READ_BYTES + json.dumps(USED).encode())
-    assert file.read().reading.usage == Usage(900, 70)
+    assert file.read().reading.usage == TokenParts(900, 70)
     file.remove()
     assert not file.path.parent.exists()
     assert not file.read().reading.says_something

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.tokens import read
-from services.worker.reports import clipped, completed
-from services.worker.simulated import SimulatedDriver
-from services.worker.supervised import Tail
+from services.worker.drivers.simulated import SimulatedDriver
+from services.worker.messages import clipped, completed
+from services.worker.process.supervised import Tail
 from services.worker.task import Result, RetryableError, Task, Usage
 
 
@@ -51,7 +51,7 @@ def test_a_tail_holds_the_end_in_bounded_memory(chunks: list[bytes]) -> None:
 
 
 @given(st.text(st.characters(codec=None), min_size=1, max_size=3), st.integers(0, 9))
-def test_a_report_never_exceeds_what_the_desk_takes_whole(unit: str, left_out: int) -> None:
+def test_a_report_never_exceeds_what_the_engine_takes_whole(unit: str, left_out: int) -> None:
     data = completed(task(), Result(unit * 70_000 + "the end", left_out=left_out), 0)[1]
     assert len(data) <= 64 * 1024
     result = msgspec.json.decode(data)["result"]
@@ -59,7 +59,7 @@ def test_a_report_never_exceeds_what_the_desk_takes_whole(unit: str, left_out: i
     assert result.startswith("[… the first ")
 
 
-def test_what_the_desk_would_refuse_a_report_for_is_left_out_of_it() -> None:
+def test_what_the_engine_would_refuse_a_report_for_is_left_out_of_it() -> None:
     for cost in (-1.0, float("nan"), 1e12, "free"):
         assert b"cost_usd" not in completed(task(), Result("x", cost_usd=cost), 0)[1]
     assert b'"cost_usd":"0.10"' in completed(task(), Result("x", cost_usd="0.10"), 0)[1]
@@ -101,9 +101,9 @@ def test_whole_tokens_of_any_type_are_integers(value: Any) -> None:
     "value", [-1, 1.5, True, 10**16, 10**30, float("nan"), "many", "\ud800", []]
 )
 def test_a_figure_that_is_none_is_reported_as_it_is_and_the_work_with_it(value: Any) -> None:
-    told = reported(Usage(input_tokens=value, output_tokens=5))
-    assert told["output_tokens"] == 5
-    verdict = read(told)
+    given = reported(Usage(input_tokens=value, output_tokens=5))
+    assert given["output_tokens"] == 5
+    verdict = read(given)
     assert verdict.usage is None
     assert "input_tokens" in verdict.flag
 

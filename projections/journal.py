@@ -1,0 +1,74 @@
+"""Folding ahead of the log, and back.
+
+The engine decides a turn on "the state so far", so it folds each event as it is decided, before the
+append is known to have succeeded. When it did not (a conflict, a lost reply) the turn must leave no
+trace. While ``entries`` is a list, folds save what they are about to change; ``rollback`` restores
+it, newest first. Replay and readers keep ``entries`` None and pay nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Missing:
+    """Marks a key that was not there."""
+
+
+MISSING = Missing()
+
+
+class Journal:
+    """The journal of one turn."""
+
+    __slots__ = ("_saved", "entries")
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Any, ...]] | None = None
+        self._saved: set[int] = set()  # ids of records which need no (further) copy this turn
+
+    def begin(self) -> None:
+        self.entries = []
+        self._saved = set()
+
+    def commit(self) -> None:
+        self.entries = None
+
+    def touch(self, record: Any) -> None:
+        """Call before changing fields of ``record``, a msgspec Struct."""
+        entries = self.entries
+        if entries is not None and id(record) not in self._saved:
+            self._saved.add(id(record))
+            entries.append((record, record.__copy__()))
+
+    def put(self, mapping: dict[Any, Any], key: Any, value: Any) -> None:
+        """``mapping[key] = value``. A record that is new in this turn needs no copy."""
+        if self.entries is not None:
+            # The entry keeps ``value`` alive, so that its id cannot come to mean another record.
+            self.entries.append((mapping, key, mapping.get(key, MISSING), value))
+            self._saved.add(id(value))
+        mapping[key] = value
+
+    def drop(self, mapping: dict[Any, Any], key: Any) -> None:
+        if key in mapping:
+            if self.entries is not None:
+                self.entries.append((mapping, key, mapping[key]))
+            del mapping[key]
+
+    def rollback(self) -> list[msgspec.Struct]:
+        """Restore everything; returns the records that were put back (indexes may need them)."""
+        restored: list[msgspec.Struct] = []
+        for entry in reversed(self.entries or ()):
+            if len(entry) == 2:
+                record, saved = entry
+                for field in record.__struct_fields__:
+                    setattr(record, field, getattr(saved, field))
+                restored.append(record)
+            elif entry[2] is MISSING:
+                entry[0].pop(entry[1], None)
+            else:
+                entry[0][entry[1]] = entry[2]
+        self.entries = None
+        return restored

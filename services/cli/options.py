@@ -1,0 +1,43 @@
+"""From the options of the command line to a Redis, its keys and its state."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+
+from events.keys import Keys
+from services.client.bus import Bus
+from services.runtime.settings import Settings, load
+from services.store.client import SyncClient
+from services.store.embedded import resolve_url
+
+# Options that every command takes; `main` fills this before the command runs.
+given: dict[str, str] = {}
+OPTIONS = {
+    "--redis": "redis_url",
+    "--namespace": "namespace",
+    "--config": "config",
+    "--data-dir": "data_dir",
+}
+
+
+def settings(**more: object) -> Settings:
+    """The settings, with this command line's on top. Raises ConfigError."""
+    return load({**given, **{name: value for name, value in more.items() if value is not None}})
+
+
+def arguments() -> list[str]:
+    """The same options again, for a process of ours that shall see the same bus."""
+    names = {name: option for option, name in OPTIONS.items()}
+    return [f"{names[name]}={value}" for name, value in given.items()]
+
+
+@contextlib.contextmanager
+def opened(**more: object) -> Generator[Bus]:
+    """The bus that the options name. Raises AsbError where there is none."""
+    chosen = settings(**more)
+    client = SyncClient(resolve_url(chosen))
+    try:
+        yield Bus(chosen, client, Keys(chosen.namespace))
+    finally:
+        client.close()

@@ -1,0 +1,55 @@
+"""services.client.bus: TODO say what this room holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from events.envelope import Event
+from events.keys import Keys
+from projections.state import State
+from services.runtime import prices
+from services.runtime.settings import Settings
+from services.store import rebuild
+from services.store.client import SyncClient
+
+
+class Bus(msgspec.Struct):
+    """A Redis that carries a bus, as commands that only ask or write to an intake use it."""
+
+    settings: Settings
+    client: SyncClient
+    keys: Keys
+
+    def now(self) -> int:
+        """Server time, µs."""
+        seconds, micros = self.client.call("TIME")
+        return int(seconds) * 1_000_000 + int(micros)
+
+    def state(self, until: str = "+") -> State:
+        """The state as the hosts have it: newest snapshot and tail, with their own folds."""
+        found = rebuild.rebuild(self.client, self.keys, until=until)
+        found.price_lookup = prices.lookup
+        return found
+
+    def last_id(self) -> str:
+        """The last id on the log, "0-0" for an empty one."""
+        found = self.client.call("XREVRANGE", self.keys.log, "+", "-", "COUNT", 1)
+        return found[0][0].decode() if found else "0-0"
+
+    def events_at(self, log_ids: list[str]) -> dict[str, Event]:
+        """The events that stand at these places, in one round trip; what is gone is left out."""
+        wanted = list(dict.fromkeys(log_ids))
+        replies: list[Any] = self.client.pipeline(("XRANGE", self.keys.log, i, i) for i in wanted)
+        entries: list[Any] = []
+        for reply in replies:
+            entries += reply if isinstance(reply, list) else ()
+        return {event.log_id: event for event in rebuild.decoded(entries)}
+
+    def send(self, kind: str, data: dict[str, object], entry_id: str | None = None) -> str:
+        """One entry for the shared intake; its entry id. ``entry_id`` is an idempotency key."""
+        fields: list[str | bytes] = ["type", kind, "data", msgspec.json.encode(data)]
+        if entry_id is not None:
+            fields += ["id", entry_id]
+        return self.client.call("XADD", self.keys.main_intake, "*", *fields).decode()

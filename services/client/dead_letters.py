@@ -1,0 +1,43 @@
+"""services.client.dead_letters: TODO say what this room holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from services.client.bus import Bus
+from services.client.follow import READ_COUNT
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A refused intake entry."""
+
+    id: str  # its place among the dead letters
+    intake: str
+    entry: str
+    error: str
+
+
+def dead_letters(bus: Bus, after: str = "-") -> Iterator[DeadLetter]:
+    """The dead letters after the place ``after``, oldest first."""
+    start = after if after == "-" else f"({after}"
+    while True:
+        entries = bus.client.call("XRANGE", bus.keys.deadletter, start, "+", "COUNT", READ_COUNT)
+        for entry_id, fields in entries:
+            names = dict(zip(fields[0:6:2], fields[1:6:2], strict=True))
+            yield DeadLetter(
+                entry_id.decode(),
+                *(
+                    names.get(n, b"").decode("utf-8", "replace")
+                    for n in (b"intake", b"entry", b"error")
+                ),
+            )
+        if len(entries) < READ_COUNT:
+            return
+        start = f"({entries[-1][0].decode()}"
+
+
+def last_dead_letter(bus: Bus) -> str:
+    found = bus.client.call("XREVRANGE", bus.keys.deadletter, "+", "-", "COUNT", 1)
+    return found[0][0].decode() if found else "0-0"

@@ -1,0 +1,221 @@
+"""services.client.follow: TODO say what this room holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import msgspec
+
+from events.envelope import Event
+from projections.budgets import DAY as DAY_US
+from services.cli.terminal import note
+from services.client.bus import Bus
+from services.client.dead_letters import dead_letters, last_dead_letter
+from services.engine.host import DUPLICATE_DAYS
+from services.intake.schema import digest_of
+from services.queries.history import Story, status_of
+from services.store import rebuild
+from services.store.client import CommandRefused
+from services.store.log import split_taken
+
+BLOCK_MS = 500
+
+
+READ_COUNT = 1000
+
+
+QUIET_S = 5.0  # after that long without a word somebody wonders
+
+
+ENDS = ("task.completed", "task.failed", "task.cancelled")
+
+
+class Ended(msgspec.Struct):
+    """How a task ended; ``refused`` where it never became one."""
+
+    task: str
+    status: str
+    error: str = ""
+    story: Story | None = None
+
+    @property
+    def good(self) -> bool:
+        return self.status == "completed"
+
+
+def is_end(event: Event) -> bool:
+    """Whether its task is over with ``event``."""
+    if event.type not in ENDS or event.data.stale:
+        return False
+    return event.type != "task.failed" or not event.data.retry_at
+
+
+def story(bus: Bus, task: str) -> list[Event]:
+    """All events of a task, in order, by its index."""
+    places = [p.decode() for p in bus.client.call("LRANGE", bus.keys.task_index(task), 0, -1)]
+    return list(bus.events_at(places).values())
+
+
+class Follower:
+    """Follows tasks from before they were submitted until each has ended or was refused.
+
+    Create it first, then submit, then tell it what was submitted. ``quiet`` is called, with the
+    tasks that are open, whenever nothing has been heard of any of them for a while.
+    """
+
+    def __init__(self, bus: Bus, quiet: Callable[[Collection[str]], object] | None = None) -> None:
+        self._bus, self._quiet = bus, quiet
+        self._cursor = bus.last_id()
+        self._letters = last_dead_letter(bus)
+        self._entries: dict[str, str] = {}  # intake entry id → task
+        self._open: dict[str, None] = {}
+        self._given: dict[str, tuple[str, bytes]] = {}  # task → idempotency key, data
+
+    def expect(self, entry: str, task: str, key: str = "", data: bytes = b"") -> None:
+        """``task`` stands at the shared intake as ``entry``, with this idempotency key and data."""
+        self._entries[entry] = task
+        self._open[task] = None
+        if key:
+            self._given[task] = (key, data)
+
+    def ends(self) -> Iterator[Ended]:
+        """One by one, as they end."""
+        yield from self._ended_before()
+        heard = time.monotonic()
+        while self._open:
+            if self._quiet is not None and time.monotonic() - heard >= QUIET_S:
+                self._quiet(self._open)
+                heard = time.monotonic()
+            reply: Any = self._bus.client.call(
+                "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS,
+                "STREAMS", self._bus.keys.log, self._cursor,
+            )  # fmt: skip
+            for event in self._arrived(reply):
+                if getattr(event.data, "task", "") not in self._open:
+                    continue
+                heard = time.monotonic()
+                if is_end(event):
+                    yield self._take(event.data.task)
+            yield from self._refused()
+
+    def _arrived(self, reply: Any) -> list[Event]:
+        if not reply:
+            return []
+        entries: list[Any] = reply[0][1]
+        self._cursor = entries[-1][0].decode()
+        return rebuild.decoded(entries)
+
+    def _ended_before(self) -> Iterator[Ended]:
+        """A repeat of what was submitted and has ended before says nothing on the log."""
+        given = [task for task in self._given if task in self._open]
+        replies = self._bus.client.pipeline(
+            ("LRANGE", self._bus.keys.task_index(task), -1, -1) for task in given
+        )
+        last: dict[str, str] = {}
+        for task, reply in zip(given, replies, strict=True):
+            if reply and not isinstance(reply, CommandRefused):  # an index of another type
+                last[task] = reply[0].decode()
+        found = self._bus.events_at(list(last.values()))
+        ended = [t for t, place in last.items() if place in found and is_end(found[place])]
+        same = repeats(self._bus, [taken_as(*self._given[t]) for t in ended])
+        for task in ended:
+            if taken_as(*self._given[task]) in same:  # with other content the engine refuses it
+                yield self._take(task)
+
+    def _take(self, task: str) -> Ended:
+        self._open.pop(task, None)
+        events = story(self._bus, task)
+        status = status_of(events)
+        last = next((e for e in reversed(events) if is_end(e)), None)
+        error = (
+            str(getattr(last.data, "error", "") or getattr(last.data, "reason", "")) if last else ""
+        )
+        return Ended(task, status, error, Story(task, events, status))
+
+    def _refused(self) -> Iterator[Ended]:
+        for letter in dead_letters(self._bus, self._letters):
+            self._letters = letter.id
+            task = self._entries.get(letter.entry)
+            if letter.intake == self._bus.keys.main_intake and task in self._open:
+                self._open.pop(task)
+                yield Ended(task, "refused", letter.error)
+
+
+def repeats(bus: Bus, given: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of these idempotency keys of the shared intake were taken before, with this digest."""
+    if not given:
+        return set()
+    today = bus.now() // DAY_US
+    fields = [f"{bus.keys.main_intake}|{key}" for key, _ in given]
+    replies: list[Any] = bus.client.pipeline(
+        ("HMGET", bus.keys.duplicates(today - back), *fields) for back in range(DUPLICATE_DAYS + 1)
+    )
+    hashes: list[list[bytes | None]] = [r for r in replies if isinstance(r, list)]
+    return {
+        (key, digest)
+        for reply in hashes
+        for (key, digest), found in zip(given, reply, strict=True)
+        if found is not None and split_taken(found)[0] == digest
+    }
+
+
+def taken_as(key: str, data: bytes) -> tuple[str, str]:
+    """A submission under an idempotency key, as `repeats` knows it."""
+    return key, digest_of("task.submitted", data)
+
+
+class Answers:
+    """What the engine says to entries of an intake. Create it before sending them."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._cursor = bus.last_id()
+        self._letters = last_dead_letter(bus)
+        self._open: dict[tuple[str, str], str] = {}  # intake, entry id → what it is about
+        self.events: dict[str, Event] = {}  # what it is about → the event it became
+
+    def expect(self, entry: str, about: str, intake: str = "") -> None:
+        """``entry`` stands at ``intake``, the shared one unless it is named."""
+        self._open[intake or self._bus.keys.main_intake, entry] = about
+
+    def refused(self, patience_s: float = 5.0) -> int:
+        """Wait until the engine has spoken; say what it refused, and how much that was.
+
+        An engine that does not run takes the entries in once it does: that is said, and no error.
+        """
+        bad = 0
+        for about, error in self.refusals(patience_s):
+            note(f"error: {about}: {error}")
+            bad += 1
+        if self._open:
+            note(
+                "no engine has taken this in yet; it is kept and will be\n"
+                "hint: `asb up` or `asb service engine` runs one; `asb doctor` says how things are"
+            )
+        return bad
+
+    def refusals(self, patience_s: float) -> Iterator[tuple[str, str]]:
+        """What the engine refuses within this time, and why; it ends once all are answered."""
+        until = time.monotonic() + patience_s
+        while self._open and time.monotonic() < until:
+            for letter in dead_letters(self._bus, self._letters):
+                self._letters = letter.id
+                about = self._open.pop((letter.intake, letter.entry), None)
+                if about is not None:
+                    yield about, letter.error
+            self._read()
+
+    def _read(self) -> None:
+        reply: Any = self._bus.client.call(
+            "XREAD", "COUNT", READ_COUNT, "BLOCK", 100,
+            "STREAMS", self._bus.keys.log, self._cursor,
+        )  # fmt: skip
+        entries: list[Any] = reply[0][1] if reply else []
+        if entries:
+            self._cursor = entries[-1][0].decode()
+        for event in rebuild.decoded(entries):
+            intake, _, entry = event.origin.rpartition(" ")
+            if (intake, entry) in self._open:
+                self.events[self._open.pop((intake, entry))] = event

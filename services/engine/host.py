@@ -1,0 +1,496 @@
+"""The host: one loop that runs any set of services over one state.
+
+One turn: take what stands at the intakes, let the deciders speak (each on the state so far), append
+what they said iff the log's last id is still the one they decided on, then let the projectors write
+what follows from it. A conflict, a lost reply, a restart and a second instance are one case: undo
+the turn, fold what the log says, decide again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import secrets
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import msgspec
+
+from events.clock import ClockStepped
+from events.envelope import Event
+from events.keys import Keys
+from events.worker import WorkerHeartbeat
+from projections.state import State
+from projections.workers import ALIVE
+from services.decider import Decide, Inputs, IntakeEntry, Known, PastLost
+from services.engine.standby import Standby
+from services.engine.trouble import Trouble, name_of
+from services.engine.turn import Turn, run_turn
+from services.engine.worker_watch import LOOK_S, WorkerWatch
+from services.intake.decide import holders, lookups, newest_ms
+from services.projector import Projector, Stats
+from services.runtime.clock import ServerClock, elapsed
+from services.runtime.dead_letters import DeadLetters
+from services.runtime.errors import AsbError, BeginningLost, RedisUnavailable, RedisUnsuitable
+from services.runtime.eviction_watch import EvictionWatch
+from services.store import rebuild
+from services.store.beginning import Beginning, entries_from_start
+from services.store.client import Client, CommandRefused, SyncClient
+from services.store.heartbeat import BEAT_S, Heartbeat
+from services.store.intakes import Intakes
+from services.store.log import START, Appended, Base, Log, after, parse_id
+from services.store.position import Position
+from services.store.prompts import Texts
+from services.store.unregistered_intakes import UnregisteredIntakes
+
+logger = logging.getLogger("asb")
+
+PEEK_COUNT = 128  # intake entries a turn may look at; it takes in as many as fit
+IDLE_S = 1.0  # how often an idle engine looks whether the log moved without it
+GC_EVERY = 50_000
+DUPLICATE_DAYS = 35
+CUT_TRIES = 10  # how often, a second apart, a snapshot of a log cut by hand is looked for
+RETRY_S = (0.05, 2.0)  # first and longest pause while Redis is away
+
+
+class Host:
+    """Deciders and projectors over one state, one reader and one appender."""
+
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        deciders: Sequence[tuple[str, Decide]],
+        projectors: Sequence[Projector],
+        inputs: Inputs,
+        texts: Texts,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self._client, self._keys = client, keys
+        self._heartbeat = heartbeat
+        self.letters = DeadLetters(client, keys)
+        self._moved = ("", elapsed())  # where the log stood at the last beat that saw it move
+        self._deciders, self._projectors = deciders, projectors
+        self._inputs, self._texts = inputs, texts
+        names = {name for name, _ in deciders}
+        self._whole_engine = names >= WHOLE_DESK
+        self._standby = Standby(names)
+        self._watch = WorkerWatch(client, keys)
+        inputs.log_name = inputs.log_name or secrets.token_hex(8)
+        self._arrived: deque[Any] = deque()
+        self._followed = START  # the last event folded for good: not one of a turn under way
+        self._epoch = 0  # counts the times at which what was read ahead is no longer trusted
+        self._doubt = False  # a reader lost Redis: what it sees next may follow another past
+        self._wake = anyio.Event()
+        self._position = Position()
+        self._trouble = Trouble(client, keys)
+        self._engine = "the engine" if deciders else "the reader of the log"
+        self.log = Log(client, keys)
+        self._beginning = Beginning(client, keys, self.log, self._position, inputs)
+        self._eviction = EvictionWatch(client, inputs)
+        self.intakes = Intakes(client, keys)
+        self._strays = UnregisteredIntakes(client, keys)
+        self.clock = ServerClock()
+        self.state = State()
+        self.stats = Stats()
+        self.ready = anyio.Event()
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until cancelled. Raises LogError when the log must not be folded any further."""
+        self._rebuild()
+        await self._tell_time()
+        async with anyio.create_task_group() as tasks:
+            for projector in self._projectors:
+                tasks.start_soon(self._through_outages, projector.run)
+            tasks.start_soon(self._through_outages, self._follow)
+            tasks.start_soon(self._through_outages, self._beat)
+            if self._deciders:
+                tasks.start_soon(self._through_outages, self._read_intakes)
+                tasks.start_soon(self._through_outages, self._watch_workers)
+                tasks.start_soon(self._through_outages, self._trim_intakes)
+                tasks.start_soon(self._through_outages, self._guard)
+                tasks.start_soon(self._through_outages, self._watch_eviction)
+                if self._reads_intakes:
+                    tasks.start_soon(self._through_outages, self._watch_stray_intakes)
+            self.ready.set()
+            try:
+                while True:
+                    await self._step()
+            finally:
+                await self._say_goodbye()
+
+    async def _say_goodbye(self) -> None:
+        """Heartbeats of a host that ends in order end with it, where Redis answers."""
+        with anyio.move_on_after(1.0, shield=True), contextlib.suppress(AsbError, CommandRefused):
+            await self._heartbeat.end()
+
+    async def _through_outages(self, work: Any) -> None:
+        """Run ``work`` again and again; while Redis is away, wait a little longer each time.
+
+        A command of its that Redis refuses (a key of another type, say) holds up this one work,
+        never the bus.
+        """
+        pause = RETRY_S[0]
+        name = name_of(work)
+        while True:
+            try:
+                await work()
+                self._trouble.over(name)
+                pause = RETRY_S[0]
+            except RedisUnavailable:
+                self._doubt = True
+                self._wake.set()
+                await anyio.sleep(pause)
+                pause = min(2 * pause, RETRY_S[1])
+            except CommandRefused as error:
+                await self._trouble.tell(name, error)
+                await anyio.sleep(RETRY_S[1])
+
+    async def _beat(self) -> None:
+        await self._heartbeat.beat(self.figures())
+        await anyio.sleep(BEAT_S)
+
+    def figures(self) -> dict[str, str | int]:
+        """The counters of this process, for its heartbeats. ``stalled_s``: for how long entries
+        have waited at the intake while the log did not move, by our own monotonic clock."""
+        now, place, waiting = elapsed(), self.state.meta.log_id, len(self.intakes)
+        if place != self._moved[0] or not waiting:
+            self._moved = (place, now)
+        return {
+            "role": "standby" if self._standby.on else "active",
+            "log_id": place,
+            "waiting": waiting,
+            "dead_letters_dropped": self.letters.dropped,
+            "stalled_s": int(now - self._moved[1]),
+            "foreign": len(self._position.foreign),
+            "holding": self._trouble.text,
+            **msgspec.structs.asdict(self.stats),
+        }
+
+    def _rebuild(self) -> None:
+        """Take the state from the log; whatever was in memory is gone."""
+        foreign: list[str] = []
+        client = SyncClient(self._client.url)
+        try:
+            first = client.call(*entries_from_start(self._keys, 100))
+            self.state = rebuild.rebuild(client, self._keys, foreign=foreign)
+        finally:
+            client.close()
+        self._position.begin(foreign)
+        self._beginning.restored(first)
+        # Turns make many records and no cycles: looking for these every 700 costs a third more.
+        gc.freeze()
+        gc.set_threshold(GC_EVERY, 20, 20)
+        self.stats.rebuilds += 1
+        self._followed = self._position.last_seen(self.state)
+        self.intakes.reset(self.state.intakes)
+        for projector in self._projectors:
+            projector.restored(self.state)
+
+    async def _tell_time(self) -> None:
+        sent = elapsed()
+        seconds, micros = await self._client.call("TIME")
+        self._told(int(seconds) * 1_000_000 + int(micros), sent)
+        self._watch.found_again()
+
+    def _told(self, server_us: int, sent: float) -> None:
+        """The server told its time. A step of it moves the expiry of heartbeats, too."""
+        if self.clock.set(server_us, sent):
+            self._watch.found_again()
+
+    async def _step(self) -> None:
+        try:
+            if self._doubt:
+                raise RedisUnavailable("a connection to Redis was lost")
+            self._fold_arrived()
+            again = await self._turn()
+            self._trouble.over(self._engine)
+            if not again:
+                await self._rest()
+        except RedisUnavailable as error:
+            await self._outage(error)
+        except CommandRefused as error:  # nothing of the turn was written
+            await self._trouble.tell(self._engine, error)
+            await anyio.sleep(RETRY_S[1])
+
+    async def _outage(self, error: RedisUnavailable) -> None:
+        """Wait for Redis; then make sure the past this state stands on is still there."""
+        self.stats.outages += 1
+        logger.warning("%s; waiting for it", str(error).splitlines()[0])
+        pause = RETRY_S[0]
+        while True:
+            await anyio.sleep(pause)
+            pause = min(2 * pause, RETRY_S[1])
+            self._doubt = False
+            self._epoch += 1
+            self._arrived.clear()
+            try:
+                if not await self.log.holds(self._position.base(self.state)):
+                    await self._go_back()
+                self._position.edited()
+                self.intakes.reset(self.state.intakes)
+                for projector in self._projectors:
+                    projector.restored(self.state)
+                await self._tell_time()
+            except RedisUnavailable:
+                continue
+            except CommandRefused as refused:
+                await self._trouble.tell(self._engine, refused)
+                continue
+            logger.warning("Redis is back")
+            return
+
+    async def _go_back(self) -> None:
+        """The last event folded is not on the log any more: fold what it still says, and have the
+        next turn tell of it."""
+        meta, untold = self.state.meta, self._inputs.past_lost
+        was, said = meta.log_id, meta.went_back or START
+        if untold is not None and not after(said, untold.said):
+            was = max(was, untold.was, key=parse_id)
+        self._position.used_up(was)
+        await self._rebuild_patiently()
+        if self._beginning.was_cut_behind(was):
+            return  # what this host had not folded was trimmed: nothing went back
+        now = self.state.meta.log_id
+        logger.warning("the log went back from %s to %s; it was folded again from there", was, now)
+        self._inputs.past_lost = PastLost(was, now, said)
+        await self._forget_torn_tail()
+
+    async def _rebuild_patiently(self) -> None:
+        """Where somebody cut the log, a host that knew it to its end keeps a snapshot soon."""
+        for _ in range(CUT_TRIES):
+            with contextlib.suppress(BeginningLost):
+                self._rebuild()
+                return
+            await anyio.sleep(IDLE_S)
+        self._rebuild()
+
+    async def _forget_torn_tail(self) -> None:
+        """Have Redis write its file anew. A tail torn within a transaction stays in the file, and
+        the next start would run that half together with what was written since (shown)."""
+        with contextlib.suppress(CommandRefused, RedisUnsuitable):
+            await self._client.call("BGREWRITEAOF")
+
+    async def _rest(self) -> None:
+        """Wait until there is something to do: an entry, a timer, or the regular look."""
+        due = self.state.queues.next_due()
+        now = self.clock.now()
+        pause = min(IDLE_S, max(0.0, (due - now) / 1_000_000)) if due > now else IDLE_S
+        began, wake = elapsed(), self._wake
+        alarm = asyncio.get_running_loop().call_later(pause, wake.set)
+        try:
+            await wake.wait()
+        finally:
+            alarm.cancel()
+        self._wake = self.intakes.wake = anyio.Event()
+        if pause == IDLE_S and elapsed() - began >= IDLE_S:
+            await self._look()
+
+    async def _look(self) -> None:
+        """Nothing happened for a while: has the log moved without us, or gone back?"""
+        if self._deciders:
+            sent = elapsed()
+            now = self.clock.now()
+            base = self._position.base(self.state)
+            self._settle(await self.log.append(base, now, []), None, sent)
+        elif not await self.log.holds(self._position.base(self.state)):
+            raise RedisUnavailable("the log went back behind what was folded")
+
+    # -- a turn --------------------------------------------------------------------------------
+
+    async def _turn(self) -> bool:
+        """Decide and append once. True when another turn should follow at once."""
+        if not self._deciders or (self._standby.on and not self._overdue()):
+            return False
+        entries = self.intakes.peek(PEEK_COUNT) if self._reads_intakes else []
+        inputs = self._inputs
+        inputs.entries = entries
+        inputs.known = await self._known(entries)
+        await self._texts.fetch(self.log, self.state)
+        inputs.texts = self._texts
+        inputs.foreign = self._position.foreign
+        base, floor = self._position.base(self.state), self._position.floor(self.state)
+        now = self.clock.now()
+        inputs.step, inputs.latest = self.clock.step, self.clock.latest
+        inputs.absent_us, inputs.found_us = self._watch.absent_us(), self._watch.found_us()
+        turn: Turn | None = None
+        self.state.begin()
+        try:
+            turn = run_turn(self.state, now, self._deciders, inputs, floor)
+            sent, appended = elapsed(), Appended("ok", 0)
+            if turn.refused:  # on an outdated state a good report looks like one about nothing
+                appended = await self.log.append(base, now, [])
+            if turn.refused and appended.outcome == "ok":
+                self.stats.refused += len(turn.refused)
+                await self.letters.write(turn.refused)
+                sent, appended = elapsed(), Appended("ok", 0)
+            if turn.events and appended.outcome == "ok":
+                appended = await self.log.append(base, now, turn.events, turn.taken)
+        except BaseException:
+            self.state.rollback()  # the outcome is unknown: the log will tell
+            self._standby.unsure(turn.events if turn is not None else ())
+            raise
+        again = self._settle(appended, turn, sent)
+        if turn.events:
+            await anyio.lowlevel.checkpoint()  # first the inboxes: somebody waits for them
+        if appended.outcome == "ok" and any(one.ahead for one in turn.refused):
+            await self._expel([one.entry for one in turn.refused if one.ahead], now)
+        return again
+
+    async def _expel(self, entries: Sequence[IntakeEntry], now: int) -> None:
+        """Entries with ids of the far future leave their intakes, once they are dead letters."""
+        for intake in {entry.intake for entry in entries}:
+            ids = [entry.id for entry in entries if entry.intake == intake]
+            first = f"{newest_ms(self.state, intake, now, self.clock.latest) + 1}-0"
+            await self.intakes.expel(intake, ids, first, self.state.intakes.get(intake, START))
+            await self.letters.forget(intake, ids)
+
+    def _text_missing(self) -> bool:
+        """Whether a task still waits for its route: its prompt is to be fetched first."""
+        routes = any(name == "delegator" for name, _ in self._deciders)
+        return routes and self.state.next_undelegated() is not None
+
+    @property
+    def _reads_intakes(self) -> bool:
+        return any(name == "intake" for name, _ in self._deciders)
+
+    def _settle(self, appended: Appended, turn: Turn | None, sent: float) -> bool:
+        """Keep a turn that reached the log, or undo it and fold what was missed."""
+        if appended.server_time:
+            self._told(appended.server_time, sent)
+        if appended.outcome == "ok":
+            if turn is not None:
+                self._keep(turn)
+                # The deciders left nothing undone that they could see, unless they were cut short.
+                waiting = self._reads_intakes and len(self.intakes) > 0
+                return turn.more or waiting or self._text_missing()
+            return False
+        if turn is not None:
+            self.state.rollback()
+        if appended.outcome == "gone":
+            raise RedisUnavailable("the log went back behind what was folded")
+        if appended.outcome == "behind":
+            self._position.used_up(appended.last_id)
+        if appended.outcome == "conflict":
+            self.stats.conflicts += 1
+            if not appended.missed:
+                self._position.edited()
+            self._fold(self._position.decoded(appended.missed))
+            self.intakes.drop_taken(self.state.intakes)
+        return True
+
+    def _keep(self, turn: Turn) -> None:
+        self.state.commit()
+        self._followed = self._position.last_seen(self.state)
+        self.intakes.drop(turn.consumed)
+        self.intakes.open_all(self.state.intakes)
+        if turn.events:
+            self.state.dirty_scopes.clear()
+            self._standby.kept()
+            self._heard_of_steps(turn.events)
+            self.stats.turns += 1
+            self.stats.events += len(turn.events)
+            for projector in self._projectors:
+                projector.feed(turn.events, self.state)
+
+    async def _known(self, entries: Iterable[IntakeEntry]) -> Known:
+        ids, tasks = lookups(self.state, entries)
+        names = sorted(holders(self.state, entries))
+        if not ids and not tasks and not names:
+            return Known()
+        values = await self._client.pipeline(("GET", self._keys.worker(name)) for name in names)
+        return Known(
+            await self.log.taken_ids(ids, self.clock.now(), DUPLICATE_DAYS),
+            await self.log.known_tasks(tasks),
+            {
+                n: WorkerHeartbeat.read(value).session
+                for n, value in zip(names, values, strict=True)
+            },
+        )
+
+    # -- others on the log -----------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        """Bring in what others append. An engine that is alone learns it from conflicts instead."""
+        if self._whole_engine and not self._standby.on:
+            await anyio.sleep(0.2)
+            return
+        cursor, epoch = self._followed, self._epoch
+        if self._arrived and after(self._arrived[-1][0].decode(), cursor):
+            cursor = self._arrived[-1][0].decode()
+        reply = await self._client.block(
+            "XREAD", "COUNT", 1000, "BLOCK", 500, "STREAMS", self._keys.log, cursor
+        )
+        if not reply:
+            return
+        # A connection opened anew without a word may lead to a log that went back.
+        if not await self.log.holds(Base(cursor)):
+            raise RedisUnavailable("the log went back behind what was read")
+        if epoch == self._epoch:
+            self._arrived.extend(reply[0][1])
+            self._wake.set()
+
+    def _fold_arrived(self) -> None:
+        entries = [e for e in self._arrived if after(e[0].decode(), self.state.meta.log_id)]
+        self._arrived.clear()
+        if entries:
+            self._fold(self._position.decoded(entries))
+            self.intakes.drop_taken(self.state.intakes)
+
+    def _fold(self, events: list[Event]) -> None:
+        """Fold what others appended; one who decides what we decide makes us the standby."""
+        fresh = [e for e in events if after(e.log_id, self.state.meta.log_id)]
+        for event in fresh:
+            self.state.apply(event)
+            self._texts.saw(event)
+            self._standby.saw(event)
+        self._heard_of_steps(fresh)
+        self._followed = self._position.last_seen(self.state)
+        self.intakes.open_all(self.state.intakes)
+        if fresh:
+            for projector in self._projectors:
+                projector.feed(fresh, self.state)
+
+    def _heard_of_steps(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if type(event.data) is ClockStepped:
+                self.clock.reported(event.data.by)
+
+    def _overdue(self) -> bool:
+        """Whether work that another host should have done is a second old."""
+        return self._standby.overdue(self.intakes.waited_s())
+
+    # -- beside the turns ------------------------------------------------------------------------
+
+    async def _read_intakes(self) -> None:
+        self.intakes.wake = self._wake
+        await self.intakes.read_once()
+
+    async def _watch_workers(self) -> None:
+        """Look for the workers' heartbeats."""
+        workers = self.state.workers.values()
+        await self._watch.look([w for w in workers if w.status == ALIVE and w.heartbeat])
+        await anyio.sleep(LOOK_S)
+
+    async def _trim_intakes(self) -> None:
+        await anyio.sleep(60)
+        await self.intakes.trim(self.state.intakes)
+
+    async def _guard(self) -> None:
+        await self._beginning.guard(lambda: self.state, lambda: self._wake.set())
+
+    async def _watch_eviction(self) -> None:
+        await self._eviction.look(lambda: self.state, lambda: self._wake.set())
+
+    async def _watch_stray_intakes(self) -> None:
+        await self._strays.watch(self.intakes.names)
+
+
+WHOLE_DESK = frozenset({"intake", "delegator", "dispatcher", "throttle", "reporter"})

@@ -1,0 +1,57 @@
+"""Work that Redis refuses: it holds, says so once, and goes on when the cause is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from events.keys import Keys
+from services.runtime.errors import AsbError
+from services.store.client import WRONG_TYPE, Client, CommandRefused
+
+logger = logging.getLogger("asb")
+WRONG_TYPE_HINT = (
+    "somebody wrote something else there: look at it (redis-cli TYPE), then RENAME or DEL it; "
+    "`asb doctor` shows every such key"
+)
+
+
+def name_of(work: Callable[[], Awaitable[None]]) -> str:
+    """What a person calls the work of a method: the service, or the part of the host."""
+    owner = getattr(work, "__self__", None)
+    part = getattr(work, "__name__", "work").strip("_").replace("_", " ")
+    return part if part != "run" else type(owner).__name__
+
+
+class Trouble:
+    """Which parts of a host hold, and why. The rest of the bus runs on."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client, self._keys = client, keys
+        self.holding: dict[str, str] = {}
+
+    @property
+    def text(self) -> str:
+        """What holds and why, "" where all goes on."""
+        return "; ".join(f"{service}: {reason}" for service, reason in self.holding.items())
+
+    async def tell(self, service: str, error: CommandRefused) -> None:
+        """``service`` cannot go on: one line, and one alert, for as long as the reason is this."""
+        reason = str(error)
+        if self.holding.get(service) == reason:
+            return
+        self.holding[service] = reason
+        hint = WRONG_TYPE_HINT if reason.startswith(WRONG_TYPE) else "see `asb doctor`"
+        logger.error("%s holds: Redis refuses a command: %s; hint: %s", service, reason, hint)
+        alert = {"type": "SERVICE_HOLDS", "service": service, "error": reason, "hint": hint}
+        with contextlib.suppress(AsbError, CommandRefused):
+            body = msgspec.json.encode(alert)
+            await self._client.call("PUBLISH", self._keys.alerts_channel, body)
+
+    def over(self, service: str) -> None:
+        """``service`` did its work."""
+        if self.holding and self.holding.pop(service, None):
+            logger.warning("%s goes on", service)

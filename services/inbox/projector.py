@@ -1,0 +1,257 @@
+"""The inbox projector: what a worker is asked to do, written to ``asb:inbox:<worker>``.
+
+An inbox entry carries the log's id, so writing it twice changes nothing; after a restart all open
+dispatches are simply offered again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeGuard
+
+import anyio
+import msgspec
+
+from events.envelope import Event
+from events.keys import Keys
+from events.task import PRIORITIES
+from projections.state import State
+from projections.tasks import RUNNING, TaskRecord
+from services.runtime.failpoints import point
+from services.store.client import Client
+from services.store.log import Log, parse_id
+from services.store.prompts import Texts
+from services.store.scripts import Argument, script
+
+BATCH = 100
+KEPT_US = 3_600_000_000  # an inbox keeps an hour of what is over
+
+
+class Note(msgspec.Struct, gc=False):
+    """One entry on its way to an inbox. ``text_at``: its prompt still has to be fetched there."""
+
+    worker: str
+    log_id: str
+    fields: list[str]
+    task: str = ""
+    text_at: str = ""
+
+
+class Inboxes:
+    """Writes the inboxes of all workers."""
+
+    def __init__(self, client: Client, keys: Keys, texts: Texts) -> None:
+        self._client, self._keys, self._texts = client, keys, texts
+        self._log = Log(client, keys)
+        self._pending: list[Note] = []
+        self._wake = anyio.Event()
+
+    # -- what to write -------------------------------------------------------------------------
+
+    def feed(self, events: Sequence[Event], state: State) -> None:
+        """Notes for what these events mean to a worker."""
+        for event in events:
+            kind = event.data.type
+            if kind == "task.dispatched":
+                task = state.tasks.get(event.data.task)
+                # The batch may hold the attempt's end, too: then nobody is to begin it.
+                if _is_running(task) and task.dispatch_id == event.log_id:
+                    self._pending.append(self._dispatched(task))
+            elif kind in _OTHERS:
+                self._other(kind, event, state)
+        if self._pending:
+            self._wake.set()
+
+    def restored(self, state: State) -> None:
+        """Offer every open dispatch again; what stands there already is left alone."""
+        running = [t for t in state.tasks.values() if t.status in RUNNING]
+        running.sort(key=lambda t: parse_id(t.dispatch_id))
+        self._pending = [self._dispatched(t) for t in running]
+        for task in running:
+            if task.hold_word:
+                self._pending.append(_hold(task))
+            if task.cancelling:
+                self._pending.append(_cancel(task))
+        self._pending.sort(key=lambda note: parse_id(note.log_id))
+        self._wake.set()
+
+    def _dispatched(self, task: TaskRecord) -> Note:
+        text = self._texts.get(task.id)
+        if text is not None:
+            self._texts.forget(task.id)
+        fields = [
+            "type",
+            "task.dispatched",
+            "task",
+            task.id,
+            "attempt",
+            str(task.attempt),
+            "session",
+            task.session,
+            "text",
+            text or "",
+            "kind",
+            task.kind,
+            "agent",
+            task.run_agent,
+            "model",
+            task.run_model,
+            "deadline",
+            str(task.due),
+            "priority",
+            PRIORITIES[task.priority],
+            "timeout_s",
+            str(task.timeout_s),
+        ]
+        at = "" if text is not None else task.log_id
+        return Note(task.worker, task.dispatch_id, fields, task.id, at)
+
+    def _other(self, kind: str, event: Event, state: State) -> None:
+        payload = event.data
+        if kind == "task.cancel_requested":
+            task = state.tasks.get(payload.task)
+            if _is_running(task):
+                self._pending.append(_cancel(task, payload.reason))
+        elif kind == "hold.refused":
+            fields = ["type", kind, "task", payload.task, "attempt", str(payload.attempt)]
+            fields += [
+                "session",
+                payload.session,
+                "action",
+                payload.action,
+                "reason",
+                payload.reason,
+            ]
+            self._pending.append(Note(payload.worker, event.log_id, fields))
+        elif kind == "hold.extended":
+            task = state.tasks.get(payload.task)
+            if _is_running(task) and task.hold_word == event.log_id:
+                self._pending.append(_hold(task))
+        elif kind == "worker.lost":
+            fields = ["type", kind, "session", payload.session, "reason", payload.evidence]
+            if payload.taken_by:
+                fields += ["taken_by", payload.taken_by]
+            self._pending.append(Note(payload.worker, event.log_id, fields))
+        elif kind == "worker.refused":
+            fields = ["type", kind, "session", payload.session, "holder", payload.holder]
+            fields += ["since", str(payload.since), "reason", "the holder of this name is alive"]
+            self._pending.append(Note(payload.worker, event.log_id, fields))
+        elif (
+            payload.charged is not None
+            and payload.charged.worker
+            and payload.session
+            and not event.origin
+        ):
+            fields = [
+                "type",
+                "task.requeued",
+                "task",
+                payload.task,
+                "attempt",
+                str(payload.attempt),
+            ]
+            fields += ["session", payload.session, "reason", getattr(payload, "reason", "")]
+            self._pending.append(Note(payload.charged.worker, event.log_id, fields))
+
+    # -- writing -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write what is pending; wait for more. Raises RedisUnavailable; nothing is forgotten."""
+        if not self._pending:
+            self._wake = anyio.Event()
+            with anyio.move_on_after(1.0):
+                await self._wake.wait()
+        batch = self._pending[: 5 * BATCH]
+        if not batch:
+            return
+        await self._fetch_texts(batch)
+        by_worker: dict[str, list[Note]] = {}
+        for note in batch:
+            by_worker.setdefault(note.worker, []).append(note)
+        for worker, notes in by_worker.items():
+            for start in range(0, len(notes), BATCH):
+                await self._write(worker, notes[start : start + BATCH])
+        written = {id(note) for note in batch}
+        self._pending = [note for note in self._pending if id(note) not in written]
+
+    async def _fetch_texts(self, batch: list[Note]) -> None:
+        missing = {note.task: note.text_at for note in batch if note.text_at}
+        texts = await self._log.texts(missing)
+        for note in batch:
+            if note.text_at:
+                note.fields[9] = texts.get(note.task, "")
+                note.text_at = ""
+
+    async def _write(self, worker: str, notes: list[Note]) -> None:
+        args: list[Argument] = [len(notes)]
+        for note in notes:
+            args.append(note.log_id)
+            args.append(len(note.fields) // 2)
+            args += note.fields
+        point("inbox.before")
+        await script("inbox")(self._client, [self._keys.inbox(worker)], args)
+        point("inbox.after")
+
+
+_OTHERS = frozenset(
+    (
+        "task.cancel_requested",
+        "worker.lost",
+        "worker.refused",
+        "hold.refused",
+        "hold.extended",
+        "task.requeued",
+        "task.failed",
+        "task.cancelled",
+    )
+)
+
+
+def _is_running(task: TaskRecord | None) -> TypeGuard[TaskRecord]:
+    """Whether a worker has it: else there is no inbox to write to."""
+    return task is not None and task.status in RUNNING
+
+
+def _cancel(task: TaskRecord, reason: str = "cancelled by request") -> Note:
+    fields = ["type", "task.cancel_requested", "task", task.id, "attempt", str(task.attempt)]
+    return Note(
+        task.worker, task.cancel_id, [*fields, "session", task.session, "reason", reason], task.id
+    )
+
+
+def _hold(task: TaskRecord) -> Note:
+    """What its worker is to know of its hold: more was refused, or allowed after a refusal."""
+    refused = task.hold_refused
+    fields = ["type", "hold.refused" if refused else "hold.extended", "task", task.id]
+    fields += ["attempt", str(task.attempt), "session", task.session]
+    if refused:
+        fields += ["action", refused, "reason", "it used what was held, and more was refused"]
+    return Note(task.worker, task.hold_word, fields, task.id)
+
+
+class InboxTrimmer:
+    """Forgets what is over: entries older than an hour that no open dispatch needs."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client, self._keys = client, keys
+        self._before: dict[str, str] = {}
+        self._minute = 0
+
+    def feed(self, events: Sequence[Event], state: State) -> None:
+        if events[-1].at // 60_000_000 != self._minute:
+            self.restored(state)
+
+    def restored(self, state: State) -> None:
+        self._minute = state.meta.clock // 60_000_000
+        hour_ago = (max(0, state.meta.clock - KEPT_US) // 1000, 0)
+        for worker in state.workers.values():
+            open_ids = [
+                parse_id(state.tasks[t].dispatch_id) for t in worker.running if t in state.tasks
+            ]
+            ms, seq = min([hour_ago, *open_ids])
+            self._before[worker.name] = f"{ms}-{seq}"
+
+    async def run(self) -> None:
+        await anyio.sleep(60)
+        for worker, before in list(self._before.items()):
+            await self._client.call("XTRIM", self._keys.inbox(worker), "MINID", "~", before)

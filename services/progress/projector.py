@@ -1,0 +1,356 @@
+"""Progress documents, out of Redis onto the log and back as views: wiring only.
+
+``Documents`` keeps the views and takes in what agents wrote over them. Who tells it where to look
+(``services/progress/watch.py``) never takes anything itself, so there is one rule for what is new:
+
+- A value that carries our mark is a view of ours. Anything else is a document of an agent.
+- A document is new unless it is the newest one taken and its view was not written since.
+- It goes to the intake together with the log id of the newest one taken; the engine takes it
+only if
+  that is still so. Whoever read too early or twice changes nothing, and looks again when the log
+  moves on.
+- A view replaces only the very value that was read, and only if that value is no news.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import anyio
+import msgspec
+
+from events import document
+from events.envelope import Event
+from events.keys import Keys
+from events.usage import ProgressUpdated
+from projections import progress, progress_view
+from projections.progress import Progress
+from projections.state import State
+from services.progress import marks
+from services.runtime.errors import RedisUnavailable
+from services.store.client import Client, Command, CommandRefused
+from services.store.log import after
+from services.store.rebuild import decoded
+from services.store.scripts import script
+
+PAUSE_S = 0.1  # views are written at most this often
+BATCH = 100
+SLACK = 2_048  # bytes that a view may be longer than the longest document
+ENDED_KEPT_S = 30 * 86_400
+UNREADABLE_KEPT_S = 35 * 86_400
+REMEMBERED = 20_000  # keys of which something is kept here, before it is looked through
+TOLD_BYTES_MAX = 32_000_000  # documents that wait for their views
+
+
+class Swap(msgspec.Struct):
+    """One view on its way: ``before`` is the value it replaces."""
+
+    name: str
+    record: Progress
+    before: bytes
+    view: bytes
+    expires_s: int
+
+
+class Documents:
+    """The projector of ``asb:progress:*``. ``most`` is the largest document in bytes."""
+
+    def __init__(self, client: Client, keys: Keys, most: int) -> None:
+        self._client, self._keys, self._most = client, keys, most
+        self._state = State()
+        self._told: dict[str, tuple[str, bytes]] = {}  # name -> log id and newest document
+        self._names: dict[str, set[str]] = {}  # task -> names of its records
+        self._dirty: dict[str, None] = {}
+        self._looks: dict[str, None] = {}
+        self._told_bytes = 0
+        self._written: dict[str, str] = {}  # name -> log id of the document whose view is there
+        self._sent: dict[str, tuple[bytes, str]] = {}
+        self._wake = anyio.Event()
+        self._look_wake = anyio.Event()
+
+    # -- what to write -------------------------------------------------------------------------
+
+    def feed(self, events: Sequence[Event], state: State) -> None:
+        """Views change with their documents, and with the tasks they are about."""
+        self._state = state
+        for event in events:
+            payload = event.data
+            if type(payload) is ProgressUpdated:
+                name = progress.key_of(payload.agent, payload.task)
+                self._keep(name, event.log_id, bytes(payload.document))
+                self._names.setdefault(payload.task, set()).add(name)
+                self._dirty[name] = None
+            else:
+                for name in self._names.get(getattr(payload, "task", ""), ()):
+                    self._dirty[name] = None
+        if self._dirty:
+            self._wake.set()
+
+    def restored(self, state: State) -> None:
+        """The state was rebuilt, or Redis was away: look at every view again."""
+        self._state = state
+        for kept in (self._told, self._written, self._sent):
+            kept.clear()
+        self._name_all(state)
+        self._dirty.update(dict.fromkeys(state.progress))
+        if self._dirty:
+            self._wake.set()
+
+    def _name_all(self, state: State) -> None:
+        self._names.clear()
+        for name in state.progress:
+            self._names.setdefault(name.partition(":")[2], set()).add(name)
+
+    def _keep(self, name: str, log_id: str, raw: bytes) -> None:
+        """Keep a document until its view is written; what there is no room for is fetched."""
+        self._told_bytes += len(raw)
+        if self._told_bytes > TOLD_BYTES_MAX:
+            self._told.clear()
+            self._told_bytes = len(raw)
+        self._told[name] = (log_id, raw)
+
+    def _bound(self) -> None:
+        """Forget names of which the state has forgotten more than there are."""
+        for kept in (self._written, self._sent):
+            if len(kept) > REMEMBERED:
+                for name in [n for n in kept if n not in self._state.progress]:
+                    del kept[name]
+        if len(self._names) > REMEMBERED:
+            self._name_all(self._state)
+
+    async def run(self) -> None:
+        """Write the views that are stale. Raises RedisUnavailable."""
+        await self._wake.wait()
+        self._wake = anyio.Event()
+        while self._dirty:
+            names = list(self._dirty)[:BATCH]
+            for name in names:
+                del self._dirty[name]
+            try:
+                written = await self._write(names)
+            except BaseException:
+                self._dirty.update(dict.fromkeys(names))
+                self._wake.set()
+                raise
+            await anyio.sleep(PAUSE_S if written else 0)
+        self._bound()
+
+    async def _write(self, names: list[str]) -> bool:
+        """Write the views of these names as far as they changed; whether any had."""
+        values = await self._read(names)
+        state = await self._settled()
+        stale: list[tuple[str, bytes, Progress]] = []
+        news: list[tuple[str, bytes]] = []
+        for name, value in zip(names, values, strict=True):
+            record = state.progress.get(name)
+            if record is None or value is None:
+                continue
+            found = marks.ours(self._key(name), value)
+            if found is not None:
+                if self._is_stale(state, name, record, value, found):
+                    stale.append((name, value, record))
+            elif value and self._is_news(name, value, record):
+                news.append((name, value))
+            else:
+                stale.append((name, value, record))
+        await self._take(state, news)
+        await self._swap(await self._rendered(stale))
+        return bool(stale)
+
+    def _is_stale(
+        self, state: State, name: str, record: Progress, value: bytes, found: marks.Ours
+    ) -> bool:
+        """Whether a view of ours says something else than we would; one from further on does not
+        count: another host is ahead."""
+        if found.document == record.log_id:
+            self._written[name] = record.log_id
+        return not after(found.as_of, state.meta.log_id) and not marks.says(
+            value, self._facts(state, name, record)
+        )
+
+    def _facts(self, state: State, name: str, record: Progress) -> dict[str, Any]:
+        agent, _, task = name.partition(":")
+        return progress_view.facts(state, agent, task, record)
+
+    async def _rendered(self, stale: list[tuple[str, bytes, Progress]]) -> list[Swap]:
+        """The views to write. One whose document is not there (any more) is left alone: it was
+        trimmed, or another was taken meanwhile, and ``feed`` has named it again."""
+        raw = await self._documents(stale)
+        state = await self._settled()
+        swaps: list[Swap] = []
+        for name, value, record in stale:
+            if name not in raw or state.progress.get(name) != record:
+                continue
+            view = marks.render(self._key(name), raw[name], self._facts(state, name, record))
+            over = progress_view.is_over(state, name.partition(":")[2], record)
+            swaps.append(Swap(name, record, value, view, ENDED_KEPT_S if over else 0))
+        return swaps
+
+    async def _documents(self, stale: list[tuple[str, bytes, Progress]]) -> dict[str, bytes]:
+        """The documents themselves; those that are not at hand come from the log."""
+        found: dict[str, bytes] = {}
+        places: dict[str, str] = {}
+        for name, _, record in stale:
+            log_id, raw = self._told.pop(name, ("", b""))
+            if log_id == record.log_id:
+                found[name] = raw
+            else:
+                places[name] = record.log_id
+        if not self._told:
+            self._told_bytes = 0
+        replies: list[Any] = await self._client.pipeline(
+            ("XRANGE", self._keys.log, place, place) for place in places.values()
+        )
+        for name, reply in zip(places, replies, strict=True):
+            if _accepted(reply):
+                found[name] = bytes(decoded(reply)[0].data.document)
+        return found
+
+    async def _swap(self, swaps: list[Swap]) -> None:
+        for swap in swaps:
+            before = hashlib.sha1(swap.before).hexdigest() if swap.before else ""
+            done = await script("swap")(
+                self._client, [self._key(swap.name)], [before, swap.view, swap.expires_s]
+            )
+            if done:
+                self._written[swap.name] = swap.record.log_id
+            else:
+                self._dirty[swap.name] = None  # somebody wrote meanwhile: read that first
+
+    # -- what to take --------------------------------------------------------------------------
+
+    def look(self, names: Iterable[str]) -> None:
+        """Something was written under these names (``<agent>:<task>``)."""
+        self._looks.update(dict.fromkeys(names))
+        if self._looks:
+            self._look_wake.set()
+
+    async def take(self) -> None:
+        """Wait for names to look at, and take in what stands there."""
+        await self._look_wake.wait()
+        self._look_wake = anyio.Event()
+        while self._looks:
+            names = list(self._looks)[:BATCH]
+            for name in names:
+                del self._looks[name]
+            try:
+                await self.read_and_take(names)
+            except BaseException:
+                self.look(names)
+                raise
+
+    async def read_and_take(self, names: list[str]) -> None:
+        """Read these keys and send to the intake what is new in them. Raises RedisUnavailable."""
+        values = await self._read(names)
+        state = await self._settled()
+        news: list[tuple[str, bytes]] = []
+        for name, value in zip(names, values, strict=True):
+            if not value:
+                continue
+            record = state.progress.get(name)
+            found = marks.ours(self._key(name), value)
+            if found is None:
+                if self._is_news(name, value, record):
+                    news.append((name, value))
+                else:
+                    self._dirty[name] = None
+                    self._wake.set()
+            elif record is not None and found.document == record.log_id:
+                self._written[name] = record.log_id
+        await self._take(state, news)
+        self._bound()
+
+    def _is_news(self, name: str, value: bytes, record: Progress | None) -> bool:
+        """Whether a value that is not ours still has to be taken in. What equals the newest
+        document is that one, until a view was put in its place."""
+        if record is None or record.digest != progress.digest(document.as_json(value)):
+            return True
+        return self._written.get(name) == record.log_id
+
+    async def _take(self, state: State, news: list[tuple[str, bytes]]) -> None:
+        """Send ``news`` to the intake, each once as long as nothing else is taken from its key."""
+        fresh: list[tuple[str, bytes, str]] = []
+        for name, value in news:
+            raw = document.as_json(value)
+            record = state.progress.get(name)
+            newest = record.log_id if record else ""
+            mark = progress.digest(raw), newest
+            if self._sent.get(name) != mark:
+                self._sent[name] = mark  # before anything is awaited: another loop may look too
+                fresh.append((name, raw, newest))
+        try:
+            commands = [entry for one in fresh if (entry := await self._entry(*one))]
+            for reply in await self._client.pipeline(commands):
+                _accepted(reply)
+        except BaseException:
+            for name, _, _ in fresh:
+                self._sent.pop(name, None)
+            raise
+
+    async def _entry(self, name: str, raw: bytes, newest: str) -> Command | None:
+        """What goes to the intake for a value: the document, or once that it is none."""
+        agent, _, task = name.partition(":")
+        wrong = document.problem(agent, task, raw, self._most)
+        if not wrong:
+            return self._document(agent, task, raw, newest)
+        return self._unreadable(agent, task, raw, wrong) if await self._first(name, raw) else None
+
+    def _document(self, agent: str, task: str, raw: bytes, newest: str) -> Command:
+        """A document for the intake, spliced in as it was written."""
+        head = msgspec.json.encode({"agent": agent, "task": task, "newest": newest})
+        data = head[:-1] + b',"document":' + raw + b"}"
+        reported = f"{agent}:{task}\0{newest}\0".encode() + progress.digest(raw)
+        entry_id = "progress:" + hashlib.blake2b(reported, digest_size=12).hexdigest()
+        return (
+            *("XADD", self._keys.main_intake, "*", "type", "progress.updated"),
+            *("id", entry_id, "data", data),
+        )
+
+    def _unreadable(self, agent: str, task: str, raw: bytes, wrong: str) -> Command:
+        """What is no document still goes to the intake: it becomes a dead letter with the
+        reason."""
+        shown = raw[:1000].decode("utf-8", "replace")
+        data = {"agent": agent, "task": task, "document": shown, "unreadable": wrong}
+        return (
+            *("XADD", self._keys.main_intake, "*", "type", "progress.updated"),
+            *("data", msgspec.json.encode(data)),
+        )
+
+    async def _first(self, name: str, raw: bytes) -> bool:
+        """Whether this value was not reported yet; restarts and other hosts included."""
+        reported = hashlib.blake2b(name.encode() + b"\0" + raw, digest_size=12).hexdigest()
+        mark = self._keys.unreadable(reported)
+        return bool(await self._client.call("SET", mark, 1, "NX", "EX", UNREADABLE_KEPT_S))
+
+    # -- both ----------------------------------------------------------------------------------
+
+    def _key(self, name: str) -> str:
+        return self._keys.progress_prefix + name
+
+    async def _read(self, names: list[str]) -> list[bytes | None]:
+        """The values under these names, b"" where there is none, None where it is no string. What
+        is longer than any document is read only so far."""
+        most = self._most + SLACK
+        replies: list[Any] = await self._client.pipeline(
+            ("GETRANGE", self._key(name), 0, most) for name in names
+        )
+        return [None if _is_other_type(reply) else _accepted(reply) for reply in replies]
+
+    async def _settled(self) -> State:
+        """The state, at a moment when nothing in it is on its way to the log."""
+        while self._state.ahead:  # noqa: ASYNC110 - nobody tells when a turn is over
+            await anyio.sleep(0.001)
+        return self._state
+
+
+def _is_other_type(reply: Any) -> bool:
+    return isinstance(reply, CommandRefused) and str(reply).startswith("WRONGTYPE")
+
+
+def _accepted(reply: Any) -> Any:
+    """``reply``, if it is one. A refusal (full, loading) may be over later: RedisUnavailable."""
+    if isinstance(reply, CommandRefused):
+        raise RedisUnavailable(f"Redis refused: {reply}")
+    return reply

@@ -1,0 +1,35 @@
+"""services.queries.prices: TODO say what this room holds."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from projections.policy import BOOK, quote
+from projections.state import State
+from services import assembly
+from services.cli.prices import PARTS
+from services.runtime.settings_types import PolicySettings
+
+
+def price_view(state: State, model: str) -> dict[str, Any]:
+    """``asb prices MODEL --json``: nano-dollars per million tokens of each part, and the source."""
+    found = quote(state, model)
+    source = found.source if found is not None else "unknown"
+    seeded = assembly.policy_prices(PolicySettings()).get(model)
+    if found is not None and source == BOOK and found.price != seeded:
+        source = "override"
+    parts = {part: getattr(found.price, part) if found is not None else None for part in PARTS}
+    return {
+        "model": model,
+        "source": source,
+        "version": state.policy.book if source in (BOOK, "override") else None,
+        "flat": found.price.flat if found is not None else False,
+        "nanos_per_million": parts,
+        "dollars_per_million": {p: None if n is None else _decimal(n) for p, n in parts.items()},
+    }
+
+
+def _decimal(nanos: int) -> str:
+    text = f"{Decimal(nanos) / 10**9:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,167 @@
+"""services.queries.stalled: TODO say what this room holds."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection
+from typing import Any
+
+from projections.state import State
+from projections.tasks import RUNNING
+from services.cli.terminal import note
+from services.client.bus import Bus
+from services.client.follow import repeats
+from services.intake import schema
+from services.queries.waiting import Waiting
+from services.store import rebuild
+from services.store.heartbeat import Beat, beats, missing
+from services.store.log import after
+
+PATIENCE_S = 2.0  # what waits first at an intake for longer has no engine that takes it
+
+
+LOOK_S = 0.1
+
+
+LOOKED_AT = 500  # entries at an intake
+
+
+NO_DESK = "no engine runs: what is submitted waits at the intake; start `asb up`"
+
+
+# What stands still without a service, and which of them somebody who waits for a task should know.
+STANDS_STILL = {
+    "intake": "entries wait at the intake",
+    "delegator": "new tasks get no route",
+    "dispatcher": "no task is given out",
+    "inbox": "workers are not told of their tasks",
+}
+
+
+STALLED_S = 5  # an engine that took nothing in for longer, while entries wait, is told of
+
+
+class Unanswered:
+    """For how long the first entry at the shared intake has been waiting, by our own clock.
+
+    Entry ids do not tell: the clock they came from may have stepped, or somebody chose them.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._first = ""
+        self._since = 0.0
+
+    def waited_s(self, state: State) -> float:
+        """Seconds since this entry was first seen waiting; 0 where none waits."""
+        first = _first_waiting(self._bus, state)
+        if first != self._first:
+            self._first, self._since = first, time.monotonic()
+        return time.monotonic() - self._since if first else 0.0
+
+
+def silent(bus: Bus, state: State) -> bool:
+    """Whether entries wait at the shared intake and none is taken, for as long as we look: up to
+    two seconds where something waits. ``state`` is folded on meanwhile."""
+    first = _first_waiting(bus, state)
+    until = time.monotonic() + PATIENCE_S
+    while first and time.monotonic() < until:
+        time.sleep(LOOK_S)
+        catch_up(bus, state)
+        if _first_waiting(bus, state) != first:
+            return False
+    return bool(first)
+
+
+def _first_waiting(bus: Bus, state: State) -> str:
+    """The first entry at the shared intake that nobody has taken; "" where there is none."""
+    intake = bus.keys.main_intake
+    done = state.intakes.get(intake, "0-0")
+    mark = bus.client.call(
+        "HGET", bus.keys.deadletter_marks, intake
+    )  # what is refused moves no cursor
+    if mark is not None and after(mark.decode(), done):
+        done = mark.decode()
+    entries: list[Any] = bus.client.call("XRANGE", intake, f"({done}", "+", "COUNT", LOOKED_AT)
+    given = [_given(fields) for _, fields in entries]
+    same = repeats(bus, {one for one in given if one[0]})
+    waiting = (e[0].decode() for e, one in zip(entries, given, strict=True) if one not in same)
+    return next(waiting, "")
+
+
+def _given(fields: list[bytes]) -> tuple[str, str]:
+    """The idempotency key of an entry and its digest: of a repeat the engine says nothing."""
+    try:
+        kind, key, raw = schema.read(fields)
+    except schema.Rejected:
+        return "", ""
+    return key, schema.digest_of(kind, raw)
+
+
+def no_engine(running: Collection[Beat]) -> str:
+    """A line that says which services for tasks nobody runs, or that the engine takes nothing
+    in; "" where all is well. Their heartbeats tell; ids and times of entries say nothing about
+    that."""
+    gone = [name for name in missing(running) if name in STANDS_STILL]
+    if "intake" in gone and "dispatcher" in gone:
+        return NO_DESK
+    if gone:
+        names, still = " and ".join(gone), "; ".join(STANDS_STILL[name] for name in gone)
+        return f"no {names} runs: {still}; start `asb up`, or `asb service {' '.join(gone)}`"
+    stalled = _stalled_s(running)
+    if stalled > STALLED_S:
+        return f"the engine runs, and has taken in nothing for {stalled} s; see `asb doctor`"
+    return ""
+
+
+def _stalled_s(running: Collection[Beat]) -> int:
+    """For how many seconds the engine has taken nothing in though entries wait, by its own
+    clock."""
+    engines = [b for b in running if b.service == "intake" and b.figures.get("role") == "active"]
+    reported = [engine.figures.get("stalled_s", "") for engine in engines]
+    return max((int(text) for text in reported if text.isdecimal()), default=0)
+
+
+def catch_up(bus: Bus, state: State) -> None:
+    """Fold what came since."""
+    for events in rebuild.read_log(bus.client, bus.keys, state.meta.log_id):
+        for event in events:
+            state.apply(event)
+
+
+class Stalled:
+    """Says, once per change, why tasks that somebody waits for do not move."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._state: State | None = None
+        self._said = ""
+        self._unanswered = Unanswered(bus)
+
+    def look(self, tasks: Collection[str]) -> None:
+        """Nothing was heard of ``tasks`` for a while."""
+        found = self._reason(tasks)
+        plain = re.sub(r"\d[\d,.]*( (ms|s|min|h|d)\b)*", "", found)  # a countdown is no change
+        if found and plain != self._said:
+            note(found)
+        self._said = plain or self._said
+
+    def _reason(self, tasks: Collection[str]) -> str:
+        if self._state is None:
+            self._state = self._bus.state()
+        else:
+            catch_up(self._bus, self._state)
+        state, now = self._state, self._bus.now()
+        running = beats(self._bus.client, self._bus.keys)
+        if gone := no_engine(running):
+            return gone
+        if self._unanswered.waited_s(state) >= PATIENCE_S:
+            return NO_DESK
+        waiting = [t for name in tasks if (t := state.tasks.get(name)) is not None]
+        if not waiting or any(t.status in RUNNING for t in waiting):
+            return ""
+        first = min(waiting, key=lambda t: (t.rank, t.n))
+        more = f" (and {len(tasks) - 1:,} more)" if len(tasks) > 1 else ""
+        why = Waiting(state, now, missing(running)).reason(first)
+        return f"{first.id}{more} waits: {why}"

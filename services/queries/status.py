@@ -1,0 +1,122 @@
+"""services.queries.status: TODO say what this room holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from events.money import dollars
+from projections import budgets, usage, views
+from projections.state import State
+from projections.tasks import RUNNING
+from projections.usage import Cell
+from projections.workers import Worker
+from services.queries.figures import (
+    average,
+    by_name,
+    running_count,
+    savings,
+    waiting_count,
+    worker_word,
+)
+from services.screens.text import first_line
+
+
+def status_view(state: State, now: int, texts: Mapping[str, str]) -> dict[str, Any]:
+    """``asb status_screen --json``."""
+    total = usage.total(state.lifetime.values())
+    cells = usage.by(state.lifetime, "worker")
+    meta = state.meta
+    return {
+        "as_of": meta.log_id,
+        "at": views.iso(now),
+        "tasks": {
+            "in_queue": waiting_count(state),
+            "running": running_count(state),
+            "submitted": meta.submitted,
+            "completed": meta.completed,
+            "failed": meta.failed,
+            "cancelled": meta.cancelled,
+        },
+        "tokens_used": total.tokens,
+        "cost": dollars(total.nanos),
+        "cost_nanos": total.nanos,
+        "disputed_tokens": total.disputed_tokens,
+        "disputed_cost_nanos": total.disputed_nanos,
+        "level": budgets.LEVELS[budgets.scope_level(state, "global", now)],
+        "throttle": [r for r in throttle_view(state, now)["windows"] if r["scope"] == "global"],
+        "workers": [
+            _worker_view(state, w, cells.get(w.name, Cell()), now, texts) for w in by_name(state)
+        ],
+    }
+
+
+def _worker_view(
+    state: State, worker: Worker, cell: Cell, now: int, texts: Mapping[str, str]
+) -> dict[str, Any]:
+    key = "worker:" + worker.name
+    return {
+        "worker": worker.name,
+        "status_screen": worker_word(worker),
+        "agent": worker.agent or None,
+        "models": list(worker.models),
+        "capacity": worker.capacity,
+        "completed": worker.completed,
+        "failed": worker.failed,
+        "tokens_used": cell.tokens,
+        "cost_nanos": cell.nanos,
+        "level": budgets.LEVELS[budgets.scope_level(state, key, now)],
+        "tokens_hour": budgets.used(state, key, "hour", now).tokens,
+        "tokens_day": budgets.used(state, key, "day", now).tokens,
+        "held_tokens": budgets.held(state, key, "tokens"),
+        "tasks": [
+            {"task": t, "attempt": a, "text": first_line(texts.get(t, ""))}
+            for t, a in sorted(worker.running.items())
+        ],
+        "session": worker.session,
+        "joined_at": views.iso(worker.joined_at),
+    }
+
+
+def metrics_view(state: State, now: int) -> dict[str, Any]:
+    """``asb metrics_screen --json``: totals, and sums by worker, agent, model, kind and project."""
+    total = usage.total(state.lifetime.values())
+    done = state.meta.completed
+    return {
+        "as_of": state.meta.log_id,
+        "at": views.iso(now),
+        "total": {
+            **views.cell_view(total),
+            "tasks": done,
+            "cost": dollars(total.nanos),
+            "average_tokens_per_task": average(total.tokens, done),
+            "average_cost_nanos_per_task": average(total.nanos, done),
+        },
+        **{
+            f"by_{dimension}": {
+                name: {**views.cell_view(cell), "cost": dollars(cell.nanos)}
+                for name, cell in usage.by(state.lifetime, dimension).items()
+            }
+            for dimension in usage.DIMENSIONS
+        },
+        "flags": {
+            agent: {"count": flagged.count, "last": flagged.flag, "log_id": flagged.log_id}
+            for agent, flagged in sorted(state.flags.items())
+        },
+        "savings": savings(state),
+    }
+
+
+def throttle_view(state: State, now: int) -> dict[str, Any]:
+    """``asb throttle --json``: as in the key ``asb:throttle``, at this moment."""
+    return views.throttle_view(state, now)
+
+
+def running_texts(state: State) -> dict[str, str]:
+    """Where the prompts of the tasks lie that the status_screen screen names: task id → log id."""
+    return {
+        task.id: task.log_id
+        for worker in state.workers.values()
+        for t in sorted(worker.running)[:1]
+        if (task := state.tasks.get(t)) is not None and task.status in RUNNING
+    }

@@ -1,0 +1,98 @@
+"""services.queries.tasks: TODO say what this room holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from events.envelope import Event
+from events.task import PRIORITIES
+from projections.state import State
+from projections.tasks import (
+    BACKOFF,
+    BLOCKED,
+    QUEUED,
+    RUNNING,
+    SUBMITTED,
+    Outcome,
+    TaskRecord,
+)
+from projections.views import iso
+from services.client.bus import Bus
+from services.queries.waiting import Waiting
+from services.store.heartbeat import beats, missing
+
+WAITING = (SUBMITTED, BLOCKED, QUEUED, BACKOFF)
+
+
+def choose(state: State, wanted: set[str]) -> list[tuple[str, TaskRecord | Outcome]]:
+    opened = [t for t in state.tasks.values() if t.status in wanted]
+    opened.sort(key=lambda t: (t.status not in RUNNING, t.status != QUEUED, t.rank, t.n))
+    ended = (
+        (task, outcome)
+        for _, task in sorted(state.ended_order.items(), reverse=True)
+        if (outcome := state.outcomes[task]).status in wanted
+    )
+    return [*((t.id, t) for t in opened), *ended]
+
+
+def task_rows(
+    bus: Bus, state: State, now: int, chosen: list[tuple[str, TaskRecord | Outcome]]
+) -> list[dict[str, Any]]:
+    submissions = _submissions(bus, chosen)
+    why = Waiting(state, now, missing(beats(bus.client, bus.keys)))
+    rows: list[dict[str, Any]] = []
+    for task_id, found in chosen:
+        event = submissions.get(task_id)
+        row = _open_row(found, why) if isinstance(found, TaskRecord) else _ended_row(found)
+        row["text"] = event.data.text if event is not None else ""
+        row["priority"] = event.data.priority if event is not None else row.get("priority", "")
+        submitted_at = event.at if event is not None else row.pop("_at", now)
+        row.pop("_at", None)
+        row["submitted_at"], row["age_us"] = iso(submitted_at), now - submitted_at
+        rows.append({"task": task_id, **row})
+    return rows
+
+
+def _submissions(bus: Bus, chosen: list[tuple[str, TaskRecord | Outcome]]) -> dict[str, Event]:
+    """The submission of each task; for ended ones its place stands in the task's index."""
+    ended = [task for task, found in chosen if isinstance(found, Outcome)]
+    firsts = bus.client.pipeline(("LINDEX", bus.keys.task_index(task), 0) for task in ended)
+    places = {task: found.log_id for task, found in chosen if isinstance(found, TaskRecord)}
+    places |= {
+        t: first.decode()
+        for t, first in zip(ended, firsts, strict=True)
+        if isinstance(first, bytes)
+    }
+    found = bus.events_at(list(places.values()))
+    return {task: found[place] for task, place in places.items() if place in found}
+
+
+def _open_row(task: TaskRecord, why: Waiting) -> dict[str, Any]:
+    return {
+        "status": task.status,
+        "priority": PRIORITIES[task.priority],
+        "kind": task.kind,
+        "agent": task.run_agent if task.status in RUNNING else task.agent,
+        "model": task.run_model if task.status in RUNNING else task.model,
+        "worker": task.worker or None,
+        "attempt": task.attempt,
+        "waiting": why.reason(task) or None,
+        "tokens": task.spent_tokens + task.used_tokens,
+        "cost_nanos": task.spent_nanos + task.used_nanos,
+        "_at": task.submitted_at,
+    }
+
+
+def _ended_row(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "status": outcome.status,
+        "kind": outcome.kind,
+        "agent": outcome.agent,
+        "model": outcome.model,
+        "worker": outcome.worker or None,
+        "attempt": outcome.attempt,
+        "waiting": None,
+        "tokens": outcome.tokens,
+        "cost_nanos": outcome.nanos,
+        "ended_at": iso(outcome.at),
+    }

@@ -1,0 +1,259 @@
+"""services.queries.verify: TODO say what this room holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from events.envelope import Event
+from projections import views
+from projections.report_views import day_report
+from projections.state import Snapshot, State
+from services.audit import conserve, reader
+from services.audit.check import Audit
+from services.audit.conserve import SumRow
+from services.client.bus import Bus
+from services.store import rebuild as replaying
+from services.store.client import CommandRefused
+from services.store.log import after, parse_id
+
+BATCHES = (1, 7, 1000)
+
+
+REPORTS = 40  # how many of the newest reports are looked at
+
+
+Advance = Callable[[int], None]
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing looked at. ``log_id`` is the first event that differs, "" where all is well."""
+
+    name: str
+    good: bool
+    value: str
+    log_id: str = ""
+
+
+class KeptViews(msgspec.Struct):
+    """The views as they stand in Redis; absent ones are left out, and so are ``spoilt`` ones:
+    keys that hold something else, with what that is."""
+
+    throttle: bytes | None
+    usage: bytes | None
+    reports: dict[str, bytes]
+    spoilt: dict[str, str]
+
+
+def read_views(bus: Bus) -> KeptViews:
+    """GET every view; reports of the newest days."""
+    days = sorted(bus.state().reports)[-REPORTS:]
+    keys = [bus.keys.throttle, bus.keys.token_usage, *(bus.keys.report(day) for day in days)]
+    replies = bus.client.pipeline(("GET", key) for key in keys)
+    found = dict(zip(keys, replies, strict=True))
+    spoilt = {key: fault for key, body in found.items() if (fault := first_fault(body))}
+    bodies = [None if key in spoilt else body for key, body in found.items()]
+    reports = {day: body for day, body in zip(days, bodies[2:], strict=True) if body}
+    return KeptViews(bodies[0], bodies[1], reports, spoilt)
+
+
+def first_fault(body: Any) -> str:
+    """Why this is no view that asb wrote, "" where it is one, or nothing is there."""
+    if isinstance(body, CommandRefused):
+        return "is of another type: whoever writes this view does so anew with the next change"
+    try:
+        if body is not None:
+            parse_id(msgspec.json.decode(body, type=dict[str, Any])["as_of"])
+    except (msgspec.MsgspecError, LookupError, ValueError, AttributeError):
+        return "is not a view that asb wrote"
+    return ""
+
+
+def check_folds(bus: Bus, until: str, size: int, live: State, advance: Advance) -> Check:
+    """The whole log in turns of ``size``, against the live state."""
+    state = State()
+    for found in reader.entries(bus.client, bus.keys, until=until):
+        fold(state, replaying.decoded(found), size)
+        advance(len(found))
+    same = state.encode() == live.encode()
+    name = f"from the start in turns of {size}"
+    if same:
+        return Check(name, True, "the same")
+    place, words = _first_difference(bus, until, size)
+    return Check(name, False, f"DIFFERENT: {words or _differing(state, live)}", place)
+
+
+def fold(state: State, events: list[Event], size: int) -> None:
+    """Fold in turns of ``size``. Turns of more than one event are first folded, undone and folded
+    again, as an engine does when its append meets a conflict."""
+    for start in range(0, len(events), size):
+        turn = events[start : start + size]
+        state.begin()
+        for event in turn:
+            state.apply(event)
+        if size > 1:
+            state.rollback()
+            state.begin()
+            for event in turn:
+                state.apply(event)
+        state.commit()
+
+
+def _first_difference(bus: Bus, until: str, size: int) -> tuple[str, str]:
+    """The first event after which two ways to the same place lead to different states."""
+    kept = replaying.load_snapshot(bus.client, bus.keys)
+    start = State()
+    if kept is not None and not after(kept.meta.log_id, until):
+        for found in reader.entries(bus.client, bus.keys, until=kept.meta.log_id):
+            fold(start, replaying.decoded(found), 1)
+        if start.encode() != kept.encode():
+            words = f"the snapshot kept there is not the fold: {_differing(kept, start)}"
+            return kept.meta.log_id, words
+    else:
+        kept = State()
+    for found in reader.entries(bus.client, bus.keys, start.meta.log_id, until):
+        events = replaying.decoded(found)
+        for at in range(0, len(events), size):
+            fold(start, events[at : at + size], size)
+            for event in events[at : at + size]:
+                kept.apply(event)
+            if start.encode() != kept.encode():
+                return events[at].log_id, _differing(start, kept)
+    return "", ""
+
+
+def _differing(one: State, other: State) -> str:
+    """Which record differs, in words."""
+    a, b = one.snapshot(), other.snapshot()
+    for name in Snapshot.__struct_fields__:
+        x, y = getattr(a, name), getattr(b, name)
+        if x == y:
+            continue
+        if isinstance(x, dict) and isinstance(y, dict):
+            keys = sorted({*map(str, x), *map(str, y)})  # pyright: ignore[reportUnknownArgumentType]
+            lost = [k for k in keys if x.get(k) != y.get(k)]  # pyright: ignore[reportUnknownMemberType]
+            return f"{name} of {lost[0] if lost else 'some key'}"
+        return name
+    return "the order or kind of a record"
+
+
+class Walk:
+    """One walk along the log: the audit, the reports as issued, and each view at its place."""
+
+    def __init__(self, bus: Bus, found: KeptViews) -> None:
+        self._bus, self._views = bus, found
+        self.audit = Audit()
+        self._state = State()
+        self._reports = 0
+        self._checks: list[Check] = []
+        self._due: dict[str, list[Callable[[], Check]]] = {}
+        self._checks += [Check(key, False, fault) for key, fault in found.spoilt.items()]
+        self._expect(bus.keys.throttle, found.throttle, _throttle_view)
+        self._expect(bus.keys.token_usage, found.usage, views.token_usage_view)
+
+    def _expect(
+        self, key: str, body: bytes | None, render: Callable[[State], dict[str, Any]]
+    ) -> None:
+        if body is None:
+            return
+        place = str(msgspec.json.decode(body)["as_of"])
+
+        def look() -> Check:
+            wanted = msgspec.json.encode(render(self._state))
+            same = wanted == body
+            value = f"as of {place}: " + ("the same" if same else "DIFFERENT from the fold")
+            return Check(key, same, value, "" if same else place)
+
+        self._due.setdefault(place, []).append(look)
+
+    def run(self, until: str, advance: Advance) -> list[Check]:
+        for found in reader.entries(self._bus.client, self._bus.keys, until=until):
+            for entry, event in replaying.owned(found):
+                if event.type == "report.issued":
+                    self._report(event)
+                self._state.apply(event)
+                self.audit.feed(entry)
+                for look in self._due.pop(event.log_id, ()):
+                    self._checks.append(look())
+            advance(len(found))
+        for place in self._due:
+            if place != "0-0" and not after(place, until):
+                gone = f"as of {place}, which is not on the log"
+                self._checks.append(Check("a view", False, gone, place))
+        return [*self._checks, *self._report_checks(), self._audited()]
+
+    def _report(self, event: Event) -> None:
+        """A report must say what the fold says at its place, and stand so in Redis."""
+        self._reports += 1
+        payload = event.data
+        key = self._bus.keys.report(payload.date)
+        made = msgspec.json.encode(day_report(self._state, payload.date, payload.version))
+        if made != msgspec.json.encode(payload.report):
+            words = f"version {payload.version} is not what the fold says"
+            self._checks.append(Check(key, False, words, event.log_id))
+        body = self._views.reports.get(payload.date)
+        if body is None:
+            return
+        shown = msgspec.json.decode(body)
+        if shown.get("as_of") != event.log_id:
+            return
+        del self._views.reports[payload.date]
+        wanted = {**payload.report, "event": event.id, "as_of": event.log_id}
+        if msgspec.json.encode(wanted) != body:
+            words = "what stands in Redis is not the report on the log"
+            self._checks.append(Check(key, False, words, event.log_id))
+
+    def _report_checks(self) -> list[Check]:
+        left = sorted(self._views.reports)
+        if left:
+            words = f"of {left[0]} names no report on the log"
+            return [Check("reports", False, words, self._bus.keys.report(left[0]))]
+        return [Check("reports", True, f"{self._reports:,} issued, the same")]
+
+    def _audited(self) -> Check:
+        a = self.audit
+        words = ", ".join(f"{n:,} {what}" for what, n in sorted(a.checked.items()))
+        if not a.broken:
+            return Check("audit", True, f"nothing broken in {words or 'an empty log'}")
+        first = a.findings[0]
+        words = f"{a.broken:,} broken; the first: {first.rule}: {first.text}"
+        return Check("audit", False, words, first.log_id)
+
+
+def _throttle_view(state: State) -> dict[str, Any]:
+    return views.throttle_view(state, state.meta.at)
+
+
+def conserved(bus: Bus) -> list[SumRow]:
+    """The sum of all charges on the raw log against windows, totals, reports and views."""
+    found = read_views(bus)
+    replaying.check_beginning(bus.client, bus.keys, "the log's sums cannot be added up")
+    until = bus.last_id()
+    audit, rows = Audit(), list[SumRow]()
+    due: dict[str, list[Callable[[], SumRow]]] = {}
+    if found.usage is not None:
+        usage: dict[str, Any] = msgspec.json.decode(found.usage)
+        due.setdefault(usage["as_of"], []).append(lambda: conserve.usage_view(audit, usage))
+    if found.throttle is not None:
+        throttle: dict[str, Any] = msgspec.json.decode(found.throttle)
+        due.setdefault(throttle["as_of"], []).append(
+            lambda: conserve.throttle_view(audit, throttle)
+        )
+    for batch in reader.entries(bus.client, bus.keys, until=until):
+        for entry, event in replaying.owned(batch):
+            audit.feed(entry)
+            rows += [look() for look in due.pop(event.log_id, ())]
+    state = bus.state(until)
+    rows = conserve.books(audit, state) + rows
+    rows += [SumRow(key, fault, False) for key, fault in found.spoilt.items()]
+    for day, body in sorted(found.reports.items()):
+        report: dict[str, Any] = msgspec.json.decode(body)
+        issued = state.reports.get(day)
+        if issued is not None and not issued.late_at and issued.log_id == report.get("as_of"):
+            rows.append(conserve.report_view(audit, day, report))
+    if audit.broken:
+        first = audit.findings[0]
+        rows.append(SumRow("audit", f"{first.log_id} {first.rule}: {first.text}", False))
+    return rows

@@ -1,0 +1,230 @@
+"""services.screens.history: TODO say what this room holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from events.envelope import Event
+from events.money import dollars
+from events.task import Charge
+from projections import views
+from services.queries.history import Story, own_cost, report_of
+from services.screens.format import count, span
+from services.screens.status import RULE
+from services.screens.text import clip, first_line
+
+TRACK = 32  # columns of the time bar
+
+
+RESULT_LINES = 40
+
+
+def history_text(story: Story, columns: int = 0) -> str:
+    """The history as a person reads it."""
+    lines = [f"TASK {story.task}", RULE, *_text_lines(story), "", *_facts(story), ""]
+    lines += _track_lines(story, columns)
+    result = report_of(story.events[-1]).get("result") if story.events else None
+    if isinstance(result, str) and result.strip():
+        found = result.strip().splitlines()
+        lines += ["", "Result:", *(f"  {line}" for line in found[:RESULT_LINES])]
+        if len(found) > RESULT_LINES:
+            lines.append(f"  … {len(found) - RESULT_LINES:,} more lines: --json has them all")
+    return "\n".join(clip(line, columns) for line in lines)
+
+
+def _text_lines(story: Story) -> list[str]:
+    submitted = story.last("task.submitted")
+    if submitted is None:
+        return []
+    found = submitted.data.text.strip().splitlines()
+    more = [f"  … {len(found) - 8:,} more lines"] if len(found) > 8 else []
+    return [*(f"  {line}" for line in found[:8]), *more]
+
+
+def _facts(story: Story) -> list[str]:
+    rows: list[tuple[str, str]] = [("Status", story.status)]
+    if story.waiting:
+        rows.append(("Waits", story.waiting))
+    submitted, delegated = story.last("task.submitted"), story.last("task.delegated")
+    if submitted is not None:
+        payload = submitted.data
+        rows.append(("Priority", payload.priority))
+        rows += [(n.capitalize(), v) for n in ("project", "retry_of") if (v := getattr(payload, n))]
+        if payload.after:
+            rows.append(("After", ", ".join(payload.after)))
+    if delegated is not None:
+        payload = delegated.data
+        estimate = f"estimate {payload.estimate_tokens:,} tokens"
+        rows.append(("Kind", f"{payload.kind} ({payload.complexity}), {estimate}"))
+        rows.append(("Route", f"{payload.agent} with {payload.model}: {payload.reason}"))
+        if escalated := story.last("task.escalated"):
+            rows.append(("Escalated", f"{escalated.data.model}: {escalated.data.reason}"))
+        if payload.candidates:
+            each = [f"{c.kind} {c.score} ({c.agent}/{c.model})" for c in payload.candidates]
+            rows.append(("Candidates", ", ".join(each)))
+    dispatched = story.last("task.dispatched")
+    if dispatched is not None:
+        payload = dispatched.data
+        most = f" of {submitted.data.max_attempts}" if submitted is not None else ""
+        rows.append(("Worker", f"{payload.worker}, attempt {payload.attempt}{most}"))
+        if payload.why:
+            rows.append(("", payload.why))
+        rows += _spent(story.charged, own_cost(story))
+    return [f"{name + ':' if name else '':<12}{value}" for name, value in rows]
+
+
+def _spent(charge: Charge, own: int | None) -> list[tuple[str, str]]:
+    parts = [
+        f"{name} {getattr(charge, name.replace(' ', '_') + '_tokens'):,}"
+        for name in ("input", "output", "cache read", "cache write")
+        if getattr(charge, name.replace(" ", "_") + "_tokens")
+    ]
+    inside = f" ({', '.join(parts)})" if parts else ""
+    guess = (
+        "; estimated: no usage was report_of (a command tells it by ASB_USAGE_FILE or --format)"
+        if charge.estimated
+        else ""
+    )
+    beside = f" (its own figure: {dollars(own)})" if own is not None and own != charge.nanos else ""
+    rows = [
+        ("Tokens", f"{charge.tokens:,}{inside}{guess}"),
+        ("Cost", dollars(charge.nanos) + beside),
+    ]
+    if charge.disputed_tokens or charge.disputed_nanos:
+        money = dollars(charge.disputed_nanos)
+        rows.append(
+            ("Disputed", f"{charge.disputed_tokens:,} tokens, {money}, not charged: asb correct")
+        )
+    return rows
+
+
+def _track_lines(story: Story, columns: int) -> list[str]:
+    events = story.events
+    if not events:
+        return []
+    start, whole = events[0].at, max(1, events[-1].at - events[0].at)
+    track = TRACK if columns == 0 or columns >= 90 else 12
+    scale = f"{span(whole)}, to scale" if len(events) > 1 else "just taken in"
+    lines = [f"History ({views.iso(start)}, {scale}):"]
+    before = 0
+    for event in events:
+        here = (event.at - start) * (track - 1) // whole if len(events) > 1 else 0
+        bar = " " * before + "─" * (here - before) + "●"
+        lines.append(
+            f"  {_offset(event.at - start):>11}  {bar:<{track}}  "
+            f"{event.type.removeprefix('task.'):<17}{describe(event)}"
+        )
+        before = here
+    return lines
+
+
+def _offset(micros: int) -> str:
+    """``+0.004 s``: thousandths while they mean something."""
+    if micros < 60_000_000:
+        return f"+{micros // 1_000_000}.{micros % 1_000_000 // 1000:03d} s"
+    return f"+{span(micros)}"
+
+
+def describe(event: Event) -> str:
+    """What an event says beyond its type, in a few words; for every type of the log."""
+    payload = event.data
+    says = _DESCRIBE.get(event.type)
+    words = says(payload, event) if says is not None else ""
+    charged: Charge | None = getattr(payload, "charged", None)
+    if charged is not None and (charged.tokens or charged.nanos):
+        how = " (estimated)" if charged.estimated else ""
+        spent = f"{charged.tokens:,} tokens{how}, {dollars(charged.nanos)}"
+        words = f"{words} · {spent}" if words else spent
+    flag = getattr(payload, "flag", "") or (charged.flag if charged is not None else "")
+    if flag:
+        words = f"{words} · flagged: {flag}".lstrip(" ·")
+    if charged is not None and (charged.disputed_tokens > 0 or charged.disputed_nanos > 0):
+        more = f"{charged.disputed_tokens:,} tokens, {dollars(charged.disputed_nanos)} disputed"
+        words = f"{words} · {more}" if words else more
+    if getattr(payload, "stale", False):
+        words = f"{words} · of an older attempt, without effect".lstrip(" ·")
+    return words
+
+
+def _submitted(payload: Any, event: Event) -> str:
+    return f"{payload.priority}, through {event.origin.partition(' ')[0] or event.source}"
+
+
+def _failed(payload: Any, event: Event) -> str:
+    again = f"; again in {span(payload.retry_at - event.at)}" if payload.retry_at else "; for good"
+    return f"{clip(first_line(payload.error), 100)}{again}"
+
+
+def _joined(payload: Any, _event: Event) -> str:
+    serves = " ".join((payload.agent or "any agent", *payload.models))
+    return f"{payload.worker}, {count(payload.capacity, 'task')} at once, serves {serves}"
+
+
+def _alert(payload: Any, _event: Event) -> str:
+    scale = (
+        (dollars(payload.usage, 2), dollars(payload.budget, 2)) if payload.unit == "money" else None
+    )
+    usage, budget = scale or (f"{payload.usage:,}", f"{payload.budget:,}")
+    return (
+        f"{payload.level}: {payload.scope} {payload.unit}/{payload.window} at {usage} of {budget}"
+    )
+
+
+def _foreign(payload: Any, _event: Event) -> str:
+    there = (
+        f"at {payload.first}"
+        if payload.first == payload.last
+        else f"from {payload.first} to {payload.last}"
+    )
+    return f"{count(payload.count, 'entry', 'entries')} that asb did not write, {there}: skipped"
+
+
+_DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
+    "log.went_back": lambda d, _: (
+        f"from {d.was} to {d.now}; what came between is forgotten, with what it used"
+    ),
+    "log.trimmed": lambda d, _: f"cut by hand: it begins at {d.first} now",
+    "log.foreign_entries": _foreign,
+    "task.submitted": _submitted,
+    "task.delegated": lambda d, _: f"{d.kind} → {d.agent}/{d.model}",
+    "task.deferred": lambda d, _: d.reason,
+    "task.dispatched": lambda d, _: (
+        f"attempt {d.attempt} to {d.worker} ({d.agent or 'any'}/{d.model}), "
+        f"holds {d.hold_tokens:,} tokens, {dollars(d.hold_nanos)}"
+    ),
+    "task.delivered": lambda d, _: f"attempt {d.attempt}",
+    "task.started": lambda d, _: f"attempt {d.attempt}",
+    "task.completed": lambda d, _: f"attempt {d.attempt}",
+    "task.failed": _failed,
+    "task.cancel_requested": lambda d, _: d.reason,
+    "task.cancelled": lambda d, _: d.reason,
+    "task.requeued": lambda d, _: d.reason,
+    "hold.extended": lambda d, _: f"{d.tokens:,} tokens, {dollars(d.nanos)}",
+    "hold.refused": lambda d, _: f"{d.action}: {d.reason}",
+    "redis.evicts": lambda d, _: f"maxmemory-policy {d.policy}, {d.evicted:,} keys dropped",
+    "redis.keeps": lambda d, _: f"no key is dropped any more; {d.evicted:,} were",
+    "clock.stepped": lambda d, _: f"{'-' if d.by < 0 else '+'}{span(abs(d.by))}",
+    "clock.confirmed": lambda d, _: d.reason,
+    "intake.opened": lambda d, _: f"{d.intake} for {d.name}",
+    "usage.recorded": lambda d, _: f"{d.agent} {d.model}".strip(),
+    "usage.corrected": lambda d, _: (
+        f"{d.action} attempt {d.attempt}: {d.reason}" if d.action else d.agent
+    ),
+    "progress.updated": lambda d, _: f"{d.agent} {d.task}",
+    "worker.joined": _joined,
+    "worker.refused": lambda d, _: f"{d.worker}: session {d.holder} has the name",
+    "worker.left": lambda d, _: d.worker,
+    "worker.lost": lambda d, _: f"{d.worker}: {d.evidence}",
+    "worker.paused": lambda d, _: f"{d.worker} {d.reason}".strip(),
+    "worker.resumed": lambda d, _: d.worker,
+    "policy.changed": lambda d, _: (
+        f"{count(len(d.limits), 'limit')}, {count(len(d.prices), 'price')}: {d.reason}"
+    ),
+    "delegator.learnt": lambda d, _: (
+        f"from {count(d.rows, 'example')}, {count(len(d.overlay), 'feature')}: {d.reason}"
+    ),
+    "task.escalated": lambda d, _: f"{d.agent}/{d.model}: {d.reason}",
+    "alert.raised": _alert,
+    "report.issued": lambda d, _: f"{d.date} version {d.version}",
+}

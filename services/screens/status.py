@@ -1,0 +1,244 @@
+"""services.screens.status: TODO say what this room holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from events.money import dollars
+from events.policy import Limit
+from projections import budgets, usage, views
+from projections.state import State
+from projections.usage import Cell
+from projections.workers import ALIVE, LOST, Worker
+from services.queries.figures import (
+    STATUS_WINDOWS,
+    average,
+    by_name,
+    natural,
+    savings,
+    waiting_count,
+    worker_word,
+)
+from services.screens.format import SYMBOLS, limit_text
+from services.screens.text import clip, first_line, pad
+
+RULE = "=" * 80
+
+
+NAME_CELLS = (20, 40)  # the seed's column for names, and how far long names may widen it
+
+
+UNIT_WORDS = {"tokens": "Tokens", "money": "Cost", "tasks": "Tasks"}
+
+
+WINDOW_ORDER = {"hour": 1, "day": 2, "week": 3, "month": 4}
+
+
+def status_screen(state: State, now: int, texts: Mapping[str, str]) -> str:
+    """The screen of ``asb status_screen``. ``texts``: prompts of running tasks, by task id."""
+    total = usage.total(state.lifetime.values())
+    return "\n".join(
+        [
+            "CONCURRENT TASK MANAGER STATUS",
+            RULE,
+            f"Tasks in queue: {waiting_count(state):,}",
+            f"Total completed: {state.meta.completed:,}",
+            f"Total tokens used: {total.tokens:,}",
+            f"Estimated cost: {dollars(total.nanos)}",
+            *disputed_lines(total),
+            "",
+            *_global_lines(state, now, STATUS_WINDOWS),
+            "",
+            *_worker_lines(state, texts),
+            "",
+            *_level_lines(state, now),
+        ]
+    )
+
+
+def metrics_screen(state: State) -> str:
+    """The screen of ``asb metrics_screen``."""
+    total = usage.total(state.lifetime.values())
+    done = state.meta.completed
+    lines = [
+        "TOKEN USAGE & COST METRICS",
+        RULE,
+        "Global Metrics:",
+        f"  Total tasks completed:  {done:,}",
+        f"  Total tokens used:      {total.tokens:,}",
+        f"  Estimated total cost:   {dollars(total.nanos)}",
+        f"  Average tokens/task:    {average(total.tokens, done):,}",
+        f"  Average cost/task:      {_floored(average(total.nanos, done))}",
+        *_flag_lines(state),
+        *(f"  {line}" for line in disputed_lines(total)),
+        "",
+        "Per-Worker Metrics:",
+    ]
+    cells = usage.by(state.lifetime, "worker")
+    names = sorted({*state.workers, *cells}, key=natural)
+    if not names:
+        lines.append("  none yet")
+    for name in names:
+        cell = cells.get(name, Cell())
+        lines += [
+            f"  {name}",
+            f"    Tasks completed:  {cell.completed:,}",
+            f"    Tokens used:      {cell.tokens:,}",
+            f"    Estimated cost:   {dollars(cell.nanos)}",
+            f"    Avg tokens/task:  {average(cell.tokens, cell.completed):,}",
+            "",
+        ]
+    if lines[-1]:
+        lines.append("")
+    return "\n".join(
+        [
+            *lines,
+            "Cost Optimization:",
+            "  ✅ Task delegation enabled - routing to optimal models",
+            f"  {savings_line(state)}",
+        ]
+    )
+
+
+def _flag_lines(state: State) -> list[str]:
+    """Usage that contradicts itself or cannot be read, where there was any."""
+    ever = sum(flagged.count for flagged in state.flags.values())
+    return [f"  Reports with a flag:    {ever:,} (`asb doctor` says which)"] if ever else []
+
+
+def disputed_lines(total: Cell) -> list[str]:
+    """What was reported beyond the plausibility bound and waits for a correction, if anything."""
+    if not total.disputed_tokens and not total.disputed_nanos:
+        return []
+    money = dollars(total.disputed_nanos)
+    return [f"Disputed: {total.disputed_tokens:,} tokens, {money}, not charged (asb correct)"]
+
+
+def throttle_screen(state: State, now: int) -> str:
+    """The screen of ``asb throttle``: the seed's two throttle blocks, and cost per month."""
+    shown = [*STATUS_WINDOWS, ("money", "month")]
+    limits = budgets.limits_for(state, "global")
+    more = sorted(
+        {(x.unit, x.window) for x in limits} - set(shown),
+        key=lambda w: (list(UNIT_WORDS).index(w[0]), WINDOW_ORDER.get(w[1], 0), w[1]),
+    )
+    return "\n".join([*_global_lines(state, now, (*shown, *more)), "", *_level_lines(state, now)])
+
+
+def _global_lines(state: State, now: int, windows: tuple[tuple[str, str], ...]) -> list[str]:
+    limits = {(x.unit, x.window): x for x in budgets.limits_for(state, "global")}
+    labels = [f"{UNIT_WORDS[unit]}/{window}:" for unit, window in windows]
+    rows = [_global_row(state, now, w, limits.get(w)) for w in windows]
+    label_cells = max(len(label) for label in labels)
+    of_cells = max(len(of) for of, _ in rows)
+    return ["Global Throttle Status:"] + [
+        f"  {label:<{label_cells}} {of:<{of_cells}} {share}".rstrip()
+        for label, (of, share) in zip(labels, rows, strict=True)
+    ]
+
+
+def _global_row(
+    state: State, now: int, window: tuple[str, str], limit: Limit | None
+) -> tuple[str, str]:
+    """``48,523 / 500K`` and ``(9.7%) + 1,010 held`` for one window of the global scope; its level
+    where that is more than NONE."""
+    unit, length = window
+    spent = budgets.used(state, "global", length, now).of(unit)
+    held = budgets.held(state, "global", unit)
+    shown = _unit_text(unit, spent)
+    after = f"+ {_unit_text(unit, held)} held" if held else ""
+    if limit is None:
+        return f"{shown} / no limit", after
+    share = f"({views.percent_text(spent, limit.amount)})"
+    level = budgets.level(spent + held, limit.amount)
+    mark = f"{SYMBOLS[level]} {budgets.LEVELS[level]}" if level else ""
+    return f"{shown} / {limit_text(unit, limit.amount)}", f"{share} {after}".rstrip() + f"  {mark}"
+
+
+def _unit_text(unit: str, amount: int) -> str:
+    return dollars(amount, 2) if unit == "money" else f"{amount:,}"
+
+
+def _worker_lines(state: State, texts: Mapping[str, str]) -> list[str]:
+    workers = by_name(state)
+    if not workers:
+        return ["Worker Status:", "  no workers yet"]
+    cells = usage.by(state.lifetime, "worker")
+    name_cells = _name_cells(workers)
+    tokens = [f"{cells.get(w.name, Cell()).tokens:,}" for w in workers]
+    token_cells = max(len(t) for t in tokens)
+    done_cells = max(2, *(len(f"{w.completed:,}") for w in workers))
+    return ["Worker Status:"] + [
+        f"  {_name(w, name_cells)} {symbol(w)} {worker_word(w):<8}"
+        f" | Done: {w.completed:>{done_cells},}"
+        f" | Tokens: {used:>{token_cells}} | Task: {_task(w, texts)}"
+        for w, used in zip(workers, tokens, strict=True)
+    ]
+
+
+def _level_lines(state: State, now: int) -> list[str]:
+    workers = by_name(state)
+    if not workers:
+        return ["Throttle Levels:", "  no workers yet"]
+    name_cells = _name_cells(workers)
+    hours = [f"{_tokens(state, w, 'hour', now):,}" for w in workers]
+    days = [f"{_tokens(state, w, 'day', now):,}" for w in workers]
+    hour_cells, day_cells = max(map(len, hours)), max(map(len, days))
+    lines = ["Throttle Levels:"]
+    for w, hour, day in zip(workers, hours, days, strict=True):
+        key = "worker:" + w.name
+        level = budgets.scope_level(state, key, now)
+        held = budgets.held(state, key, "tokens")
+        lines.append(
+            f"  {_name(w, name_cells)} {SYMBOLS[level]} {budgets.LEVELS[level]:<10}"
+            f" | Hour: {hour:>{hour_cells}} | Day: {day:>{day_cells}}"
+            + (f" + {held:,} held" if held else "")
+        )
+    return lines
+
+
+def _tokens(state: State, worker: Worker, window: str, now: int) -> int:
+    return budgets.used(state, "worker:" + worker.name, window, now).tokens
+
+
+def _name_cells(workers: list[Worker]) -> int:
+    low, high = NAME_CELLS
+    return min(high, max(low, *(len(w.name) for w in workers)))
+
+
+def _name(worker: Worker, cells: int) -> str:
+    return pad(clip(worker.name, cells), cells)
+
+
+def symbol(worker: Worker) -> str:
+    if worker.status != ALIVE:
+        return "⚫" if worker.status == LOST else "⚪"
+    if worker.running:
+        return "🔴"
+    return "🟡" if worker.paused else "🟢"
+
+
+def _task(worker: Worker, texts: Mapping[str, str]) -> str:
+    if not worker.running:
+        return "None"
+    first, *others = sorted(worker.running)
+    title = clip(first_line(texts.get(first, "")), 60) or first
+    return f"{title} (+{len(others)})" if others else title
+
+
+def _floored(nanos: int) -> str:
+    """Money with four decimals, floored: an average never claims more than was spent."""
+    return dollars(nanos - nanos % 100_000)
+
+
+def savings_line(state: State, cells: dict[str, Cell] | None = None) -> str:
+    found = savings(state, cells)
+    if found is None:
+        return "⏳ Measured savings: not enough data yet"
+    actual, uniform = found["cost_nanos"], found["uniform_nanos"]
+    against = f"everything on {found['model']} ({dollars(actual)} instead of {dollars(uniform)})"
+    if actual > uniform:
+        return (
+            f"❗ No savings: {views.percent_text(actual - uniform, uniform)} dearer than {against}"
+        )
+    return f"✅ Measured savings: {views.percent_text(uniform - actual, uniform)} vs {against}"

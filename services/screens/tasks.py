@@ -1,0 +1,48 @@
+"""services.screens.tasks: TODO say what this room holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.cells import cell_len
+
+from services.cli.terminal import width
+from services.screens.format import span
+from services.screens.text import first_line, folded, table
+
+TEXT_CELLS = 24  # what the text of a task gets at least, where columns can give way
+
+
+def tasks_table(rows: list[dict[str, Any]]) -> str:
+    most = width()
+    below = most > 0 and any(row["waiting"] for row in rows)  # each reason on a line of its own
+    columns: dict[str, list[str]] = {
+        "TASK": [row["task"] for row in rows],
+        "STATUS": [row["status"] for row in rows],
+        "PRIORITY": [row["priority"] for row in rows],
+        "KIND": [row["kind"] or "-" for row in rows],
+        "ROUTE": ["/".join(x for x in (row["agent"], row["model"]) if x) or "-" for row in rows],
+        "WORKER": [row["worker"] or "-" for row in rows],
+        "AGE": [span(row["age_us"]) for row in rows],
+        "WAITS FOR": [row["waiting"] or "-" for row in rows],
+        "TEXT": [first_line(row["text"]) for row in rows],
+    }
+    if below or not any(row["waiting"] for row in rows):
+        del columns["WAITS FOR"]
+    if 0 < most < 120 and not any(row["worker"] for row in rows):
+        del columns["WORKER"]
+    for name in ("KIND", "PRIORITY", "ROUTE") if most else ():  # the text needs some room, too
+        if sum(max(cell_len(x) for x in (n, *c)) + 2 for n, c in columns.items() if n != "TEXT") > (
+            most - TEXT_CELLS
+        ):
+            del columns[name]
+    cells = list(zip(*columns.values(), strict=True))
+    lines = table(tuple(columns), cells, right="AGE", most=most).splitlines()
+    if not below:
+        return "\n".join(lines)
+    shown = lines[:1]
+    for line, row in zip(lines[1:], rows, strict=True):
+        shown.append(line)
+        if row["waiting"]:
+            shown.append(folded(row["waiting"], most, "    "))
+    return "\n".join(shown)

@@ -1,0 +1,85 @@
+"""Redis users: what each role may do, as a line for Redis' ACL file or `ACL SETUSER`.
+
+===========  =====================================================================================
+``agent``    its own intake, its progress keys, its heartbeat, and reading its inbox: nothing else
+``service``  the whole namespace: the engine, projectors, and people who operate the bus
+``viewer``   reading the whole namespace, and listening
+===========  =====================================================================================
+
+Isolation is by name: two programs that log in as one user are one agent. From Redis 7.0 on, each
+right of an agent stands in a selector of its own, so commands for one key do not work on another;
+6.2 knows one list of commands for all keys of a user (`weaknesses` says what that leaves open).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from events.keys import Keys
+
+ROLES = ("agent", "service", "viewer")
+SELECTORS_SINCE = (7, 0)
+PLACEHOLDER = "#PUT-THE-SHA256-OF-THE-PASSWORD-HERE"
+
+_LOOK = "+xlen +xrange +xrevrange +xinfo|stream"
+_ALWAYS = "+ping +echo +time +select"
+_READ = (
+    "+get +getrange +mget +strlen +exists +ttl +pttl +type +scan "
+    "+xread +xlen +xrange +xrevrange +xinfo|stream +hget +hmget +hgetall +hlen +lrange +llen"
+)
+_LISTEN = "+subscribe +psubscribe +unsubscribe +punsubscribe"
+_SERVE = (
+    "+set +del +unlink +expire +pexpire +persist +incr "
+    "+hset +hdel +rpush +lpush +lpop +rpop +lrem +lmove "
+    "+xadd +xdel +xtrim +xsetid +xgroup +xreadgroup +xack +xautoclaim "
+    "+eval +evalsha +script|load +script|exists +publish +multi +exec +discard "
+    "+info +config|get +memory|usage +dbsize +object"
+)
+
+
+def password_hash(password: str) -> str:
+    """A password as an ACL line names it: its SHA-256, never the password."""
+    return "#" + hashlib.sha256(password.encode()).hexdigest()
+
+
+def line(
+    name: str, role: str, keys: Keys, secret: str = PLACEHOLDER, version: tuple[int, ...] = (7, 0)
+) -> str:
+    """The ACL line of one user. ``secret`` is what `password_hash` gives."""
+    head = f"user {name} on {secret} sanitize-payload resetchannels resetkeys -@all {_ALWAYS}"
+    if role == "service":
+        channels = " ".join(f"&{c}" for c in (f"{keys.namespace}:*", *keys.notices))
+        own = f"~{keys.namespace}:* ~{{{keys.namespace}:*"
+        return f"{head} {own} {channels} {_READ} {_LISTEN} {_SERVE}"
+    if role == "viewer":
+        channels = f"&{keys.alerts_channel} &{keys.namespace}:tokens:*"
+        only = "%R" if version >= SELECTORS_SINCE else ""
+        own = f"{only}~{keys.namespace}:* {only}~{{{keys.namespace}:*"
+        return f"{head} {own} {channels} {_READ} {_LISTEN} +info"
+    if version < SELECTORS_SINCE:
+        own = " ".join(f"~{key}" for key in _own_keys(name, keys))
+        return f"{head} {own} +xadd +xread {_LOOK} +get +set +del +exists +ttl +expire"
+    intake, inbox, sign, progress = _own_keys(name, keys)
+    return (
+        f"{head} "
+        f"(~{intake} -@all +xadd {_LOOK}) "
+        f"(%R~{inbox} -@all +xread {_LOOK}) "
+        f"(~{sign} -@all +get +set +del +exists +ttl +expire) "
+        f"(~{progress} -@all +get +set +exists +ttl)"
+    )
+
+
+def _own_keys(name: str, keys: Keys) -> tuple[str, str, str, str]:
+    """Intake, inbox, heartbeat and progress keys of an agent."""
+    return keys.intake(name), keys.inbox(name), keys.worker(name), keys.progress(name, "*")
+
+
+def weaknesses(role: str, version: tuple[int, ...]) -> list[str]:
+    """What this version of Redis cannot enforce for a role, as sentences."""
+    if role != "agent" or version >= SELECTORS_SINCE:
+        return []
+    return [
+        "its inbox is not read-only: it can write or delete what only it itself reads",
+        "it can delete or replace its own intake and progress keys with anything of any type",
+        "what other agents own, the log, the windows and the channels are as closed as on 7.0",
+    ]

@@ -1,0 +1,89 @@
+"""Looks after the log's beginning while a host lives that still knows it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from events.keys import Keys
+from events.log import START, after, begins
+from projections.state import State
+from services.decider import Inputs
+from services.store.client import Client
+from services.store.log import Log, decoded
+from services.store.position import Position
+
+logger = logging.getLogger("asb")
+GUARD_S = 1.0  # how often it is looked whether the log still begins where it did
+PATIENCE_S = 0.01
+
+
+def entries_from_start(keys: Keys, count: int) -> tuple[str | int, ...]:
+    """The command for the first entries of the log."""
+    return ("XRANGE", keys.log, "-", "+", "COUNT", count)
+
+
+def first_of(entries: list[Any]) -> str:
+    """The id of the first of these entries."""
+    return entries[0][0].decode() if entries else START
+
+
+def _is_cut(entries: list[Any]) -> bool:
+    """Whether a log that holds ``entries`` first does not begin with its first event."""
+    events = decoded(entries)
+    return not events or not begins(events[0])
+
+
+class Beginning:
+    """Somebody may trim the log by hand. A host that lives still knows what stood there, and keeps
+    it where the next start finds it: without that a log cut short is refused."""
+
+    def __init__(
+        self, client: Client, keys: Keys, log: Log, position: Position, inputs: Inputs
+    ) -> None:
+        self._client, self._keys, self._log = client, keys, log
+        self._position, self._inputs = position, inputs
+        self._first, self._cut = START, False
+
+    def restored(self, entries: list[Any]) -> None:
+        """The log, which begins with ``entries``, was folded from there or from a snapshot."""
+        self._first = first_of(entries)
+        self._cut = _is_cut(entries)
+        self._inputs.trimmed = ""
+
+    def was_cut_behind(self, place: str) -> bool:
+        """Whether the entry at ``place`` is missing because the log begins behind it now, cut by
+        hand, and not because it went back."""
+        return self._cut and after(self._first, place)
+
+    async def guard(self, state: Callable[[], State], wake: Callable[[], None]) -> None:
+        """One look, after a pause. ``wake`` lets a turn tell of what was found."""
+        await anyio.sleep(GUARD_S)
+        entries = await self._client.call(*entries_from_start(self._keys, 100))
+        first = first_of(entries)
+        if first == self._first or not state().meta.events:
+            return
+        if not await self._log.holds(self._position.base(state())):
+            return  # it went back, or another began: the next turn sees it
+        self._cut = _is_cut(entries)
+        if self._cut:
+            logger.error("the log was trimmed by hand: it begins at %s now", first)
+            self._inputs.trimmed = first
+            wake()
+            await self._keep(state)
+        self._first = first
+
+    async def _keep(self, state: Callable[[], State]) -> None:
+        """Keep what is in memory, as soon as the event it stands at is on the log."""
+        while True:
+            place = state().meta.log_id
+            there = await self._client.call("XRANGE", self._keys.log, place, place)
+            found = state()
+            if there and not found.ahead:
+                await self._client.call("SET", self._keys.snapshot, found.encode())
+                logger.warning("what stood before it is kept in a snapshot, and the bus goes on")
+                return
+            await anyio.sleep(PATIENCE_S)

@@ -1,0 +1,50 @@
+"""The prompts of tasks on their way to a worker. The state keeps only where they lie on the log."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from events.envelope import Event
+from events.task import TaskSubmitted
+from projections.state import State
+from services.store.log import Log
+
+BYTES_MAX = 64_000_000
+FETCH_COUNT = 100
+
+
+class Texts(dict[str, str]):
+    """Task id → prompt, bounded; what is missing is fetched from the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._size = 0
+
+    def __setitem__(self, task: str, text: str) -> None:
+        self._size += len(text) - len(self.get(task, ""))
+        super().__setitem__(task, text)
+        while self._size > BYTES_MAX:
+            self.forget(next(iter(self)))
+
+    def forget(self, task: str) -> None:
+        text = self.pop(task, None)
+        if text is not None:
+            self._size -= len(text)
+
+    def saw(self, event: Event) -> None:
+        """Keep the prompt of a submission that somebody else appended."""
+        if type(event.data) is TaskSubmitted:
+            self[event.data.task] = event.data.text
+
+    async def fetch(self, log: Log, state: State) -> None:
+        """Fetch the prompts that the next delegations need."""
+        if not state.undelegated:
+            return
+        places = {
+            task.id: task.log_id
+            for task_id in islice(state.undelegated, FETCH_COUNT)
+            if task_id not in self and (task := state.tasks.get(task_id)) is not None
+        }
+        found = await log.texts(places) if places else {}
+        for task in places:
+            self[task] = found.get(task, "")  # a lost prompt must not hold up the queue

@@ -1,0 +1,151 @@
+"""State from the log: the newest snapshot, then the tail, with the folds every host uses."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Generator, Iterator, MutableSequence
+from contextlib import contextmanager
+
+from events.envelope import Event
+from events.keys import Keys
+from events.log import begins
+from projections.state import State, decode_state
+from services.runtime.errors import BeginningLost
+from services.runtime.failpoints import point
+from services.store.client import CommandRefused, SyncClient
+from services.store.log import READ_COUNT, START, after, decoded, owned
+
+__all__ = ["decoded", "load_snapshot", "owned", "read_log", "rebuild", "write_snapshot"]
+
+
+def read_log(
+    client: SyncClient,
+    keys: Keys,
+    cursor: str = START,
+    until: str = "+",
+    foreign: MutableSequence[str] | None = None,
+) -> Iterator[list[Event]]:
+    """The events after ``cursor``, in batches. Foreign entries are left out; their ids go to
+    ``foreign``. Raises LogError for what must not be skipped."""
+    while True:
+        entries = client.call("XRANGE", keys.log, f"({cursor}", until, "COUNT", READ_COUNT)
+        if entries:
+            cursor = entries[-1][0].decode()
+            yield decoded(entries, foreign)
+        if len(entries) < READ_COUNT:
+            return
+
+
+def load_snapshot(client: SyncClient, keys: Keys) -> State | None:
+    """The newest snapshot, if this version can read it and its place is still on the log. It is a
+    cache: a key of another type in its place is as good as none."""
+    try:
+        data = client.call("GET", keys.snapshot)
+    except CommandRefused:
+        return None
+    state = decode_state(data) if data else None
+    if state is None:
+        return None
+    place = state.meta.log_id
+    known = place == START or client.call("XRANGE", keys.log, place, place)
+    return state if known else None
+
+
+def rebuild(
+    client: SyncClient,
+    keys: Keys,
+    *,
+    until: str = "+",
+    snapshot: bool = True,
+    progress: Callable[[int], None] | None = None,
+    foreign: MutableSequence[str] | None = None,
+) -> State:
+    """The state at ``until`` (the end of the log by default).
+
+    Raises LogError where the log holds what must not be skipped, and where it has lost its
+    beginning and no snapshot knows what stood there.
+    """
+    with _no_looking_for_cycles():
+        state = load_snapshot(client, keys) if snapshot else None
+        if state is None or (until != "+" and after(state.meta.log_id, until)):
+            state = State()
+            check_beginning(client, keys)
+        for events in read_log(client, keys, state.meta.log_id, until, foreign):
+            for event in events:
+                state.apply(event)
+            if progress is not None:
+                progress(len(events))
+    return state
+
+
+# -- the log's beginning ---------------------------------------------------------------------------
+
+
+NOT_COVERED = "no snapshot covers it"
+
+
+def check_beginning(client: SyncClient, keys: Keys, so: str = NOT_COVERED) -> None:
+    """Raise BeginningLost unless the log is empty or begins with its first event.
+
+    Without its beginning it knows no limits, and not what was used: nothing may be decided on it.
+    ``so`` says what follows, where that is another thing.
+    """
+    given_out = _given_out(client, keys)  # before the look: a log may begin at any moment
+    first = first_event(client, keys)
+    if first is None and START in (given_out, _given_out(client, keys)):
+        return
+    if first is not None and begins(first):
+        return
+    where = f"it begins at {first.log_id}" if first is not None else "every entry was deleted"
+    raise BeginningLost(
+        f"the log {keys.log} has lost its beginning, and {so}: {where}, so the "
+        "limits, prices and what was used before do not stand on it",
+        hint=(
+            "was it trimmed by hand (XTRIM, MAXLEN, XDEL)? Restore Redis' data from before; where "
+            "a host still runs it keeps a snapshot within seconds: try again. To forget what was "
+            f"used and begin a new log: redis-cli RENAME {keys.log} {keys.log}:cut (what came to "
+            "the intake within the last hour is then taken again)"
+        ),
+    )
+
+
+def first_event(client: SyncClient, keys: Keys) -> Event | None:
+    """The first event on the log; foreign entries before it do not count."""
+    cursor = START
+    while True:
+        entries = client.call("XRANGE", keys.log, f"({cursor}", "+", "COUNT", 10)
+        if not entries:
+            return None
+        cursor = entries[-1][0].decode()
+        if events := decoded(entries):
+            return events[0]
+
+
+def _given_out(client: SyncClient, keys: Keys) -> str:
+    """The last id that the log gave out, "0-0" where there is no log."""
+    try:
+        found = client.call("XINFO", "STREAM", keys.log)
+    except CommandRefused:  # no such key
+        return START
+    return dict(zip(found[0::2], found[1::2], strict=True))[b"last-generated-id"].decode()
+
+
+@contextmanager
+def _no_looking_for_cycles() -> Generator[None]:
+    """Folding makes a million records and no cycles; looking for them would take seconds."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def write_snapshot(client: SyncClient, keys: Keys) -> tuple[State, int]:
+    """Fold up to the end of the log and keep the result; that state and its size in bytes."""
+    state = rebuild(client, keys)
+    data = state.encode()
+    point("snapshot.before_set")
+    client.call("SET", keys.snapshot, data)
+    return state, len(data)

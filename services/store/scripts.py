@@ -1,0 +1,46 @@
+"""The Lua scripts: one per file in ``lua/``, loaded once, called by hash."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from services.store.client import WRONG_TYPE, Client, CommandRefused, wrong_type
+
+LUA = Path(__file__).parent / "lua"
+Argument = str | bytes | int
+
+
+class Script:
+    """One script. Calling it sends its hash; its text only when the server does not know it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.text = (LUA / f"{name}.lua").read_bytes()
+        self.sha = hashlib.sha1(self.text).hexdigest()  # EVALSHA is defined by SHA-1
+
+    async def __call__(self, client: Client, keys: list[str], args: list[Argument]) -> Any:
+        """The script's reply. Raises as Client.call."""
+        try:
+            return await self._run(client, keys, args)
+        except CommandRefused as error:
+            text = str(error)
+            if f"{WRONG_TYPE} Operation" not in text:
+                raise
+            raise wrong_type(await client.types(keys)) from error
+
+    async def _run(self, client: Client, keys: list[str], args: list[Argument]) -> Any:
+        try:
+            return await client.call("EVALSHA", self.sha, len(keys), *keys, *args)
+        except CommandRefused as error:
+            if not str(error).startswith("NOSCRIPT") and "No matching script" not in str(error):
+                raise
+            return await client.call("EVAL", self.text, len(keys), *keys, *args)
+
+
+@cache
+def script(name: str) -> Script:
+    """The script in ``lua/<name>.lua``."""
+    return Script(name)
