@@ -23,11 +23,11 @@ from services.projector import Projector
 from services.reports import decide as reporter
 from services.reports.projector import DailyReports
 from services.runtime import prices
-from services.runtime.dead_letters import DeadLetters
 from services.runtime.settings import LimitSetting, PriceSetting, Settings
 from services.runtime.settings_types import PolicySettings
 from services.snapshots.projector import Snapshots
 from services.store.client import Client
+from services.store.dead_letters import DeadLetters
 from services.store.heartbeat import Heartbeat
 from services.store.prompts import Texts
 from services.store.views import Views

@@ -18,13 +18,12 @@ import msgspec
 
 from projections.state import State
 from services import assembly
-from services.cli import options, view
-from services.cli.submit import send
-from services.client.bus import Bus
-from services.client.submissions import BadLine, Checker
+from services.client.bus import Bus, opened
+from services.client.submissions import BadLine, Checker, send
 from services.queries.figures import running_count, waiting_count
-from services.queries.status import running_texts
+from services.queries.status import prompts, running_texts
 from services.runtime.errors import Refused
+from services.runtime.settings import Settings, load
 from services.screens.status import metrics_screen, status_screen, throttle_screen
 
 __all__ = ["ConcurrentTaskManager", "Moved"]
@@ -49,8 +48,15 @@ class Moved(msgspec.Struct, frozen=True):
 class ConcurrentTaskManager:
     """Adds tasks to the running bus and shows how it fares. Raises AsbError where none runs."""
 
-    def __init__(self, redis_url: str | None = None, namespace: str | None = None) -> None:
-        self._opened = options.opened(redis_url=redis_url, namespace=namespace)
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        namespace: str | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        given = {"redis_url": redis_url, "namespace": namespace}
+        named = {name: value for name, value in given.items() if value is not None}
+        self._opened = opened(settings or load(named))
         self._bus: Bus = self._opened.__enter__()
         self._seen = self._counts(self._bus.state())
 
@@ -85,7 +91,7 @@ class ConcurrentTaskManager:
     def status(self) -> str:
         """The status screen."""
         state = self._bus.state()
-        texts = view.prompts(self._bus, running_texts(state))
+        texts = prompts(self._bus, running_texts(state))
         return status_screen(state, self._bus.now(), texts)
 
     def metrics(self) -> str:

@@ -10,11 +10,11 @@ from events.envelope import Event
 from events.money import dollars
 from events.policy import AlertRaised
 from projections import budgets
+from projections.format import SYMBOLS, limit_name
 from projections.views import iso, percent_text
 from services.cli import options
 from services.cli.terminal import note, say, say_json
 from services.client.bus import Bus
-from services.screens.format import SYMBOLS, limit_name
 from services.screens.history import describe
 from services.store import rebuild
 from services.throttle.projector import ALERTS, is_alert, message

@@ -9,6 +9,7 @@ import typer
 
 from projections import clock as fold
 from projections.budgets import HOUR, HOURS_KEPT
+from projections.format import span
 from projections.state import State
 from projections.views import iso
 from services.cli import options
@@ -16,7 +17,6 @@ from services.cli.limits import AsJson, Reason, policy_app
 from services.cli.terminal import note, say, say_json
 from services.client.follow import Answers
 from services.queries.findings import Look
-from services.screens.format import span
 from services.store.health import FactRow
 
 app = typer.Typer(
@@ -52,7 +52,7 @@ def confirm(reason: Reason = "") -> None:
     with options.opened() as bus:
         answers = Answers(bus)
         answers.expect(bus.send("clock.confirmed", {"reason": reason}), "the clock")
-        refused = answers.refused()
+        refused = answers.refused(note)
         if not refused:
             say(f"confirmed: it is {iso(bus.now())} by the server's clock")
     if refused:

@@ -10,6 +10,7 @@ from events import amounts
 from events.money import dollars
 from projections import charges, usage
 from projections.charges import ChargedAttempt
+from projections.format import count
 from projections.state import State
 from projections.views import iso
 from services.cli import options
@@ -17,7 +18,6 @@ from services.cli.terminal import note, say, say_json, width
 from services.cli.typed import typed
 from services.client.follow import Answers
 from services.runtime.errors import Refused
-from services.screens.format import count
 from services.screens.text import table
 
 
@@ -72,7 +72,7 @@ def _send(task: str, attempt: int | None, order: dict[str, object]) -> None:
             order["attempt"] = number
         answers = Answers(opened)
         answers.expect(opened.send("usage.corrected", order), name)
-        refused = answers.refused()
+        refused = answers.refused(note)
         if not refused and answers.events:
             state = opened.state()
             charge = charges.of_attempt(state, task, number) if number else None

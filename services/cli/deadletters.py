@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from projections.format import count
 from projections.views import iso
 from services.cli import options
 from services.cli.terminal import note, say, say_json, width
 from services.client.bus import Bus
 from services.client.follow import Answers
 from services.runtime.errors import AsbError, Refused
-from services.screens.format import count
 from services.screens.text import table
 from services.store.client import CommandRefused
 from services.store.log import parse_id

@@ -11,6 +11,7 @@ import typer
 
 from events.routing import Example
 from events.task import KINDS
+from projections.format import first_line
 from projections.state import State
 from services import assembly
 from services.cli import options
@@ -21,7 +22,7 @@ from services.delegator import evaluate
 from services.delegator.classify import Delegation, Delegator
 from services.delegator.overlay import TaughtWeights, shipped_name, teach
 from services.runtime.errors import AsbError, Refused
-from services.screens.text import clip, first_line
+from services.screens.text import clip
 
 app = typer.Typer(help="Which kind of work a text asks for: teach it, check it, ask why.")
 MISSES = 10
@@ -70,7 +71,7 @@ def teach_bus(bus: Bus, new: Sequence[Example], reason: str) -> None:
         "reason": reason,
     }
     answers.expect(bus.send("delegator.learnt", data), "what the delegator learnt")
-    if answers.refused():
+    if answers.refused(note):
         raise typer.Exit(1)
     _say_taught(taught, len(texts), len(forgotten))
 

@@ -16,20 +16,19 @@ from rich.live import Live
 from rich.text import Text
 
 from events.keys import Keys
+from projections.format import count, span
 from services import assembly
-from services.cli import options, view
+from services.cli import options
 from services.cli.demo_tasks import submissions
 from services.cli.running import RunningBus, final_charge, hosted, one_error, stop_at_signals
-from services.cli.submit import send
 from services.cli.terminal import note, say
 from services.client.bus import Bus
-from services.client.submissions import Checker, Submission
+from services.client.submissions import Checker, Submission, send
 from services.queries.figures import by_name, worker_word
-from services.queries.status import running_texts
+from services.queries.status import prompts, running_texts
 from services.runtime import loop
 from services.runtime.errors import Refused
 from services.runtime.settings import Settings
-from services.screens.format import count, span
 from services.screens.status import metrics_screen, status_screen, symbol, throttle_screen
 from services.screens.text import pad
 from services.store import embedded
@@ -230,7 +229,7 @@ def _screens(settings: Settings, url: str) -> str:
     b = Bus(settings, SyncClient(url), Keys(settings.namespace))
     try:
         state, now = b.state(), b.now()
-        texts = view.prompts(b, running_texts(state))
+        texts = prompts(b, running_texts(state))
     finally:
         b.client.close()
     return "\n\n".join(

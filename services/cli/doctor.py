@@ -11,6 +11,7 @@ import typer
 
 from events.policy import PolicyChanged
 from projections import flags, usage
+from projections.format import count
 from projections.policy import quote
 from projections.state import State
 from projections.workers import ALIVE
@@ -27,7 +28,6 @@ from services.queries.service_rows import service_rows
 from services.queries.stalled import PATIENCE_S, silent
 from services.queries.verify import conserved
 from services.runtime.settings import describe
-from services.screens.format import count
 from services.screens.text import folded, table
 from services.snapshots.projector import decode_record
 from services.store.client import Client, redacted

@@ -17,14 +17,14 @@ from events.money import dollars, nanos_of
 from events.policy import Limit
 from events.task import PRIORITIES
 from projections import budgets, views
+from projections.format import SYMBOLS, amount_text, count, limit_text, span
 from projections.state import State
 from services.cli import options
-from services.cli.terminal import say, say_json, width
+from services.cli.terminal import note, say, say_json, width
 from services.cli.typed import typed
 from services.client.bus import Bus
 from services.client.follow import Answers
 from services.queries.limits import limit_order, limit_rows, limits_view
-from services.screens.format import SYMBOLS, amount_text, count, limit_text, span
 from services.screens.text import folded, records, table
 
 app = typer.Typer(
@@ -239,7 +239,7 @@ def change_policy(what: str, change: dict[str, object], reason: str) -> None:
     with options.opened() as bus:
         answers = Answers(bus)
         answers.expect(bus.send("policy.changed", {**change, "reason": reason}), what)
-        refused = answers.refused()
+        refused = answers.refused(note)
         if not refused:
             _say(bus, bus.state())
     if refused:

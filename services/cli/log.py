@@ -10,13 +10,13 @@ import typer
 from rich.cells import cell_len
 
 from events.envelope import Event, known_types
-from services.cli import options, view
+from projections.format import count
+from services.cli import options
 from services.cli.terminal import note, say, say_json, width
 from services.cli.verify import verified
 from services.client.bus import Bus
 from services.queries.history import event_view
-from services.queries.status import running_texts, status_view
-from services.screens.format import count
+from services.queries.status import prompts, running_texts, status_view
 from services.screens.history import describe
 from services.screens.status import status_screen
 from services.screens.text import folded
@@ -143,7 +143,7 @@ def replay(
             return
         state = bus.state(until or "+")
         now = state.meta.at if until else bus.now()
-        texts = view.prompts(bus, running_texts(state))
+        texts = prompts(bus, running_texts(state))
         if as_json:
             say_json(status_view(state, now, texts))
         else:

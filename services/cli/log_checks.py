@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from events.log import START, LogWentBack, begins
+from projections.format import count
 from projections.views import iso
 from services.client.bus import Bus
 from services.queries.findings import Look
 from services.runtime.errors import AsbError
-from services.screens.format import count
 from services.store import rebuild
 from services.store.client import CommandRefused
 from services.store.health import FactRow

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from services.cli import options
 from services.cli.terminal import note, say
 from services.concurrent_task_manager import ConcurrentTaskManager
 from services.runtime.errors import AsbError, RedisUnavailable
@@ -30,7 +31,7 @@ def manager(
     ] = None,
 ) -> None:
     """The task manager's prompt: add, status, metrics, throttle, distribute, auto, quit."""
-    found = ConcurrentTaskManager()
+    found = ConcurrentTaskManager(settings=options.settings())
     try:
         if tasks:
             for text in tasks:

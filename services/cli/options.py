@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator
 
-from events.keys import Keys
+from services.client import bus
 from services.client.bus import Bus
 from services.runtime.settings import Settings, load
-from services.store.client import SyncClient
-from services.store.embedded import resolve_url
 
 # Options that every command takes; `main` fills this before the command runs.
 given: dict[str, str] = {}
@@ -35,9 +33,5 @@ def arguments() -> list[str]:
 @contextlib.contextmanager
 def opened(**more: object) -> Generator[Bus]:
     """The bus that the options name. Raises AsbError where there is none."""
-    chosen = settings(**more)
-    client = SyncClient(resolve_url(chosen))
-    try:
-        yield Bus(chosen, client, Keys(chosen.namespace))
-    finally:
-        client.close()
+    with bus.opened(settings(**more)) as found:
+        yield found

@@ -16,11 +16,10 @@ from services.cli import options
 from services.cli.limits import Reason, change_policy, policy_app
 from services.cli.terminal import note, say, say_json, width
 from services.cli.typed import typed
-from services.queries.prices import price_view
+from services.queries.prices import PARTS, price_view
 from services.runtime.errors import Refused
 from services.screens.text import table
 
-PARTS = ("input", "cache_read", "cache_write", "output")
 WHY = {
     "book": "the price book on the log (the seed's, or of the first settings)",
     "override": "the price book on the log, set on this bus or in its configuration",

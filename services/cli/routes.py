@@ -8,6 +8,7 @@ import typer
 
 from events.money import dollars
 from events.task import KINDS
+from projections.format import span
 from projections.policy import price_of
 from projections.routing import Routed
 from projections.state import State
@@ -15,7 +16,6 @@ from services import assembly
 from services.cli import options
 from services.cli.terminal import note, say, say_json, width
 from services.runtime.settings import Settings
-from services.screens.format import span
 from services.screens.text import table
 
 WORTH_PERCENT = 5  # of a cheap model's tasks lost: from here on escalating is suggested

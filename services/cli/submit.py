@@ -13,21 +13,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from events.money import dollars
+from projections.format import count, first_line, span
 from services import assembly
 from services.cli import options
 from services.cli.terminal import note, say, say_json
 from services.client.bus import Bus
 from services.client.follow import Answers, Ended, Follower, repeats, taken_as
 from services.client.importers import From, Source, Take, opened_source
-from services.client.submissions import BadLine, Checker, Submission
-from services.queries.history import ended_view, report_of
+from services.client.story import report_of
+from services.client.submissions import BATCH, BadLine, Checker, Submission, send
+from services.queries.history import ended_view
 from services.queries.stalled import Stalled
-from services.runtime.errors import AsbError, RedisUnavailable, Refused
-from services.screens.format import count, span
-from services.screens.text import first_line
-from services.store.client import Command, CommandRefused
+from services.runtime.errors import Refused
 
-BATCH = 500  # XADDs a round trip
 PROGRESS_FROM = 2_000  # fewer are in before a bar could be read
 ERRORS_SHOWN = 20
 VERDICT_S = 1.5  # how long the engine is asked what it says, where only it can refuse
@@ -175,11 +173,11 @@ def _run(
     bus: Bus, good: list[Submission], source: Source, *, wait: bool, as_json: bool, verdict: bool
 ) -> int:
     """Send, print, and wait where asked; how many failed or were refused."""
-    follower = Follower(bus, Stalled(bus).look) if wait else None
+    follower = Follower(bus, Stalled(bus, note).look) if wait else None
     verdicts = _Verdicts(bus, good) if verdict else None
     sent: list[str] = []
     try:
-        for entry, one in zip(send(bus, good), good, strict=True):
+        for entry, one in zip(_send(bus, good), good, strict=True):
             task = one.task or entry
             if follower is not None:
                 follower.expect(entry, task, one.id, one.data)
@@ -234,52 +232,11 @@ def _print(lines: list[str]) -> None:
         lines.clear()
 
 
-def send(bus: Bus, tasks: list[Submission]) -> Iterator[str]:
-    """Write the tasks to the shared intake; the entry id of each, once it is acknowledged.
-
-    Raises AsbError saying how many were acknowledged when the connection is lost: what was under
-    way then may stand at the intake or not, and is not sent again.
-    """
-    done = 0
+def _send(bus: Bus, tasks: list[Submission]) -> Iterator[str]:
+    """The entry ids, with a bar where there are many."""
     with _bar(len(tasks)) as progress:
-        bar = progress.add_task("submitting", total=len(tasks)) if len(tasks) else None
-        for start in range(0, len(tasks), BATCH):
-            batch = tasks[start : start + BATCH]
-            try:
-                replies = bus.client.pipeline(_xadd(bus.keys.main_intake, one) for one in batch)
-            except RedisUnavailable as error:
-                raise _lost(error, done, len(batch), len(tasks)) from error
-            for reply in replies:
-                if isinstance(reply, CommandRefused):
-                    raise AsbError(
-                        f"Redis refused a task after {done:,} of {len(tasks):,}: {reply}",
-                        hint="see `asb doctor`",
-                    )
-                done += 1
-                yield reply.decode()
-            if bar is not None:
-                progress.update(bar, completed=done)
-
-
-def _xadd(intake: str, one: Submission) -> Command:
-    if one.id:
-        return ("XADD", intake, "*", "type", "task.submitted", "data", one.data, "id", one.id)
-    return ("XADD", intake, "*", "type", "task.submitted", "data", one.data)
-
-
-def _lost(error: AsbError, done: int, under_way: int, whole: int) -> AsbError:
-    why = str(error).partition("\n")[0]
-    if whole == 1:
-        message = f"{why}; it is not known whether the task went in"
-    else:
-        message = (
-            f"{why}; {done:,} of {count(whole, 'task')} were acknowledged, "
-            f"and of the next {under_way:,} it is not known"
-        )
-    return AsbError(
-        message,
-        hint="with --id the same submission can be sent again: what went in is not taken twice",
-    )
+        bar = progress.add_task("submitting", total=len(tasks) or None)
+        yield from send(bus, tasks, lambda done: progress.update(bar, completed=done))
 
 
 def _bar(total: int) -> Progress:

@@ -13,14 +13,15 @@ from projections.tasks import (
     FAILED,
     RUNNING,
 )
-from services.cli import delegator, options, submit
+from services.cli import delegator, options
 from services.cli.lookup import say_foreign
 from services.cli.terminal import note, say, say_json, width
 from services.client.bus import Bus
 from services.client.follow import Answers, story
 from services.client.lookup import foreign, unknown
-from services.client.submissions import Submission
-from services.queries.history import Story, history_view, status_of
+from services.client.story import Story, status_of
+from services.client.submissions import Submission, send
+from services.queries.history import history_view
 from services.queries.tasks import WAITING, choose, task_rows
 from services.queries.waiting import Waiting
 from services.runtime.errors import Refused
@@ -60,7 +61,7 @@ def tasks(
     if not rows:
         note("no tasks" if wanted == set(STATUSES) else "no such tasks")
         return
-    say(tasks_table(rows))
+    say(tasks_table(rows, width()))
     total = sum(t.status in wanted for t in state.tasks.values())
     total += sum(o.status in wanted for o in state.outcomes.values())
     if total > len(rows):
@@ -121,7 +122,7 @@ def cancel(
             if reason:
                 data["reason"] = reason
             answers.expect(bus.send("task.cancel_requested", data), task_id)
-        refused = answers.refused()
+        refused = answers.refused(note)
         for task_id, event in answers.events.items():
             word = "cancelled" if event.type == "task.cancelled" else "being cancelled"
             say(f"{task_id}  {word}")
@@ -138,10 +139,10 @@ def retry(
         state = bus.state()
         again = [_again(bus, state, task_id) for task_id in ids]
         answers = Answers(bus)
-        for entry, task_id in zip(submit.send(bus, again), ids, strict=True):
+        for entry, task_id in zip(send(bus, again), ids, strict=True):
             say(entry)
             answers.expect(entry, f"retry of {task_id}")
-        refused = answers.refused()
+        refused = answers.refused(note)
     if refused:
         raise typer.Exit(1)
 

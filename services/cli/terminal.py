@@ -1,4 +1,4 @@
-"""services.cli.terminal: TODO say what this room holds."""
+"""The one way out to a terminal: data on stdout, everything else on stderr."""
 
 from __future__ import annotations
 

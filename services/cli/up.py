@@ -14,6 +14,7 @@ import typer
 
 from events.keys import Keys
 from events.worker import WorkerHeartbeat
+from projections.format import count
 from projections.workers import ALIVE
 from services import assembly
 from services.cli import options
@@ -21,7 +22,6 @@ from services.cli.running import WorkerSpec, run_bus
 from services.cli.terminal import note
 from services.runtime import loop
 from services.runtime.settings import Settings
-from services.screens.format import count
 from services.store import embedded, rebuild
 from services.store.client import SyncClient, redacted
 from services.store.embedded import Embedded, resolve_url

@@ -15,11 +15,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from projections.format import count
 from services.audit.check import Audit
 from services.cli.terminal import note, say, say_json
 from services.client.bus import Bus
 from services.queries.verify import BATCHES, Advance, Check, Walk, check_folds, read_views
-from services.screens.format import count
 from services.store import rebuild as replaying
 
 LONG = 20_000  # events from which on a walk shows how far it has come

@@ -9,16 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
+from projections.format import count
 from projections.state import State
 from services.cli import options
 from services.cli.terminal import height, note, say, say_json, width
 from services.client.bus import Bus
 from services.queries.forecast import forecast_view
 from services.queries.stalled import catch_up, no_engine
-from services.queries.status import metrics_view, running_texts, status_view, throttle_view
+from services.queries.status import metrics_view, prompts, running_texts, status_view, throttle_view
 from services.runtime.errors import AsbError, LogError, RedisUnsuitable
 from services.screens.forecast import forecast_text
-from services.screens.format import count
 from services.screens.status import metrics_screen, status_screen, throttle_screen
 from services.screens.text import clip
 from services.store.heartbeat import beats, missing
@@ -77,12 +77,6 @@ def throttle(as_json: AsJson = False, watch: Watch = None) -> None:
         lambda state, now, _texts: throttle_screen(state, now),
         lambda state, now, _texts: throttle_view(state, now),
     )
-
-
-def prompts(bus: Bus, places: dict[str, str]) -> dict[str, str]:
-    """The prompts of tasks; ``places`` maps a task to the log id of its submission."""
-    found = bus.events_at(list(places.values()))
-    return {task: found[place].data.text for task, place in places.items() if place in found}
 
 
 def _show(as_json: bool, watch: float | None, text: Render, view: Render) -> None:

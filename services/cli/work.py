@@ -149,5 +149,5 @@ def _tell(kind: str, workers: list[str], reason: str) -> None:
             if reason:
                 data["reason"] = reason
             answers.expect(bus.send(kind, data), name)
-        if answers.refused():
+        if answers.refused(note):
             raise typer.Exit(1)

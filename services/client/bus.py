@@ -1,7 +1,9 @@
-"""services.client.bus: TODO say what this room holds."""
+"""A running bus, as those who only ask it or write to an intake see it."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from typing import Any
 
 import msgspec
@@ -13,6 +15,7 @@ from services.runtime import prices
 from services.runtime.settings import Settings
 from services.store import rebuild
 from services.store.client import SyncClient
+from services.store.embedded import resolve_url
 
 
 class Bus(msgspec.Struct):
@@ -53,3 +56,13 @@ class Bus(msgspec.Struct):
         if entry_id is not None:
             fields += ["id", entry_id]
         return self.client.call("XADD", self.keys.main_intake, "*", *fields).decode()
+
+
+@contextlib.contextmanager
+def opened(settings: Settings) -> Generator[Bus]:
+    """The bus that ``settings`` name. Raises AsbError where there is none."""
+    client = SyncClient(resolve_url(settings))
+    try:
+        yield Bus(settings, client, Keys(settings.namespace))
+    finally:
+        client.close()

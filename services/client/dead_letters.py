@@ -1,4 +1,4 @@
-"""services.client.dead_letters: TODO say what this room holds."""
+"""Dead letters as a client reads them, oldest first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import msgspec
 
 from services.client.bus import Bus
-from services.client.follow import READ_COUNT
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -41,3 +40,6 @@ def dead_letters(bus: Bus, after: str = "-") -> Iterator[DeadLetter]:
 def last_dead_letter(bus: Bus) -> str:
     found = bus.client.call("XREVRANGE", bus.keys.deadletter, "+", "-", "COUNT", 1)
     return found[0][0].decode() if found else "0-0"
+
+
+READ_COUNT = 1000

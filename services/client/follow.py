@@ -1,4 +1,5 @@
-"""services.client.follow: TODO say what this room holds."""
+"""Waiting for the ends of tasks, and for the engine's answers: log and dead letters from a
+moment on."""
 
 from __future__ import annotations
 
@@ -10,20 +11,16 @@ import msgspec
 
 from events.envelope import Event
 from projections.budgets import DAY as DAY_US
-from services.cli.terminal import note
 from services.client.bus import Bus
-from services.client.dead_letters import dead_letters, last_dead_letter
+from services.client.dead_letters import READ_COUNT, dead_letters, last_dead_letter
+from services.client.story import Story, status_of
 from services.engine.host import DUPLICATE_DAYS
 from services.intake.schema import digest_of
-from services.queries.history import Story, status_of
 from services.store import rebuild
 from services.store.client import CommandRefused
 from services.store.log import split_taken
 
 BLOCK_MS = 500
-
-
-READ_COUNT = 1000
 
 
 QUIET_S = 5.0  # after that long without a word somebody wonders
@@ -180,25 +177,25 @@ class Answers:
         """``entry`` stands at ``intake``, the shared one unless it is named."""
         self._open[intake or self._bus.keys.main_intake, entry] = about
 
-    def refused(self, patience_s: float = 5.0) -> int:
-        """Wait until the engine has spoken; say what it refused, and how much that was.
+    def refused(self, say: Callable[[str], object], within_s: float = 5.0) -> int:
+        """Wait until the engine has spoken; ``say`` what it refused, and return how much that was.
 
         An engine that does not run takes the entries in once it does: that is said, and no error.
         """
         bad = 0
-        for about, error in self.refusals(patience_s):
-            note(f"error: {about}: {error}")
+        for about, error in self.refusals(within_s):
+            say(f"error: {about}: {error}")
             bad += 1
         if self._open:
-            note(
+            say(
                 "no engine has taken this in yet; it is kept and will be\n"
                 "hint: `asb up` or `asb service engine` runs one; `asb doctor` says how things are"
             )
         return bad
 
-    def refusals(self, patience_s: float) -> Iterator[tuple[str, str]]:
+    def refusals(self, within_s: float) -> Iterator[tuple[str, str]]:
         """What the engine refuses within this time, and why; it ends once all are answered."""
-        until = time.monotonic() + patience_s
+        until = time.monotonic() + within_s
         while self._open and time.monotonic() < until:
             for letter in dead_letters(self._bus, self._letters):
                 self._letters = letter.id

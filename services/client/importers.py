@@ -1,4 +1,4 @@
-"""services.client.importers: TODO say what this room holds."""
+"""Tasks of other systems: JSON lines, Markdown to-do lists, Redis lists and streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""services.client.lookup: TODO say what this room holds."""
+"""What an id may be that no task has: rejected, still at an intake, or progress of foreign work."""
 
 from __future__ import annotations
 

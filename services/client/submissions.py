@@ -1,17 +1,21 @@
-"""services.client.submissions: TODO say what this room holds."""
+"""What may be submitted, checked with intake's own rules before it is sent; and the sending."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from events.keys import Keys
+from projections.format import count
 from projections.state import State
+from services.client.bus import Bus
 from services.decider import Defaults, IntakeEntry, Known
 from services.intake import schema, submissions
 from services.intake.case import Case
+from services.runtime.errors import AsbError, RedisUnavailable
+from services.store.client import Command, CommandRefused
 
 MAIN_INTAKE = Keys().main_intake
 
@@ -120,3 +124,55 @@ def _names(after: Any) -> frozenset[str]:
     if not isinstance(after, list):
         return frozenset()
     return frozenset(x for x in after if isinstance(x, str))  # pyright: ignore[reportUnknownVariableType]
+
+
+BATCH = 500  # XADDs a round trip
+
+
+def send(
+    bus: Bus, tasks: list[Submission], sent: Callable[[int], object] | None = None
+) -> Iterator[str]:
+    """Write the tasks to the shared intake; the entry id of each, once it is acknowledged.
+    ``sent`` is told after each batch how many are in.
+
+    Raises AsbError saying how many were acknowledged when the connection is lost: what was under
+    way then may stand at the intake or not, and is not sent again.
+    """
+    done = 0
+    for start in range(0, len(tasks), BATCH):
+        batch = tasks[start : start + BATCH]
+        try:
+            replies = bus.client.pipeline(_xadd(bus.keys.main_intake, task) for task in batch)
+        except RedisUnavailable as error:
+            raise _lost(error, done, len(batch), len(tasks)) from error
+        for reply in replies:
+            if isinstance(reply, CommandRefused):
+                raise AsbError(
+                    f"Redis refused a task after {done:,} of {len(tasks):,}: {reply}",
+                    hint="see `asb doctor`",
+                )
+            done += 1
+            yield reply.decode()
+        if sent is not None:
+            sent(done)
+
+
+def _xadd(intake: str, one: Submission) -> Command:
+    if one.id:
+        return ("XADD", intake, "*", "type", "task.submitted", "data", one.data, "id", one.id)
+    return ("XADD", intake, "*", "type", "task.submitted", "data", one.data)
+
+
+def _lost(error: AsbError, done: int, under_way: int, whole: int) -> AsbError:
+    why = str(error).partition("\n")[0]
+    if whole == 1:
+        message = f"{why}; it is not known whether the task went in"
+    else:
+        message = (
+            f"{why}; {done:,} of {count(whole, 'task')} were acknowledged, "
+            f"and of the next {under_way:,} it is not known"
+        )
+    return AsbError(
+        message,
+        hint="with --id the same submission can be sent again: what went in is not taken twice",
+    )

@@ -35,12 +35,12 @@ from services.engine.worker_watch import LOOK_S, WorkerWatch
 from services.intake.decide import holders, lookups, newest_ms
 from services.projector import Projector, Stats
 from services.runtime.clock import ServerClock, elapsed
-from services.runtime.dead_letters import DeadLetters
 from services.runtime.errors import AsbError, BeginningLost, RedisUnavailable, RedisUnsuitable
-from services.runtime.eviction_watch import EvictionWatch
 from services.store import rebuild
 from services.store.beginning import Beginning, entries_from_start
 from services.store.client import Client, CommandRefused, SyncClient
+from services.store.dead_letters import DeadLetters
+from services.store.eviction_watch import EvictionWatch
 from services.store.heartbeat import BEAT_S, Heartbeat
 from services.store.intakes import Intakes
 from services.store.log import START, Appended, Base, Log, after, parse_id

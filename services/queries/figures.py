@@ -1,4 +1,4 @@
-"""services.queries.figures: TODO say what this room holds."""
+"""Single figures of a state that several screens show. PURE."""
 
 from __future__ import annotations
 

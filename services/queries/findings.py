@@ -1,4 +1,4 @@
-"""services.queries.findings: TODO say what this room holds."""
+"""How a check of ``asb doctor`` is written: a function from a look to rows."""
 
 from __future__ import annotations
 

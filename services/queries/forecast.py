@@ -1,4 +1,4 @@
-"""services.queries.forecast: TODO say what this room holds."""
+"""What comes if it goes on like this, as plain data. PURE."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import msgspec
 
 from projections import forecast, views
 from projections.state import State
-from services.cli.forecast import MONTH_DAYS
 from services.queries.figures import savings
 
 
@@ -36,3 +35,6 @@ def forecast_view(state: State, now: int) -> dict[str, Any]:
 def _plain(value: msgspec.Struct) -> dict[str, Any]:
     found: dict[str, Any] = msgspec.to_builtins(value)
     return found
+
+
+MONTH_DAYS = 30

@@ -1,57 +1,19 @@
-"""services.queries.history: TODO say what this room holds."""
+"""One task's history as plain data. PURE."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from events.envelope import Event
 from events.money import dollars, nanos_of
-from events.task import AttemptEnd, Charge
+from events.task import AttemptEnd
 from projections import views
 from projections.views import iso
 from services.client.follow import Ended
-
-_tell = msgspec.json.Decoder(type=dict[str, Any])
-
-
-class Story(msgspec.Struct):
-    """A task's events in order, and what is known beside them."""
-
-    task: str
-    events: list[Event]
-    status: str
-    waiting: str = ""  # why it waits, if it does
-
-    def last(self, kind: str) -> Event | None:
-        return next((e for e in reversed(self.events) if e.type == kind), None)
-
-    @property
-    def charged(self) -> Charge:
-        """Sums over all its attempts."""
-        total = Charge()
-        for event in self.events:
-            b: Charge | None = getattr(event.data, "charged", None)
-            if b is not None:
-                total.tokens += b.tokens
-                total.nanos += b.nanos
-                total.input_tokens += b.input_tokens
-                total.output_tokens += b.output_tokens
-                total.cache_read_tokens += b.cache_read_tokens
-                total.cache_write_tokens += b.cache_write_tokens
-                total.disputed_tokens += b.disputed_tokens
-                total.disputed_nanos += b.disputed_nanos
-                total.estimated |= b.estimated and b.tokens > 0
-        return total
-
-
-def report_of(event: Event) -> dict[str, Any]:
-    """What the worker itself report_of in ``event``, as it wrote it."""
-    found = _tell.decode(event.raw).get("report_of") if event.raw else None
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+from services.client.story import Story, report_of
 
 
 def own_cost(story: Story) -> int | None:
@@ -97,27 +59,6 @@ def event_view(event: Event) -> dict[str, Any]:
         "at_us": event.at,
         "data": msgspec.Raw(event.raw),
     }
-
-
-def status_of(events: Sequence[Event]) -> str:
-    """What the events of a task came to."""
-    names = {
-        "task.completed": "completed",
-        "task.cancelled": "cancelled",
-        "task.dispatched": "dispatched",
-        "task.started": "started",
-        "task.requeued": "queued",
-        "task.delegated": "queued",
-    }
-    found = "submitted"
-    for event in events:
-        if getattr(event.data, "stale", False):
-            continue
-        if event.type == "task.failed":
-            found = "backoff" if event.data.retry_at else "failed"
-        else:
-            found = names.get(event.type, found)
-    return found
 
 
 def ended_view(ended: Ended) -> dict[str, Any]:

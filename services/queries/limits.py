@@ -1,4 +1,4 @@
-"""services.queries.limits: TODO say what this room holds."""
+"""Limits, and how full each is, as plain data. PURE."""
 
 from __future__ import annotations
 

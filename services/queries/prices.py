@@ -1,4 +1,4 @@
-"""services.queries.prices: TODO say what this room holds."""
+"""What a model costs, by part, and who says so. PURE."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 from projections.policy import BOOK, quote
 from projections.state import State
 from services import assembly
-from services.cli.prices import PARTS
 from services.runtime.settings_types import PolicySettings
 
 
@@ -33,3 +32,6 @@ def price_view(state: State, model: str) -> dict[str, Any]:
 def _decimal(nanos: int) -> str:
     text = f"{Decimal(nanos) / 10**9:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+PARTS = ("input", "cache_read", "cache_write", "output")

@@ -1,4 +1,4 @@
-"""services.queries.reports: TODO say what this room holds."""
+"""Report periods (days, weeks, months), their figures and what stands out in them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import typer
 
 from projections import report_views
 from projections.days import Day, day_of
+from projections.format import first_line
 from projections.state import State
 from projections.views import iso
 from services.client.bus import Bus
 from services.intake.schema import OWN_TIME_US
 from services.queries.report_facts import Collector, Facts
-from services.screens.text import first_line
 from services.store import rebuild
 
 DEAREST = 10

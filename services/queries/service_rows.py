@@ -1,12 +1,12 @@
-"""services.queries.service_rows: TODO say what this room holds."""
+"""What heartbeats say: which services run, and what goes undone without the others. PURE."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from projections.format import count
 from services.engine.trouble import WRONG_TYPE_HINT
 from services.queries.stalled import STANDS_STILL, no_engine
-from services.screens.format import count
 from services.store.health import FactRow
 from services.store.heartbeat import Beat, missing
 

@@ -1,15 +1,14 @@
-"""services.queries.stalled: TODO say what this room holds."""
+"""Why nothing happens: whether an engine takes in what comes, and what tasks wait for."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from projections.state import State
 from projections.tasks import RUNNING
-from services.cli.terminal import note
 from services.client.bus import Bus
 from services.client.follow import repeats
 from services.intake import schema
@@ -133,8 +132,8 @@ def catch_up(bus: Bus, state: State) -> None:
 class Stalled:
     """Says, once per change, why tasks that somebody waits for do not move."""
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
+    def __init__(self, bus: Bus, say: Callable[[str], object]) -> None:
+        self._bus, self._say_it = bus, say
         self._state: State | None = None
         self._said = ""
         self._unanswered = Unanswered(bus)
@@ -144,7 +143,7 @@ class Stalled:
         found = self._reason(tasks)
         plain = re.sub(r"\d[\d,.]*( (ms|s|min|h|d)\b)*", "", found)  # a countdown is no change
         if found and plain != self._said:
-            note(found)
+            self._say_it(found)
         self._said = plain or self._said
 
     def _reason(self, tasks: Collection[str]) -> str:

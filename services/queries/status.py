@@ -1,4 +1,4 @@
-"""services.queries.status: TODO say what this room holds."""
+"""Status, metrics and throttle as plain data."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 from events.money import dollars
 from projections import budgets, usage, views
+from projections.format import first_line
 from projections.state import State
 from projections.tasks import RUNNING
 from projections.usage import Cell
 from projections.workers import Worker
+from services.client.bus import Bus
 from services.queries.figures import (
     average,
     by_name,
@@ -19,11 +21,10 @@ from services.queries.figures import (
     waiting_count,
     worker_word,
 )
-from services.screens.text import first_line
 
 
 def status_view(state: State, now: int, texts: Mapping[str, str]) -> dict[str, Any]:
-    """``asb status_screen --json``."""
+    """``asb status --json``."""
     total = usage.total(state.lifetime.values())
     cells = usage.by(state.lifetime, "worker")
     meta = state.meta
@@ -79,7 +80,7 @@ def _worker_view(
 
 
 def metrics_view(state: State, now: int) -> dict[str, Any]:
-    """``asb metrics_screen --json``: totals, and sums by worker, agent, model, kind and project."""
+    """``asb metrics --json``: totals, and sums by worker, agent, model, kind and project."""
     total = usage.total(state.lifetime.values())
     done = state.meta.completed
     return {
@@ -113,10 +114,16 @@ def throttle_view(state: State, now: int) -> dict[str, Any]:
 
 
 def running_texts(state: State) -> dict[str, str]:
-    """Where the prompts of the tasks lie that the status_screen screen names: task id → log id."""
+    """Where the prompts of the tasks lie that the status screen names: task id → log id."""
     return {
         task.id: task.log_id
         for worker in state.workers.values()
         for t in sorted(worker.running)[:1]
         if (task := state.tasks.get(t)) is not None and task.status in RUNNING
     }
+
+
+def prompts(bus: Bus, places: dict[str, str]) -> dict[str, str]:
+    """The prompts of tasks; ``places`` maps a task to the log id of its submission."""
+    found = bus.events_at(list(places.values()))
+    return {task: found[place].data.text for task, place in places.items() if place in found}

@@ -1,4 +1,4 @@
-"""services.queries.tasks: TODO say what this room holds."""
+"""Tasks as rows of plain data: running, waiting with the reason, ended."""
 
 from __future__ import annotations
 

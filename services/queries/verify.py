@@ -1,4 +1,4 @@
-"""services.queries.verify: TODO say what this room holds."""
+"""The log against everything made of it: folds in several batch sizes, views, reports, audit."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from events.envelope import Event
 from projections import views
 from projections.report_views import day_report
 from projections.state import Snapshot, State
-from services.audit import conserve, reader
 from services.audit.check import Audit
-from services.audit.conserve import SumRow
 from services.client.bus import Bus
+from services.queries.conservation import SumRow, books, report_view, throttle_view, usage_view
 from services.store import rebuild as replaying
 from services.store.client import CommandRefused
 from services.store.log import after, parse_id
+from services.store.raw_entries import entries
 
 BATCHES = (1, 7, 1000)
 
@@ -74,7 +74,7 @@ def first_fault(body: Any) -> str:
 def check_folds(bus: Bus, until: str, size: int, live: State, advance: Advance) -> Check:
     """The whole log in turns of ``size``, against the live state."""
     state = State()
-    for found in reader.entries(bus.client, bus.keys, until=until):
+    for found in entries(bus.client, bus.keys, until=until):
         fold(state, replaying.decoded(found), size)
         advance(len(found))
     same = state.encode() == live.encode()
@@ -106,14 +106,14 @@ def _first_difference(bus: Bus, until: str, size: int) -> tuple[str, str]:
     kept = replaying.load_snapshot(bus.client, bus.keys)
     start = State()
     if kept is not None and not after(kept.meta.log_id, until):
-        for found in reader.entries(bus.client, bus.keys, until=kept.meta.log_id):
+        for found in entries(bus.client, bus.keys, until=kept.meta.log_id):
             fold(start, replaying.decoded(found), 1)
         if start.encode() != kept.encode():
             words = f"the snapshot kept there is not the fold: {_differing(kept, start)}"
             return kept.meta.log_id, words
     else:
         kept = State()
-    for found in reader.entries(bus.client, bus.keys, start.meta.log_id, until):
+    for found in entries(bus.client, bus.keys, start.meta.log_id, until):
         events = replaying.decoded(found)
         for at in range(0, len(events), size):
             fold(start, events[at : at + size], size)
@@ -169,7 +169,7 @@ class Walk:
         self._due.setdefault(place, []).append(look)
 
     def run(self, until: str, advance: Advance) -> list[Check]:
-        for found in reader.entries(self._bus.client, self._bus.keys, until=until):
+        for found in entries(self._bus.client, self._bus.keys, until=until):
             for entry, event in replaying.owned(found):
                 if event.type == "report.issued":
                     self._report(event)
@@ -235,24 +235,22 @@ def conserved(bus: Bus) -> list[SumRow]:
     due: dict[str, list[Callable[[], SumRow]]] = {}
     if found.usage is not None:
         usage: dict[str, Any] = msgspec.json.decode(found.usage)
-        due.setdefault(usage["as_of"], []).append(lambda: conserve.usage_view(audit, usage))
+        due.setdefault(usage["as_of"], []).append(lambda: usage_view(audit, usage))
     if found.throttle is not None:
         throttle: dict[str, Any] = msgspec.json.decode(found.throttle)
-        due.setdefault(throttle["as_of"], []).append(
-            lambda: conserve.throttle_view(audit, throttle)
-        )
-    for batch in reader.entries(bus.client, bus.keys, until=until):
+        due.setdefault(throttle["as_of"], []).append(lambda: throttle_view(audit, throttle))
+    for batch in entries(bus.client, bus.keys, until=until):
         for entry, event in replaying.owned(batch):
             audit.feed(entry)
             rows += [look() for look in due.pop(event.log_id, ())]
     state = bus.state(until)
-    rows = conserve.books(audit, state) + rows
+    rows = books(audit, state) + rows
     rows += [SumRow(key, fault, False) for key, fault in found.spoilt.items()]
     for day, body in sorted(found.reports.items()):
         report: dict[str, Any] = msgspec.json.decode(body)
         issued = state.reports.get(day)
         if issued is not None and not issued.late_at and issued.log_id == report.get("as_of"):
-            rows.append(conserve.report_view(audit, day, report))
+            rows.append(report_view(audit, day, report))
     if audit.broken:
         first = audit.findings[0]
         rows.append(SumRow("audit", f"{first.log_id} {first.rule}: {first.text}", False))

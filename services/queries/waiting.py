@@ -1,4 +1,4 @@
-"""services.queries.waiting: TODO say what this room holds."""
+"""Why a task waits, computed when asked, with the dispatcher's own checks. PURE."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from events.task import PRIORITIES
 from projections import budgets, estimates
+from projections.format import clock, refusal_text, span
 from projections.queues import queue_key
 from projections.state import State
 from projections.tasks import BACKOFF, BLOCKED, QUEUED, RUNNING, SUBMITTED, TaskRecord
@@ -17,7 +18,6 @@ from projections.workers import ALIVE
 from services.dispatcher.decide import never_fits
 from services.dispatcher.placement import Placement, Post
 from services.queries.figures import natural
-from services.screens.format import clock, refusal_text, span
 
 NAMED = 5  # workers that a reason names; of more it says how many
 

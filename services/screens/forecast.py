@@ -1,13 +1,13 @@
-"""services.screens.forecast: TODO say what this room holds."""
+"""metrics --forecast: where it goes at the present rate. PURE."""
 
 from __future__ import annotations
 
 from events.money import dollars
 from projections import forecast, views
 from projections.forecast import Reach
+from projections.format import amount_text, count, limit_name, limit_text, span
 from projections.state import State
-from services.cli.forecast import MONTH_DAYS, SHOWN
-from services.screens.format import amount_text, count, limit_name, limit_text, span
+from services.queries.forecast import MONTH_DAYS
 from services.screens.status import RULE, savings_line
 from services.screens.text import table
 
@@ -104,3 +104,6 @@ def _seed_lines(state: State) -> list[str]:
             f"{forecast.DEAR}: prices count, not the rule of thumb of 80 %",
         ]
     return lines
+
+
+SHOWN = 12  # limits on the screen; --json has all

@@ -1,4 +1,4 @@
-"""services.screens.history: TODO say what this room holds."""
+"""One task's history as people read it: facts, and its events on a bar to scale. PURE."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from events.envelope import Event
 from events.money import dollars
 from events.task import Charge
 from projections import views
-from services.queries.history import Story, own_cost, report_of
-from services.screens.format import count, span
+from projections.format import count, first_line, span
+from services.client.story import Story, report_of
+from services.queries.history import own_cost
 from services.screens.status import RULE
-from services.screens.text import clip, first_line
+from services.screens.text import clip
 
 TRACK = 32  # columns of the time bar
 

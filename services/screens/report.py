@@ -1,4 +1,4 @@
-"""services.screens.report: TODO say what this room holds."""
+"""A report as people read it: figures, then bars, then what stands out. PURE."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from events.money import dollars
+from projections.format import count, span
 from services.queries.report_facts import Facts
-from services.screens.format import count, span
 from services.screens.status import RULE
 from services.screens.text import clip, pad, pad_left
 

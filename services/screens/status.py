@@ -1,4 +1,4 @@
-"""services.screens.status: TODO say what this room holds."""
+"""The screens status, metrics and throttle, filled from the state. PURE."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from events.money import dollars
 from events.policy import Limit
 from projections import budgets, usage, views
+from projections.format import SYMBOLS, first_line, limit_text
 from projections.state import State
 from projections.usage import Cell
 from projections.workers import ALIVE, LOST, Worker
@@ -19,8 +20,7 @@ from services.queries.figures import (
     waiting_count,
     worker_word,
 )
-from services.screens.format import SYMBOLS, limit_text
-from services.screens.text import clip, first_line, pad
+from services.screens.text import clip, pad
 
 RULE = "=" * 80
 
@@ -35,7 +35,7 @@ WINDOW_ORDER = {"hour": 1, "day": 2, "week": 3, "month": 4}
 
 
 def status_screen(state: State, now: int, texts: Mapping[str, str]) -> str:
-    """The screen of ``asb status_screen``. ``texts``: prompts of running tasks, by task id."""
+    """The screen of ``asb status``. ``texts``: prompts of running tasks, by task id."""
     total = usage.total(state.lifetime.values())
     return "\n".join(
         [
@@ -57,7 +57,7 @@ def status_screen(state: State, now: int, texts: Mapping[str, str]) -> str:
 
 
 def metrics_screen(state: State) -> str:
-    """The screen of ``asb metrics_screen``."""
+    """The screen of ``asb metrics``."""
     total = usage.total(state.lifetime.values())
     done = state.meta.completed
     lines = [

@@ -1,4 +1,4 @@
-"""services.screens.tasks: TODO say what this room holds."""
+"""The table of tasks. PURE."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from services.cli.terminal import width
-from services.screens.format import span
-from services.screens.text import first_line, folded, table
+from projections.format import first_line, span
+from services.screens.text import folded, table
 
 TEXT_CELLS = 24  # what the text of a task gets at least, where columns can give way
 
 
-def tasks_table(rows: list[dict[str, Any]]) -> str:
-    most = width()
+def tasks_table(rows: list[dict[str, Any]], most: int) -> str:
     below = most > 0 and any(row["waiting"] for row in rows)  # each reason on a line of its own
     columns: dict[str, list[str]] = {
         "TASK": [row["task"] for row in rows],

@@ -1,4 +1,4 @@
-"""services.screens.text: TODO say what this room holds."""
+"""Text that fits a terminal: cells, folding, tables. PURE."""
 
 from __future__ import annotations
 
@@ -58,14 +58,6 @@ def records(heads: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> s
         pairs = [f"{head.lower()} {cell}" for head, cell in cells if cell]
         lines += [f"  {line}" for line in _lines(pairs, "  ", most - 2)]
     return "\n".join(lines)
-
-
-def first_line(text: str) -> str:
-    """What a task is about, on one line."""
-    for line in text.splitlines():
-        if line.strip():
-            return " ".join(line.split())
-    return ""
 
 
 def table(

@@ -17,8 +17,8 @@ from hypothesis import given
 
 from events.policy import Learning, PolicyChanged
 from projections import budgets, usage
-from services.audit import conserve
 from services.audit.check import Audit
+from services.queries.conservation import books
 from tests.examples import limit, policy
 from tests.given import Bus
 from tests.strategies import Player, Step, examples, policies, steps
@@ -286,6 +286,6 @@ def test_a_dispute_that_the_fold_would_lose_is_seen() -> None:
     bus.send("usage.recorded", agent="codex", model="sonnet", input_tokens=500)
     bus.run()
     audit = audited(bus.log)
-    assert all(row.good for row in conserve.books(audit, bus.state))
+    assert all(row.good for row in books(audit, bus.state))
     bus.state.disputes.clear()
-    assert [r.name for r in conserve.books(audit, bus.state) if not r.good] == ["disputed"]
+    assert [r.name for r in books(audit, bus.state) if not r.good] == ["disputed"]

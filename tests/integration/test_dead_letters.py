@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from services.cli.deadletters import corrected, read
-from services.runtime.dead_letters import cut
 from services.runtime.settings_types import DeadLetterSettings
+from services.store.dead_letters import cut
 from tests.integration.test_engine_ground import Asb, Bus, asb_on, running
 from tests.wait import wait_until
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from events.money import Price, nanos_of
 from projections import budgets, forecast, usage, views
 from projections.state import State, decode_state
-from services.audit import conserve
 from services.audit.check import Audit
 from services.intake.policies import PLAUSIBLE_NANOS_MAX, PLAUSIBLE_TOKENS_MAX, PRICE_MAX
+from services.queries.conservation import books
 from tests.examples import limit, policy
 from tests.given import Bus, replayed
 from tests.strategies import examples
@@ -71,7 +71,7 @@ def test_extreme_reports_are_added_up_exactly_and_replayed(reports: list[Any]) -
     for entry in bus.log:
         audit.feed(entry)
     assert audit.findings == []
-    assert [row for row in conserve.books(audit, bus.state) if not row.good] == []
+    assert [row for row in books(audit, bus.state) if not row.good] == []
     assert replayed(bus.log).digest() == bus.state.digest()
     views.throttle_view(bus.state, bus.now)
     for reach in forecast.reaches(bus.state, bus.now):

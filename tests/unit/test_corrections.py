@@ -9,8 +9,8 @@ import pytest
 from events.money import NANOS_PER_DOLLAR
 from events.policy import PolicyChanged
 from projections import charges, usage
-from services.audit import conserve
 from services.audit.check import Audit
+from services.queries.conservation import books
 from tests.examples import policy
 from tests.given import Bus, replayed
 
@@ -52,7 +52,7 @@ def sound(bus: Bus) -> None:
     for entry in bus.log:
         audit.feed(entry)
     assert audit.findings == []
-    assert [row for row in conserve.books(audit, bus.state) if not row.good] == []
+    assert [row for row in books(audit, bus.state) if not row.good] == []
     assert replayed(bus.log).digest() == bus.state.digest()
 
 

@@ -14,14 +14,14 @@ from events.tokens import TokenParts
 from events.usage import UsageRecorded
 from events.worker import WorkerJoined
 from projections import budgets
+from projections.format import first_line, limit_text, span
 from projections.state import State
 from projections.workers import LEFT, LOST
 from services import assembly
 from services.queries.status import status_view
 from services.runtime.settings import load
-from services.screens.format import limit_text, span
 from services.screens.status import metrics_screen, savings_line, status_screen, throttle_screen
-from services.screens.text import clip, first_line, table
+from services.screens.text import clip, table
 from tests.examples import NOON
 
 SONNET = Price.flat_per_1k("0.003")

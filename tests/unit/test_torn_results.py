@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from projections import usage
-from services.audit import conserve
 from services.audit.check import Audit
 from services.intake.decide import lookups
+from services.queries.conservation import books
 from tests.examples import policy
 from tests.given import Bus, intake_entry, replayed
 
@@ -45,7 +45,7 @@ def test_its_usage_is_charged_as_foreign_work_once_and_the_rest_is_a_dead_letter
     for entry in bus.log:
         audit.feed(entry)
     assert audit.findings == []
-    assert all(row.good for row in conserve.books(audit, bus.state))
+    assert all(row.good for row in books(audit, bus.state))
     assert replayed(bus.log).digest() == bus.state.digest()
 
 

@@ -11,7 +11,7 @@ from events.task import Charge
 from projections import flags
 from projections.state import decode_state
 from services.cli.doctor import usage_row
-from services.queries.history import Story
+from services.client.story import Story
 from services.queries.status import metrics_view
 from services.screens.history import describe, history_text
 from services.screens.status import metrics_screen

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from events.policy import Limit, PolicyChanged
 from projections import budgets
+from projections.format import refusal_text
 from projections.queues import queue_key
 from services.queries.waiting import Waiting
-from services.screens.format import refusal_text
 from tests.examples import NOON
 from tests.unit.test_screens import Bench
 

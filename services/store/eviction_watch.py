@@ -1,4 +1,4 @@
-"""Does the server still keep every key? Asked while a bus runs: anybody may change its settings."""
+"""Looks whether the server evicts keys, or might: it must not while a bus stands on it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from services.store.client import Client
 from services.store.health import NO_EVICTION, evicts, read_facts
 
 logger = logging.getLogger("asb")
+
+
 LOOK_S = 3.0
 
 

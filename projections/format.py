@@ -1,4 +1,4 @@
-"""services.screens.format: TODO say what this room holds."""
+"""Figures, times and limits as people read them. PURE."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from events.money import dollars
 from events.task import PRIORITIES
 from projections.budgets import Refusal
 from projections.views import iso
+
+
+def first_line(text: str) -> str:
+    """What a task is about, on one line."""
+    for line in text.splitlines():
+        if line.strip():
+            return " ".join(line.split())
+    return ""
+
 
 SECOND = 1_000_000
 

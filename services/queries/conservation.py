@@ -1,8 +1,4 @@
-"""Conservation: what the log books is what the windows, the cells, the reports and the views say.
-
-One side is the audit's own sums over raw entries; the other sides are the folded state and the
-views as they stand in Redis, read by GET.
-"""
+"""Conservation: what the log charges is what windows, totals, reports and views say."""
 
 from __future__ import annotations
 

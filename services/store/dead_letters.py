@@ -1,4 +1,4 @@
-"""Dead letters: what an intake stream held and the engine refused, kept within bounds."""
+"""Dead letters: what an intake stream held and the engine rejected, kept within bounds."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from services.store.client import Client
 from services.store.scripts import Argument, script
 
 BATCH = 50
+
+
 FIELDS_MAX = 1_000  # Lua cannot hand on 8,000 values at once
+
+
 ERROR_MAX = 2_000  # characters
+
+
 MARKS_MAX = 10_000
 
 

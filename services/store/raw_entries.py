@@ -1,4 +1,4 @@
-"""The audit's way to the log: raw entries, undecoded."""
+"""The log's raw entries, undecoded, for those who judge it without our own reader."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from events.keys import Keys
 from services.store.client import SyncClient
 
 COUNT = 1_000
+
+
 START = "0-0"
 
 
