@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,13 @@ TREES = ("events", "projections", "services")
 FILE_LINES, FUNCTION_LINES, LUA_LINES = 500, 70, 90
 
 # The edges: only here may the outside world be touched.
-EDGES = ("services/runtime/", "services/worker/", "services/cli/", "services/exporter/")
+EDGES = tuple(
+    f"services/{room}/"
+    for room in ("runtime", "store", "worker", "client", "queries", "cli", "snapshots")
+)
 OUTSIDE = frozenset(
     {"redis", "prometheus_client", "time", "random", "uuid", "socket", "subprocess", "secrets"}
 )
-# services/*.py that put services together: which there are, and the seed's thin Python names.
-WIRING = frozenset({"engine", "task_delegator", "token_throttle", "concurrent_task_manager"})
 CLOCKS = frozenset({"now", "utcnow", "today"})  # of datetime and date
 
 
@@ -72,10 +73,6 @@ def wrong_imports(path: Path, *allowed: str) -> list[str]:
     ]
 
 
-def service_folders() -> list[Path]:
-    return sorted(p for p in (ROOT / "services").iterdir() if (p / "__init__.py").exists())
-
-
 # -- sizes -------------------------------------------------------------------------------------
 
 
@@ -120,66 +117,110 @@ def test_scripts_are_short_and_say_what_they_take() -> None:
 
 # -- which way imports point -------------------------------------------------------------------
 
-
-def test_events_import_nothing_of_ours() -> None:
-    assert [bad for p in sources("events") for bad in wrong_imports(p, "events")] == []
-
-
-def test_projections_import_events_only() -> None:
-    allowed = ("events", "projections")
-    assert [bad for p in sources("projections") for bad in wrong_imports(p, *allowed)] == []
-
-
-def shared_modules() -> list[Path]:
-    """services/*.py: what several deciders share."""
-    return [p for p in sorted((ROOT / "services").glob("*.py")) if p.stem not in WIRING]
-
-
-def shared() -> list[str]:
-    return [module_of(path) for path in shared_modules() if path.name != "__init__.py"]
-
-
-def test_what_deciders_share_is_pure() -> None:
-    for path in shared_modules():
-        assert wrong_imports(path, "events", "projections", *shared()) == []
-        assert outside(path) == []
+# How high a room of services/ stands: imports point down. Rooms that are not named are services.
+RANKS = {
+    "decider": 2,
+    "ledger": 2,
+    "names": 2,
+    "runtime": 4,
+    "store": 5,
+    "projector": 6,
+    "engine": 6,
+    "assembly": 8,
+    "worker": 9,
+    "client": 9,
+    "queries": 10,
+    "screens": 11,
+    "task_delegator": 12,
+    "token_throttle": 12,
+    "concurrent_task_manager": 12,
+    "cli": 13,
+}
+PURE_SERVICE, PROJECTOR = 3, 7
+DECIDERS = ("intake", "delegator", "dispatcher", "throttle", "reports")
 
 
-def pure_modules(folder: Path) -> set[Path]:
-    """decide.py and what it imports of its own folder, in turn."""
-    found: set[Path] = set()
-    waiting = [folder / "decide.py"]
-    package = module_of(folder / "__init__.py")
-    while waiting:
-        path = waiting.pop()
-        if path in found or not path.exists():
-            continue
-        found.add(path)
-        for _, module in imports(path):
-            if below(module, package):
-                part = module.removeprefix(package).strip(".").partition(".")[0]
-                waiting.append(folder / f"{part}.py")
-    return found
+def room_of(module: str) -> str:
+    """``events``, ``projections``, or the room of services/ a module lies in."""
+    first, *others = module.split(".")
+    return others[0] if first == "services" and others else first
 
 
-@pytest.mark.parametrize("folder", service_folders(), ids=lambda path: path.name)
-def test_deciders_are_pure(folder: Path) -> None:
-    own = module_of(folder / "__init__.py")
-    for path in pure_modules(folder):
-        assert wrong_imports(path, "events", "projections", own, *shared()) == []
-        assert outside(path) == []
-        assert path.name != "service.py", f"decide.py of {folder.name} imports its service.py"
+def rank(module: str) -> int:
+    room = room_of(module)
+    if room in ("events", "projections", "services"):
+        return {"events": 0, "projections": 1, "services": 0}[room]
+    if room in RANKS:
+        return RANKS[room]
+    return PURE_SERVICE if room in DECIDERS and not module.endswith("projector") else PROJECTOR
 
 
-@pytest.mark.parametrize("folder", service_folders(), ids=lambda path: path.name)
-def test_services_do_not_know_each_other(folder: Path) -> None:
-    if folder.name == "cli":
-        return  # it asks all of them
-    own = module_of(folder / "__init__.py")
-    allowed = ["events", "projections", own, "services.runtime", *shared()]
-    if folder.name == "runtime":
-        allowed += [f"services.{other.name}.decide" for other in service_folders()]
-    assert [bad for p in sources(name_of(folder)) for bad in wrong_imports(p, *allowed)] == []
+def modules() -> dict[str, Path]:
+    return {module_of(path): path for path in sources(*TREES)}
+
+
+def imported_modules(path: Path, known: Collection[str]) -> set[str]:
+    return {
+        module if module in known else module.rpartition(".")[0]
+        for _, module in imports(path)
+        if ours(module) and not below(module, "tests", "concurrent_task_manager")
+    }
+
+
+def test_imports_point_one_way() -> None:
+    known = modules()
+    wrong = [
+        f"{module} imports {other}"
+        for module, path in known.items()
+        for other in sorted(imported_modules(path, known))
+        if room_of(module) != room_of(other) and rank(other) > rank(module)
+    ]
+    assert wrong == []
+
+
+def test_services_do_not_know_each_other() -> None:
+    known = modules()
+    wrong = [
+        f"{module} imports {other}"
+        for module, path in known.items()
+        for other in sorted(imported_modules(path, known))
+        if rank(module) == rank(other) in (PURE_SERVICE, PROJECTOR)
+        and room_of(module) != room_of(other)
+    ]
+    assert wrong == []
+
+
+def test_the_audit_shares_nothing_with_what_it_judges() -> None:
+    assert [
+        bad for p in sources("services/audit") for bad in wrong_imports(p, "services.audit")
+    ] == []
+
+
+def test_nobody_imports_the_command_line() -> None:
+    wrong = [
+        f"{name_of(path)}:{line} imports {module}"
+        for path in sources(*TREES)
+        if not name_of(path).startswith("services/cli/")
+        for line, module in imports(path)
+        if below(module, "services.cli")
+    ]
+    assert wrong == []
+
+
+def test_what_decides_is_pure() -> None:
+    inner = [path for module, path in modules().items() if rank(module) <= PURE_SERVICE]
+    tools = {"services/delegator/train.py", "services/delegator/validate.py"}
+    assert len(inner) > 50
+    assert [bad for p in inner if name_of(p) not in tools for bad in outside(p)] == []
+
+
+def test_no_class_name_stands_twice() -> None:
+    where: dict[str, list[str]] = {}
+    for path in sources(*TREES):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ClassDef):
+                where.setdefault(node.name, []).append(name_of(path))
+    assert {name: places for name, places in where.items() if len(places) > 1} == {}
 
 
 # -- where the outside world is ----------------------------------------------------------------
@@ -251,7 +292,7 @@ def test_this_walk_sees_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.Mo
         "x = os.environ['X']\ny = datetime.datetime.now()\ndef f():\n    import services.intake\n"
     )
     assert wrong_imports(path, "events") == [
-        "bad.py:2 imports services.engine.host",
+        "bad.py:2 imports services.runtime.host",
         "bad.py:7 imports services.intake",
     ]
     assert outside(path) == [

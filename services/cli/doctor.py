@@ -28,9 +28,10 @@ from services.queries.service_rows import service_rows
 from services.queries.stalled import PATIENCE_S, silent
 from services.queries.verify import conserved
 from services.runtime.settings import describe
+from services.runtime.urls import redacted
 from services.screens.text import folded, table
 from services.snapshots.projector import decode_record
-from services.store.client import Client, redacted
+from services.store.client import Client
 from services.store.data_folder import record_of
 from services.store.health import FactRow, ServerFacts, durability, facts_table, read_facts
 from services.store.heartbeat import beats, missing

@@ -22,8 +22,9 @@ from services.cli.running import WorkerSpec, run_bus
 from services.cli.terminal import note
 from services.runtime import loop
 from services.runtime.settings import Settings
+from services.runtime.urls import redacted
 from services.store import embedded, rebuild
-from services.store.client import SyncClient, redacted
+from services.store.client import SyncClient
 from services.store.embedded import Embedded, resolve_url
 from services.worker import runs
 from services.worker.drivers.command import CommandDriver

@@ -20,7 +20,8 @@ from services.client.follow import Answers
 from services.runtime import loop
 from services.runtime.errors import Refused
 from services.runtime.settings import Settings
-from services.store.client import Client, redacted
+from services.runtime.urls import redacted
+from services.store.client import Client
 from services.store.embedded import resolve_url
 from services.worker import WorkerOptions, runs, serve
 from services.worker.drivers.command import CommandDriver

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import secrets
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -43,7 +42,7 @@ from services.store.dead_letters import DeadLetters
 from services.store.eviction_watch import EvictionWatch
 from services.store.heartbeat import BEAT_S, Heartbeat
 from services.store.intakes import Intakes
-from services.store.log import START, Appended, Base, Log, after, parse_id
+from services.store.log import START, Appended, Base, Log, after, new_name, parse_id
 from services.store.position import Position
 from services.store.prompts import Texts
 from services.store.unregistered_intakes import UnregisteredIntakes
@@ -81,7 +80,7 @@ class Host:
         self._whole_engine = names >= WHOLE_DESK
         self._standby = Standby(names)
         self._watch = WorkerWatch(client, keys)
-        inputs.log_name = inputs.log_name or secrets.token_hex(8)
+        inputs.log_name = inputs.log_name or new_name()
         self._arrived: deque[Any] = deque()
         self._followed = START  # the last event folded for good: not one of a turn under way
         self._epoch = 0  # counts the times at which what was read ahead is no longer trusted

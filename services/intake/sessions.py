@@ -171,11 +171,11 @@ def _known_worker(case: Case) -> TellOfWorker:
     return said
 
 
-class _Named(msgspec.Struct):
+class _WorkerName(msgspec.Struct):
     worker: str = ""
 
 
-_named = msgspec.json.Decoder(_Named)
+_named = msgspec.json.Decoder(_WorkerName)
 
 
 def joining(fields: list[bytes]) -> str:

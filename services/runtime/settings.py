@@ -44,7 +44,7 @@ from services.runtime.settings_types import (
     Unit,
     window_minutes,
 )
-from services.store.client import redacted
+from services.runtime.urls import redacted
 
 __all__ = [
     "AlertBudgetSetting",

@@ -18,6 +18,7 @@ import redis.asyncio
 from redis import exceptions as rex
 
 from services.runtime.errors import RedisUnavailable, RedisUnsuitable
+from services.runtime.urls import redacted
 from services.store.connection import Wire
 
 # redis-py's own types are loose; here they end.
@@ -118,16 +119,6 @@ def _classified(url: str, error: Exception) -> Exception:
     if code in _WILL_NOT_HELP:
         return RedisUnsuitable(f"Redis at {url}: {text}", hint=_WILL_NOT_HELP[code])
     return CommandRefused(text)
-
-
-def redacted(url: str) -> str:
-    """``url`` without its password, for messages and logs."""
-    scheme, separator, rest = url.partition("://")
-    login, at, host = rest.rpartition("@")
-    if not at:
-        return url
-    user = login.partition(":")[0]
-    return f"{scheme}{separator}{user}:***@{host}" if login else url
 
 
 class Client:

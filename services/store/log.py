@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, MutableSequence, Sequence
 from typing import Any
 
@@ -31,6 +32,11 @@ class Base(msgspec.Struct, frozen=True, gc=False):
     event: str
     at: int = 0
     entry: str = ""
+
+
+def new_name() -> str:
+    """A name for a log that begins: no other has it."""
+    return secrets.token_hex(8)
 
 
 class Appended(msgspec.Struct, frozen=True):
