@@ -22,7 +22,7 @@ demo: $(VENV)/.asb ## a bus, three workers and some dozens of tasks, on this mac
 	@$(VENV)/bin/asb demo $(ARGS)
 
 test: $(VENV)/.asb-dev ## all tests, against a real Redis (ARGS goes to pytest)
-	@$(PY) -m pytest -m 'not prove' $(ARGS)
+	@$(PY) -m pytest -n 4 --dist loadfile -m 'not prove' $(ARGS)
 
 bench: $(VENV)/.asb-dev ## measure speed against the reference, on this machine
 	@$(PY) -m tests.bench $(ARGS)

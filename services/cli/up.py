@@ -26,10 +26,10 @@ from services.runtime.urls import redacted
 from services.store import embedded, rebuild
 from services.store.client import SyncClient
 from services.store.embedded import Embedded, resolve_url
-from services.worker import runs
 from services.worker.drivers.command import CommandDriver
 from services.worker.drivers.formats import FORMATS
 from services.worker.identity import death_of
+from services.worker.process import runs
 
 ENGINE = ("engine", "engine")  # the deciders together; the second is its name of before
 FORMAT_HELP = "What stdout is: text, json (one object), jsonl; the last two tell usage."

@@ -23,8 +23,9 @@ from services.runtime.settings import Settings
 from services.runtime.urls import redacted
 from services.store.client import Client
 from services.store.embedded import resolve_url
-from services.worker import WorkerOptions, runs, serve
+from services.worker import WorkerOptions, serve
 from services.worker.drivers.command import CommandDriver
+from services.worker.process import runs
 
 
 def worker(

@@ -16,8 +16,8 @@ from services.runtime.errors import ConfigError
 from services.store.client import Client
 from services.worker import Task, serve
 from services.worker.drivers.command import CommandDriver
+from services.worker.process.runs import sweep
 from services.worker.process.supervised import Supervised
-from services.worker.runs import sweep
 from tests.integration.test_worker_session import Engine, options, working
 from tests.wait import stays, wait_until
 

@@ -703,17 +703,24 @@ async def test_a_refused_worker_takes_down_the_heartbeat_it_has_shown(
 ) -> None:
     """The holder had just joined too: its own heartbeat finds room again."""
     engine = Engine(client, keys)
+    heartbeat = keys.worker("w1")
+    holder = WorkerHeartbeat("5-0", "another", "another-place", "1", "1").value.encode()
+
+    async def none_shown() -> bool:
+        return not await client.call("EXISTS", heartbeat)
 
     async def refuse() -> None:
         session = await engine.joined()
-        await wait_until(lambda: client.call("GET", keys.worker("w1")))
+        await wait_until(lambda: client.call("GET", heartbeat))
         await engine.tell(type="worker.refused", session=session, holder="5-0", since=1)
+        await wait_until(none_shown)
+        await client.call("SET", heartbeat, holder, "EX", 60)
 
     async with anyio.create_task_group() as group:
         group.start_soon(refuse)
         with pytest.raises(AsbError, match="is alive"):
             await serve(options(shout), keys, client)
-    assert await client.call("EXISTS", keys.worker("w1")) == 0
+    assert await client.call("GET", heartbeat) == holder
 
 
 async def test_a_worker_leaves_another_s_heartbeat_alone_until_it_is_given_work(

@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from services.worker import runs
+from services.worker.process import runs
 from services.worker.task import RESULT_BYTES, RetryableError
 
 _PIPE_BYTES = 64 * 1024
