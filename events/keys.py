@@ -137,7 +137,7 @@ class Keys(msgspec.Struct, frozen=True):
     @property
     def unregistered_intakes(self) -> str:
         """What the last look for intakes that nobody opened has found; expires."""
-        return self._internal("unregistered intakes")
+        return self._internal("unregistered-intakes")
 
     @property
     def probe(self) -> str:

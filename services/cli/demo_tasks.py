@@ -44,9 +44,9 @@ TEXTS: tuple[tuple[str, str], ...] = (
     ("Write the on-call runbook for a full disk", "normal"),
 )
 CHAIN = (
-    "Design the database schema for a charge system",
-    "Implement the charge API on that schema",
-    "Write integration tests for the charge API",
+    "Design the database schema for a booking system",
+    "Implement the booking API on that schema",
+    "Write integration tests for the booking API",
 )
 TWICE = "Create a user authentication system with sessions and roles"
 
@@ -55,9 +55,9 @@ def submissions(count: int) -> list[dict[str, Any]]:
     """``count`` submissions: the one that is sent twice, a chain of three, the rest."""
     found: list[dict[str, Any]] = [{"id": "demo-auth", "text": TWICE, "priority": "high"}]
     for number, text in enumerate(CHAIN, 1):
-        one: dict[str, Any] = {"id": f"demo-charge-{number}", "text": text, "project": "charge"}
+        one: dict[str, Any] = {"id": f"demo-booking-{number}", "text": text, "project": "charge"}
         if number > 1:
-            one["after"] = [f"demo-charge-{number - 1}"]
+            one["after"] = [f"demo-booking-{number - 1}"]
         found.append(one)
     for number in range(max(0, count - 4)):
         text, priority = TEXTS[number % len(TEXTS)]

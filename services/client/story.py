@@ -44,8 +44,8 @@ class Story(msgspec.Struct):
 
 
 def report_of(event: Event) -> dict[str, Any]:
-    """What the worker itself report_of in ``event``, as it wrote it."""
-    found = _tell.decode(event.raw).get("report_of") if event.raw else None
+    """What the worker itself reported in ``event``, as it wrote it."""
+    found = _tell.decode(event.raw).get("reported") if event.raw else None
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 

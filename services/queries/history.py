@@ -36,7 +36,7 @@ def history_view(story: Story) -> dict[str, Any]:
         "task": story.task,
         "status": story.status,
         "waiting": story.waiting or None,
-        "history_text": submitted.data.text if submitted is not None else None,
+        "text": submitted.data.text if submitted is not None else None,
         "tokens": b.tokens,
         "cost": dollars(b.nanos),
         "cost_nanos": b.nanos,

@@ -58,7 +58,7 @@ def _worker_view(
     key = "worker:" + worker.name
     return {
         "worker": worker.name,
-        "status_screen": worker_word(worker),
+        "status": worker_word(worker),
         "agent": worker.agent or None,
         "models": list(worker.models),
         "capacity": worker.capacity,

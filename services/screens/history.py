@@ -83,7 +83,7 @@ def _spent(charge: Charge, own: int | None) -> list[tuple[str, str]]:
     ]
     inside = f" ({', '.join(parts)})" if parts else ""
     guess = (
-        "; estimated: no usage was report_of (a command tells it by ASB_USAGE_FILE or --format)"
+        "; estimated: no usage was reported (a command tells it by ASB_USAGE_FILE or --format)"
         if charge.estimated
         else ""
     )

@@ -14,9 +14,10 @@ from tests.bench import table
 from tests.bench.ground import Ground, machine
 from tests.bench.measures import MEASURES, Figure, Plan
 from tests.bench.profiling import profile
+from tests.bench.reading import reading
 from tests.bench.routing import delegate
 
-EVERY = {**MEASURES, "delegate": delegate}
+EVERY = {**MEASURES, "delegate": delegate, "reading": reading}
 
 
 def main() -> None:

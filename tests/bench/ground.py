@@ -115,9 +115,13 @@ class Ground:
 
     @property
     def server_cpu(self) -> float:
-        info: bytes = self.client.call("INFO", "cpu")
-        found = dict(line.split(b":") for line in info.split() if b":" in line)
-        return float(found[b"used_cpu_sys"]) + float(found[b"used_cpu_user"])
+        cpu = self.info("cpu")
+        return float(cpu["used_cpu_sys"]) + float(cpu["used_cpu_user"])
+
+    def info(self, section: str) -> dict[str, str]:
+        """What the server says of itself."""
+        said: bytes = self.client.call("INFO", section)
+        return dict(line.split(":", 1) for line in said.decode().splitlines() if ":" in line)
 
 
 class Bus:

@@ -35,7 +35,7 @@ WITHOUT_SNAPSHOT = (
     *("resetkeys", "~asb:*", "~{asb:events}:[^s]*", "~{asb:[^e]*"),
     *(
         "~{asb:events}:services",
-        "~{asb:events}:unregistered intakes",
+        "~{asb:events}:unregistered-intakes",
         "~{asb:events}:snapshot-record",
     ),
     "%R~{asb:events}:snapshot",

@@ -39,7 +39,7 @@ Start = Callable[..., Embedded]
 OWNER = """
 import sys
 from pathlib import Path
-from services.runtime import data_folder, embedded
+from services.store import data_folder, embedded
 started = embedded.start(Path(sys.argv[1]), int(sys.argv[2]), "everysec")
 print(started.url, started.pid, started.owned, flush=True)
 sys.stdin.read()

@@ -132,7 +132,7 @@ async def test_trimming_forgets_what_was_taken_an_hour_ago_and_nothing_else(
         waiting = await _length(bus)
         await host.intakes.trim(host.state.intakes)
         assert await _length(bus) == waiting  # an hour is kept, by our own clock
-    monkeypatch.setattr("services.runtime.intakes.KEPT_S", 0)
+    monkeypatch.setattr("services.store.intakes.KEPT_S", 0)
     host = bus.host()
     async with running(host):
         await host.intakes.trim(host.state.intakes)
@@ -144,7 +144,7 @@ async def test_trimming_forgets_what_was_taken_an_hour_ago_and_nothing_else(
 
 
 async def test_trimming_never_passes_what_waits(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.runtime.intakes.KEPT_S", 0)
+    monkeypatch.setattr("services.store.intakes.KEPT_S", 0)
     host = bus.host()
     ids = await bus.submit_many(900)
     await host.intakes.trim({bus.keys.main_intake: ids[450]})

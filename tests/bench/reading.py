@@ -1,0 +1,148 @@
+"""How soon people have an answer, and a restarted bus works, when the log is long.
+
+The bus is one that users start: ``asb up`` with two workers, and the commands of ``asb``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Generator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from events.keys import Keys
+from services import assembly
+from services.store.client import SyncClient
+from tests.bench.children import settings
+from tests.bench.ground import Ground, load_now
+from tests.bench.history import History
+from tests.bench.measures import STARTUP_EVENTS, Figure, Plan, Spread
+from tests.e2e.cli import ASB, environment
+from tests.wait import wait_blocking
+
+WAITING = 10_000
+SNAPSHOT_S = 300.0
+# Limits that are looked at and do not bind: what they count is of the last day.
+CONFIG = """\
+[policy]
+limits = [
+  { scope = "global", unit = "tokens", window = "day", amount = 900_000_000_000 },
+  { scope = "worker", unit = "tokens", window = "hour", amount = 900_000_000_000 },
+  { scope = "global", unit = "dollars", window = "month", amount = 900_000_000 },
+]
+"""
+
+
+def reading(ground: Ground, plan: Plan) -> list[Figure]:
+    """``asb status``, ``asb tasks`` and ``asb task ID`` beside the bus at work; then everything
+    but Redis is killed, and started again until a task is dispatched."""
+    ground.keys()
+    client, keys = SyncClient(ground.url), Keys("asb")
+    events = max(plan.events, STARTUP_EVENTS)
+    history = History(client, keys, events, assembly.policy(settings("asb")), indexed=True)
+    history.grow(events)
+    history.rest(WAITING)
+    with TemporaryDirectory(prefix="asb-bench-") as folder, contextlib.closing(client):
+        bus = _Bus(Path(folder), ground, keys)
+        with bus.up() as host:
+            bus.settled()
+            notes = f"{history.events:,} events, {WAITING:,} waiting; {bus.memory(host)}"
+            task = bus.some_task()
+            asked = (["status"], ["tasks"], ["task", task])
+            figures = [_figure(f"asb {words[0]}", [bus.asked(*words) for _ in range(plan.repeats)],
+                               1.0, notes) for words in asked]  # fmt: skip
+        starts = [bus.restarted() for _ in range(plan.repeats)]
+    return [*figures, _figure("restart to first dispatch", starts, 2.0, notes)]
+
+
+def _figure(name: str, seconds: list[float], aim: float, notes: str) -> Figure:
+    return Figure(
+        name, "s", Spread.of(seconds), aim, f"≤ {aim:g} s", False, notes=notes, load=load_now()
+    )
+
+
+class _Bus:
+    """A bus in production's own processes, on the server of the bench."""
+
+    def __init__(self, folder: Path, ground: Ground, keys: Keys) -> None:
+        self._folder, self._ground, self._keys = folder, ground, keys
+        self._client = ground.client
+        self._log = folder / "up.log"
+        (folder / "asb.toml").write_text(CONFIG)
+        self._options = (f"--redis={ground.url}", f"--config={folder / 'asb.toml'}")
+
+    @contextlib.contextmanager
+    def up(self) -> Generator[int]:
+        """``asb up``, killed with all its processes afterwards; its process id."""
+        with self._log.open("wb") as log:
+            host = subprocess.Popen(
+                [*ASB, "up", *self._options, "--workers=2", "--", "sleep", "600"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder,
+                env=environment(), start_new_session=True,
+            )  # fmt: skip
+        try:
+            yield host.pid
+        finally:
+            os.killpg(host.pid, signal.SIGKILL)
+            host.wait()
+
+    def settled(self) -> None:
+        """Tasks run, and a snapshot of the whole log stands."""
+        wait_blocking(self._works, within=60, what="a task is dispatched")
+        wait_blocking(
+            lambda: self._client.call("EXISTS", self._keys.snapshot),
+            within=SNAPSHOT_S,
+            what="a snapshot",
+        )
+
+    def _works(self) -> bool:
+        assert "Traceback" not in self._log.read_text(), self._log.read_text()
+        return self._dispatched() > 0
+
+    def _dispatched(self) -> int:
+        """Tasks dispatched among the newest events."""
+        newest = self._client.call("XREVRANGE", self._keys.log, "+", "-", "COUNT", 100)
+        return sum(fields[1] == b"task.dispatched" for _, fields in newest)
+
+    def asked(self, *words: str) -> float:
+        """Seconds of one command, to its end."""
+        began = time.monotonic()
+        done = subprocess.run(
+            [*ASB, words[0], *self._options, *words[1:]],
+            capture_output=True, check=False, cwd=self._folder, env=environment(),
+        )  # fmt: skip
+        elapsed = time.monotonic() - began
+        assert done.returncode == 0, done.stderr.decode()
+        return elapsed
+
+    def some_task(self) -> str:
+        done = subprocess.run(
+            [*ASB, "tasks", *self._options, "--json", "--limit=1"],
+            capture_output=True, check=True, cwd=self._folder, env=environment(),
+        )  # fmt: skip
+        return json.loads(done.stdout)[0]["task"]
+
+    def restarted(self) -> float:
+        """Seconds from the start of ``asb up`` to a dispatch; one that lost its workers gives their
+        names back first."""
+        last = self._client.call("XINFO", "STREAM", self._keys.log)
+        newest = dict(zip(last[::2], last[1::2], strict=True))[b"last-generated-id"]
+        began = time.monotonic()
+        with self.up():
+            wait_blocking(lambda: self._dispatched_after(newest), within=60, what="a dispatch")
+            return time.monotonic() - began
+
+    def _dispatched_after(self, entry: bytes) -> bool:
+        new = self._client.call("XRANGE", self._keys.log, b"(" + entry, "+")
+        return any(fields[1] == b"task.dispatched" for _, fields in new)
+
+    def memory(self, host: int) -> str:
+        status = Path(f"/proc/{host}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
+        redis = int(self._ground.info("memory")["used_memory_rss"])
+        return f"host {int(line.split()[1]) / 1024:.0f} MB, Redis {redis / 1e6:.0f} MB"
