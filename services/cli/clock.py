@@ -13,7 +13,7 @@ from projections.format import span
 from projections.state import State
 from projections.views import iso
 from services.cli import options
-from services.cli.limits import AsJson, Reason, policy_app
+from services.cli.limits import AsJson, Reason
 from services.cli.terminal import note, say, say_json
 from services.client.follow import Answers
 from services.queries.findings import Look
@@ -23,7 +23,6 @@ app = typer.Typer(
     help="The server's clock: whether it stepped, and that it is right.",
     invoke_without_command=True,
 )
-policy_app.add_typer(app, name="clock")
 WAY_OUT = "is the server's clock right now? then `asb policy clock confirm`"
 
 

@@ -15,9 +15,8 @@ from services.cli import options
 from services.cli.terminal import note, say, say_json, width
 from services.client.bus import Bus
 from services.client.follow import Answers
-from services.runtime.errors import AsbError, Refused
+from services.runtime.errors import AsbError, CommandRefused, Refused
 from services.screens.text import table
-from services.store.client import CommandRefused
 from services.store.log import parse_id
 
 READ_COUNT = 500

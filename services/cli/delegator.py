@@ -24,7 +24,11 @@ from services.delegator.overlay import TaughtWeights, shipped_name, teach
 from services.runtime.errors import AsbError, Refused
 from services.screens.text import clip
 
-app = typer.Typer(help="Which kind of work a text asks for: teach it, check it, ask why.")
+app = typer.Typer(
+    help="Which kind of work a text asks for: teach it, check it, ask why.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
 MISSES = 10
 
 File = Annotated[

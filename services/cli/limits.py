@@ -17,7 +17,7 @@ from events.money import dollars, nanos_of
 from events.policy import Limit
 from events.task import PRIORITIES
 from projections import budgets, views
-from projections.format import SYMBOLS, amount_text, count, limit_text, span
+from projections.format import SYMBOLS, amount_text, limit_text, span
 from projections.state import State
 from services.cli import options
 from services.cli.terminal import note, say, say_json, width
@@ -30,8 +30,9 @@ from services.screens.text import folded, records, table
 app = typer.Typer(
     help="What may be used per hour, day, week, month: show it, change it.",
     invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
-policy_app = typer.Typer(help="The policy in force: limits, prices, saving, guard.")
 
 SAVING = ("off", "always", *budgets.LEVELS[1:])
 GUARD = ("warn", "pause", "cancel")
@@ -161,47 +162,6 @@ def overdraft(on: Annotated[str, typer.Argument(metavar="on|off")], reason: Reas
     change_policy("overdraft", {"critical_overdraft": on == "on"}, reason)
 
 
-@policy_app.command()
-def plausible(
-    tokens: Annotated[
-        str | None, typer.Option(help="Counted tokens an attempt can be charged by reports.")
-    ] = None,
-    money: Annotated[str | None, typer.Option(help="Dollars, likewise.")] = None,
-    reason: Reason = "",
-) -> None:
-    """What one attempt can plausibly use; what is reported beyond it is disputed (asb correct)."""
-    change: dict[str, object] = {}
-    if tokens is not None:
-        change["plausible_tokens"] = amount_of("tokens", tokens)
-    if money is not None:
-        change["plausible_nanos"] = amount_of("money", money)
-    if not change:
-        raise typer.BadParameter("give --tokens, --money or both")
-    change_policy("plausibility bound", change, reason)
-
-
-@policy_app.command()
-def show(as_json: AsJson = False) -> None:
-    """The whole policy in force, as it stands on the log."""
-    with options.opened() as bus:
-        state = bus.state()
-        if as_json:
-            say_json({"as_of": state.meta.log_id, **msgspec.to_builtins(state.policy)})
-            return
-        _say(bus, state)
-    p = state.policy
-    say()
-    say(f"Price book:    version {p.book}, {count(len(p.prices), 'model')} (asb prices)")
-    say(f"Cache reads:   count {p.cache_read_weight_percent} % against token limits")
-    say(f"Time zone:     {p.timezone} (of reports)")
-    learn = p.learning
-    say(
-        f"Estimates:     learn after {count(learn.min_samples, 'attempt')}, "
-        f"percentile {learn.percentile}, "
-        f"at most {learn.share_percent} % of a limit"
-    )
-
-
 # -- changing --------------------------------------------------------------------------------
 
 
@@ -241,7 +201,7 @@ def change_policy(what: str, change: dict[str, object], reason: str) -> None:
         answers.expect(bus.send("policy.changed", {**change, "reason": reason}), what)
         refused = answers.refused(note)
         if not refused:
-            _say(bus, bus.state())
+            say_limits(bus, bus.state())
     if refused:
         raise typer.Exit(1)
 
@@ -255,10 +215,10 @@ def _list(as_json: bool) -> None:
         if as_json:
             say_json(limits_view(state, bus.now()))
         else:
-            _say(bus, state)
+            say_limits(bus, state)
 
 
-def _say(bus: Bus, state: State) -> None:
+def say_limits(bus: Bus, state: State) -> None:
     now = bus.now()
     rows = budgets.window_rows(state, now)
     heads = ("SCOPE", "WINDOW", "LIMIT", "USED", "HELD", "SHARE", "LEVEL", "RESETS IN")

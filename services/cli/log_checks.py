@@ -9,9 +9,8 @@ from projections.format import count
 from projections.views import iso
 from services.client.bus import Bus
 from services.queries.findings import Look
-from services.runtime.errors import AsbError
+from services.runtime.errors import AsbError, CommandRefused
 from services.store import rebuild
-from services.store.client import CommandRefused
 from services.store.health import FactRow
 from services.store.log import READ_COUNT
 

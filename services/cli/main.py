@@ -15,35 +15,13 @@ from typing import Annotated
 
 import typer
 
-from services.cli import (
-    acl,
-    alerts,
-    correct,
-    deadletters,
-    delegator,
-    demo,
-    doctor,
-    limits,
-    log,
-    manager,
-    options,
-    prices,
-    redis_command,
-    reports,
-    routes,
-    submit,
-    tasks,
-    up,
-    view,
-    work,
-)
+from services.cli.arguments import check_texts, take_options
+from services.cli.commands import Commands
 from services.cli.terminal import note, say
-from services.runtime.errors import AsbError
-from services.store.client import CommandRefused
-
-EVERYWHERE = "Every command takes: --redis URL, --namespace NAME, --config FILE, --data-dir FOLDER."
+from services.runtime.errors import AsbError, CommandRefused
 
 app = typer.Typer(
+    cls=Commands,
     help="The bus for a fleet of AI agents: tasks go in, agents do them, budgets hold.",
     epilog="Begin with: asb demo",
     no_args_is_help=True,
@@ -81,50 +59,6 @@ def everywhere(
     """These stand before or after the name of the command; `main` takes them out."""
 
 
-COMMANDS = {
-    "Run a bus": {
-        "up": up.up,
-        "demo": demo.demo,
-        "service": up.service,
-        "worker": work.worker,
-        "pause": work.pause,
-        "resume": work.resume,
-    },
-    "Tasks": {
-        "submit": submit.submit,
-        "tasks": tasks.tasks,
-        "task": tasks.task,
-        "cancel": tasks.cancel,
-        "retry": tasks.retry,
-        "manager": manager.manager,
-    },
-    "See": {
-        "status": view.status,
-        "metrics": view.metrics,
-        "report": reports.report,
-        "throttle": view.throttle,
-        "routes": routes.routes,
-        "deadletter": deadletters.deadletter,
-        "redis": redis_command.redis,
-        "events": log.events,
-        "replay": log.replay,
-        "acl": acl.acl,
-        "doctor": doctor.doctor,
-        "config": doctor.config,
-    },
-}
-for panel, commands in COMMANDS.items():
-    for name, command in commands.items():
-        app.command(name, rich_help_panel=panel, epilog=EVERYWHERE)(command)
-GROUPS = {"limits": limits.app, "policy": limits.policy_app}
-app.command("alerts", rich_help_panel="Budgets", epilog=EVERYWHERE)(alerts.alerts)
-app.command("correct", rich_help_panel="Budgets", epilog=EVERYWHERE)(correct.correct)
-app.command("prices", rich_help_panel="Budgets", epilog=EVERYWHERE)(prices.prices)
-for name, group in GROUPS.items():
-    app.add_typer(group, name=name, rich_help_panel="Budgets", epilog=EVERYWHERE)
-app.add_typer(delegator.app, name="delegator", rich_help_panel="Tasks", epilog=EVERYWHERE)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -143,54 +77,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-
-
-def take_options(arguments: list[str]) -> list[str]:
-    """Move the options that hold everywhere into ``bus.given``, wherever they stand before ``--``.
-
-    ``--watch`` may stand without its seconds, which the parser does not know: they are put in.
-    """
-    options.given.clear()
-    rest: list[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
-        if argument == "--":
-            return [*rest, argument, *waiting]
-        name, equals, value = argument.partition("=")
-        if name in options.OPTIONS:
-            found = value if equals else next(waiting, None)
-            if found is None:
-                note(f"error: {name} needs a value")
-                sys.exit(2)
-            options.given[options.OPTIONS[name]] = found
-        else:
-            rest.append(argument)
-    return _with_seconds(rest)
-
-
-def check_texts(arguments: list[str]) -> None:
-    """A task's text that begins like an option is none: say where it goes. Ends with 2."""
-    before = ""
-    for argument in arguments if arguments[:1] == ["submit"] else ():
-        if argument == "--":
-            return
-        is_text = argument.startswith("-") and " " in argument.partition("=")[0]
-        if is_text and not before.startswith("-"):
-            note(
-                f"error: {argument[:40]!r} looks like an option\n"
-                "hint: texts that begin with '-' go behind --: asb submit -- '- [ ] do it'"
-            )
-            sys.exit(2)
-        before = argument
-
-
-def _with_seconds(arguments: list[str]) -> list[str]:
-    if "--watch" in arguments:
-        place = arguments.index("--watch") + 1
-        following = arguments[place] if place < len(arguments) else ""
-        if not following.replace(".", "", 1).isdecimal():
-            arguments.insert(place, str(view.WATCH_S))
-    return arguments
 
 
 if __name__ == "__main__":

@@ -5,18 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator
 
+from services.cli.arguments import OPTIONS, given
 from services.client import bus
 from services.client.bus import Bus
 from services.runtime.settings import Settings, load
-
-# Options that every command takes; `main` fills this before the command runs.
-given: dict[str, str] = {}
-OPTIONS = {
-    "--redis": "redis_url",
-    "--namespace": "namespace",
-    "--config": "config",
-    "--data-dir": "data_dir",
-}
 
 
 def settings(**more: object) -> Settings:

@@ -13,7 +13,7 @@ from events.money import Price, nanos_of
 from projections import usage
 from projections.state import State
 from services.cli import options
-from services.cli.limits import Reason, change_policy, policy_app
+from services.cli.limits import Reason, change_policy
 from services.cli.terminal import note, say, say_json, width
 from services.cli.typed import typed
 from services.queries.prices import PARTS, price_view
@@ -68,7 +68,6 @@ def _from(row: dict[str, Any]) -> str:
     return f"{row['source']}, version {row['version']}" if row["version"] else row["source"]
 
 
-@policy_app.command("price")
 def price(
     model: str,
     flat: Annotated[str | None, typer.Option(help="Dollars per thousand counted tokens.")] = None,

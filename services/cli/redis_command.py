@@ -24,8 +24,8 @@ from events.keys import Keys
 from services.cli import options
 from services.cli.terminal import note, say, say_json
 from services.client.bus import Bus
-from services.runtime.errors import RedisUnavailable, Refused
-from services.store.client import Command, CommandRefused, translated
+from services.runtime.errors import CommandRefused, RedisUnavailable, Refused
+from services.store.client import Command, translated
 
 GLOB = frozenset("*?[")
 SCAN_COUNT = 1_000

@@ -21,9 +21,9 @@ from services.cli import options
 from services.cli.terminal import note
 from services.engine.host import Host
 from services.runtime import own_process
-from services.runtime.errors import AsbError
+from services.runtime.errors import AsbError, CommandRefused
 from services.runtime.settings import Settings
-from services.store.client import Client, CommandRefused
+from services.store.client import Client
 from services.store.embedded import Embedded
 from services.store.health import check_server
 

@@ -23,7 +23,6 @@ from services.screens.status import metrics_screen, status_screen, throttle_scre
 from services.screens.text import clip
 from services.store.heartbeat import beats, missing
 
-WATCH_S = 2.0
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 AsJson = Annotated[bool, typer.Option("--json", help="The same figures as JSON.")]

@@ -16,8 +16,8 @@ from services.client.dead_letters import READ_COUNT, dead_letters, last_dead_let
 from services.client.story import Story, status_of
 from services.engine.host import DUPLICATE_DAYS
 from services.intake.schema import digest_of
+from services.runtime.errors import CommandRefused
 from services.store import rebuild
-from services.store.client import CommandRefused
 from services.store.log import split_taken
 
 BLOCK_MS = 500

@@ -16,8 +16,8 @@ import typer
 from services.client.markdown import open_items
 from services.client.submissions import BadLine, Checker, Submission
 from services.intake import schema
-from services.runtime.errors import Refused
-from services.store.client import CommandRefused, SyncClient
+from services.runtime.errors import CommandRefused, Refused
+from services.store.client import SyncClient
 from services.store.scripts import LUA
 
 READ_COUNT = 500

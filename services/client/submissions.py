@@ -14,8 +14,8 @@ from services.client.bus import Bus
 from services.decider import Defaults, IntakeEntry, Known
 from services.intake import schema, submissions
 from services.intake.case import Case
-from services.runtime.errors import AsbError, RedisUnavailable
-from services.store.client import Command, CommandRefused
+from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable
+from services.store.client import Command
 
 MAIN_INTAKE = Keys().main_intake
 

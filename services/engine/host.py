@@ -33,11 +33,12 @@ from services.engine.turn import Turn, run_turn
 from services.engine.worker_watch import LOOK_S, WorkerWatch
 from services.intake.decide import holders, lookups, newest_ms
 from services.projector import Projector, Stats
+from services.runtime import errors
 from services.runtime.clock import ServerClock, elapsed
 from services.runtime.errors import AsbError, BeginningLost, RedisUnavailable, RedisUnsuitable
 from services.store import rebuild
 from services.store.beginning import Beginning, entries_from_start
-from services.store.client import Client, CommandRefused, SyncClient
+from services.store.client import Client, SyncClient
 from services.store.dead_letters import DeadLetters
 from services.store.eviction_watch import EvictionWatch
 from services.store.heartbeat import BEAT_S, Heartbeat
@@ -127,7 +128,10 @@ class Host:
 
     async def _say_goodbye(self) -> None:
         """Heartbeats of a host that ends in order end with it, where Redis answers."""
-        with anyio.move_on_after(1.0, shield=True), contextlib.suppress(AsbError, CommandRefused):
+        with (
+            anyio.move_on_after(1.0, shield=True),
+            contextlib.suppress(AsbError, errors.CommandRefused),
+        ):
             await self._heartbeat.end()
 
     async def _through_outages(self, work: Any) -> None:
@@ -148,7 +152,7 @@ class Host:
                 self._wake.set()
                 await anyio.sleep(pause)
                 pause = min(2 * pause, RETRY_S[1])
-            except CommandRefused as error:
+            except errors.CommandRefused as error:
                 await self._trouble.tell(name, error)
                 await anyio.sleep(RETRY_S[1])
 
@@ -215,7 +219,7 @@ class Host:
                 await self._rest()
         except RedisUnavailable as error:
             await self._outage(error)
-        except CommandRefused as error:  # nothing of the turn was written
+        except errors.CommandRefused as error:  # nothing of the turn was written
             await self._trouble.tell(self._engine, error)
             await anyio.sleep(RETRY_S[1])
 
@@ -240,7 +244,7 @@ class Host:
                 await self._tell_time()
             except RedisUnavailable:
                 continue
-            except CommandRefused as refused:
+            except errors.CommandRefused as refused:
                 await self._trouble.tell(self._engine, refused)
                 continue
             logger.warning("Redis is back")
@@ -274,7 +278,7 @@ class Host:
     async def _forget_torn_tail(self) -> None:
         """Have Redis write its file anew. A tail torn within a transaction stays in the file, and
         the next start would run that half together with what was written since (shown)."""
-        with contextlib.suppress(CommandRefused, RedisUnsuitable):
+        with contextlib.suppress(errors.CommandRefused, RedisUnsuitable):
             await self._client.call("BGREWRITEAOF")
 
     async def _rest(self) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from events.keys import Keys
-from services.runtime.errors import AsbError
-from services.store.client import WRONG_TYPE, Client, CommandRefused
+from services.runtime.errors import AsbError, CommandRefused
+from services.store.client import WRONG_TYPE, Client
 
 logger = logging.getLogger("asb")
 WRONG_TYPE_HINT = (

@@ -29,8 +29,8 @@ from projections import progress, progress_view
 from projections.progress import Progress
 from projections.state import State
 from services.progress import marks
-from services.runtime.errors import RedisUnavailable
-from services.store.client import Client, Command, CommandRefused
+from services.runtime.errors import CommandRefused, RedisUnavailable
+from services.store.client import Client, Command
 from services.store.log import after
 from services.store.rebuild import decoded
 from services.store.scripts import script

@@ -20,8 +20,8 @@ from events.keys import Keys, escaped
 from projections.state import State
 from services.progress.projector import BATCH, Documents
 from services.runtime.clock import elapsed
-from services.runtime.errors import RedisUnsuitable
-from services.store.client import Client, CommandRefused, translated
+from services.runtime.errors import CommandRefused, RedisUnsuitable
+from services.store.client import Client, translated
 
 logger = logging.getLogger("asb")
 

@@ -7,8 +7,7 @@ from typing import TypeAlias
 
 from projections.state import State
 from services.client.bus import Bus
-from services.runtime.errors import AsbError
-from services.store.client import CommandRefused
+from services.runtime.errors import AsbError, CommandRefused
 from services.store.health import FactRow, ServerFacts
 
 

@@ -14,8 +14,8 @@ from projections.state import Snapshot, State
 from services.audit.check import Audit
 from services.client.bus import Bus
 from services.queries.conservation import SumRow, books, report_view, throttle_view, usage_view
+from services.runtime.errors import CommandRefused
 from services.store import rebuild as replaying
-from services.store.client import CommandRefused
 from services.store.log import after, parse_id
 from services.store.raw_entries import entries
 

@@ -11,7 +11,8 @@ import msgspec
 from events.envelope import Event
 from events.keys import Keys
 from projections.state import State
-from services.store.client import Client, CommandRefused
+from services.runtime.errors import CommandRefused
+from services.store.client import Client
 from services.store.log import after, decoded
 from services.store.scripts import script
 

@@ -48,3 +48,8 @@ class LogError(AsbError):
 
 class BeginningLost(LogError):
     """The log was cut, and no snapshot covers what stood before."""
+
+
+class CommandRefused(Exception):
+    """Redis answered one command with an error; ``str()`` is Redis' own text, but for a key of
+    another type, which is named."""

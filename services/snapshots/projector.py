@@ -21,8 +21,8 @@ from events.envelope import Event
 from events.keys import Keys
 from projections.state import State
 from services.runtime import own_process
-from services.runtime.errors import AsbError
-from services.store.client import Client, CommandRefused, SyncClient
+from services.runtime.errors import AsbError, CommandRefused
+from services.store.client import Client, SyncClient
 from services.store.rebuild import write_snapshot
 
 logger = logging.getLogger("asb")

@@ -17,7 +17,7 @@ import redis
 import redis.asyncio
 from redis import exceptions as rex
 
-from services.runtime.errors import RedisUnavailable, RedisUnsuitable
+from services.runtime.errors import CommandRefused, RedisUnavailable, RedisUnsuitable
 from services.runtime.urls import redacted
 from services.store.connection import Wire
 
@@ -29,11 +29,6 @@ _hiredis: Any = hiredis
 Command = Sequence[str | bytes | int | float]
 CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 30.0  # a plain command; blocking reads have connections without this bound
-
-
-class CommandRefused(Exception):
-    """Redis answered one command with an error; ``str()`` is Redis' own text, but for a key of
-    another type, which is named."""
 
 
 def wrong_type(keys: Mapping[str, str]) -> CommandRefused:

@@ -27,9 +27,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
+from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable, RedisUnsuitable
 from services.runtime.settings_types import Settings
-from services.store.client import CommandRefused, SyncClient
+from services.store.client import SyncClient
 from services.store.data_folder import (
     Record,
     is_locked,

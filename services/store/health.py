@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from services.runtime.errors import RedisUnavailable, RedisUnsuitable
-from services.store.client import Client, CommandRefused
+from services.runtime.errors import CommandRefused, RedisUnavailable, RedisUnsuitable
+from services.store.client import Client
 
 OLDEST = (6, 2, 0)
 WAITAOF_SINCE = (7, 2, 0)

@@ -19,7 +19,8 @@ import msgspec
 from events.keys import Keys
 from services.names import SERVICES
 from services.runtime.clock import elapsed
-from services.store.client import Client, CommandRefused, SyncClient
+from services.runtime.errors import CommandRefused
+from services.store.client import Client, SyncClient
 
 BEAT_S = 3.0
 KEPT_S = 15  # a process that was killed is missing after this long

@@ -12,7 +12,8 @@ import anyio
 from events.keys import Keys
 from services.decider import IntakeEntry
 from services.runtime.clock import elapsed
-from services.store.client import Client, CommandRefused
+from services.runtime.errors import CommandRefused
+from services.store.client import Client
 from services.store.lag import Lag
 from services.store.log import after, parse_id
 from services.store.scripts import script

@@ -13,9 +13,9 @@ from events.keys import Keys
 from events.log import START, after, parse_id
 from events.usage import ProgressUpdated, UsageRecorded
 from services.decider import Taken
-from services.runtime.errors import LogError
+from services.runtime.errors import CommandRefused, LogError
 from services.runtime.failpoints import point
-from services.store.client import Client, CommandRefused
+from services.store.client import Client
 from services.store.scripts import Argument, script
 
 __all__ = ["START", "Appended", "Base", "Log", "after", "decoded", "owned", "parse_id"]

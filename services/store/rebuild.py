@@ -10,9 +10,9 @@ from events.envelope import Event
 from events.keys import Keys
 from events.log import begins
 from projections.state import State, decode_state
-from services.runtime.errors import BeginningLost
+from services.runtime.errors import BeginningLost, CommandRefused
 from services.runtime.failpoints import point
-from services.store.client import CommandRefused, SyncClient
+from services.store.client import SyncClient
 from services.store.log import READ_COUNT, START, after, decoded, owned
 
 __all__ = ["decoded", "load_snapshot", "owned", "read_log", "rebuild", "write_snapshot"]

@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from services.store.client import WRONG_TYPE, Client, CommandRefused, wrong_type
+from services.runtime.errors import CommandRefused
+from services.store.client import WRONG_TYPE, Client, wrong_type
 
 LUA = Path(__file__).parent / "lua"
 Argument = str | bytes | int

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from services.store.client import Client, CommandRefused
+from services.runtime.errors import CommandRefused
+from services.store.client import Client
 
 
 def order(entry_id: bytes) -> tuple[int, int]:

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from events.worker import WorkerHeartbeat
-from services.runtime.errors import AsbError, RedisUnavailable
-from services.store.client import Client, CommandRefused
+from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable
+from services.store.client import Client
 from services.worker.task import WorkerOptions
 
 log = logging.getLogger("asb.worker")

@@ -16,8 +16,8 @@ from typing import Any
 
 import anyio
 
-from services.runtime.errors import RedisUnavailable, RedisUnsuitable
-from services.store.client import Client, CommandRefused
+from services.runtime.errors import CommandRefused, RedisUnavailable, RedisUnsuitable
+from services.store.client import Client
 from services.worker.messages import Report
 
 log = logging.getLogger("asb.worker")

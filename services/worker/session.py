@@ -27,9 +27,9 @@ import anyio
 import anyio.lowlevel
 
 from events.keys import Keys
-from services.runtime.errors import AsbError, RedisUnavailable, RedisUnsuitable
+from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable, RedisUnsuitable
 from services.runtime.failpoints import point
-from services.store.client import Client, CommandRefused
+from services.store.client import Client
 from services.worker import messages
 from services.worker.continuity import last_id, order, still_there
 from services.worker.identity import death_of, heartbeat

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import anyio
 import pytest
 
-from services.runtime.errors import AsbError
-from services.store.client import CommandRefused
+from services.runtime.errors import AsbError, CommandRefused
 from tests.budget.ground import audit_of, often, raw_log
 from tests.integration.test_engine_ground import Bus, Hands, limit, proven, running
 from tests.servers import RedisServer

@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from events.keys import Keys
-from services.runtime.errors import AsbError, RedisUnsuitable
+from services.runtime.errors import AsbError, CommandRefused, RedisUnsuitable
 from services.store import acl
-from services.store.client import Client, CommandRefused
+from services.store.client import Client
 from services.store.redis_server import ServerBinary, find_server
 from services.worker import Result, Task, Usage, WorkerOptions, serve
 from services.worker.python import FunctionDriver

@@ -20,8 +20,8 @@ import pytest
 from msgspec.structs import replace
 
 from services.intake.decide import HANDLERS
+from services.runtime.errors import CommandRefused
 from services.runtime.settings_types import DeadLetterSettings
-from services.store.client import CommandRefused
 from tests.integration.test_engine_ground import Bus, caught_up, proven, running, working
 from tests.wait import wait_until
 

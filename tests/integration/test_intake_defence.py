@@ -10,7 +10,8 @@ import pytest
 
 from events.keys import Keys
 from services.intake.intakes import AHEAD_MS
-from services.store.client import Client, CommandRefused
+from services.runtime.errors import CommandRefused
+from services.store.client import Client
 from services.store.log import parse_id
 from services.store.unregistered_intakes import UnregisteredIntakes
 from tests.integration.test_engine_ground import Bus, proven, running

@@ -1,0 +1,66 @@
+"""The command line before a command sees it: options that hold everywhere, texts, ``--watch``."""
+
+from __future__ import annotations
+
+import sys
+
+from services.cli.terminal import note
+
+WATCH_S = 2.0
+
+# Options that every command takes; `main` fills this before the command runs.
+given: dict[str, str] = {}
+OPTIONS = {
+    "--redis": "redis_url",
+    "--namespace": "namespace",
+    "--config": "config",
+    "--data-dir": "data_dir",
+}
+
+
+def take_options(arguments: list[str]) -> list[str]:
+    """Move the options that hold everywhere into ``given``, wherever they stand before ``--``.
+
+    ``--watch`` may stand without its seconds, which the parser does not know: they are put in.
+    """
+    given.clear()
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--":
+            return [*rest, argument, *waiting]
+        name, equals, value = argument.partition("=")
+        if name in OPTIONS:
+            found = value if equals else next(waiting, None)
+            if found is None:
+                note(f"error: {name} needs a value")
+                sys.exit(2)
+            given[OPTIONS[name]] = found
+        else:
+            rest.append(argument)
+    return _with_seconds(rest)
+
+
+def check_texts(arguments: list[str]) -> None:
+    """A task's text that begins like an option is none: say where it goes. Ends with 2."""
+    before = ""
+    for argument in arguments if arguments[:1] == ["submit"] else ():
+        if argument == "--":
+            return
+        is_text = argument.startswith("-") and " " in argument.partition("=")[0]
+        if is_text and not before.startswith("-"):
+            note(
+                f"error: {argument[:40]!r} looks like an option\n"
+                "hint: texts that begin with '-' go behind --: asb submit -- '- [ ] do it'"
+            )
+            sys.exit(2)
+        before = argument
+
+
+def _with_seconds(arguments: list[str]) -> list[str]:
+    if "--watch" in arguments:
+        place = arguments.index("--watch") + 1
+        following = arguments[place] if place < len(arguments) else ""
+        if not following.replace(".", "", 1).isdecimal():
+            arguments.insert(place, str(WATCH_S))
+    return arguments
