@@ -80,7 +80,7 @@ async def view_of(
             found = await view(bus, name)
         return found if wanted.items() <= found.items() else {}
 
-    return await wait_until(look, 10, f"the view of {wanted}")
+    return await wait_until(look, 40, f"the view of {wanted}")
 
 
 def documents(bus: Bus) -> list[Any]:
