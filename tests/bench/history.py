@@ -10,6 +10,7 @@ import msgspec
 
 from events.envelope import Payload, encode
 from events.keys import Keys
+from events.log import NAMED
 from events.policy import PolicyChanged
 from events.task import (
     Candidate,
@@ -89,7 +90,7 @@ class History:
         self._at += self._step
         log, at, ms = self._keys.log, self._at, self._at // 1000
         commands = [
-            _entry(log, f"{ms}-{n}", at, payload, origin)
+            _entry(log, f"{ms}-{n}", at, payload, origin, named=not self.events and n == 0)
             for n, (payload, origin) in enumerate(events)
         ]
         if self._indexed:
@@ -115,14 +116,30 @@ class _End(msgspec.Struct):
 _END = msgspec.json.Decoder(_End)
 
 
-def _entry(log: str, place: str, at: int, payload: Payload | bytes, origin: str) -> Command:
+def _entry(
+    log: str, place: str, at: int, payload: Payload | bytes, origin: str, *, named: bool
+) -> Command:
+    """One event; ``named``: the log's first, which carries its name."""
     kind, raw = (
         (payload.type, encode(payload))
         if isinstance(payload, Payload)
         else (TaskCompleted.type, payload)
     )
     source = origin.partition(" ")[0] or "dispatcher"
-    fields = ("type", kind, "id", place, "source", source, "from", origin, "at", at, "data", raw)
+    fields = (
+        "type",
+        kind,
+        "id",
+        NAMED + "bench" if named else place,
+        "source",
+        source,
+        "from",
+        origin,
+        "at",
+        at,
+        "data",
+        raw,
+    )
     return "XADD", log, place, *fields
 
 

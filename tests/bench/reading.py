@@ -33,7 +33,7 @@ CONFIG = """\
 limits = [
   { scope = "global", unit = "tokens", window = "day", amount = 900_000_000_000 },
   { scope = "worker", unit = "tokens", window = "hour", amount = 900_000_000_000 },
-  { scope = "global", unit = "dollars", window = "month", amount = 900_000_000 },
+  { scope = "global", unit = "money", window = "month", amount = 900_000_000 },
 ]
 """
 
@@ -49,8 +49,9 @@ def reading(ground: Ground, plan: Plan) -> list[Figure]:
     history.rest(WAITING)
     with TemporaryDirectory(prefix="asb-bench-") as folder, contextlib.closing(client):
         bus = _Bus(Path(folder), ground, keys)
+        before = bus.newest()
         with bus.up() as host:
-            bus.settled()
+            bus.settled(before)
             notes = f"{history.events:,} events, {WAITING:,} waiting; {bus.memory(host)}"
             task = bus.some_task()
             asked = (["status"], ["tasks"], ["task", task])
@@ -91,23 +92,19 @@ class _Bus:
             os.killpg(host.pid, signal.SIGKILL)
             host.wait()
 
-    def settled(self) -> None:
+    def settled(self, before: bytes) -> None:
         """Tasks run, and a snapshot of the whole log stands."""
-        wait_blocking(self._works, within=60, what="a task is dispatched")
+        self._dispatches_after(before)
         wait_blocking(
             lambda: self._client.call("EXISTS", self._keys.snapshot),
             within=SNAPSHOT_S,
             what="a snapshot",
         )
 
-    def _works(self) -> bool:
-        assert "Traceback" not in self._log.read_text(), self._log.read_text()
-        return self._dispatched() > 0
-
-    def _dispatched(self) -> int:
-        """Tasks dispatched among the newest events."""
-        newest = self._client.call("XREVRANGE", self._keys.log, "+", "-", "COUNT", 100)
-        return sum(fields[1] == b"task.dispatched" for _, fields in newest)
+    def newest(self) -> bytes:
+        """The id of the log's last entry."""
+        stream = self._client.call("XINFO", "STREAM", self._keys.log)
+        return dict(zip(stream[::2], stream[1::2], strict=True))[b"last-generated-id"]
 
     def asked(self, *words: str) -> float:
         """Seconds of one command, to its end."""
@@ -130,16 +127,20 @@ class _Bus:
     def restarted(self) -> float:
         """Seconds from the start of ``asb up`` to a dispatch; one that lost its workers gives their
         names back first."""
-        last = self._client.call("XINFO", "STREAM", self._keys.log)
-        newest = dict(zip(last[::2], last[1::2], strict=True))[b"last-generated-id"]
+        before = self.newest()
         began = time.monotonic()
         with self.up():
-            wait_blocking(lambda: self._dispatched_after(newest), within=60, what="a dispatch")
+            self._dispatches_after(before)
             return time.monotonic() - began
 
-    def _dispatched_after(self, entry: bytes) -> bool:
-        new = self._client.call("XRANGE", self._keys.log, b"(" + entry, "+")
-        return any(fields[1] == b"task.dispatched" for _, fields in new)
+    def _dispatches_after(self, entry: bytes) -> None:
+        def has() -> bool:
+            said = self._log.read_text()
+            assert "error: " not in said, said
+            new = self._client.call("XRANGE", self._keys.log, b"(" + entry, "+")
+            return any(fields[1] == b"task.dispatched" for _, fields in new)
+
+        wait_blocking(has, within=60, what="a task is dispatched")
 
     def memory(self, host: int) -> str:
         status = Path(f"/proc/{host}/status").read_text()
