@@ -140,7 +140,7 @@ class _Bus:
             new = self._client.call("XRANGE", self._keys.log, b"(" + entry, "+")
             return any(fields[1] == b"task.dispatched" for _, fields in new)
 
-        wait_blocking(has, within=60, what="a task is dispatched")
+        wait_blocking(has, within=SNAPSHOT_S, what="a task is dispatched")
 
     def memory(self, host: int) -> str:
         status = Path(f"/proc/{host}/status").read_text()
