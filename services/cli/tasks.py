@@ -13,7 +13,7 @@ from projections.tasks import (
     FAILED,
     RUNNING,
 )
-from services.cli import delegator, options
+from services.cli import options
 from services.cli.lookup import say_foreign
 from services.cli.terminal import note, say, say_json, width
 from services.client.bus import Bus
@@ -83,7 +83,8 @@ def task(
     Of foreign work, which asb did not give out, the progress that was told.
     """
     if was is not None:
-        delegator.check_was(was)
+        _teach(id_, was)
+        return
     with options.opened() as bus:
         state, now = bus.state(), bus.now()
         events = story(bus, id_)
@@ -94,9 +95,6 @@ def task(
             raise unknown(bus, state, id_)
         found = state.tasks.get(id_)
         outcome = state.outcomes.get(id_)
-        if was is not None:
-            delegator.correction(bus, id_, was)
-            return
         status = found.status if found else outcome.status if outcome else status_of(events)
         gone = missing(beats(bus.client, bus.keys))
         waits = Waiting(state, now, gone).reason(found) if found is not None else ""
@@ -105,6 +103,17 @@ def task(
         say_json(history_view(whole))
     else:
         say(history_text(whole, width()))
+
+
+def _teach(id_: str, was: str) -> None:
+    """A correction for the delegator, which is loaded for nothing else here."""
+    from services.cli import delegator
+
+    delegator.check_was(was)
+    with options.opened() as bus:
+        if not story(bus, id_):
+            raise unknown(bus, bus.state(), id_)
+        delegator.correction(bus, id_, was)
 
 
 # -- changing what goes on -----------------------------------------------------------------------

@@ -32,6 +32,7 @@ from services.engine.trouble import Trouble, name_of
 from services.engine.turn import Turn, run_turn
 from services.engine.worker_watch import LOOK_S, WorkerWatch
 from services.intake.decide import holders, lookups, newest_ms
+from services.intake.schema import DUPLICATE_DAYS
 from services.projector import Projector, Stats
 from services.runtime import errors
 from services.runtime.clock import ServerClock, elapsed
@@ -53,7 +54,6 @@ logger = logging.getLogger("asb")
 PEEK_COUNT = 128  # intake entries a turn may look at; it takes in as many as fit
 IDLE_S = 1.0  # how often an idle engine looks whether the log moved without it
 GC_EVERY = 50_000
-DUPLICATE_DAYS = 35
 CUT_TRIES = 10  # how often, a second apart, a snapshot of a log cut by hand is looked for
 RETRY_S = (0.05, 2.0)  # first and longest pause while Redis is away
 

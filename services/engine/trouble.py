@@ -10,13 +10,9 @@ import msgspec
 
 from events.keys import Keys
 from services.runtime.errors import AsbError, CommandRefused
-from services.store.client import WRONG_TYPE, Client
+from services.store.client import WRONG_TYPE, WRONG_TYPE_HINT, Client
 
 logger = logging.getLogger("asb")
-WRONG_TYPE_HINT = (
-    "somebody wrote something else there: look at it (redis-cli TYPE), then RENAME or DEL it; "
-    "`asb doctor` shows every such key"
-)
 
 
 def name_of(work: Callable[[], Awaitable[None]]) -> str:

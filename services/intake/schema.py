@@ -199,3 +199,6 @@ def task_references(fields: list[bytes]) -> tuple[str, ...]:
     except (Rejected, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ()
     return (found.task, *found.after) if found.task else found.after
+
+
+DUPLICATE_DAYS = 35  # how long a repeated idempotency key is known as one

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from projections.format import count
-from services.engine.trouble import WRONG_TYPE_HINT
 from services.queries.stalled import STANDS_STILL, no_engine
+from services.store.client import WRONG_TYPE_HINT
 from services.store.health import FactRow
 from services.store.heartbeat import Beat, missing
 

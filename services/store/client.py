@@ -260,3 +260,9 @@ class SyncClient:
 
     def close(self) -> None:
         self._redis.close()
+
+
+WRONG_TYPE_HINT = (
+    "somebody wrote something else there: look at it (redis-cli TYPE), then RENAME or DEL it; "
+    "`asb doctor` shows every such key"
+)
