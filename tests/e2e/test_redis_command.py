@@ -146,7 +146,7 @@ async def test_the_documents_of_the_seed_are_taken_as_they_stand(
             found = {name: json.loads(server.call("GET", f"asb:progress:{name}")) for name in TASKS}
             return found if all("asb" in view for view in found.values()) else {}
 
-        shown = await wait_until(views, 15, "four views")
+        shown = await wait_until(views, 40, "four views")
     for name, (status, percent, tokens) in TASKS.items():
         known = shown[name].pop("asb")
         assert (known["status"], known["progress"], known["tokens_total"]) == (

@@ -187,7 +187,7 @@ async def test_what_is_no_document_is_reported_once_and_left_alone(bus: Bus) -> 
             async def four() -> bool:
                 return len(await bus.dead()) == 4
 
-            await wait_until(four, 10)
+            await wait_until(four, 40)
             await view_of(bus, "e:5", status="fine")
             await stays(four, 0.7, "four dead letters")
     errors = sorted(error for _, error in await bus.dead())
@@ -235,7 +235,7 @@ async def test_a_running_task_shows_who_runs_it_and_ends_on_what_was_told(bus: B
         async def over() -> bool:
             return (await view(bus))["asb"].get("task_status") == "completed"
 
-        await wait_until(over, 10)
+        await wait_until(over, 40)
         assert 29 * DAY_S < await bus.client.call("TTL", key(bus)) <= 30 * DAY_S
     assert state.outcomes["CL-102"].tokens == 900
 
@@ -311,7 +311,7 @@ async def test_a_document_put_over_a_view_on_its_way_survives_a_stopped_engine(b
         async def at_the_intake() -> bool:
             return await bus.client.call("XLEN", bus.keys.main_intake) == before + 1
 
-        await wait_until(at_the_intake, 10)
+        await wait_until(at_the_intake, 40)
         await stays(at_the_intake, 0.8, "sent once")
         assert json.loads(await bus.client.call("GET", key(bus))) == {"status": "two"}
     async with running(bus.host()):
@@ -385,14 +385,14 @@ async def test_scanning_stops_while_the_server_tells_and_goes_on_when_it_falls_s
             group.start_soon(again, loop)
         for events, works in (("K$", True), ("", False), ("KEA", True)):
             server.call("CONFIG", "SET", "notify-keyspace-events", events)
-            await wait_until(lambda w=works: watching.works is w, 10, f"heard: {works}")
+            await wait_until(lambda w=works: watching.works is w, 40, f"heard: {works}")
             if works:
-                await wait_until(lambda: not watching.wanted, 10, "one sweep more")
+                await wait_until(lambda: not watching.wanted, 40, "one sweep more")
                 sweeps = watching.sweeps + 1
                 await stays(lambda n=sweeps: watching.sweeps <= n, 0.3, "no scans")
             else:
                 sweeps = watching.sweeps
-                await wait_until(lambda n=sweeps: watching.sweeps > n + 2, 10, "scans")
+                await wait_until(lambda n=sweeps: watching.sweeps > n + 2, 40, "scans")
         group.cancel_scope.cancel()
     server.call("CONFIG", "SET", "notify-keyspace-events", before)
     await client.close()
@@ -423,7 +423,7 @@ async def test_the_rights_of_a_service_are_enough(bus: Bus, server: RedisServer)
     async with anyio.create_task_group() as group:
         for loop in watching.loops():
             group.start_soon(again, loop)
-        await wait_until(lambda: watching.works is reported and watching.sweeps > 0, 10)
+        await wait_until(lambda: watching.works is reported and watching.sweeps > 0, 40)
         group.cancel_scope.cancel()
     async with running(limited.host()):
         await put(bus, {"status": "fine"})
