@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -142,14 +142,25 @@ def started(case: Case) -> Iterable[Event]:
 def completed(case: Case) -> Iterable[Event | Rejection]:
     reported: ReportIn = schema.decode(case.raw, _report)
     _shorten_result(case, reported)
+
+    def end(_task: TaskRecord, charged: Charge) -> AttemptEnd:
+        return TaskCompleted(reported.task, reported.attempt, reported.session, False, charged)
+
+    yield from _ended(case, reported, TaskCompleted, end)
+
+
+def _ended(
+    case: Case,
+    reported: ReportIn,
+    stale: type[AttemptEnd],
+    end: Callable[[TaskRecord, Charge], AttemptEnd],
+) -> Iterable[Event | Rejection]:
+    """The end of the attempt that runs, charged; of another, what ``stale`` makes of it."""
     task = _current(case, reported)
     if task is None:
-        yield from _stale(case, reported, TaskCompleted)
+        yield from _stale(case, reported, stale)
         return
-    charged = _booked(case, task, reported)
-    yield _told(
-        case, TaskCompleted(reported.task, reported.attempt, reported.session, False, charged)
-    )
+    yield _told(case, end(task, _booked(case, task, reported)))
 
 
 def _shorten_result(case: Case, reported: ReportIn) -> None:
@@ -176,56 +187,29 @@ def _shorten_result(case: Case, reported: ReportIn) -> None:
 def failed(case: Case) -> Iterable[Event | Rejection]:
     reported: ReportIn = schema.decode(case.raw, _report)
     _shorten_result(case, reported)
-    task = _current(case, reported)
-    if task is None:
-        yield from _stale(case, reported, TaskFailed)
-        return
-    charged = _booked(case, task, reported)
-    if task.cancelling:
-        yield _told(
-            case,
-            TaskCancelled(
-                reported.task,
-                reported.attempt,
-                reported.session,
-                False,
-                charged,
-                reported.error[:500],
-            ),
-        )
-        return
-    yield _told(
-        case,
-        TaskFailed(
-            reported.task,
-            reported.attempt,
-            reported.session,
-            False,
-            charged,
-            reported.error[:500] or "failed",
-            ledger.retry_at(case.state, task, case.defaults, case.now) if reported.retryable else 0,
-        ),
-    )
+    attempt = (reported.task, reported.attempt, reported.session, False)
+    error = reported.error[:500]
+
+    def end(task: TaskRecord, charged: Charge) -> AttemptEnd:
+        if task.cancelling:
+            return TaskCancelled(*attempt, charged, error)
+        again = reported.retryable
+        retry_at = ledger.retry_at(case.state, task, case.defaults, case.now) if again else 0
+        return TaskFailed(*attempt, charged, error or "failed", retry_at)
+
+    yield from _ended(case, reported, TaskFailed, end)
 
 
 def cancelled(case: Case) -> Iterable[Event | Rejection]:
     reported: ReportIn = schema.decode(case.raw, _report)
-    task = _current(case, reported)
-    if task is None:
-        yield from _stale(case, reported, TaskCancelled)
-        return
-    charged = _booked(case, task, reported)
-    yield _told(
-        case,
-        TaskCancelled(
-            reported.task,
-            reported.attempt,
-            reported.session,
-            False,
-            charged,
-            reported.reason[:500] or reported.error[:500],
-        ),
-    )
+    reason = reported.reason[:500] or reported.error[:500]
+
+    def end(_task: TaskRecord, charged: Charge) -> AttemptEnd:
+        return TaskCancelled(
+            reported.task, reported.attempt, reported.session, False, charged, reason
+        )
+
+    yield from _ended(case, reported, TaskCancelled, end)
 
 
 # -- usage -----------------------------------------------------------------------------------
