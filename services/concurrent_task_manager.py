@@ -18,12 +18,12 @@ import msgspec
 
 from projections.state import State
 from services import assembly
-from services.client.bus import Bus, opened
+from services.client.bus import BusUser
 from services.client.submissions import BadLine, Checker, send
 from services.queries.figures import running_count, waiting_count
 from services.queries.status import prompts, running_texts
 from services.runtime.errors import Refused
-from services.runtime.settings import Settings, load
+from services.runtime.settings import Settings
 from services.screens.status import metrics_screen, status_screen, throttle_screen
 
 __all__ = ["ConcurrentTaskManager", "Moved"]
@@ -45,7 +45,7 @@ class Moved(msgspec.Struct, frozen=True):
         )
 
 
-class ConcurrentTaskManager:
+class ConcurrentTaskManager(BusUser):
     """Adds tasks to the running bus and shows how it fares. Raises AsbError where none runs."""
 
     def __init__(
@@ -54,14 +54,8 @@ class ConcurrentTaskManager:
         namespace: str | None = None,
         settings: Settings | None = None,
     ) -> None:
-        given = {"redis_url": redis_url, "namespace": namespace}
-        named = {name: value for name, value in given.items() if value is not None}
-        self._opened = opened(settings or load(named))
-        self._bus: Bus = self._opened.__enter__()
+        super().__init__(redis_url, namespace, settings)
         self._seen = self._counts(self._bus.state())
-
-    def close(self) -> None:
-        self._opened.__exit__(None, None, None)
 
     def add_task(self, text: str, **options: Any) -> str:
         """Submit ``text``; its task id. ``options`` as on the command line: priority, kind, …

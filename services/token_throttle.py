@@ -12,30 +12,15 @@ from __future__ import annotations
 from typing import Any
 
 from events.money import nanos_of
-from services.client.bus import Bus, opened
+from services.client.bus import BusUser
 from services.queries.status import throttle_view
 from services.runtime.errors import Refused
-from services.runtime.settings import Settings, load
 
 __all__ = ["TokenThrottle"]
 
 
-class TokenThrottle:
+class TokenThrottle(BusUser):
     """Tells a running bus of usage it did not dispatch, and asks how the limits stand."""
-
-    def __init__(
-        self,
-        redis_url: str | None = None,
-        namespace: str | None = None,
-        settings: Settings | None = None,
-    ) -> None:
-        given = {"redis_url": redis_url, "namespace": namespace}
-        named = {name: value for name, value in given.items() if value is not None}
-        self._opened = opened(settings or load(named))
-        self._bus: Bus = self._opened.__enter__()
-
-    def close(self) -> None:
-        self._opened.__exit__(None, None, None)
 
     def record_usage(
         self,

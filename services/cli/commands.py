@@ -63,7 +63,6 @@ COMMANDS: Final[dict[str, dict[str, Place]]] = {
 }
 _PLACES: Final = {name: place for group in COMMANDS.values() for name, place in group.items()}
 
-
 Command = TyperCommand | TyperGroup
 
 
@@ -88,10 +87,9 @@ def loaded(name: str) -> Command:
     """The command ``name`` with its options, from its module."""
     place = _PLACES[name]
     found = getattr(import_module(f"services.cli.{place.module}"), place.name)
-    if not isinstance(found, typer.Typer):
-        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        alone.command(name)(found)
-        found = alone
-    command = cast("Command", typer.main.get_command(found))
-    command.name, command.epilog = name, EVERYWHERE
-    return command
+    root = typer.Typer(add_completion=False, rich_markup_mode=None)
+    if isinstance(found, typer.Typer):
+        root.add_typer(found, name=name, epilog=EVERYWHERE)
+    else:
+        root.command(name, epilog=EVERYWHERE)(found)
+    return cast("Command", typer.main.get_group(root).commands[name])

@@ -10,7 +10,6 @@ import msgspec
 import typer
 
 from events.routing import Example
-from events.task import KINDS
 from projections.format import first_line
 from projections.state import State
 from services import assembly
@@ -26,8 +25,6 @@ from services.screens.text import clip
 
 app = typer.Typer(
     help="Which kind of work a text asks for: teach it, check it, ask why.",
-    add_completion=False,
-    rich_markup_mode=None,
 )
 MISSES = 10
 
@@ -148,12 +145,6 @@ def explanation(delegation: Delegation) -> str:
     sure = "close: [delegator] when_unsure decides" if d.close else "clear enough"
     lines.append(f"  {d.margin} points before the best other route: {sure}")
     return "\n".join(lines)
-
-
-def check_was(kind: str) -> None:
-    """Exit code 2 for a kind that there is not."""
-    if kind not in KINDS:
-        raise typer.BadParameter(f"--was {kind}: one of {', '.join(KINDS)}")
 
 
 def correction(bus: Bus, task: str, kind: str) -> None:

@@ -30,8 +30,6 @@ from services.screens.text import folded, records, table
 app = typer.Typer(
     help="What may be used per hour, day, week, month: show it, change it.",
     invoke_without_command=True,
-    add_completion=False,
-    rich_markup_mode=None,
 )
 
 SAVING = ("off", "always", *budgets.LEVELS[1:])

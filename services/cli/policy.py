@@ -14,8 +14,6 @@ from services.cli.terminal import say, say_json
 
 app = typer.Typer(
     help="The policy in force: limits, prices, saving, guard.",
-    add_completion=False,
-    rich_markup_mode=None,
 )
 app.add_typer(clock.app, name="clock")
 app.command("price")(prices.price)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from events.task import KINDS
 from projections.state import State
 from projections.tasks import (
     FAILED,
@@ -83,8 +84,7 @@ def task(
     Of foreign work, which asb did not give out, the progress that was told.
     """
     if was is not None:
-        _teach(id_, was)
-        return
+        _check_kind(was)
     with options.opened() as bus:
         state, now = bus.state(), bus.now()
         events = story(bus, id_)
@@ -95,6 +95,11 @@ def task(
             raise unknown(bus, state, id_)
         found = state.tasks.get(id_)
         outcome = state.outcomes.get(id_)
+        if was is not None:
+            from services.cli import delegator  # a look at a task needs none of it
+
+            delegator.correction(bus, id_, was)
+            return
         status = found.status if found else outcome.status if outcome else status_of(events)
         gone = missing(beats(bus.client, bus.keys))
         waits = Waiting(state, now, gone).reason(found) if found is not None else ""
@@ -105,15 +110,10 @@ def task(
         say(history_text(whole, width()))
 
 
-def _teach(id_: str, was: str) -> None:
-    """A correction for the delegator, which is loaded for nothing else here."""
-    from services.cli import delegator
-
-    delegator.check_was(was)
-    with options.opened() as bus:
-        if not story(bus, id_):
-            raise unknown(bus, bus.state(), id_)
-        delegator.correction(bus, id_, was)
+def _check_kind(was: str) -> None:
+    """Exit code 2 for a kind that there is not."""
+    if was not in KINDS:
+        raise typer.BadParameter(f"--was {was}: one of {', '.join(KINDS)}")
 
 
 # -- changing what goes on -----------------------------------------------------------------------

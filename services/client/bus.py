@@ -12,7 +12,7 @@ from events.envelope import Event
 from events.keys import Keys
 from projections.state import State
 from services.runtime import prices
-from services.runtime.settings import Settings
+from services.runtime.settings import Settings, load
 from services.store import rebuild
 from services.store.client import SyncClient
 from services.store.embedded import resolve_url
@@ -66,3 +66,21 @@ def opened(settings: Settings) -> Generator[Bus]:
         yield Bus(settings, client, Keys(settings.namespace))
     finally:
         client.close()
+
+
+class BusUser:
+    """Something that uses a running bus until it is closed. Raises AsbError where none runs."""
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        namespace: str | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        given = {"redis_url": redis_url, "namespace": namespace}
+        named = {name: value for name, value in given.items() if value is not None}
+        self._opened = opened(settings or load(named))
+        self._bus: Bus = self._opened.__enter__()
+
+    def close(self) -> None:
+        self._opened.__exit__(None, None, None)

@@ -39,6 +39,10 @@ def wrong_type(keys: Mapping[str, str]) -> CommandRefused:
 
 
 WRONG_TYPE = "WRONGTYPE"  # how Redis begins the error
+WRONG_TYPE_HINT = (
+    "somebody wrote something else there: look at it (redis-cli TYPE), then RENAME or DEL it; "
+    "`asb doctor` shows every such key"
+)
 
 _RETRY_MAY_HELP = {
     "LOADING": "it is still loading its data: wait a moment",
@@ -260,9 +264,3 @@ class SyncClient:
 
     def close(self) -> None:
         self._redis.close()
-
-
-WRONG_TYPE_HINT = (
-    "somebody wrote something else there: look at it (redis-cli TYPE), then RENAME or DEL it; "
-    "`asb doctor` shows every such key"
-)

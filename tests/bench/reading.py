@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -22,7 +21,7 @@ from tests.bench.children import settings
 from tests.bench.ground import Ground, load_now
 from tests.bench.history import History
 from tests.bench.measures import STARTUP_EVENTS, Figure, Plan, Spread
-from tests.e2e.cli import ASB, environment
+from tests.e2e.cli import Process, asb
 from tests.wait import wait_blocking
 
 WAITING = 10_000
@@ -80,17 +79,13 @@ class _Bus:
     @contextlib.contextmanager
     def up(self) -> Generator[int]:
         """``asb up``, killed with all its processes afterwards; its process id."""
-        with self._log.open("wb") as log:
-            host = subprocess.Popen(
-                [*ASB, "up", *self._options, "--workers=2", "--", "sleep", "600"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder,
-                env=environment(), start_new_session=True,
-            )  # fmt: skip
+        host = Process(self._folder, "up", *self._options, "--workers=2", "--", "sleep", "600")
+        self._log = host.log
         try:
-            yield host.pid
+            yield host.process.pid
         finally:
-            os.killpg(host.pid, signal.SIGKILL)
-            host.wait()
+            os.killpg(host.process.pid, signal.SIGKILL)
+            host.process.wait()
 
     def settled(self, before: bytes) -> None:
         """Tasks run, and a snapshot of the whole log stands."""
@@ -109,20 +104,16 @@ class _Bus:
     def asked(self, *words: str) -> float:
         """Seconds of one command, to its end."""
         began = time.monotonic()
-        done = subprocess.run(
-            [*ASB, words[0], *self._options, *words[1:]],
-            capture_output=True, check=False, cwd=self._folder, env=environment(),
-        )  # fmt: skip
-        elapsed = time.monotonic() - began
-        assert done.returncode == 0, done.stderr.decode()
-        return elapsed
+        self._said(*words)
+        return time.monotonic() - began
 
     def some_task(self) -> str:
-        done = subprocess.run(
-            [*ASB, "tasks", *self._options, "--json", "--limit=1"],
-            capture_output=True, check=True, cwd=self._folder, env=environment(),
-        )  # fmt: skip
-        return json.loads(done.stdout)[0]["task"]
+        return json.loads(self._said("tasks", "--json", "--limit=1"))[0]["task"]
+
+    def _said(self, *words: str) -> str:
+        done = asb(words[0], *self._options, *words[1:], cwd=self._folder)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def restarted(self) -> float:
         """Seconds from the start of ``asb up`` to a dispatch; one that lost its workers gives their
