@@ -15,10 +15,10 @@ from services.task_delegator import get_delegator
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "tests" / "data" / "delegation-examples.tsv"
-# Real titles which lie beside the checkout on some machines; measured where they are.
+# Real titles which lie beside the checkout on some machines; measured where they are. They train
+# nothing, so the bar is that of tasks never seen.
 BESIDE = ROOT.parent / "shared" / "data" / "tasks-labelled.tsv"
-FILES = [EXAMPLES, *([BESIDE] if BESIDE.exists() else [])]
-RIGHT_PERCENT = 95  # of both; on tasks never seen the aim is 90
+FILES = [(EXAMPLES, 95), *([(BESIDE, 90)] if BESIDE.exists() else [])]
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,12 @@ def examples() -> list[LabelledText]:
     return read_labelled(EXAMPLES)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_routes_are_right(path: Path, delegator: Delegator) -> None:
+@pytest.mark.parametrize(("path", "percent"), FILES, ids=[path.stem for path, _ in FILES])
+def test_routes_are_right(path: Path, percent: int, delegator: Delegator) -> None:
     outcomes = evaluate(read_labelled(path), delegator)
     right = sum(outcome.right for outcome in outcomes)
     assert len(outcomes) >= 80
-    assert 100 * right >= RIGHT_PERCENT * len(outcomes), "\n" + report(outcomes)
+    assert 100 * right >= percent * len(outcomes), "\n" + report(outcomes)
 
 
 @pytest.mark.parametrize("route", ["comet", "codex", "haiku", "sonnet"])
