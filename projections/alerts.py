@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from events.envelope import Event
-from projections import budgets
+from projections import budgets, tallies
 from projections.budgets import LEVELS, MINUTE
 
 if TYPE_CHECKING:
@@ -170,6 +170,7 @@ def _reached_until(state: State, scope: str, watch: AlertWatch, seen: int, now: 
 
 def raised(state: State, event: Event) -> None:
     payload = event.data
+    tallies.alerted(state, payload.unit, payload.level)
     key, level = (
         key_of(payload.kind, payload.scope, payload.unit, payload.window),
         LEVELS.index(payload.level),

@@ -13,7 +13,7 @@ import msgspec
 
 from events.envelope import Event
 from events.task import AttemptEnd, Charge
-from projections import budgets, charges, estimates, routing, usage
+from projections import budgets, charges, estimates, routing, tallies, usage
 from projections.tasks import (
     BACKOFF,
     CANCELLED,
@@ -43,7 +43,9 @@ def dispatched(state: State, event: Event) -> None:
         return
     journal = state.journal
     journal.touch(task)
-    task.status = DISPATCHED
+    state.move(task, DISPATCHED)
+    if not task.dispatched_at:
+        tallies.timed(state, "dispatch", task.priority_name, event.at - task.submitted_at)
     task.attempt = payload.attempt
     task.worker, task.session = payload.worker, payload.session
     task.run_agent, task.run_model = payload.agent, payload.model
@@ -70,7 +72,9 @@ def started(state: State, event: Event) -> None:
         return
     if task.session == payload.session and task.attempt == payload.attempt:
         state.journal.touch(task)
-        task.status = STARTED
+        state.move(task, STARTED)
+        if task.attempt == 1:
+            tallies.timed(state, "start", task.priority_name, event.at - task.submitted_at)
         task.started_at = event.at
 
 
@@ -278,6 +282,8 @@ def _end_attempt(state: State, event: Event, completed: int, failed: int) -> Tas
     if task.status in RUNNING:
         task.spent_tokens += task.used_tokens
         task.spent_nanos += task.used_nanos
+        outcome = payload.type.removeprefix("task.")
+        tallies.timed(state, "attempt", outcome, event.at - task.dispatched_at)
         if payload.charged is not None and payload.charged.tasks and not payload.charged.estimated:
             estimates.settle_estimate(state, task, payload.charged)
         past = _past(task, event)

@@ -15,7 +15,7 @@ import msgspec
 from events.document import ENDED, Totals
 from events.envelope import Event
 from events.task import Charge
-from projections import attempts, charges, flags
+from projections import attempts, charges, flags, tallies
 from projections.charges import Parts
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def updated(state: State, event: Event) -> None:
         _purge(state, event.at)
     state.journal.put(state.progress, key, record)
     flags.add(state, payload.agent, event.at, payload.flag)
+    tallies.differed(state, payload.against, payload.difference)
     if payload.charged is not None:
         attempts.spent(state, event)
 

@@ -30,6 +30,7 @@ from projections import (
     progress,
     reports,
     routing,
+    tallies,
     tasks,
     workers,
 )
@@ -42,6 +43,7 @@ from projections.journal import Journal
 from projections.queues import Pile, Queues
 from projections.reports import Issued
 from projections.routing import Overlay, Routed, Taught
+from projections.tallies import Standing, Tallies
 from projections.tasks import (
     BACKOFF,
     COMPLETED,
@@ -117,6 +119,7 @@ class Snapshot(msgspec.Struct):
     disputes: dict[str, ChargedAttempt]
     torn: dict[str, int]
     flags: dict[str, Flagged]
+    tallies: Tallies
 
 
 def _shape(cls: type[msgspec.Struct]) -> str:
@@ -132,6 +135,7 @@ FORMAT = zlib.crc32(
             *(PolicyChanged, Limit, AlertBudget, Charge, alerts.Raised, progress.Progress),
             *(Overlay, Taught, Routed),
             *(Learnt, Saving, Guard, Learning, Issued, Totals, ChargedAttempt, Mark, Flagged),
+            *(Tallies, tallies.Histogram, tallies.Returned, tallies.Difference),
         )
     ).encode()
 )
@@ -161,6 +165,7 @@ class State:
         self.disputes = s.disputes if s else {}  # what waits for an operator's correction
         self.torn = s.torn if s else {}  # results of tasks that the log lost -> when, in events
         self.flags = s.flags if s else {}
+        self.tallies = s.tallies if s else Tallies({}, {}, {}, {}, {})
         self.journal = Journal()
         self.price_lookup: policy.Lookup = policy.no_quotes  # deciders only; folds never price
         self._reindex()
@@ -183,6 +188,8 @@ class State:
         self.dirty_scopes: set[str] = set(self.scopes)
         self._dirty_before: set[str] = set()
         self.queues = Queues()
+        self.standing = Standing(self.tasks.values())
+        self._counts_before: tuple[dict[str, int], dict[tuple[str, int], int]] = ({}, {})
         self.undelegated, self.orphans, self.overruns = Pile(), Pile(), Pile()
         self.escalations = Pile()
         self.refused: dict[str, None] = {}  # tasks that were refused to hold more; some are stale
@@ -192,6 +199,12 @@ class State:
         self.results = {o.digest: task for task, o in ended if o.status == COMPLETED}
         for task in sorted(self.tasks.values(), key=lambda t: t.n):
             self.index(task)
+
+    def move(self, task: TaskRecord, status: str) -> None:
+        """``task``, an open one whose record was touched, goes to another status."""
+        self.standing.leave(task)
+        task.status = status
+        self.standing.enter(task)
 
     def index(self, task: TaskRecord) -> None:
         """Put ``task`` where its status belongs. Entries elsewhere go stale and are ignored."""
@@ -286,7 +299,9 @@ class State:
         if event.origin:
             intake, _, entry = event.origin.rpartition(" ")
             self.journal.put(self.intakes, intake, entry)
-        FOLDS.get(event.data.type, _unknown)(self, event)
+        kind, counts = event.data.type, self.tallies.events
+        counts[kind] = counts.get(kind, 0) + 1
+        FOLDS.get(kind, _unknown)(self, event)
 
     def before_change(self, scope: str) -> None:
         """Folds call this before they change what ``scope`` has used or holds."""
@@ -298,6 +313,7 @@ class State:
         self.journal.begin()
         self.journal.touch(self.meta)
         self._dirty_before = set(self.dirty_scopes)
+        self._counts_before = (dict(self.tallies.events), dict(self.standing.counts))
 
     def commit(self) -> None:
         self.journal.commit()
@@ -317,6 +333,7 @@ class State:
         if self.policy is not self.meta.policy:
             self.set_policy(self.meta.policy)
         self.dirty_scopes = self._dirty_before
+        self.tallies.events, self.standing.counts = self._counts_before
 
     # -- encoding -------------------------------------------------------------------------------
 
@@ -352,6 +369,8 @@ def _canonical(value: Any) -> Any:
         return replace(value, running=_canonical(value.running))
     if isinstance(value, Learnt):
         return replace(value, tokens=_canonical(value.tokens), nanos=_canonical(value.nanos))
+    if isinstance(value, Tallies):
+        return tallies.canonical(value, _canonical)
     return value
 
 

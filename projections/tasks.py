@@ -17,7 +17,7 @@ import msgspec
 
 from events.envelope import Event
 from events.task import PRIORITIES, Charge
-from projections import budgets
+from projections import budgets, tallies
 from projections.charges import NO_PARTS, ChargedAttempt, Mark, Parts, is_plain
 
 if TYPE_CHECKING:
@@ -103,6 +103,10 @@ class TaskRecord(msgspec.Struct, array_like=True, gc=False):
     never_fits: str = ""  # why it can never run: a task it waited for did not complete
     past: tuple[PastAttempt, ...] = ()
     escalated: bool = False  # tried once more, on a more capable model
+
+    @property
+    def priority_name(self) -> str:
+        return PRIORITIES[self.priority]
 
     @property
     def hold_left(self) -> tuple[int, int]:
@@ -197,6 +201,7 @@ def submitted(state: State, event: Event) -> None:
     if payload.after:
         _wait_for(state, task, payload.after)
     state.journal.put(state.tasks, task.id, task)
+    state.standing.enter(task)
     state.undelegated.add(state, task)
 
 
@@ -223,7 +228,7 @@ def delegated(state: State, event: Event) -> None:
     state.journal.touch(task)
     task.kind, task.agent, task.model = payload.kind, payload.agent, payload.model
     task.estimate = payload.estimate_tokens
-    task.status = BLOCKED if task.after else QUEUED
+    state.move(task, BLOCKED if task.after else QUEUED)
     state.index(task)
 
 
@@ -237,7 +242,8 @@ def deferred(state: State, event: Event) -> None:
 
 
 def back(state: State, task: TaskRecord, status: str, due: int) -> None:
-    task.status, task.due = status, due
+    state.move(task, status)
+    task.due = due
     task.worker = task.session = ""
     task.hold_tokens = task.hold_nanos = 0
     task.used_tokens = task.used_nanos = 0
@@ -273,6 +279,8 @@ def close(state: State, task: TaskRecord, status: str, at: int) -> None:
     )
     if status == COMPLETED:
         journal.put(state.results, task.digest, task.id)
+    state.standing.leave(task)
+    tallies.timed(state, "task", status, at - task.submitted_at)
     journal.drop(state.tasks, task.id)
     journal.put(state.outcomes, task.id, outcome)
     journal.put(state.ended_order, meta.ended, task.id)
@@ -298,5 +306,5 @@ def _release_dependents(state: State, task: TaskRecord, status: str) -> None:
         if status != COMPLETED:
             waiting.never_fits = f"it waits for {task.id}, which {_ended_words(status)}"
         if not waiting.after and waiting.status == BLOCKED:
-            waiting.status = QUEUED
+            state.move(waiting, QUEUED)
         state.index(waiting)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from events.task import Charge
-from projections import flags, reports
+from projections import flags, reports, tallies
 from projections.days import DAYS_KEPT, day_of
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def book(
         cell.disputed_tokens += charge.disputed_tokens
         cell.disputed_nanos += charge.disputed_nanos
     flags.add(state, charge.agent, at, charge.flag)
+    tallies.gave_back(state, charge)
     if state.day.date <= state.meta.reported:
         reports.late(state, state.day.date, at)
 
