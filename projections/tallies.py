@@ -95,9 +95,16 @@ def alerted(state: State, unit: str, level: str) -> None:
 
 def gave_back(state: State, charge: Charge) -> None:
     """What of ``charge`` is negative takes back something that was charged before."""
-    if charge.tokens >= 0 <= charge.nanos and charge.input_tokens >= 0 <= charge.output_tokens:
-        if charge.cache_read_tokens >= 0 <= charge.cache_write_tokens:
-            return
+    lowest = min(
+        charge.tokens,
+        charge.nanos,
+        charge.input_tokens,
+        charge.output_tokens,
+        charge.cache_read_tokens,
+        charge.cache_write_tokens,
+    )
+    if lowest >= 0:
+        return
     amounts = [max(0, -getattr(charge, name)) for name in AMOUNTS]
     returned, key = state.tallies.returned, f"{charge.agent}\x1f{charge.model}"
     if key not in returned and len(returned) >= PAIRS_MAX:

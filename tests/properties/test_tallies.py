@@ -1,4 +1,4 @@
-"""What metrics read of the fold: counts that agree with the records, and counters that never fall."""
+"""What metrics read of the fold: counts that agree with the records, counters that never fall."""
 
 from __future__ import annotations
 
