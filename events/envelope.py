@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import msgspec
 
@@ -23,10 +23,20 @@ class Payload(msgspec.Struct, omit_defaults=True, gc=False):
     wire_version: ClassVar[int] = 1
 
 
-class Event(msgspec.Struct, gc=False):
+if TYPE_CHECKING:  # a bare ``Event`` is an event of any type; no module is loaded for saying so
+    from typing_extensions import TypeVar
+
+    P = TypeVar("P", bound=Payload, default=Any, covariant=True)
+else:
+    from typing import TypeVar
+
+    P = TypeVar("P")
+
+
+class Event(msgspec.Struct, Generic[P], gc=False):
     """One fact. ``at`` is server time in µs since the epoch; ``log_id`` its place on the log."""
 
-    data: Any  # a Payload; Any keeps the folds free of casts
+    data: P
     at: int = 0
     log_id: str = ""
     source: str = ""  # who says so: a service, or the intake it came through

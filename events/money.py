@@ -6,7 +6,9 @@ rounded half up, once, when it is charged. Floats given by people pass through D
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -37,6 +39,22 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     def dearest(self) -> int:
         """The dearest part: what a hold is priced at while nothing better is known."""
         return max(self.input, self.output, self.cache_write, self.cache_read)
+
+
+class Quote(NamedTuple):
+    """A price, and who says so: ``book``, ``local``, or a price list with its version."""
+
+    price: Price
+    source: str
+
+
+BOOK, LOCAL = "book", "local"
+Lookup: TypeAlias = Callable[[str], Quote | None]
+
+
+def no_quotes(_model: str) -> Quote | None:
+    """The price list of whoever has none."""
+    return None
 
 
 def _rounded(tokens: int, price: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from events.envelope import Payload, wire
@@ -57,6 +59,31 @@ class Charge(msgspec.Struct, omit_defaults=True, gc=False):
     flag: str = ""  # public: names of asb's own table and figures, no text of the writer
     disputed_tokens: int = 0
     disputed_nanos: int = 0
+
+
+class Figures(Protocol):
+    """What can be added up of a charge."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    tokens: int
+    nanos: int
+    disputed_tokens: int
+    disputed_nanos: int
+
+
+def add_figures(total: Figures, charged: Charge) -> None:
+    """Add a charge to a sum: the one arithmetic of its parts."""
+    total.input_tokens += charged.input_tokens
+    total.output_tokens += charged.output_tokens
+    total.cache_read_tokens += charged.cache_read_tokens
+    total.cache_write_tokens += charged.cache_write_tokens
+    total.tokens += charged.tokens
+    total.nanos += charged.nanos
+    total.disputed_tokens += charged.disputed_tokens
+    total.disputed_nanos += charged.disputed_nanos
 
 
 @wire("task.submitted")

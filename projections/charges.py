@@ -8,82 +8,15 @@ end: of these the outcome of their task says all there is to know.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import msgspec
 from msgspec.structs import replace
 
 from events.task import Charge
-from projections.budgets import HOUR, MINUTE
-
-if TYPE_CHECKING:
-    from projections.state import State
+from projections.records import NO_PARTS, ChargedAttempt, Mark, Parts
+from projections.state import State
+from projections.windows import HOUR, MINUTE
 
 MARKS_MAX = 240  # from here on marks before the newest hour are kept by the hour
 DISPUTES_MAX = 10_000  # so many wait for a correction before foreign reports are rejected
-Parts = tuple[int, int, int, int]  # input, output, cache reads, cache writes
-NO_PARTS: Parts = (0, 0, 0, 0)
-
-
-class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Charged at ``at`` (µs) under ``model``; ``day_at`` as in a Booking."""
-
-    at: int
-    model: str
-    tokens: int
-    nanos: int
-    day_at: int = 0
-
-
-class ChargedAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What one attempt that has ended, or one report of foreign work, was charged.
-
-    ``at`` and ``model`` are where it ended; ``estimated_tokens`` what of it nobody measured.
-    """
-
-    at: int
-    agent: str = ""
-    model: str = ""
-    worker: str = ""
-    project: str = ""
-    kind: str = ""
-    marks: tuple[Mark, ...] = ()
-    parts: Parts = NO_PARTS
-    estimated_tokens: int = 0
-    disputed_tokens: int = 0
-    disputed_nanos: int = 0
-    task: str = ""
-    attempt: int = 0
-
-    @property
-    def tokens(self) -> int:
-        return sum(mark.tokens for mark in self.marks)
-
-    @property
-    def nanos(self) -> int:
-        return sum(mark.nanos for mark in self.marks)
-
-    @property
-    def is_disputed(self) -> bool:
-        return bool(self.disputed_tokens or self.disputed_nanos)
-
-    @property
-    def newest(self) -> Mark:
-        """Where more of it is charged."""
-        return self.marks[-1] if self.marks else Mark(self.at, self.model, 0, 0)
-
-    def plus(self, at: int, charged: Charge) -> ChargedAttempt:
-        """With a further charge, which was folded at ``at``; nothing stays estimated."""
-        added = parts_of(charged)
-        mine = self.parts
-        return replace(
-            self,
-            marks=marked(self.marks, at, charged),
-            parts=(mine[0] + added[0], mine[1] + added[1], mine[2] + added[2], mine[3] + added[3]),
-            estimated_tokens=0,
-            disputed_tokens=self.disputed_tokens + charged.disputed_tokens,
-            disputed_nanos=self.disputed_nanos + charged.disputed_nanos,
-        )
 
 
 def parts_of(charged: Charge | None) -> Parts:
@@ -98,6 +31,19 @@ def parts_of(charged: Charge | None) -> Parts:
     )
 
 
+def plus(attempt: ChargedAttempt, at: int, charged: Charge) -> ChargedAttempt:
+    """``attempt`` with a further charge, folded at ``at``; nothing of it stays estimated."""
+    added, had = parts_of(charged), attempt.parts
+    return replace(
+        attempt,
+        marks=marked(attempt.marks, at, charged),
+        parts=(had[0] + added[0], had[1] + added[1], had[2] + added[2], had[3] + added[3]),
+        estimated_tokens=0,
+        disputed_tokens=attempt.disputed_tokens + charged.disputed_tokens,
+        disputed_nanos=attempt.disputed_nanos + charged.disputed_nanos,
+    )
+
+
 def marked(marks: tuple[Mark, ...], at: int, charged: Charge) -> tuple[Mark, ...]:
     """``marks`` with one more charge."""
     if not charged.tokens and not charged.nanos:
@@ -105,12 +51,12 @@ def marked(marks: tuple[Mark, ...], at: int, charged: Charge) -> tuple[Mark, ...
     added = Mark(
         charged.window_at or at, charged.model, charged.tokens, charged.nanos, charged.day_at
     )
-    found = _merged((*marks, added), MINUTE)
-    if len(found) > MARKS_MAX:
-        newest = found[-1].at // HOUR
-        old = tuple(mark for mark in found if mark.at // HOUR < newest)
-        found = (*_merged(old, HOUR), *(mark for mark in found if mark.at // HOUR >= newest))
-    return found
+    merged = _merged((*marks, added), MINUTE)
+    if len(merged) > MARKS_MAX:
+        newest = merged[-1].at // HOUR
+        old = tuple(mark for mark in merged if mark.at // HOUR < newest)
+        merged = (*_merged(old, HOUR), *(mark for mark in merged if mark.at // HOUR >= newest))
+    return merged
 
 
 def _merged(marks: tuple[Mark, ...], length: int) -> tuple[Mark, ...]:

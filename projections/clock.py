@@ -7,15 +7,11 @@ and counts as a minute. Whatever is forgotten by age waits until that much time 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from events.clock import ClockStepped
+from events.clock import ClockConfirmed, ClockStepped
 from events.envelope import Event
-from projections import alerts, budgets
-from projections.budgets import HOUR, MINUTE
-
-if TYPE_CHECKING:
-    from projections.state import State
+from projections import buckets, watches
+from projections.state import State, folds
+from projections.windows import HOUR, HOURS_KEPT, MINUTE
 
 
 def moves(state: State, event: Event) -> None:
@@ -25,7 +21,7 @@ def moves(state: State, event: Event) -> None:
     if type(data) is ClockStepped:
         passed -= data.by
     if passed < 0:  # what comes next goes over old ground
-        meta.repeated = min(meta.repeated - passed, budgets.HOURS_KEPT * HOUR)
+        meta.repeated = min(meta.repeated - passed, HOURS_KEPT * HOUR)
     elif passed > HOUR:
         meta.passed += MINUTE
     else:
@@ -35,7 +31,8 @@ def moves(state: State, event: Event) -> None:
     meta.at = event.at
 
 
-def stepped(state: State, event: Event) -> None:
+@folds(ClockStepped)
+def stepped(state: State, event: Event[ClockStepped]) -> None:
     """The times of open tasks move along with the clock: no timer fires early, none is late."""
     by, meta = event.data.by, state.meta
     meta.step_by, meta.step_at = by, event.data.noticed
@@ -57,21 +54,22 @@ def stepped(state: State, event: Event) -> None:
 def _forget_the_future(state: State, now: int) -> None:
     """What was said of rolling windows at a time that is still to come says nothing now."""
     for key, known in list(state.raised.items()):
-        if known.seen > now and alerts.rolls(key):
+        if known.seen > now and watches.rolls(key):
             state.journal.drop(state.raised, key)
 
 
-def confirmed(state: State, event: Event) -> None:
+@folds(ClockConfirmed)
+def confirmed(state: State, _event: Event[ClockConfirmed]) -> None:
     """The clock is right: forget what no window can reach by it, as if it had never stepped."""
     meta = state.meta
     meta.large_step = meta.large_step_at = meta.repeated = 0
     for scope in state.scopes.values():
-        budgets.prune(state, scope, confirmed=True)
+        buckets.prune(state, scope, confirmed=True)
 
 
 def doubted(state: State) -> bool:
     """Whether the clock made a large step that nobody has confirmed, and the longest window has not
     passed since without another."""
     meta = state.meta
-    longest = budgets.HOURS_KEPT * HOUR
+    longest = HOURS_KEPT * HOUR
     return bool(meta.large_step) and meta.passed - meta.large_step_passed < longest

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from events.envelope import Event
 from events.log import LogForeignEntries, LogTrimmed, LogWentBack
-
-if TYPE_CHECKING:
-    from projections.state import State
+from projections.state import State, folds
 
 
-def went_back(state: State, event: Event) -> None:
-    assert isinstance(event.data, LogWentBack)
+@folds(LogWentBack)
+def went_back(state: State, event: Event[LogWentBack]) -> None:
     state.meta.went_back = event.log_id
 
 
-def trimmed(state: State, event: Event) -> None:
-    assert isinstance(event.data, LogTrimmed)
+@folds(LogTrimmed)
+def trimmed(state: State, event: Event[LogTrimmed]) -> None:
     state.meta.trimmed, state.meta.trimmed_said = event.data.first, event.log_id
 
 
-def foreign_entries(state: State, event: Event) -> None:
+@folds(LogForeignEntries)
+def foreign_entries(state: State, event: Event[LogForeignEntries]) -> None:
     payload = event.data
-    assert isinstance(payload, LogForeignEntries)
     meta = state.meta
     meta.foreign += max(0, payload.count)
     meta.foreign_id, meta.foreign_at, meta.foreign_said = payload.last, event.at, event.log_id

@@ -6,32 +6,14 @@ estimate of a task is the upper bound of the bucket in which the wanted percenti
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import msgspec
-
 from events.money import hold_nanos
 from events.task import Charge
 from projections import budgets
-from projections.policy import hold_price
-
-if TYPE_CHECKING:
-    from projections.state import State
-    from projections.tasks import TaskRecord
+from projections.prices import hold_price
+from projections.records import Learnt, TaskRecord
+from projections.state import State
 
 LEARNT_MAX = 2_000  # kinds × models; further models are estimated as at the beginning
-
-
-class Learnt(msgspec.Struct, array_like=True, gc=False):
-    """What attempts of one kind and model used, against what was held for them."""
-
-    samples: int = 0
-    tokens: dict[int, int] = {}  # bucket -> attempts
-    nanos: dict[int, int] = {}
-    held_tokens: int = 0
-    used_tokens: int = 0
-    error_tokens: int = 0  # sum of |used - held|
-    overruns: int = 0
 
 
 def bucket(amount: int) -> int:
@@ -50,27 +32,27 @@ def upper(index: int) -> int:
     return ((4 + quarter + 1) << (bits - 3)) - 1
 
 
-def settle_estimate(state: State, task: TaskRecord, charged: Charge) -> None:
+def learn(state: State, task: TaskRecord, charged: Charge) -> None:
     """An attempt ended with known usage: learn from it, unless some of that is disputed."""
     if task.used is not None and (task.used.disputed_tokens or task.used.disputed_nanos):
         return
     key = f"{task.kind}|{task.run_model}"
-    found = state.learnt.get(key)
-    if found is None:
+    learnt = state.learnt.get(key)
+    if learnt is None:
         if len(state.learnt) >= LEARNT_MAX:
             return
-        found = Learnt(0, {}, {})
-        state.journal.put(state.learnt, key, found)
-    state.journal.touch(found)
+        learnt = Learnt(0, {}, {})
+        state.journal.put(state.learnt, key, learnt)
+    state.journal.touch(learnt)
     used = task.used_tokens
-    found.samples += 1
-    found.held_tokens += task.hold_tokens
-    found.used_tokens += used
-    found.error_tokens += abs(used - task.hold_tokens)
-    found.overruns += used > task.hold_tokens
-    _count(state, found.tokens, bucket(max(0, used)))
+    learnt.samples += 1
+    learnt.held_tokens += task.hold_tokens
+    learnt.used_tokens += used
+    learnt.error_tokens += abs(used - task.hold_tokens)
+    learnt.overruns += used > task.hold_tokens
+    _count(state, learnt.tokens, bucket(max(0, used)))
     if not charged.unpriced:
-        _count(state, found.nanos, bucket(max(0, task.used_nanos)))
+        _count(state, learnt.nanos, bucket(max(0, task.used_nanos)))
 
 
 def _count(state: State, counts: dict[int, int], index: int) -> None:
@@ -99,11 +81,11 @@ def ask(state: State, task: TaskRecord, model: str, keys: tuple[str, ...]) -> tu
     if task.given_estimate:
         return tokens, hold_nanos(tokens, price), 1
     learning = state.policy.learning
-    found = state.learnt.get(f"{task.kind}|{model}")
+    learnt = state.learnt.get(f"{task.kind}|{model}")
     nanos = 0
-    if found is not None and found.samples >= learning.min_samples:
-        tokens = percentile(found.tokens, learning.percentile)
-        nanos = percentile(found.nanos, learning.percentile)
+    if learnt is not None and learnt.samples >= learning.min_samples:
+        tokens = percentile(learnt.tokens, learning.percentile)
+        nanos = percentile(learnt.nanos, learning.percentile)
     return (*_bounded(state, keys, tokens, nanos or hold_nanos(tokens, price)), 1)
 
 
@@ -111,9 +93,9 @@ def _bounded(state: State, keys: tuple[str, ...], tokens: int, nanos: int) -> tu
     share = state.policy.learning.share_percent
     for key in keys:
         for limit in budgets.limits_for(state, key):
-            most = limit.amount * share // 100
+            bound = limit.amount * share // 100
             if limit.unit == "tokens":
-                tokens = min(tokens, most)
+                tokens = min(tokens, bound)
             elif limit.unit == "money":
-                nanos = min(nanos, most)
+                nanos = min(nanos, bound)
     return tokens, nanos

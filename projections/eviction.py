@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from events.envelope import Event
-from events.server import RedisEvicts
-
-if TYPE_CHECKING:
-    from projections.state import State
+from events.server import RedisEvicts, RedisKeeps
+from projections.state import State, folds
 
 
-def said(state: State, event: Event) -> None:
+@folds(RedisEvicts, RedisKeeps)
+def said(state: State, event: Event[RedisEvicts | RedisKeeps]) -> None:
     """The server began to drop keys, or ended it."""
     meta, payload = state.meta, event.data
     meta.evicts = type(payload) is RedisEvicts

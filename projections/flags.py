@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import msgspec
-
-if TYPE_CHECKING:
-    from projections.state import State
+from projections.records import Flagged
+from projections.state import State
 
 AGENTS_MAX = 1_000  # names come from outside; the rest share one record
 OTHERS = "other"
 RECENT_US = 24 * 3_600_000_000
-
-
-class Flagged(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What one agent told: how many flags, when the last (µs), at which event, and what it says."""
-
-    count: int = 0
-    at: int = 0
-    log_id: str = ""
-    flag: str = ""
 
 
 def add(state: State, agent: str, at: int, flag: str) -> None:

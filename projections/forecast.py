@@ -6,17 +6,14 @@ that, what its minutes used (at least ten of them), by the hour.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from events.money import hold_nanos
-from projections import budgets
-from projections.budgets import HOUR, MINUTE, UNITS, Scope
-from projections.estimates import Learnt
-
-if TYPE_CHECKING:
-    from projections.state import State
+from projections import budgets, windows
+from projections.budgets import UNITS
+from projections.records import Learnt, Scope
+from projections.state import State
+from projections.windows import HOUR, MINUTE
 
 MINUTES = 60
 MINUTES_LEAST = 10
@@ -116,7 +113,7 @@ def reaches(state: State, now: int) -> list[Reach]:
 
 def _reach(window: str, row: dict[str, int], per_hour: int, now: int) -> Reach:
     left = row["limit"] - row["used"] - row["held"]
-    rolling = budgets.rolling_minutes(window)
+    rolling = windows.rolling_minutes(window)
     at, why = 0, ""
     if left <= 0:
         at = now

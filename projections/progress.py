@@ -8,47 +8,17 @@ the task, and with the first document of work that asb did not dispatch.
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
-import msgspec
-
-from events.document import ENDED, Totals
 from events.envelope import Event
 from events.task import Charge
-from projections import attempts, charges, flags, tallies
-from projections.charges import Parts
-
-if TYPE_CHECKING:
-    from projections.state import State
+from events.usage import ProgressUpdated
+from projections import charges, flags, spending, tallies
+from projections.records import Parts, Progress
+from projections.state import State, folds
 
 RECORDS_MAX = 10_000
 RECORDS_AFTER_PURGE = 9_000
 ENDED_KEPT = 30 * 86_400_000_000  # µs after its last document
-
-
-class Progress(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The newest document of one agent and task.
-
-    It lies at ``log_id``; ``digest`` names its bytes. ``seen`` is the running maximum of the totals
-    told since ``attempt`` (0: foreign work) began, ``charged`` what of it became usage and
-    ``nanos`` what that cost.
-    """
-
-    log_id: str
-    at: int
-    digest: bytes = b""
-    attempt: int = 0
-    status: str = ""
-    percent: int | None = None
-    seen: Totals = Totals()
-    charged: tuple[int, int, int, int] = (0, 0, 0, 0)
-    nanos: int = 0
-    flag: str = ""
-    unpriced: bool = False  # some of it was charged without a known price
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ENDED
 
 
 def key_of(agent: str, task: str) -> str:
@@ -62,10 +32,10 @@ def digest(document: bytes) -> bytes:
 
 def newest(state: State, agent: str, task: str, now: int) -> Progress | None:
     """The record of a key; an ended one is over after 30 days, as its key in Redis is."""
-    found = state.progress.get(key_of(agent, task))
-    if found is not None and found.ended and now - found.at > ENDED_KEPT:
+    record = state.progress.get(key_of(agent, task))
+    if record is not None and record.ended and now - record.at > ENDED_KEPT:
         return None
-    return found
+    return record
 
 
 def parts_of(charge: Charge | None) -> Parts:
@@ -76,7 +46,8 @@ def parts_of(charge: Charge | None) -> Parts:
     return parts[0] + disputed, *parts[1:]
 
 
-def updated(state: State, event: Event) -> None:
+@folds(ProgressUpdated)
+def updated(state: State, event: Event[ProgressUpdated]) -> None:
     """``progress.updated``: another document of this key."""
     payload = event.data
     key = key_of(payload.agent, payload.task)
@@ -104,7 +75,7 @@ def updated(state: State, event: Event) -> None:
     flags.add(state, payload.agent, event.at, payload.flag)
     tallies.differed(state, payload.against, payload.difference)
     if payload.charged is not None:
-        attempts.spent(state, event)
+        spending.spent(state, event, payload.attempt, payload.charged)
 
 
 def _purge(state: State, now: int) -> None:

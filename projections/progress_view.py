@@ -6,9 +6,8 @@ from typing import Any
 
 from events.document import ENDED
 from events.money import dollars
-from projections.progress import Progress
+from projections.records import Outcome, Progress, TaskRecord
 from projections.state import State
-from projections.tasks import Outcome, TaskRecord
 from projections.views import iso
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from events.money import dollars
 from projections import usage
+from projections.records import Cell
 from projections.state import State
-from projections.usage import Cell
 
 NAMES_MAX = 200  # of a breakdown; the rest shares "other", so sums stay exact
 UNNAMED = "unknown"

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from events.envelope import Event
+from events.policy import ReportIssued
 from projections.days import DAYS_KEPT, day_of
-
-if TYPE_CHECKING:
-    from projections.state import State
+from projections.records import Issued
+from projections.state import State, folds
 
 SECOND = 1_000_000
 QUIET = SECOND  # µs from the first late fact to a new version: what comes together goes together
 APART = 60 * SECOND  # µs between two versions of one day
 
 
-class Issued(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The newest report of a day. ``version`` 0: its day was over before a fact of it came.
-
-    ``at`` is when it was issued and ``late_at`` when the first fact after it came, µs, 0: none.
-    ``log_id`` is the place of the event.
-    """
-
-    version: int = 0
-    at: int = 0
-    log_id: str = ""
-    late_at: int = 0
-
-
-def issued(state: State, event: Event) -> None:
+@folds(ReportIssued)
+def issued(state: State, event: Event[ReportIssued]) -> None:
     payload = event.data
     if len(state.reports) >= DAYS_KEPT and payload.date not in state.reports:
         oldest = min(state.reports)
@@ -61,14 +48,14 @@ def due_days(state: State, now: int) -> list[tuple[str, int]]:
     today = state.today
     if not today.start <= now < today.end:
         today = state.today = day_of(now, state.zone)
-    found = _first_reports(state, today.date)
+    days = _first_reports(state, today.date)
     for day in sorted(state.late_days):
         known = state.reports.get(day)
         if known is None or not known.late_at:
             state.late_days.pop(day)
         elif day < today.date and now >= max(known.late_at + QUIET, known.at + APART):
-            found.append((day, known.version + 1))
-    return found
+            days.append((day, known.version + 1))
+    return days
 
 
 def _first_reports(state: State, today: str) -> list[tuple[str, int]]:

@@ -2,59 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import msgspec
-
 from events.envelope import Event
-
-if TYPE_CHECKING:
-    from projections.state import State
-    from projections.tasks import TaskRecord
+from events.routing import DelegatorLearnt, TaskEscalated
+from projections.records import Overlay, Routed, TaskRecord, Taught
+from projections.state import State, folds
 
 ROUTED_MAX = 2_000  # kinds × models; further models are not counted
 
 
-class Overlay(msgspec.Struct, frozen=True, gc=False):
-    """Weights on top of the shipped ones. ``place``: log id of the learning they come from."""
-
-    weights: dict[str, str] = {}
-    shipped: str = ""
-    place: str = ""
-    rows: int = 0
-
-
-class Taught(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Where an example stands: its words stay on the log, at ``place``, the ``number``-th of the
-    event; or they are those of ``task``."""
-
-    kind: str
-    place: str
-    number: int = 0
-    task: str = ""
-
-
-class Routed(msgspec.Struct, array_like=True, gc=False):
-    """How attempts of one kind fared on one model. ``micros``: from dispatch to end."""
-
-    attempts: int = 0
-    completed: int = 0
-    tokens: int = 0
-    nanos: int = 0
-    micros: int = 0
-    lost: int = 0  # tasks that failed on it for good
-    escalated: int = 0  # tasks that were tried on a more capable model afterwards
-    rescued: int = 0  # tasks that it completed after a cheaper model had failed
-
-
-def learnt(state: State, event: Event) -> None:
+@folds(DelegatorLearnt)
+def learnt(state: State, event: Event[DelegatorLearnt]) -> None:
     """Another overlay is in force; examples come and go."""
-    d, journal = event.data, state.journal
+    payload, journal = event.data, state.journal
     journal.touch(state.meta)
-    state.meta.overlay = Overlay(d.overlay, d.shipped, event.log_id, d.rows)
-    for example in d.forgotten:
+    state.meta.overlay = Overlay(payload.overlay, payload.shipped, event.log_id, payload.rows)
+    for example in payload.forgotten:
         journal.drop(state.taught, example)
-    for number, example in enumerate(d.examples):
+    for number, example in enumerate(payload.examples):
         name = f"task {example.task}" if example.task else f"{event.log_id}/{number}"
         taught = Taught(example.kind, event.log_id, number, example.task)
         journal.put(state.taught, name, taught)
@@ -88,7 +52,8 @@ def _routed(state: State, key: str) -> Routed | None:
     return routed
 
 
-def escalated(state: State, event: Event) -> None:
+@folds(TaskEscalated)
+def escalated(state: State, event: Event[TaskEscalated]) -> None:
     """One more attempt, on another model."""
     payload = event.data
     task = state.tasks.get(payload.task)
@@ -102,8 +67,3 @@ def escalated(state: State, event: Event) -> None:
     task.escalated = True
     task.max_attempts = task.attempt + 1
     state.index(task)
-
-
-def to_escalate(task: TaskRecord) -> bool:
-    """Whether it waits for another try though its tries are used up: for a more capable model."""
-    return bool(task.attempt) and task.attempt >= task.max_attempts and not task.escalated

@@ -1,62 +1,17 @@
 """What has happened so far, counted: for metrics, which are the same after any restart.
 
-Counts and histograms are integers of the fold. ``Standing`` is an index: how many open tasks are in
-each status, by priority, kept as they move so that nobody has to walk them.
+Counts and histograms are integers of the fold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
-import msgspec
-
 from events.task import Charge
-
-if TYPE_CHECKING:
-    from projections.state import State
-    from projections.tasks import TaskRecord
+from projections.records import Difference, Histogram, Returned
+from projections.state import State
 
 FINEST_US = 10_000  # the upper bound of the first bucket; each further one is twice as long
 BUCKETS = 21  # with finite bounds, up to nearly three hours; one more has none
 PAIRS_MAX = 1_000  # agents × models whose returned charges are told apart
-
-
-class Histogram(msgspec.Struct, array_like=True, gc=False):
-    """Durations: how many in each bucket, and their sum in µs."""
-
-    counts: dict[int, int] = {}
-    total_us: int = 0
-
-
-class Returned(msgspec.Struct, array_like=True, gc=False):
-    """What was taken back of earlier charges, as amounts ≥ 0: charges so far are the sums of the
-    fold plus these, and never fall."""
-
-    tokens: int = 0
-    nanos: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
-
-
-class Difference(msgspec.Struct, array_like=True, gc=False):
-    """Two sources of usage spoke of the same attempt: how often, and by how many tokens apart."""
-
-    reports: int = 0
-    tokens: int = 0
-
-
-class Tallies(msgspec.Struct, gc=False):
-    """All counts. ``events`` by wire type, ``alerts`` by unit and level, ``durations`` by what was
-    timed and a label, ``returned`` by agent and model, ``differences`` by the better source."""
-
-    events: dict[str, int] = {}
-    alerts: dict[str, int] = {}
-    durations: dict[str, Histogram] = {}
-    returned: dict[str, Returned] = {}
-    differences: dict[str, Difference] = {}
 
 
 AMOUNTS = Returned.__struct_fields__
@@ -122,40 +77,3 @@ def differed(state: State, against: str, tokens: int) -> None:
     before = differences.get(against, Difference())
     after = Difference(before.reports + 1, before.tokens + abs(tokens))
     state.journal.put(differences, against, after)
-
-
-class Standing:
-    """How many open tasks are in each status, by priority."""
-
-    __slots__ = ("counts",)
-
-    def __init__(self, tasks: Iterable[TaskRecord] = ()) -> None:
-        self.counts: dict[tuple[str, int], int] = {}
-        for task in tasks:
-            self.enter(task)
-
-    def enter(self, task: TaskRecord) -> None:
-        key = (task.status, task.priority)
-        self.counts[key] = self.counts.get(key, 0) + 1
-
-    def leave(self, task: TaskRecord) -> None:
-        self.counts[task.status, task.priority] -= 1
-
-    def in_status(self, *statuses: str) -> int:
-        """How many tasks are in any of these."""
-        return sum(n for (status, _), n in self.counts.items() if status in statuses)
-
-
-def canonical(tallies: Tallies, ordered: Any) -> Tallies:
-    """``tallies`` with every dict in it sorted; ``ordered`` sorts one."""
-    durations = {
-        key: Histogram(ordered(histogram.counts), histogram.total_us)
-        for key, histogram in sorted(tallies.durations.items())
-    }
-    return Tallies(
-        ordered(tallies.events),
-        ordered(tallies.alerts),
-        durations,
-        ordered(tallies.returned),
-        ordered(tallies.differences),
-    )

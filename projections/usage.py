@@ -7,43 +7,16 @@ for all time and once per report day. Every breakdown is a sum over cells, so al
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-import msgspec
-
-from events.task import Charge
+from events.task import Charge, add_figures
 from projections import flags, reports, tallies
 from projections.days import DAYS_KEPT, day_of
-
-if TYPE_CHECKING:
-    from projections.state import State
+from projections.records import Cell
+from projections.state import State
 
 CELLS_PER_DAY = 10_000
 SEPARATOR = "\x1f"  # cannot occur in a name: control characters are refused at the intake
 DIMENSIONS = ("agent", "model", "kind", "worker", "project")
-
-
-class Cell(msgspec.Struct, array_like=True, gc=False):
-    """Sums of one combination. ``tokens`` are counted tokens, ``nanos`` nano-dollars."""
-
-    tokens: int = 0
-    nanos: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
-    estimated_tokens: int = 0
-    completed: int = 0
-    failed: int = 0
-    disputed_tokens: int = 0  # reported beyond the plausibility bound, and charged to nobody
-    disputed_nanos: int = 0
-
-    def add(self, other: Cell) -> None:
-        for field in self.__struct_fields__:
-            setattr(self, field, getattr(self, field) + getattr(other, field))
-
-    def negative(self) -> Cell:
-        return Cell(*(-getattr(self, field) for field in self.__struct_fields__))
 
 
 def day_cells(state: State, at: int) -> dict[str, Cell]:
@@ -61,40 +34,41 @@ def day_cells(state: State, at: int) -> dict[str, Cell]:
 
 
 def _cell(state: State, cells: dict[str, Cell], key: str) -> Cell:
-    found = cells.get(key)
-    if found is None and len(cells) >= CELLS_PER_DAY:
+    cell = cells.get(key)
+    if cell is None and len(cells) >= CELLS_PER_DAY:
         key = key.rpartition(SEPARATOR)[0] + SEPARATOR + "other"
-        found = cells.get(key)
-    if found is None:
-        found = Cell()
-        state.journal.put(cells, key, found)
-    state.journal.touch(found)
-    return found
+        cell = cells.get(key)
+    if cell is None:
+        cell = Cell()
+        state.journal.put(cells, key, cell)
+    state.journal.touch(cell)
+    return cell
 
 
-def book(
-    state: State, at: int, charge: Charge, completed: int = 0, failed: int = 0, *, replaced: int = 0
+def charge(
+    state: State,
+    at: int,
+    charged: Charge,
+    completed: int = 0,
+    failed: int = 0,
+    *,
+    replaced: int = 0,
 ) -> None:
     """Add a charge, and how the attempt ended, for all time and for its report day.
 
     ``replaced`` tokens had been estimated before, and are not any more."""
-    key = SEPARATOR.join((charge.agent, charge.model, charge.kind, charge.worker, charge.project))
-    estimated = (charge.tokens if charge.estimated else 0) - replaced
-    for cells in (state.lifetime, day_cells(state, charge.day_at or charge.window_at or at)):
+    key = SEPARATOR.join(
+        (charged.agent, charged.model, charged.kind, charged.worker, charged.project)
+    )
+    estimated = (charged.tokens if charged.estimated else 0) - replaced
+    for cells in (state.lifetime, day_cells(state, charged.day_at or charged.window_at or at)):
         cell = _cell(state, cells, key)
-        cell.tokens += charge.tokens
-        cell.nanos += charge.nanos
-        cell.input_tokens += charge.input_tokens
-        cell.output_tokens += charge.output_tokens
-        cell.cache_read_tokens += charge.cache_read_tokens
-        cell.cache_write_tokens += charge.cache_write_tokens
+        add_figures(cell, charged)
         cell.estimated_tokens = max(0, cell.estimated_tokens + estimated)
         cell.completed += completed
         cell.failed += failed
-        cell.disputed_tokens += charge.disputed_tokens
-        cell.disputed_nanos += charge.disputed_nanos
-    flags.add(state, charge.agent, at, charge.flag)
-    tallies.gave_back(state, charge)
+    flags.add(state, charged.agent, at, charged.flag)
+    tallies.gave_back(state, charged)
     if state.day.date <= state.meta.reported:
         reports.late(state, state.day.date, at)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from events.money import dollars
 from projections import budgets, usage
+from projections.records import Cell
 from projections.state import State
-from projections.usage import Cell
 
 
 def iso(at: int) -> str:

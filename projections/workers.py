@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import msgspec
-
 from events.envelope import Event
-
-if TYPE_CHECKING:
-    from projections.state import State
-
-ALIVE, LEFT, LOST = "alive", "left", "lost"
-
-
-class Worker(msgspec.Struct, array_like=True, gc=False):
-    """A name and its newest session. ``running`` maps task to attempt; ``joined_at`` is µs."""
-
-    name: str
-    session: str
-    agent: str = ""  # "" serves all agents
-    models: tuple[str, ...] = ()
-    capacity: int = 1
-    account: str = ""
-    lease_s: int = 60
-    heartbeat: bool = True
-    instance: str = ""
-    status: str = ALIVE
-    paused: bool = False
-    joined_at: int = 0
-    running: dict[str, int] = {}
-    last_kind: str = ""
-    dispatched: int = 0
-    completed: int = 0
-    failed: int = 0
-
-    @property
-    def free(self) -> int:
-        return self.capacity - len(self.running) if self.status == ALIVE and not self.paused else 0
-
-    def serves(self, agent: str, model: str) -> bool:
-        return (not self.agent or self.agent == agent) and (not self.models or model in self.models)
+from events.worker import (
+    IntakeOpened,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerLost,
+    WorkerPaused,
+    WorkerResumed,
+)
+from projections.records import LEFT, LOST, Worker
+from projections.state import State, folds
 
 
-def joined(state: State, event: Event) -> None:
+@folds(WorkerJoined)
+def joined(state: State, event: Event[WorkerJoined]) -> None:
     """A session opens; what an earlier one of the same name held becomes orphaned, except the
     attempts the worker says, with evidence, it still runs."""
     payload = event.data
@@ -73,39 +46,43 @@ def joined(state: State, event: Event) -> None:
                 task.session = payload.session
                 worker.running[task_id] = attempt
             else:
-                state.orphans.add(state, task)
+                state.orphans.add(task)
     state.journal.put(state.workers, payload.worker, worker)
 
 
-def ended(state: State, event: Event) -> None:
+@folds(WorkerLeft, WorkerLost)
+def ended(state: State, event: Event[WorkerLeft | WorkerLost]) -> None:
     """``worker.left`` and ``worker.lost``: the session is over, what it ran is orphaned."""
     payload = event.data
     worker = state.workers.get(payload.worker)
     if worker is None or (payload.session and payload.session != worker.session):
         return
     state.journal.touch(worker)
-    worker.status = LEFT if payload.type == "worker.left" else LOST
+    worker.status = LEFT if isinstance(payload, WorkerLeft) else LOST
     for task_id in worker.running:
-        state.orphans.add(state, state.tasks[task_id])
+        state.orphans.add(state.tasks[task_id])
     worker.running = {}
 
 
-def paused(state: State, event: Event) -> None:
-    _pause(state, event, True)
+@folds(WorkerPaused)
+def paused(state: State, event: Event[WorkerPaused]) -> None:
+    _pause(state, event.data.worker, True)
 
 
-def resumed(state: State, event: Event) -> None:
-    _pause(state, event, False)
+@folds(WorkerResumed)
+def resumed(state: State, event: Event[WorkerResumed]) -> None:
+    _pause(state, event.data.worker, False)
 
 
-def intake_opened(state: State, event: Event) -> None:
+@folds(IntakeOpened)
+def intake_opened(state: State, event: Event[IntakeOpened]) -> None:
     """An intake of somebody's own is read from its beginning."""
     if event.data.intake not in state.intakes:
         state.journal.put(state.intakes, event.data.intake, "0-0")
 
 
-def _pause(state: State, event: Event, value: bool) -> None:
-    worker = state.workers.get(event.data.worker)
+def _pause(state: State, name: str, value: bool) -> None:
+    worker = state.workers.get(name)
     if worker is not None:
         state.journal.touch(worker)
         worker.paused = value

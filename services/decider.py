@@ -12,8 +12,8 @@ from typing import TypeAlias
 import msgspec
 
 from events.envelope import Event, Payload
+from events.money import Lookup, no_quotes
 from events.policy import PolicyChanged
-from projections.policy import Lookup, no_quotes
 from projections.state import State
 
 

@@ -6,12 +6,12 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from events.money import cost_nanos
+from events.money import BOOK, cost_nanos
 from events.task import Charge
 from events.tokens import NOTHING, Reading, TokenParts
-from projections.policy import BOOK, price_of, quote
+from projections.prices import price_of, quote
+from projections.records import PastAttempt, TaskRecord
 from projections.state import State
-from projections.tasks import PastAttempt, TaskRecord
 from services.decider import Defaults
 
 ByModel: TypeAlias = tuple[tuple[str, TokenParts], ...]

@@ -16,8 +16,9 @@ import msgspec
 
 from events.envelope import Event, Payload, decode, encode
 from events.policy import PolicyChanged
+from projections import fold
+from projections.records import ALIVE
 from projections.state import State
-from projections.workers import ALIVE
 from services import clock_steps
 from services.decider import Decide, Decision, Inputs, IntakeEntry, Known, Rejection
 from services.delegator.classify import Delegator
@@ -60,7 +61,7 @@ class Given:
     def _fold(self, event: Event) -> None:
         event.at = self.now
         event.log_id = f"{self.now // 1000}-{self.state.meta.events}"
-        self.state.apply(event)
+        fold.apply(self.state, event)
 
     def when(self, decide: Decide, inputs: Inputs | None = None, at: int | None = None) -> Given:
         """Let a decider speak; what it decides is folded as it speaks."""
@@ -117,7 +118,7 @@ def replayed(log: Sequence[list[Any]], state: State | None = None) -> State:
     """A state folded from wire entries, as a reader would."""
     state = state or State()
     for entry in log:
-        state.apply(decode(entry))
+        fold.apply(state, decode(entry))
     return state
 
 

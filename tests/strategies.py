@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from events.policy import Learning, Limit, PolicyChanged
-from projections.tasks import RUNNING, TaskRecord
+from projections.records import RUNNING, TaskRecord
 from tests.examples import policy
 from tests.given import Bus
 

@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -176,6 +176,42 @@ def test_imports_point_one_way() -> None:
         if room_of(module) != room_of(other) and rank(other) > rank(module)
     ]
     assert wrong == []
+
+
+def cycles(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
+    """The groups of modules that import each other, directly or by way of others."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    groups: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        order[module] = low[module] = len(order)
+        stack.append(module)
+        for other in graph.get(module, ()):
+            if other not in order:
+                visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in stack:
+                low[module] = min(low[module], order[other])
+        if low[module] == order[module]:
+            at = stack.index(module)
+            group, stack[at:] = stack[at:], []
+            if len(group) > 1 or module in graph.get(module, ()):
+                groups.append(sorted(group))
+
+    for module in graph:
+        if module not in order:
+            visit(module)
+    return groups
+
+
+def test_no_imports_run_in_circles() -> None:
+    """Those for the type checker alone included: what needs another file to be read needs it."""
+    known = modules()
+    graph = {name: imported_modules(path, known) for name, path in known.items()}
+    assert cycles(graph) == []
+    assert cycles({"a": ["b"], "b": ["c"], "c": ["a", "d"], "d": []}) == [["a", "b", "c"]]
 
 
 def test_services_do_not_know_each_other() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import typer
 
 from projections import clock as fold
-from projections.budgets import HOUR, HOURS_KEPT
 from projections.format import span
 from projections.state import State
 from projections.views import iso
+from projections.windows import HOUR, HOURS_KEPT
 from services.cli import options
 from services.cli.limits import AsJson, Reason
 from services.cli.terminal import note, say, say_json

@@ -9,8 +9,8 @@ import typer
 from events import amounts
 from events.money import dollars
 from projections import charges, usage
-from projections.charges import ChargedAttempt
 from projections.format import count
+from projections.records import ChargedAttempt
 from projections.state import State
 from projections.views import iso
 from services.cli import options

@@ -12,9 +12,9 @@ import typer
 from events.policy import PolicyChanged
 from projections import flags, usage
 from projections.format import count
-from projections.policy import quote
+from projections.prices import quote
+from projections.records import ALIVE
 from projections.state import State
-from projections.workers import ALIVE
 from services import assembly
 from services.cli import clock, log_checks, options
 from services.cli.acl import unregistered_row

@@ -16,7 +16,7 @@ from events import amounts
 from events.money import dollars, nanos_of
 from events.policy import Limit
 from events.task import PRIORITIES
-from projections import budgets, views
+from projections import budgets, scopes, views, windows
 from projections.format import SYMBOLS, amount_text, limit_text, span
 from projections.state import State
 from services.cli import options
@@ -175,12 +175,12 @@ def _percent(name: str, text: str) -> int:
 
 
 def _check_name(scope: str, unit: str, window: str) -> None:
-    if scope.partition(":")[0] not in budgets.SCOPE_KINDS:
-        raise typer.BadParameter(f"SCOPE {scope}: one of {', '.join(budgets.SCOPE_KINDS)}")
+    if scope.partition(":")[0] not in scopes.SCOPE_KINDS:
+        raise typer.BadParameter(f"SCOPE {scope}: one of {', '.join(scopes.SCOPE_KINDS)}")
     if unit not in budgets.UNITS:
         raise typer.BadParameter(f"UNIT {unit}: one of {', '.join(budgets.UNITS)}")
     try:
-        budgets.rolling_minutes(window)
+        windows.rolling_minutes(window)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -251,7 +251,7 @@ def _lines(limit: Limit, rows: list[dict[str, Any]], now: int) -> list[tuple[str
             amount_text(limit.unit, row["held"]),
             views.percent_text(row["used"] + row["held"], limit.amount),
             f"{SYMBOLS[budgets.LEVELS.index(row['level'])]} {row['level']}",
-            "rolling" if budgets.rolling_minutes(limit.window) else span(row["resets_at"] - now),
+            "rolling" if windows.rolling_minutes(limit.window) else span(row["resets_at"] - now),
         )
         for row in rows
     ]

@@ -9,8 +9,8 @@ import typer
 from events.money import dollars
 from events.task import KINDS
 from projections.format import span
-from projections.policy import price_of
-from projections.routing import Routed
+from projections.prices import price_of
+from projections.records import Routed
 from projections.state import State
 from services import assembly
 from services.cli import options

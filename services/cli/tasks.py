@@ -9,11 +9,8 @@ import msgspec
 import typer
 
 from events.task import KINDS
+from projections.records import FAILED, RUNNING
 from projections.state import State
-from projections.tasks import (
-    FAILED,
-    RUNNING,
-)
 from services.cli import options
 from services.cli.lookup import say_foreign
 from services.cli.terminal import note, say, say_json, width

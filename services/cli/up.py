@@ -15,7 +15,7 @@ import typer
 from events.keys import Keys
 from events.worker import WorkerHeartbeat
 from projections.format import count
-from projections.workers import ALIVE
+from projections.records import ALIVE
 from services import assembly
 from services.cli import options
 from services.cli.running import WorkerSpec, run_bus

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from events.envelope import Event
-from projections.budgets import DAY as DAY_US
+from projections.windows import DAY as DAY_US
 from services.client.bus import Bus
 from services.client.dead_letters import READ_COUNT, dead_letters, last_dead_letter
 from services.client.story import Story, status_of

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from events.envelope import Event
 from events.routing import TaskEscalated
 from events.task import Candidate, TaskDelegated
-from projections.policy import price_of
-from projections.routing import Overlay
+from projections.prices import price_of
+from projections.records import Overlay, TaskRecord
 from projections.state import State
-from projections.tasks import TaskRecord
 from services.decider import Decide, Decisions, Inputs, decided
 from services.delegator.classify import Delegation, Delegator
 

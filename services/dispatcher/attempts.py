@@ -5,9 +5,8 @@ from __future__ import annotations
 from events.task import Charge, TaskCancelled, TaskFailed, TaskRequeued
 from events.worker import WorkerLost
 from projections.queues import wake_at
+from projections.records import ALIVE, BACKOFF, RUNNING, STARTED, TaskRecord, Worker
 from projections.state import State
-from projections.tasks import BACKOFF, RUNNING, STARTED, TaskRecord
-from projections.workers import ALIVE, Worker
 from services import ledger
 from services.decider import Decisions, Defaults, Inputs, decided
 
@@ -20,7 +19,7 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
     what waited for a task that just failed."""
     yield from lost_workers(state, now, inputs)
     yield from _orphans(state)
-    while (task := state.queues.next_timer(state, now)) is not None:
+    while (task := state.queues.next_timer(now)) is not None:
         yield decided(_timed(state, task, now, inputs.defaults), BY)
     yield from _orphans(state)
 

@@ -6,9 +6,9 @@ import heapq
 from typing import NamedTuple
 
 from events.task import PRIORITIES, TaskDeferred, TaskDispatched
-from projections import budgets, estimates
+from projections import budgets, estimates, scopes
+from projections.records import TaskRecord
 from projections.state import State
-from projections.tasks import TaskRecord
 from services.decider import Decisions, Inputs, decided
 from services.dispatcher import attempts, overruns
 from services.dispatcher.placement import Placement, Post
@@ -30,7 +30,7 @@ def dispatch(state: State, now: int) -> Decisions:
     crew = Placement(state, now)
     if not crew.free:
         return
-    heads = state.queues.by_rank(state)
+    heads = state.queues.by_rank()
     kept: dict[str, list[int]] = {}
     lowest = PRIORITIES.index(state.policy.min_priority)
     looks = NEVER_FITS_MAX
@@ -38,7 +38,7 @@ def dispatch(state: State, now: int) -> Decisions:
         _, _, key = heapq.heappop(heads)
         if key.priority < lowest:
             continue
-        task = state.queues.head(state, key)
+        task = state.queues.head(key)
         if task is None:
             continue
         found = _admit(state, now, task, crew, kept)
@@ -55,7 +55,7 @@ def dispatch(state: State, now: int) -> Decisions:
         else:
             yield decided(found, BY)
             crew.took(found.worker)
-        following = state.queues.head(state, key)
+        following = state.queues.head(key)
         if following is not None:
             heapq.heappush(heads, (following.rank, following.n, key))
 
@@ -94,7 +94,7 @@ def _admit(
     waits: Waits | None = None
     full: set[str] = set()  # scopes that refused: other workers in them would be refused as well
     for post in crew.posts(task):
-        keys = budgets.scope_keys(post.worker.name, post.agent, post.model, task.project)
+        keys = scopes.scope_keys(post.worker.name, post.agent, post.model, task.project)
         if not full.isdisjoint(keys):
             continue
         asked = estimates.ask(state, task, post.model, keys)
@@ -154,7 +154,7 @@ def _dispatched(
 def _keep_room(state: State, now: int, task: TaskRecord, kept: dict[str, list[int]]) -> None:
     """Later tasks of this turn leave room for ``task`` in the scopes it will touch in any case,
     if it only waits for what others hold: where settled use keeps it out, nobody shall wait."""
-    keys = budgets.scope_keys("", task.agent, task.model, task.project)
+    keys = scopes.scope_keys("", task.agent, task.model, task.project)
     asked = estimates.ask(state, task, task.model, keys)
     if budgets.refusal(state, keys, task.priority, asked, now, kept, holds=False) is not None:
         return

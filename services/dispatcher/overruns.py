@@ -19,8 +19,8 @@ from __future__ import annotations
 from events.task import TaskCancelRequested
 from events.usage import HoldExtended, HoldRefused
 from projections import budgets
+from projections.records import TaskRecord
 from projections.state import State
-from projections.tasks import TaskRecord
 from services.decider import Decisions, decided
 
 BY = "dispatcher"

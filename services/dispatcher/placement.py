@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from projections import budgets
+from projections.records import ALIVE, TaskRecord, Worker
 from projections.state import State
-from projections.tasks import TaskRecord
-from projections.workers import ALIVE, Worker
 
 
 class Post(NamedTuple):

@@ -24,8 +24,9 @@ from events.clock import ClockStepped
 from events.envelope import Event
 from events.keys import Keys
 from events.worker import WorkerHeartbeat
+from projections import fold
+from projections.records import ALIVE
 from projections.state import State
-from projections.workers import ALIVE
 from services.decider import Decide, Inputs, IntakeEntry, Known, PastLost
 from services.engine.standby import Standby
 from services.engine.trouble import Trouble, name_of
@@ -451,7 +452,7 @@ class Host:
         """Fold what others appended; one who decides what we decide makes us the standby."""
         fresh = [e for e in events if after(e.log_id, self.state.meta.log_id)]
         for event in fresh:
-            self.state.apply(event)
+            fold.apply(self.state, event)
             self._texts.saw(event)
             self._standby.saw(event)
         self._heard_of_steps(fresh)

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from events.envelope import Event, encode
 from events.task import TaskSubmitted
+from projections import fold
 from projections.state import State
 from services.decider import Decide, Inputs, IntakeEntry, Rejection, Taken
 
@@ -119,5 +120,5 @@ def _fold(state: State, turn: Turn, event: Event, place: str) -> None:
     if not event.raw:
         event.raw = encode(event.data)
     turn.bytes += len(event.raw)
-    state.apply(event)
+    fold.apply(state, event)
     turn.events.append(event)

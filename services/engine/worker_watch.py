@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from events.keys import Keys
 from events.worker import WorkerHeartbeat
-from projections.workers import Worker
+from projections.records import Worker
 from services.runtime.clock import elapsed
 from services.store.client import Client
 

@@ -15,8 +15,8 @@ import msgspec
 from events.envelope import Event
 from events.keys import Keys
 from events.task import PRIORITIES
+from projections.records import RUNNING, TaskRecord
 from projections.state import State
-from projections.tasks import RUNNING, TaskRecord
 from services.runtime.failpoints import point
 from services.store.client import Client
 from services.store.log import Log, parse_id

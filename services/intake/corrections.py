@@ -7,7 +7,7 @@ ended can be corrected; of a running attempt the next report would say the old f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,15 +18,12 @@ from events.task import Charge
 from events.tokens import TokenParts
 from events.usage import UsageCorrected
 from projections import charges
-from projections.charges import ChargedAttempt, Mark, Parts
+from projections.records import RUNNING, ChargedAttempt, Mark, Parts
 from projections.state import State
-from projections.tasks import RUNNING
 from services import ledger
 from services.intake import schema
+from services.intake.case import Case
 from services.intake.schema import Rejected
-
-if TYPE_CHECKING:
-    from services.intake.case import Case
 
 NANOS_MAX = 10**15  # a million dollars for one attempt
 METER = "operator"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from events.envelope import Event, payload_class
+from projections.records import ALIVE
 from projections.state import State
-from projections.workers import ALIVE
 from services.decider import Decisions, Inputs, IntakeEntry, Rejection, Taken
 from services.intake import (
     clock,

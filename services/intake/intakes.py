@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,10 +11,8 @@ from events.worker import IntakeOpened
 from projections.state import State
 from services.decider import IntakeEntry
 from services.intake import schema
+from services.intake.case import Case
 from services.intake.schema import Rejected
-
-if TYPE_CHECKING:
-    from services.intake.case import Case
 
 AHEAD_MS = 60_000  # more than clocks differ
 GIVEN_OUT_MS = 86_400_000  # how long nobody may have taken anything when the clock stepped back

@@ -20,7 +20,7 @@ from events.task import (
 )
 from events.tokens import TokenParts
 from events.usage import UsageCorrected, UsageRecorded
-from projections.tasks import RUNNING, PastAttempt, TaskRecord
+from projections.records import RUNNING, PastAttempt, TaskRecord
 from services import ledger
 from services.decider import Rejection
 from services.intake import schema, torn, usage

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -15,10 +14,8 @@ from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Sa
 from events.task import PRIORITIES
 from projections import budgets
 from services.intake import schema
+from services.intake.case import Case
 from services.intake.schema import Rejected
-
-if TYPE_CHECKING:
-    from services.intake.case import Case
 
 
 class LimitName(msgspec.Struct, frozen=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
@@ -15,15 +14,12 @@ from events.task import Charge
 from events.tokens import TokenParts
 from events.usage import ProgressUpdated
 from projections import charges, progress
-from projections.progress import Progress
+from projections.records import RUNNING, Progress, TaskRecord
 from projections.state import State
-from projections.tasks import RUNNING, TaskRecord
 from services import ledger
 from services.intake import schema
+from services.intake.case import Case
 from services.intake.schema import Rejected
-
-if TYPE_CHECKING:
-    from services.intake.case import Case
 
 METER = "progress"
 _BETTER_THAN = frozenset(("", METER, "estimate"))  # meters that progress is not worse than

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from events.envelope import Event
 from events.routing import DelegatorLearnt
 from services.intake import schema
+from services.intake.case import Case
 from services.intake.schema import Rejected
-
-if TYPE_CHECKING:
-    from services.intake.case import Case
 
 FEATURES_MAX = 20_000
 EXAMPLES_MAX = 10_000  # on the whole bus

@@ -17,7 +17,7 @@ from events.worker import (
     WorkerRefused,
     WorkerResumed,
 )
-from projections.workers import ALIVE, Worker
+from projections.records import ALIVE, Worker
 from services.intake import schema
 from services.intake.case import Case
 from services.intake.schema import Rejected

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from events.envelope import Event
 from events.task import Charge, TaskCancelled, TaskCancelRequested, TaskCompleted, TaskSubmitted
-from projections.tasks import COMPLETED, RUNNING, digest
+from projections.records import COMPLETED, RUNNING
+from projections.tasks import digest
 from services.intake import schema
+from services.intake.case import Case
 from services.intake.schema import Rejected
-
-if TYPE_CHECKING:
-    from services.intake.case import Case
 
 TIMEOUT_MAX_S = 7 * 24 * 3600
 AFTER_MAX = 1_000

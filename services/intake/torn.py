@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from events.tokens import Reading, TokenParts
 from events.usage import UsageRecorded
-from projections import attempts
+from projections import spending
 from services import ledger
 from services.intake import schema
-
-if TYPE_CHECKING:
-    from services.intake.case import Case
+from services.intake.case import Case
 
 METER = "driver"
 
@@ -39,7 +37,7 @@ def is_lost(case: Case, task: str) -> bool:
 
 def is_repeat(case: Case, reported: TornResult) -> bool:
     """Whether this attempt was charged before."""
-    return attempts.torn_key(reported.task, reported.attempt, reported.session) in case.state.torn
+    return spending.torn_key(reported.task, reported.attempt, reported.session) in case.state.torn
 
 
 def charged(

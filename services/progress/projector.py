@@ -26,7 +26,7 @@ from events.envelope import Event
 from events.keys import Keys
 from events.usage import ProgressUpdated
 from projections import progress, progress_view
-from projections.progress import Progress
+from projections.records import Progress
 from projections.state import State
 from services.progress import marks
 from services.runtime.errors import CommandRefused, RedisUnavailable

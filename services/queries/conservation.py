@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from projections import usage
-from projections.budgets import HOUR, HOURS_KEPT, MINUTE, MINUTES_KEPT
 from projections.state import State
+from projections.windows import HOUR, HOURS_KEPT, MINUTE, MINUTES_KEPT
 from services.audit.check import Audit
 
 UNITS = ("tokens", "nano-dollars", "tasks")

@@ -8,9 +8,8 @@ from typing import Any
 from events.money import cost_nanos, hold_nanos
 from events.tokens import TokenParts
 from projections import usage
+from projections.records import ALIVE, Cell, Worker
 from projections.state import State
-from projections.usage import Cell
-from projections.workers import ALIVE, Worker
 
 STATUS_WINDOWS = (("tokens", "hour"), ("tokens", "day"), ("money", "hour"), ("money", "day"))
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from events.policy import Limit
-from projections import budgets, views
+from projections import budgets, scopes, views
 from projections.state import State
 
 
@@ -55,6 +55,6 @@ def limit_rows(limit: Limit, rows: list[dict[str, Any]], state: State) -> list[d
 
 
 def limit_order(limit: Limit) -> tuple[int, str, int, str]:
-    kinds = budgets.SCOPE_KINDS
+    kinds = scopes.SCOPE_KINDS
     kind = limit.scope.partition(":")[0]
     return kinds.index(kind), limit.scope, budgets.UNITS.index(limit.unit), limit.window

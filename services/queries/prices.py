@@ -5,7 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from projections.policy import BOOK, quote
+from events.money import BOOK
+from projections.prices import quote
 from projections.state import State
 from services import assembly
 from services.runtime.settings_types import PolicySettings

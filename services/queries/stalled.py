@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
+from projections import fold
+from projections.records import RUNNING
 from projections.state import State
-from projections.tasks import RUNNING
 from services.client.bus import Bus
 from services.client.follow import repeats
 from services.intake import schema
@@ -126,7 +127,7 @@ def catch_up(bus: Bus, state: State) -> None:
     """Fold what came since."""
     for events in rebuild.read_log(bus.client, bus.keys, state.meta.log_id):
         for event in events:
-            state.apply(event)
+            fold.apply(state, event)
 
 
 class Stalled:

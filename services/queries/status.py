@@ -8,10 +8,8 @@ from typing import Any
 from events.money import dollars
 from projections import budgets, usage, views
 from projections.format import first_line
+from projections.records import RUNNING, Cell, Worker
 from projections.state import State
-from projections.tasks import RUNNING
-from projections.usage import Cell
-from projections.workers import Worker
 from services.client.bus import Bus
 from services.queries.figures import (
     average,

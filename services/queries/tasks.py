@@ -6,16 +6,8 @@ from typing import Any
 
 from events.envelope import Event
 from events.task import PRIORITIES
+from projections.records import BACKOFF, BLOCKED, QUEUED, RUNNING, SUBMITTED, Outcome, TaskRecord
 from projections.state import State
-from projections.tasks import (
-    BACKOFF,
-    BLOCKED,
-    QUEUED,
-    RUNNING,
-    SUBMITTED,
-    Outcome,
-    TaskRecord,
-)
 from projections.views import iso
 from services.client.bus import Bus
 from services.queries.waiting import Waiting

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from events.envelope import Event
-from projections import views
+from projections import fold, views
+from projections.records import Snapshot
 from projections.report_views import day_report
-from projections.state import Snapshot, State
+from projections.state import State
 from services.audit.check import Audit
 from services.client.bus import Bus
 from services.queries.conservation import SumRow, books, report_view, throttle_view, usage_view
@@ -75,7 +76,7 @@ def check_folds(bus: Bus, until: str, size: int, live: State, advance: Advance) 
     """The whole log in turns of ``size``, against the live state."""
     state = State()
     for found in entries(bus.client, bus.keys, until=until):
-        fold(state, replaying.decoded(found), size)
+        fold_in_turns(state, replaying.decoded(found), size)
         advance(len(found))
     same = state.encode() == live.encode()
     name = f"from the start in turns of {size}"
@@ -85,19 +86,19 @@ def check_folds(bus: Bus, until: str, size: int, live: State, advance: Advance) 
     return Check(name, False, f"DIFFERENT: {words or _differing(state, live)}", place)
 
 
-def fold(state: State, events: list[Event], size: int) -> None:
+def fold_in_turns(state: State, events: list[Event], size: int) -> None:
     """Fold in turns of ``size``. Turns of more than one event are first folded, undone and folded
     again, as an engine does when its append meets a conflict."""
     for start in range(0, len(events), size):
         turn = events[start : start + size]
         state.begin()
         for event in turn:
-            state.apply(event)
+            fold.apply(state, event)
         if size > 1:
             state.rollback()
             state.begin()
             for event in turn:
-                state.apply(event)
+                fold.apply(state, event)
         state.commit()
 
 
@@ -107,7 +108,7 @@ def _first_difference(bus: Bus, until: str, size: int) -> tuple[str, str]:
     start = State()
     if kept is not None and not after(kept.meta.log_id, until):
         for found in entries(bus.client, bus.keys, until=kept.meta.log_id):
-            fold(start, replaying.decoded(found), 1)
+            fold_in_turns(start, replaying.decoded(found), 1)
         if start.encode() != kept.encode():
             words = f"the snapshot kept there is not the fold: {_differing(kept, start)}"
             return kept.meta.log_id, words
@@ -116,9 +117,9 @@ def _first_difference(bus: Bus, until: str, size: int) -> tuple[str, str]:
     for found in entries(bus.client, bus.keys, start.meta.log_id, until):
         events = replaying.decoded(found)
         for at in range(0, len(events), size):
-            fold(start, events[at : at + size], size)
+            fold_in_turns(start, events[at : at + size], size)
             for event in events[at : at + size]:
-                kept.apply(event)
+                fold.apply(kept, event)
             if start.encode() != kept.encode():
                 return events[at].log_id, _differing(start, kept)
     return "", ""
@@ -173,7 +174,7 @@ class Walk:
             for entry, event in replaying.owned(found):
                 if event.type == "report.issued":
                     self._report(event)
-                self._state.apply(event)
+                fold.apply(self._state, event)
                 self.audit.feed(entry)
                 for look in self._due.pop(event.log_id, ()):
                     self._checks.append(look())

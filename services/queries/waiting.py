@@ -8,13 +8,12 @@ from functools import cached_property
 from typing import NamedTuple
 
 from events.task import PRIORITIES
-from projections import budgets, estimates
+from projections import budgets, estimates, scopes, windows
 from projections.format import clock, refusal_text, span
 from projections.queues import queue_key
+from projections.records import ALIVE, BACKOFF, BLOCKED, QUEUED, RUNNING, SUBMITTED, TaskRecord
 from projections.state import State
-from projections.tasks import BACKOFF, BLOCKED, QUEUED, RUNNING, SUBMITTED, TaskRecord
 from projections.views import iso
-from projections.workers import ALIVE
 from services.dispatcher.decide import never_fits
 from services.dispatcher.placement import Placement, Post
 from services.queries.figures import natural
@@ -77,7 +76,7 @@ class Waiting:
         if never_fits(self._state, task, self._crew, self._now):
             return self._head(task, place)  # it waits behind nobody
         key = queue_key(task)
-        while (head := self._state.queues.head(self._state, key)) is not None:
+        while (head := self._state.queues.head(key)) is not None:
             if head.id in self._heads or not never_fits(self._state, head, self._crew, self._now):
                 break
             self._state.never_fits[head.id] = None  # the dispatcher sets it aside, too
@@ -116,7 +115,7 @@ class Waiting:
         """The limit that keeps ``task`` from ``post``. Of a busy one what is used up already: what
         it holds itself is free once it is."""
         state, name = self._state, post.worker.name
-        keys = budgets.scope_keys(name, post.agent, post.model, task.project)
+        keys = scopes.scope_keys(name, post.agent, post.model, task.project)
         asked = estimates.ask(state, task, post.model, keys)
         holds = post.worker.free > 0
         found = budgets.refusal(state, keys, task.priority, asked, self._now, holds=holds)
@@ -142,17 +141,17 @@ class Waiting:
             return f"{_named(names)}: {refusal_text(r, priority, asked, self._now)}"
         has = "has" if len(names) == 1 else "have"
         much = "no" if asked <= r.missing else "too few" if r.unit != "money" else "too little"
-        rolling = budgets.rolling_minutes(r.window) > 0
+        rolling = windows.rolling_minutes(r.window) > 0
         until = "" if rolling else f" until {self._moment(r.resets_at)}"
         how = f"{r.unit}/{r.window}" + (", rolling" if rolling else "")
         return f"{_named(names)} {has} {much} {r.unit} left{until} ({how})"
 
     def _moment(self, at: int) -> str:
-        text = clock(at)[:5] if at - self._now < budgets.DAY else iso(at)[:16].replace("T", " ")
+        text = clock(at)[:5] if at - self._now < windows.DAY else iso(at)[:16].replace("T", " ")
         return f"{text} UTC"
 
     def _unserved(self, task: TaskRecord, place: str) -> str:
-        keys = budgets.scope_keys("", task.agent, task.model, task.project)
+        keys = scopes.scope_keys("", task.agent, task.model, task.project)
         asked = estimates.ask(self._state, task, task.model, keys)
         found = budgets.refusal(self._state, keys, task.priority, asked, self._now)
         if found is not None and found.never:

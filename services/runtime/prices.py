@@ -12,8 +12,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
-from events.money import Price, nanos_of
-from projections.policy import Quote
+from events.money import Price, Quote, nanos_of
 
 MAKERS = ("anthropic", "openai", "google", "mistral", "x-ai", "deepseek", "cohere")
 KNOWN_MAX = 4_096  # models and days remembered

@@ -8,9 +8,8 @@ from events.money import dollars
 from events.policy import Limit
 from projections import budgets, usage, views
 from projections.format import SYMBOLS, first_line, limit_text
+from projections.records import ALIVE, LOST, Cell, Worker
 from projections.state import State
-from projections.usage import Cell
-from projections.workers import ALIVE, LOST, Worker
 from services.queries.figures import (
     STATUS_WINDOWS,
     average,

@@ -8,7 +8,8 @@ from typing import Any
 
 from events.envelope import Event
 from events.log import START, after, parse_id
-from projections.state import Meta, State
+from projections.records import Meta
+from projections.state import State
 from services.runtime.errors import LogError
 from services.store.log import Base, decoded
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from events.envelope import Event
 from events.keys import Keys
 from events.log import begins
+from projections import fold
 from projections.state import State, decode_state
 from services.runtime.errors import BeginningLost, CommandRefused
 from services.runtime.failpoints import point
@@ -72,7 +73,7 @@ def rebuild(
             check_beginning(client, keys)
         for events in read_log(client, keys, state.meta.log_id, until, foreign):
             for event in events:
-                state.apply(event)
+                fold.apply(state, event)
             if progress is not None:
                 progress(len(events))
     return state

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from events.log import NAMED
 from events.policy import AlertBudget, AlertRaised, Limit
-from projections import alerts, budgets
+from projections import budgets, watches, windows
 from projections.budgets import LEVELS
+from projections.records import Raised
 from projections.state import State
 from services.decider import Decisions, Inputs, decided
 
@@ -69,8 +70,8 @@ def _once(state: State, alert: AlertRaised, level: int, now: int) -> Decisions:
     """``alert``, unless its level was said before for this window instance."""
     if level == 0:
         return
-    before = state.raised.get(alerts.key_of(alert.kind, alert.scope, alert.unit, alert.window))
-    if budgets.rolling_minutes(alert.window):
+    before = state.raised.get(watches.key_of(alert.kind, alert.scope, alert.unit, alert.window))
+    if windows.rolling_minutes(alert.window):
         if before is not None:
             before = _rolled(state, alert, before, level, now)
         alert.instance = now if before is None else before.instance
@@ -78,13 +79,11 @@ def _once(state: State, alert: AlertRaised, level: int, now: int) -> Decisions:
         yield decided(alert, BY)
 
 
-def _rolled(
-    state: State, alert: AlertRaised, before: alerts.Raised, level: int, now: int
-) -> alerts.Raised:
+def _rolled(state: State, alert: AlertRaised, before: Raised, level: int, now: int) -> Raised:
     """What counts as said of a rolling window, which has no calendar instance: each level is armed
     again after one full length below it."""
-    for watch in alerts.watches(state, alert.scope):
+    for watch in watches.watches(state, alert.scope):
         if (watch.kind, watch.unit, watch.window) == (alert.kind, alert.unit, alert.window):
-            known = alerts.standing(state, alert.scope, watch, before, now)
-            return alerts.armed(known, level, now, watch.length)
+            known = watches.standing(state, alert.scope, watch, before, now)
+            return watches.armed(known, level, now, watch.length)
     return before

@@ -11,6 +11,7 @@ import msgspec
 
 from events.envelope import Event, decode
 from events.policy import PolicyChanged
+from projections import fold
 from projections.state import State
 from services.audit.check import Audit
 from services.decider import Known
@@ -110,7 +111,7 @@ class Rivals(Bus):
             self.conflicts += bool(turns[i].events)
             state.rollback()
             for entry in entries:
-                state.apply(decode(entry))
+                fold.apply(state, decode(entry))
         self.keep(turns[first])
         for state in self.states:
             state.dirty_scopes.clear()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from events.policy import PolicyChanged
-from projections import budgets, forecast
+from projections import forecast, windows
 from services import assembly
 from services.queries.forecast import forecast_view
 from services.runtime.settings import load
@@ -85,7 +85,7 @@ def test_day_and_month_are_what_is_used_and_the_rate_for_the_rest() -> None:
     day = forecast.projection(bus.state, "day", bus.now)
     assert day.tokens == 6_000 + 6_000 * (NOON + 12 * HOUR - bus.now) // HOUR
     month = forecast.projection(bus.state, "month", bus.now)
-    assert month.ends_at == budgets.interval("month", NOON)[1]
+    assert month.ends_at == windows.interval("month", NOON)[1]
     assert month.tokens > day.tokens
 
 

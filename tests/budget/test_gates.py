@@ -11,7 +11,7 @@ import pytest
 from events.envelope import ForeignEntry, decode
 from events.policy import Limit, PolicyChanged
 from events.task import PRIORITIES
-from projections import budgets
+from projections import budgets, scopes
 from services import assembly
 from services.runtime.settings import load
 from tests.budget.ground import audit_of
@@ -65,7 +65,7 @@ def test_one_full_window_refuses_and_nothing_is_changed_by_it(which: tuple[str, 
     bus.wait(1)
     assert len(bus.log) == events
     assert bus.state.encode() == before
-    keys = budgets.scope_keys("w1", "codex", "sonnet", "")
+    keys = scopes.scope_keys("w1", "codex", "sonnet", "")
     refused = budgets.refusal(bus.state, keys, 1, (1_000, 9_000_000, 1), bus.now)
     assert refused is not None
     key = "worker:w1" if scope == "worker" else "global"
@@ -89,7 +89,7 @@ def test_the_gate_table(which: tuple[str, str, str], priority: str) -> None:
         bus.join("w1")
         bus.run()
         _spend(bus, **{"tokens" if unit == "tokens" else "nanos": amount})
-        keys = budgets.scope_keys("w1", "codex", "sonnet", "")
+        keys = scopes.scope_keys("w1", "codex", "sonnet", "")
         refused = budgets.refusal(bus.state, keys, PRIORITIES.index(priority), (0, 0, 1), bus.now)
         assert (refused is None) == (amount <= ADMITTED[priority]), (amount, refused)
         level = max((start, name) for start, name in LEVEL_FROM if start <= amount)[1]
@@ -106,7 +106,7 @@ def test_of_two_windows_the_stricter_decides_and_is_named() -> None:
     )
     bus.join("w1")
     _spend(bus, tokens=910)
-    keys = budgets.scope_keys("w1", "", "", "")
+    keys = scopes.scope_keys("w1", "", "", "")
     assert budgets.refusal(bus.state, keys, 1, (0, 0, 1), bus.now) is None
     refused = budgets.refusal(bus.state, keys, 0, (0, 0, 1), bus.now)
     assert refused is not None

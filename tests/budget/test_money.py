@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from events.money import Price, cost_nanos
+from events.money import Price, Quote, cost_nanos
 from events.tokens import TokenParts, read
 from projections import budgets, usage
-from projections.policy import Quote
 from services.runtime import prices
 from tests.budget.ground import audit_of
 from tests.examples import NOON, SECOND, limit, policy

@@ -18,11 +18,11 @@ from events.envelope import decode
 from events.keys import Keys
 from events.policy import Learning
 from events.task import Charge
-from projections import budgets, usage, views
+from projections import buckets, budgets, fold, usage, views
 from projections.report_views import day_report
 from projections.state import State, decode_state
 from services import assembly
-from services.queries.verify import fold
+from services.queries.verify import fold_in_turns
 from services.runtime.settings import load
 from services.store.client import SyncClient
 from services.store.rebuild import decoded
@@ -75,7 +75,7 @@ def _everything(state: State) -> str:
 def test_batches_of_any_size_give_the_same_bytes(size: int) -> None:
     bus = _busy(16)
     state = State()
-    fold(state, [decode(entry) for entry in bus.log], size)
+    fold_in_turns(state, [decode(entry) for entry in bus.log], size)
     assert _everything(state) == _everything(bus.state)
 
 
@@ -88,7 +88,7 @@ def test_crashes_and_snapshots_anywhere_give_the_same_bytes() -> None:
             kept = decode_state(state.encode())
             assert kept is not None
             state = kept
-        state.apply(decode(entry))
+        fold.apply(state, decode(entry))
     assert _everything(state) == _everything(bus.state)
 
 
@@ -111,7 +111,7 @@ from projections.state import State
 from tests.budget.test_replay import _everything
 state = State()
 for place, fields in json.load(open(sys.argv[1])):
-    state.apply(decode([place.encode(), [f.encode() for f in fields]]))
+    fold.apply(state, decode([place.encode(), [f.encode() for f in fields]]))
 print(_everything(state))
 """
 ELSEWHERE = {
@@ -151,7 +151,7 @@ def test_a_long_log_gives_the_same_bytes_in_every_batch_size(
         for size in (1, 7, 1000):
             state, cursor = State(), "0-0"
             while entries := client.call("XRANGE", keys.log, f"({cursor}", "+", "COUNT", 1000):
-                fold(state, decoded(entries), size)
+                fold_in_turns(state, decoded(entries), size)
                 cursor = entries[-1][0].decode()
             digests.add(_everything(state))
             assert state.meta.events == history.events
@@ -270,8 +270,8 @@ def test_the_smallest_coin_adds_up_exactly() -> None:
     state = Bus(policy()).state
     one = Charge("codex", "x", tokens=1, nanos=1)
     for _ in range(times):
-        budgets.book(state, NOON, one)
-        usage.book(state, NOON, one)
+        buckets.charge(state, NOON, one)
+        usage.charge(state, NOON, one)
     assert usage.total(state.lifetime.values()).nanos == times
     assert budgets.used(state, "global", "day", NOON).nanos == times
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from events.task import Charge
 from events.usage import UsageRecorded
-from projections import budgets, usage
+from projections import budgets, usage, windows
 from services.audit import ledger
 from tests.budget.ground import Rivals, audit_of, often, say
 from tests.examples import DAY, HOUR, NOON, SECOND, limit, policy
@@ -48,7 +48,7 @@ def _booked(tokens: int, day_at: int = 0) -> UsageRecorded:
     st.integers(0, 4_102_444_800 * SECOND),
 )
 def test_every_window_is_where_a_calendar_says(window: str, at: int) -> None:
-    found = budgets.interval(window, at)
+    found = windows.interval(window, at)
     assert found == ledger.window(window, at)
     assert found[0] <= at < found[1]
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from events.keys import Keys
-from projections.tasks import RUNNING
+from projections.records import RUNNING
 from services.runtime.errors import RedisUnavailable
 from services.store import rebuild
 from services.store.client import SyncClient

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from events.envelope import decode, encode, known_types
+from projections import fold
 from projections.state import State
 
 FOLDER = Path(__file__).parent
@@ -32,7 +33,7 @@ def test_todays_code_reads_and_folds_it(path: Path) -> None:
     found = decode(entry(path))
     assert found.data.type == path.name.removesuffix(".v1.json")
     state = State()
-    state.apply(found)
+    fold.apply(state, found)
     assert (state.meta.events, state.meta.unknown) == (1, 0)
     assert state.meta.log_id == found.log_id
 

@@ -19,7 +19,7 @@ import pytest
 from events.envelope import Event
 from events.keys import Keys
 from events.task import PRIORITIES
-from projections import budgets
+from projections import budgets, fold, scopes
 from projections.state import State
 from services import assembly
 from services.cli import main
@@ -265,7 +265,7 @@ def audit(events: list[Event]) -> Audit:
         elif event.type in _ENDS and not d.stale and not getattr(d, "retry_at", 0):
             a.ended[d.task] += 1
             a.completed[d.task] += event.type == "task.completed"
-        a.state.apply(event)
+        fold.apply(a.state, event)
     for what, counter in (
         ("submitted", a.submitted),
         ("taken in", origins),
@@ -284,7 +284,7 @@ def _broken_limit(state: State, event: Event) -> list[str]:
     task = state.tasks.get(d.task)
     if task is None:
         return [f"{d.task} dispatched, but not open"]
-    keys = budgets.scope_keys(d.worker, d.agent, d.model, task.project)
+    keys = scopes.scope_keys(d.worker, d.agent, d.model, task.project)
     ask = (d.hold_tokens, d.hold_nanos, 1)
     found = budgets.refusal(state, keys, task.priority, ask, event.at)
     priority = PRIORITIES[task.priority]

@@ -6,8 +6,10 @@ from hypothesis import given
 
 from events.policy import PolicyChanged
 from projections import usage
+from projections.queues import Standing
+from projections.records import Returned
 from projections.state import State
-from projections.tallies import AMOUNTS, BUCKETS, Returned, Standing, bound_s, bucket
+from projections.tallies import AMOUNTS, BUCKETS, bound_s, bucket
 from tests.given import Bus, replayed
 from tests.strategies import Player, Step, examples, policies, steps
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from events.clock import ClockConfirmed, ClockStepped
 from events.usage import UsageRecorded
-from projections import budgets, clock
+from projections import budgets, clock, windows
 from services.clock_steps import decide
 from services.decider import Inputs
 from tests.budget.ground import Rivals, audit_of
@@ -184,14 +184,14 @@ def test_pruning_waits_for_time_without_a_jump() -> None:
     case.given(_use(), at=NOON)
     case.given(_use(), at=NOON + 400 * DAY)  # a long silence, or a step nobody saw
     assert len(case.state.scopes["global"].hours) == 2
-    at, end = NOON + 400 * DAY, NOON + (400 + budgets.HOURS_KEPT // 24 + 1) * DAY
+    at, end = NOON + 400 * DAY, NOON + (400 + windows.HOURS_KEPT // 24 + 1) * DAY
     while at < end:
         at += HOUR
         case.given(_use(), at=at)
     found = case.state.scopes["global"]
     assert min(found.hours) > NOON // HOUR
-    assert len(found.hours) <= budgets.HOURS_KEPT + 26
-    assert len(found.minutes) <= budgets.MINUTES_KEPT // 60 + 2
+    assert len(found.hours) <= windows.HOURS_KEPT + 26
+    assert len(found.minutes) <= windows.MINUTES_KEPT // 60 + 2
 
 
 def test_a_confirmed_clock_forgets_at_once_and_settles_the_doubt() -> None:

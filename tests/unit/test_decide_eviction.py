@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from events.envelope import Event, encode
 from events.server import RedisEvicts, RedisKeeps
+from projections import fold
 from projections.state import State
 from services.decider import EvictionLook, Inputs
 from services.eviction import decide
@@ -21,7 +22,7 @@ class Log:
     def _append(self, event: Event) -> None:
         event.log_id = f"{self.state.meta.events + 1}-0"
         event.raw = encode(event.data)
-        self.state.apply(event)
+        fold.apply(self.state, event)
 
     @property
     def place(self) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from projections.routing import Routed
+from projections.records import Routed
 from services.decider import Defaults
 from tests.examples import policy
 from tests.given import Bus

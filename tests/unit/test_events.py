@@ -18,6 +18,7 @@ from events.envelope import (
     encode,
     known_types,
 )
+from projections import fold
 from projections.state import State
 from tests import examples
 from tests.given import given, wire_entry
@@ -82,14 +83,14 @@ def test_fields_of_later_versions_survive() -> None:
 def test_an_optional_unknown_type_is_skipped_and_counted() -> None:
     found = decode(entry("weather.changed", b'{"v":3,"optional":true,"sun":1}'))
     state = State()
-    state.apply(found)
+    fold.apply(state, found)
     assert (state.meta.unknown, state.meta.events, state.meta.log_id) == (1, 1, "5-1")
 
 
 def test_an_optional_newer_version_is_skipped_and_counted() -> None:
     found = decode(entry("task.submitted", b'{"v":2,"optional":true,"what":"?"}'))
     state = State()
-    state.apply(found)
+    fold.apply(state, found)
     assert state.meta.unknown == 1
     assert state.tasks == {}
 

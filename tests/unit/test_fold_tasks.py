@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from projections.tasks import TaskRecord
+from projections.records import TaskRecord
 from tests import examples
 from tests.examples import HOUR, NOON, SECOND
 from tests.given import Bus, Given, given

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from events.policy import Limit
 from events.task import PRIORITIES
-from projections import budgets
+from projections import budgets, scopes, windows
 from projections.budgets import LEVELS, Refusal
 from tests import examples, reference_model
 from tests.examples import DAY, HOUR, NOON, limit, policy
 from tests.given import Given, given
 
 WORK = ("w1", "codex", "sonnet", "shop")
-KEYS = budgets.scope_keys(*WORK)
+KEYS = scopes.scope_keys(*WORK)
 WINDOWS = ("hour", "day", "week", "month", "5h", "90m")
 
 
@@ -115,7 +115,7 @@ def test_the_strictest_of_two_windows_wins_and_is_named() -> None:
         900,
         46,
     )
-    assert found.resets_at == budgets.interval("day", case.now)[1]
+    assert found.resets_at == windows.interval("day", case.now)[1]
 
 
 @pytest.mark.parametrize("full", range(6))

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from events.envelope import Event
+from events.envelope import Event, Payload
 from events.money import Price, cost_nanos
 from events.policy import Limit, PolicyChanged
 from events.task import Charge, TaskDelegated, TaskDispatched, TaskSubmitted
 from events.tokens import TokenParts
 from events.usage import UsageRecorded
 from events.worker import WorkerJoined
-from projections import budgets
+from projections import buckets, fold
 from projections.format import first_line, limit_text, span
+from projections.records import LEFT, LOST
 from projections.state import State
-from projections.workers import LEFT, LOST
 from services import assembly
 from services.queries.status import status_view
 from services.runtime.settings import load
@@ -41,10 +41,10 @@ class Bench:
         settings = load(environ={"HOME": "/nowhere"}, cwd=Path("/"))
         self.fold(assembly.policy(settings))
 
-    def fold(self, data: object, origin: str = "") -> str:
+    def fold(self, data: Payload, origin: str = "") -> str:
         self.now += 1000
         log_id = f"{self.now // 1000}-0"
-        self.state.apply(Event(data, at=self.now, log_id=log_id, origin=origin))
+        fold.apply(self.state, Event(data, at=self.now, log_id=log_id, origin=origin))
         return log_id
 
     def join(self, name: str, *, capacity: int = 1, agent: str | None = None) -> None:
@@ -165,7 +165,7 @@ Throttle Levels:
 
 
 def test_throttle_shows_what_is_held_behind_its_line(seed: Bench) -> None:
-    budgets.hold(seed.state, ("global", "worker:concurrent_worker2"), 1010, 5_000_000, 1)
+    buckets.hold(seed.state, ("global", "worker:concurrent_worker2"), 1010, 5_000_000, 1)
     assert throttle_screen(seed.state, seed.now) == THROTTLE
 
 
@@ -173,7 +173,7 @@ def test_the_levels_of_all_work_together_are_marked_where_they_are_reached() -> 
     bench = Bench()
     bench.join("w1")
     bench.spend("w1", 455_000, 1)
-    budgets.hold(bench.state, ("global",), 10_000, 0, 1)
+    buckets.hold(bench.state, ("global",), 10_000, 0, 1)
     for text in (
         status_screen(bench.state, bench.now, {}),
         throttle_screen(bench.state, bench.now),

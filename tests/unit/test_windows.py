@@ -9,7 +9,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from events.envelope import Event
-from projections import budgets
+from projections import budgets, fold, windows
 from projections.state import State
 from tests import examples
 from tests.examples import DAY, HOUR, MINUTE, NOON
@@ -29,7 +29,7 @@ def spent(case: Given, at: int, tokens: int) -> None:
     charged = examples.charge(tokens, tokens)
     event = Event(examples.usage_recorded("", charged=charged, attempt=0), at)
     event.log_id = f"{at // 1000}-0"
-    case.state.apply(event)
+    fold.apply(case.state, event)
 
 
 def used(state: State, name: str, at: int) -> int:
@@ -54,12 +54,12 @@ def used(state: State, name: str, at: int) -> int:
     ],
 )
 def test_windows_lie_where_the_calendar_says(name: str, at: int, start: int, end: int) -> None:
-    assert budgets.interval(name, at) == (start, end)
+    assert windows.interval(name, at) == (start, end)
 
 
 @for_all(st.sampled_from(WINDOWS), st.integers(us(1971, 1, 1), us(2110, 1, 1)))
 def test_windows_are_those_of_the_reference_model(name: str, at: int) -> None:
-    start, end = budgets.interval(name, at)
+    start, end = windows.interval(name, at)
     assert (moment(start), moment(end)) == window(name, moment(at))
     assert start <= at < end
 
@@ -67,14 +67,14 @@ def test_windows_are_those_of_the_reference_model(name: str, at: int) -> None:
 @pytest.mark.parametrize("name", ["hour", "day", "week", "month"])
 @pytest.mark.parametrize("at", [us(2026, 11, 22, 7, 30), us(2028, 2, 29, 1), us(2026, 12, 31, 23)])
 def test_a_booking_on_the_boundary_belongs_to_the_later_window(name: str, at: int) -> None:
-    start, end = budgets.interval(name, at)
+    start, end = windows.interval(name, at)
     case = given()
     spent(case, end - 1, 10)
     assert used(case.state, name, end - 1) == 10  # and from here on the sum is kept
     spent(case, end, 3)
     assert (used(case.state, name, end - 1), used(case.state, name, end)) == (10, 3)
-    assert budgets.interval(name, end)[0] == end
-    assert budgets.interval(name, start - 1)[1] == start
+    assert windows.interval(name, end)[0] == end
+    assert windows.interval(name, start - 1)[1] == start
 
 
 def test_months_add_up_to_their_year() -> None:
@@ -156,12 +156,12 @@ def test_buckets_no_window_can_reach_are_forgotten_and_no_others() -> None:
         at = NOON + n * HOUR // 2
         spent(case, at, 1)
         found = case.state.scopes["global"]
-        assert len(found.hours) <= budgets.HOURS_KEPT + 1
-        assert len(found.minutes) <= budgets.MINUTES_KEPT // 30 + 2
+        assert len(found.hours) <= windows.HOURS_KEPT + 1
+        assert len(found.minutes) <= windows.MINUTES_KEPT // 30 + 2
         if n % 96:
             continue
         assert used(case.state, "24h", at) == min(n + 1, 48)
-        start, _ = budgets.interval("month", at)
+        start, _ = windows.interval("month", at)
         assert used(case.state, "month", at) == min(n, (at - start) * 2 // HOUR) + 1
     assert len(case.state.scopes["global"].hours) > 100 * 24
 
@@ -197,4 +197,4 @@ def test_reading_a_window_a_thousand_times_changes_nothing() -> None:
 @pytest.mark.parametrize("name", ["5 h", "0h", "25h", "1441m", "5d", "", "hours", "-5h", "5h\n"])
 def test_a_window_of_another_kind_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="window"):
-        budgets.rolling_minutes(name)
+        windows.rolling_minutes(name)

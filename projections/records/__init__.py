@@ -1,0 +1,68 @@
+"""Every struct that a state is made of and that its encoding holds. No folds, no indexes."""
+
+from projections.records.budgets import Bucket, Raised, Scope
+from projections.records.charges import NO_PARTS, ChargedAttempt, Mark, Parts
+from projections.records.meta import Meta
+from projections.records.progress import Progress
+from projections.records.routing import Overlay, Routed, Taught
+from projections.records.snapshot import FORMAT, Snapshot
+from projections.records.tallies import Difference, Histogram, Returned, Tallies
+from projections.records.tasks import (
+    BACKOFF,
+    BLOCKED,
+    CANCELLED,
+    COMPLETED,
+    DISPATCHED,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    STARTED,
+    SUBMITTED,
+    Outcome,
+    PastAttempt,
+    TaskRecord,
+)
+from projections.records.usage import Cell, Flagged, Issued, Learnt
+from projections.records.workers import ALIVE, LEFT, LOST, Worker
+
+__all__ = [
+    "ALIVE",
+    "BACKOFF",
+    "BLOCKED",
+    "CANCELLED",
+    "COMPLETED",
+    "DISPATCHED",
+    "FAILED",
+    "FORMAT",
+    "LEFT",
+    "LOST",
+    "NO_PARTS",
+    "QUEUED",
+    "RUNNING",
+    "STARTED",
+    "SUBMITTED",
+    "Bucket",
+    "Cell",
+    "ChargedAttempt",
+    "Difference",
+    "Flagged",
+    "Histogram",
+    "Issued",
+    "Learnt",
+    "Mark",
+    "Meta",
+    "Outcome",
+    "Overlay",
+    "Parts",
+    "PastAttempt",
+    "Progress",
+    "Raised",
+    "Returned",
+    "Routed",
+    "Scope",
+    "Snapshot",
+    "Tallies",
+    "TaskRecord",
+    "Taught",
+    "Worker",
+]
