@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from events.task import Charge
 from projections.records import Bucket, Scope
-from projections.scopes import SCOPES_MAX, scope_keys, shared
+from projections.scopes import place_of, scope_keys
 from projections.state import State
 from projections.watches import before_change
 from projections.windows import HOUR, HOURS_KEPT, MINUTE, MINUTES_KEPT, Used
 
 
 def scope(state: State, key: str) -> tuple[str, Scope]:
-    """The scope ``key``, opened when new; past 10,000 of them new ones share ``<kind>:other``."""
+    """The scope in which work of ``key`` is counted, opened when new."""
+    key = place_of(key, state.scopes)
     record = state.scopes.get(key)
     if record is None:
-        if len(state.scopes) >= SCOPES_MAX and not key.endswith(":other"):
-            return scope(state, shared(key))
         record = Scope({}, {})
         state.journal.put(state.scopes, key, record)
     return key, record

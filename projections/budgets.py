@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from events.policy import Limit, PolicyChanged
-from projections.scopes import SCOPE_KINDS, SCOPES_MAX, kind_of, shared
+from projections.scopes import SCOPE_KINDS, SCOPES_MAX, kind_of, place_of
 from projections.state import Check, State
 from projections.windows import (
     MINUTE,
@@ -38,13 +38,6 @@ def used(state: State, key: str, window: str, at: int) -> Used:
         return use
     cached[window] = use = sum_of(state.scopes.get(key), window, at)
     return use
-
-
-def counted(state: State, key: str) -> str:
-    """The scope in which work of ``key`` is counted: its own, or the one that the rest share."""
-    if key in state.scopes or len(state.scopes) < SCOPES_MAX:
-        return key
-    return shared(key)
 
 
 # -- limits ----------------------------------------------------------------------------------
@@ -137,7 +130,7 @@ def refusal(
             checks = _checks(state, key)
         if not checks:
             continue
-        place = counted(state, key)
+        place = place_of(key, state.scopes)
         scope = state.scopes.get(place)
         held_now = (scope.held_tokens, scope.held_nanos, scope.held_tasks) if scope else (0, 0, 0)
         room = kept.get(key) if kept else None

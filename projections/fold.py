@@ -6,7 +6,7 @@ loads every fold, so no process folds only some types of event.
 
 from __future__ import annotations
 
-from events.envelope import Event, Unknown
+from events.envelope import Event, Payload, Unknown
 from events.task import TaskDelivered
 from events.worker import WorkerRefused
 from projections import (
@@ -55,7 +55,7 @@ def apply(state: State, event: Event) -> None:
     if event.origin:
         intake, _, entry = event.origin.rpartition(" ")
         state.journal.put(state.intakes, intake, entry)
-    payload = type(event.data)
+    payload: type[Payload] = type(event.data)
     counts = state.tallies.events
     counts[payload.type] = counts.get(payload.type, 0) + 1
     FOLDS[payload](state, event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 
 SCOPE_KINDS = ("global", "worker", "agent", "model", "project")
@@ -28,6 +29,8 @@ def kind_of(key: str) -> str:
     return key.partition(":")[0]
 
 
-def shared(key: str) -> str:
-    """The scope that the rest of a kind share."""
+def place_of(key: str, known: Collection[str]) -> str:
+    """The scope in which work of ``key`` is counted: its own, or the one that the rest share."""
+    if key in known or len(known) < SCOPES_MAX:
+        return key
     return kind_of(key) + ":other"

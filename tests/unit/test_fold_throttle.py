@@ -152,7 +152,7 @@ def test_a_scope_never_seen_is_judged_like_any_other() -> None:
 def test_scopes_past_ten_thousand_share_one_and_evade_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(budgets, "SCOPES_MAX", 5)
+    monkeypatch.setattr(scopes, "SCOPES_MAX", 5)
     case = given(policy(limit("project", "tokens", "hour", 1_000)))
     for n in range(10):
         charged = examples.charge(200, 200, project=f"p{n}")
