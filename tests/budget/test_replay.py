@@ -107,6 +107,7 @@ def test_two_engines_that_compete_end_with_the_same_bytes() -> None:
 PROGRAM = """
 import json, sys
 from events.envelope import decode
+from projections import fold
 from projections.state import State
 from tests.budget.test_replay import _everything
 state = State()
