@@ -7,20 +7,36 @@ from typing import Any, cast
 import msgspec
 from msgspec.structs import replace
 
-from projections.records import FORMAT, Histogram, Learnt, Scope, Snapshot, Tallies, Worker
+from projections.outcomes import Outcomes
+from projections.records import (
+    FORMAT,
+    Block,
+    Histogram,
+    Learnt,
+    Scope,
+    Snapshot,
+    Tallies,
+    Worker,
+)
 
 
-def encode(snapshot: Snapshot) -> bytes:
-    """The same records give the same bytes, whatever order they came in.
+def encode(outcomes: Outcomes, records: dict[str, Any]) -> bytes:
+    """``records`` are all but the outcomes, by name. The same records give the same bytes, whatever
+    order they came in.
 
     Sums have no bound. MessagePack's integers do: where one is beyond 64 bits, all such stand
     as decimal text, which reads back as the same integers.
     """
-    ordered = Snapshot(*(_canonical(getattr(snapshot, f)) for f in snapshot.__struct_fields__))
     try:
-        return msgspec.msgpack.encode(ordered)
+        return msgspec.msgpack.encode(_snapshot(records, outcomes.blocks(), wide=False))
     except OverflowError:
-        return msgspec.msgpack.encode(_wide(msgspec.to_builtins(ordered, builtin_types=BYTES)))
+        outcomes.read_all()
+        return _packed_wide(_snapshot(records, outcomes.blocks(_packed_wide), wide=True))
+
+
+def _snapshot(records: dict[str, Any], blocks: list[Block], *, wide: bool) -> Snapshot:
+    ordered = {name: _canonical(record) for name, record in records.items()}
+    return Snapshot(format=FORMAT, wide=wide, outcomes=blocks, **ordered)
 
 
 def _canonical(value: Any) -> Any:
@@ -53,7 +69,11 @@ def _canonical_tallies(tallies: Tallies) -> Tallies:
     )
 
 
-BYTES = (bytes,)  # what is not to become text on its way
+_BYTES = (bytes, msgspec.Raw)  # what is not to become text on its way
+
+
+def _packed_wide(value: Any) -> bytes:
+    return msgspec.msgpack.encode(_wide(msgspec.to_builtins(value, builtin_types=_BYTES)))
 
 
 def _wide(value: Any) -> Any:

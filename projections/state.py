@@ -19,12 +19,12 @@ from events.policy import Limit, PolicyChanged
 from projections import encoding
 from projections.days import Day
 from projections.journal import Journal
+from projections.outcomes import Outcomes
 from projections.queues import Pile, Queues, Standing
 from projections.records import (
     BACKOFF,
-    COMPLETED,
-    FORMAT,
     QUEUED,
+    RECORDS,
     RUNNING,
     SUBMITTED,
     Meta,
@@ -59,8 +59,7 @@ class State:
         self.meta = s.meta if s else Meta()
         self.policy = self.meta.policy
         self.tasks = s.tasks if s else {}
-        self.outcomes = s.outcomes if s else {}
-        self.ended_order = s.ended_order if s else {}
+        self.outcomes = Outcomes(self.meta, s.outcomes if s else ())
         self.workers = s.workers if s else {}
         self.scopes = s.scopes if s else {}
         self.lifetime = s.lifetime if s else {}
@@ -76,6 +75,8 @@ class State:
         self.torn = s.torn if s else {}  # results of tasks that the log lost -> when, in events
         self.flags = s.flags if s else {}
         self.tallies = s.tallies if s else Tallies({}, {}, {}, {}, {})
+        if s and s.wide:
+            self.outcomes.read_all()  # another state need not be wide: its blocks look different
         self.journal = Journal()
         self.price_lookup: Lookup = no_quotes  # deciders only; folds never price
         self._reindex()
@@ -105,8 +106,6 @@ class State:
         self.overruns, self.escalations = Pile(self.tasks), Pile(self.tasks)
         self.refused: dict[str, None] = {}  # tasks that were refused to hold more; some are stale
         self.dependents: dict[str, dict[str, None]] = {}
-        ended = sorted(self.outcomes.items(), key=lambda item: item[1].n)
-        self.results = {o.digest: task for task, o in ended if o.status == COMPLETED}
         for task in sorted(self.tasks.values(), key=lambda t: t.n):
             self.index(task)
 
@@ -228,12 +227,10 @@ class State:
 
     # -- encoding -------------------------------------------------------------------------------
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot(FORMAT, *(getattr(self, f) for f in Snapshot.__struct_fields__[1:]))
-
     def encode(self) -> bytes:
         """The canonical encoding of all records."""
-        return encoding.encode(self.snapshot())
+        records = {name: getattr(self, name) for name in RECORDS if name != "outcomes"}
+        return encoding.encode(self.outcomes, records)
 
     def digest(self) -> str:
         """SHA-256 of the canonical encoding."""

@@ -28,7 +28,6 @@ from projections.records import (
 )
 from projections.state import State, folds
 
-OUTCOMES_KEPT = 100_000
 PRIORITY_RANK = {name: rank for rank, name in enumerate(PRIORITIES)}
 # How much later (µs) a task of each priority is tried than a critical one submitted at the same
 # moment. A fixed lead, so age overtakes priority in the order of trying and nobody starves.
@@ -153,20 +152,10 @@ def close(state: State, task: TaskRecord, status: str, at: int) -> None:
         task.project,
         parts,
     )
-    if status == COMPLETED:
-        journal.put(state.results, task.digest, task.id)
     state.standing.leave(task)
     tallies.timed(state, "task", status, at - task.submitted_at)
     journal.drop(state.tasks, task.id)
-    journal.put(state.outcomes, task.id, outcome)
-    journal.put(state.ended_order, meta.ended, task.id)
-    forgotten = state.ended_order.get(meta.ended - OUTCOMES_KEPT)
-    if forgotten is not None:
-        journal.drop(state.ended_order, meta.ended - OUTCOMES_KEPT)
-        old = state.outcomes.get(forgotten)
-        journal.drop(state.outcomes, forgotten)
-        if old is not None and state.results.get(old.digest) == forgotten:
-            journal.drop(state.results, old.digest)
+    state.outcomes.end(journal, task.id, outcome)
     if task.id in state.dependents:
         _release_dependents(state, task, status)
 

@@ -5,7 +5,7 @@ from projections.records.charges import NO_PARTS, ChargedAttempt, Mark, Parts
 from projections.records.meta import Meta
 from projections.records.progress import Progress
 from projections.records.routing import Overlay, Routed, Taught
-from projections.records.snapshot import FORMAT, Snapshot
+from projections.records.snapshot import FORMAT, RECORDS, Snapshot
 from projections.records.tallies import Difference, Histogram, Returned, Tallies
 from projections.records.tasks import (
     BACKOFF,
@@ -14,10 +14,13 @@ from projections.records.tasks import (
     COMPLETED,
     DISPATCHED,
     FAILED,
+    OUTCOMES_BLOCK,
+    OUTCOMES_KEPT,
     QUEUED,
     RUNNING,
     STARTED,
     SUBMITTED,
+    Block,
     Outcome,
     PastAttempt,
     TaskRecord,
@@ -37,10 +40,14 @@ __all__ = [
     "LEFT",
     "LOST",
     "NO_PARTS",
+    "OUTCOMES_BLOCK",
+    "OUTCOMES_KEPT",
     "QUEUED",
+    "RECORDS",
     "RUNNING",
     "STARTED",
     "SUBMITTED",
+    "Block",
     "Bucket",
     "Cell",
     "ChargedAttempt",

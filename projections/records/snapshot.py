@@ -15,19 +15,26 @@ from projections.records.meta import Meta
 from projections.records.progress import Progress
 from projections.records.routing import Overlay, Routed, Taught
 from projections.records.tallies import Difference, Histogram, Returned, Tallies
-from projections.records.tasks import Outcome, PastAttempt, TaskRecord
+from projections.records.tasks import (
+    OUTCOMES_BLOCK,
+    OUTCOMES_KEPT,
+    Block,
+    Outcome,
+    PastAttempt,
+    TaskRecord,
+)
 from projections.records.usage import Cell, Flagged, Issued, Learnt
 from projections.records.workers import Worker
 
 
 class Snapshot(msgspec.Struct):
-    """The records of a State, as they are encoded."""
+    """The records of a State, as they are encoded. ``wide``: some number is beyond 64 bits."""
 
     format: int
+    wide: bool
     meta: Meta
     tasks: dict[str, TaskRecord]
-    outcomes: dict[str, Outcome]
-    ended_order: dict[int, str]
+    outcomes: list[Block]
     workers: dict[str, Worker]
     scopes: dict[str, Scope]
     lifetime: dict[str, Cell]
@@ -45,6 +52,9 @@ class Snapshot(msgspec.Struct):
     tallies: Tallies
 
 
+RECORDS = Snapshot.__struct_fields__[2:]  # a State has an attribute for each
+
+
 def _shape(cls: type[msgspec.Struct]) -> str:
     return f"{cls.__name__}({','.join(f'{f.name}:{f.type}' for f in msgspec.structs.fields(cls))})"
 
@@ -58,7 +68,8 @@ FORMAT = zlib.crc32(
             *(PolicyChanged, Limit, AlertBudget, Charge, Raised, Progress),
             *(Overlay, Taught, Routed),
             *(Learnt, Saving, Guard, Learning, Issued, Totals, ChargedAttempt, Mark, Flagged),
-            *(Tallies, Histogram, Returned, Difference),
+            *(Tallies, Histogram, Returned, Difference, Block),
         )
     ).encode()
+    + b" %d %d" % (OUTCOMES_KEPT, OUTCOMES_BLOCK)
 )

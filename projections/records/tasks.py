@@ -127,6 +127,10 @@ class TaskRecord(msgspec.Struct, array_like=True, gc=False):
         return scope_keys(self.worker, self.run_agent, self.run_model, self.project)
 
 
+OUTCOMES_KEPT = 100_000
+OUTCOMES_BLOCK = 1_000  # tasks of one block
+
+
 class Outcome(msgspec.Struct, array_like=True, gc=False):
     """What is remembered of an ended task. ``attempts`` are those that ended with it."""
 
@@ -145,3 +149,13 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
     digest: bytes = b""
     project: str = ""
     parts: Parts = NO_PARTS  # of the last attempt, where ``past`` does not hold it
+
+
+class Block(msgspec.Struct, array_like=True, gc=False):
+    """Outcomes of tasks that ended one after the other, the first of them as the ``first`` of all.
+    ``ends`` has None for one that ended again later; ``count`` is how many it has more."""
+
+    first: int
+    count: int
+    tasks: msgspec.Raw  # list[str]
+    ends: msgspec.Raw  # list[Outcome | None]

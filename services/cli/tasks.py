@@ -20,14 +20,14 @@ from services.client.lookup import foreign, unknown
 from services.client.story import Story, status_of
 from services.client.submissions import Submission, send
 from services.queries.history import history_view
-from services.queries.tasks import WAITING, choose, task_rows
+from services.queries.tasks import ENDED, WAITING, choose, count, task_rows
 from services.queries.waiting import Waiting
 from services.runtime.errors import Refused
 from services.screens.history import history_text
 from services.screens.tasks import tasks_table
 from services.store.heartbeat import beats, missing
 
-STATUSES = (*WAITING, *RUNNING, "completed", "failed", "cancelled")
+STATUSES = (*WAITING, *RUNNING, *ENDED)
 LIMIT = 50
 
 
@@ -50,8 +50,7 @@ def tasks(
     wanted = wanted or set(STATUSES)
     with options.opened() as bus:
         state, now = bus.state(), bus.now()
-        chosen = choose(state, wanted)
-        shown = list(islice(chosen, limit or None))
+        shown = list(islice(choose(state, wanted), limit or None))
         rows = task_rows(bus, state, now, shown)
     if as_json:
         say_json(rows)
@@ -60,10 +59,8 @@ def tasks(
         note("no tasks" if wanted == set(STATUSES) else "no such tasks")
         return
     say(tasks_table(rows, width()))
-    total = sum(t.status in wanted for t in state.tasks.values())
-    total += sum(o.status in wanted for o in state.outcomes.values())
-    if total > len(rows):
-        note(f"{total - len(rows):,} more; --limit 0 lists all")
+    if (more := count(state, wanted) - len(rows)) > 0:
+        note(f"{more:,} more; --limit 0 lists all")
 
 
 # -- one task ----------------------------------------------------------------------------------

@@ -72,7 +72,9 @@ def submitted(case: Case) -> Iterable[Event]:
 
 def _reused(case: Case, task: TaskSubmitted) -> Iterable[Event]:
     """The stored result of an identical task that was completed, at no cost."""
-    earlier = case.state.results.get(digest(task.text, task.agent, task.model))
+    earlier = case.state.outcomes.alike(
+        case.state.journal, digest(task.text, task.agent, task.model)
+    )
     done = case.state.outcomes.get(earlier) if earlier else None
     if earlier and done is not None and done.status == COMPLETED:
         charged = Charge(agent=done.agent, model=done.model, kind=done.kind, meter="reuse")

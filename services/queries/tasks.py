@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from events.envelope import Event
 from events.task import PRIORITIES
-from projections.records import BACKOFF, BLOCKED, QUEUED, RUNNING, SUBMITTED, Outcome, TaskRecord
+from projections.records import (
+    BACKOFF,
+    BLOCKED,
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    SUBMITTED,
+    Outcome,
+    TaskRecord,
+)
 from projections.state import State
 from projections.views import iso
 from services.client.bus import Bus
@@ -14,22 +26,33 @@ from services.queries.waiting import Waiting
 from services.store.heartbeat import beats, missing
 
 WAITING = (SUBMITTED, BLOCKED, QUEUED, BACKOFF)
+ENDED = (COMPLETED, FAILED, CANCELLED)
 
 
-def choose(state: State, wanted: set[str]) -> list[tuple[str, TaskRecord | Outcome]]:
+Row = tuple[str, TaskRecord | Outcome]
+
+
+def choose(state: State, wanted: set[str]) -> Iterator[Row]:
+    """Tasks of these statuses: running, then waiting in the order they are tried, then the newest
+    ended."""
     opened = [t for t in state.tasks.values() if t.status in wanted]
     opened.sort(key=lambda t: (t.status not in RUNNING, t.status != QUEUED, t.rank, t.n))
-    ended = (
-        (task, outcome)
-        for _, task in sorted(state.ended_order.items(), reverse=True)
-        if (outcome := state.outcomes[task]).status in wanted
-    )
-    return [*((t.id, t) for t in opened), *ended]
+    yield from ((task.id, task) for task in opened)
+    if wanted.intersection(ENDED):
+        yield from (row for row in state.outcomes.newest() if row[1].status in wanted)
 
 
-def task_rows(
-    bus: Bus, state: State, now: int, chosen: list[tuple[str, TaskRecord | Outcome]]
-) -> list[dict[str, Any]]:
+def count(state: State, wanted: set[str]) -> int:
+    """How many tasks have these statuses."""
+    opened = sum(t.status in wanted for t in state.tasks.values())
+    if wanted.issuperset(ENDED):
+        return opened + len(state.outcomes)
+    if wanted.intersection(ENDED):
+        opened += sum(outcome.status in wanted for outcome in state.outcomes.values())
+    return opened
+
+
+def task_rows(bus: Bus, state: State, now: int, chosen: list[Row]) -> list[dict[str, Any]]:
     submissions = _submissions(bus, chosen)
     why = Waiting(state, now, missing(beats(bus.client, bus.keys)))
     rows: list[dict[str, Any]] = []
@@ -45,7 +68,7 @@ def task_rows(
     return rows
 
 
-def _submissions(bus: Bus, chosen: list[tuple[str, TaskRecord | Outcome]]) -> dict[str, Event]:
+def _submissions(bus: Bus, chosen: list[Row]) -> dict[str, Event]:
     """The submission of each task; for ended ones its place stands in the task's index."""
     ended = [task for task, found in chosen if isinstance(found, Outcome)]
     firsts = bus.client.pipeline(("LINDEX", bus.keys.task_index(task), 0) for task in ended)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from events.envelope import Event
 from projections import fold, views
-from projections.records import Snapshot
+from projections.records import RECORDS
 from projections.report_views import day_report
 from projections.state import State
 from services.audit.check import Audit
@@ -127,12 +127,11 @@ def _first_difference(bus: Bus, until: str, size: int) -> tuple[str, str]:
 
 def _differing(one: State, other: State) -> str:
     """Which record differs, in words."""
-    a, b = one.snapshot(), other.snapshot()
-    for name in Snapshot.__struct_fields__:
-        x, y = getattr(a, name), getattr(b, name)
+    for name in RECORDS:
+        x, y = getattr(one, name), getattr(other, name)
         if x == y:
             continue
-        if isinstance(x, dict) and isinstance(y, dict):
+        if isinstance(x, Mapping) and isinstance(y, Mapping):
             keys = sorted({*map(str, x), *map(str, y)})  # pyright: ignore[reportUnknownArgumentType]
             lost = [k for k in keys if x.get(k) != y.get(k)]  # pyright: ignore[reportUnknownMemberType]
             return f"{name} of {lost[0] if lost else 'some key'}"

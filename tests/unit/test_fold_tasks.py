@@ -147,7 +147,7 @@ def test_what_waits_for_a_failure_is_doomed(already: bool) -> None:
 
 
 def test_only_so_many_outcomes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("projections.tasks.OUTCOMES_KEPT", 3)
+    monkeypatch.setattr("projections.outcomes.OUTCOMES_KEPT", 3)
     case = given()
     for n in range(6):
         case.given(
@@ -155,7 +155,7 @@ def test_only_so_many_outcomes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None
             examples.cancelled(f"t{n}", attempt=0, session="", charged=None),
         )
     assert sorted(case.state.outcomes) == ["t3", "t4", "t5"]
-    assert len(case.state.ended_order) == 3
+    assert [task for task, _ in case.state.outcomes.newest()] == ["t5", "t4", "t3"]
 
 
 # -- the same through the whole engine ---------------------------------------------------------
