@@ -1,180 +1,93 @@
-"""Which services there are, and how a host is put together from any set of them."""
+"""The one list of services, by the names users start them under; each is loaded when started."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
-from events.keys import Keys
-from events.money import Price, nanos_of
-from events.policy import AlertBudget, Limit, PolicyChanged
-from projections import views
-from services import clock_steps, continuity, eviction
-from services.decider import Decide, Defaults, Inputs
-from services.delegator import decide as delegator
-from services.delegator.classify import DEFAULT_ROUTES, Delegator, Route, Rule
-from services.dispatcher import decide as dispatcher
-from services.engine.host import Host
-from services.inbox.projector import Inboxes, InboxTrimmer
-from services.intake import decide as intake
-from services.names import DECIDERS, PROJECTORS, SERVICES
-from services.progress.projector import Documents
-from services.progress.watch import ProgressWatch
-from services.projector import Projector
-from services.reports import decide as reporter
-from services.reports.projector import DailyReports
-from services.runtime import prices
-from services.runtime.settings import LimitSetting, PriceSetting, Settings
-from services.runtime.settings_types import PolicySettings
-from services.snapshots.projector import Snapshots
-from services.store.client import Client
-from services.store.dead_letters import DeadLetters
-from services.store.heartbeat import Heartbeat
-from services.store.prompts import Texts
-from services.store.views import Views
-from services.throttle import decide as throttle
-from services.throttle.projector import Alerts, Hook
-from services.usage.projector import UsageFeed
+import msgspec
 
-__all__ = [
-    "DECIDERS",
-    "PROJECTORS",
-    "SERVICES",
-    "defaults",
-    "host",
-    "policy",
-    "policy_prices",
-    "price",
-]
+if TYPE_CHECKING:
+    from services.decider import Decider
+    from services.delegator.classify import Delegator
+    from services.projector import Projector, Setup
+    from services.runtime.settings import Settings
 
 
-def host(client: Client, settings: Settings, services: Sequence[str] = SERVICES) -> Host:
-    """A host for ``services``; the deciders among them form one engine."""
-    keys = Keys(settings.namespace)
-    texts = Texts()
-    deciders = _deciders(settings, services)
-    inputs = Inputs(
-        defaults=defaults(settings),
-        main_intake=keys.main_intake,
-        initial_policy=policy(settings) if deciders else None,
-        price_lookup=prices.lookup,
-    )
-    projectors = _projectors(client, keys, texts, services, settings)
-    heartbeat = Heartbeat(client, keys, services)
-    if "snapshot" in services:
-        snapshots = Snapshots(client, keys, settings.snapshots.every_events)
-        projectors.append(snapshots)
-        heartbeat.add("snapshot", snapshots.figures)
-    if "alerts" in services:
-        projectors += [Hook(client, keys, one) for one in settings.alerts.hooks]
-    made = Host(client, keys, deciders, projectors, inputs, texts, heartbeat)
-    made.letters = DeadLetters(client, keys, settings.deadletters)
-    return made
+class Service(msgspec.Struct, frozen=True):
+    """A service: the module with its ``decider(settings)``, the one with its
+    ``projectors(setup)``; "" for what it is not."""
+
+    decider: str = ""
+    projectors: str = ""
 
 
-def _deciders(settings: Settings, services: Sequence[str]) -> list[tuple[str, Decide]]:
-    every: dict[str, Decide] = {
-        "intake": intake.decide,
-        "delegator": delegator.decider(delegator_of(settings)),
-        "dispatcher": dispatcher.decide,
-        "throttle": throttle.decide,
-        "reporter": reporter.decide,
+SERVICES: Final[Mapping[str, Service]] = {
+    "intake": Service(decider="services.intake.decide"),
+    "delegator": Service(decider="services.delegator.decide"),
+    "dispatcher": Service(decider="services.dispatcher.decide"),
+    "throttle": Service("services.throttle.decide", "services.throttle.projector"),
+    "reports": Service("services.reports.decide", "services.reports.projector"),
+    "inbox": Service(projectors="services.inbox.projector"),
+    "progress": Service(projectors="services.progress.watch"),
+    "usage": Service(projectors="services.usage.projector"),
+    "snapshots": Service(projectors="services.snapshots.projector"),
+}
+DECIDERS: Final = tuple(name for name, service in SERVICES.items() if service.decider)
+PROJECTORS: Final = tuple(name for name, service in SERVICES.items() if service.projectors)
+ENGINE: Final = "engine"  # all deciders together
+OF_EVERY_ENGINE: Final = (
+    "services.engine.first_policy",
+    "services.engine.continuity",
+    "services.engine.clock_steps",
+    "services.engine.eviction",
+)
+
+
+def unknown(names: Collection[str]) -> str:
+    """The first of ``names`` that is no service, "" where all are."""
+    return next((name for name in names if name != ENGINE and name not in SERVICES), "")
+
+
+def deciding(names: Collection[str]) -> tuple[str, ...]:
+    """The deciders among ``names``, in the order in which they speak."""
+    return tuple(name for name in DECIDERS if ENGINE in names or name in names)
+
+
+def projecting(names: Collection[str]) -> tuple[str, ...]:
+    """The projectors among ``names``."""
+    return tuple(name for name in PROJECTORS if name in names)
+
+
+def deciders(names: Collection[str], settings: Settings) -> list[Decider]:
+    """The deciders among ``names``; before them speak those that every engine has, of the log's
+    first event, the log itself, the clock and the server."""
+    chosen = [_decider(name, settings) for name in deciding(names)]
+    own = [import_module(module).DECIDER for module in OF_EVERY_ENGINE]
+    return [*own, *chosen] if chosen else []
+
+
+def _decider(name: str, settings: Settings) -> Decider:
+    module = import_module(SERVICES[name].decider)
+    if name == "delegator":
+        return module.decider(delegator_of(settings))
+    return module.DECIDER
+
+
+def projectors(names: Collection[str], setup: Setup) -> dict[str, Sequence[Projector]]:
+    """The projectors of each of ``names`` that has some."""
+    return {
+        name: import_module(SERVICES[name].projectors).projectors(setup)
+        for name in projecting(names)
     }
-    chosen = [(name, every[name]) for name in DECIDERS if name in services]
-    # Whoever decides first on an empty log seeds it with the policy, and says what became of it.
-    first = [
-        ("policy", throttle.seed),
-        ("continuity", continuity.decide),
-        ("clock", clock_steps.decide),
-        ("eviction", eviction.decide),
-    ]
-    return [*first, *chosen] if chosen else []
-
-
-def _projectors(
-    client: Client, keys: Keys, texts: Texts, services: Sequence[str], settings: Settings
-) -> list[Projector]:
-    found: list[Projector] = []
-    if "inbox" in services:
-        found += [Inboxes(client, keys, texts), InboxTrimmer(client, keys)]
-    if "views" in services:
-        found.append(
-            Views(
-                client,
-                {
-                    keys.throttle: lambda state: views.throttle_view(state, state.meta.at),
-                    keys.token_usage: views.token_usage_view,
-                },
-            )
-        )
-    if "progress" in services:
-        documents = Documents(client, keys, settings.tasks.result_max_bytes)
-        found += [documents, *ProgressWatch(client, keys, documents).loops()]
-    if "alerts" in services:
-        found.append(Alerts(client, keys))
-    if "usage" in services:
-        found.append(UsageFeed(client, keys))
-    if "reports" in services:
-        found.append(DailyReports(client, keys))
-    return found
 
 
 def delegator_of(settings: Settings) -> Delegator:
     """The delegator with the routes and rules of ``settings``, and what it ships with."""
+    from services.delegator.classify import DEFAULT_ROUTES, Delegator, Route, Rule
+
     routes = dict(DEFAULT_ROUTES)
     routes.update({kind: Route(r.agent, r.model) for kind, r in settings.delegator.routes.items()})
     rules = [Rule(r.kind, r.pattern, r.weight) for r in settings.delegator.rules]
     return Delegator(routes, rules, when_unsure=settings.delegator.when_unsure)
-
-
-def defaults(settings: Settings) -> Defaults:
-    """What a submission gets where it does not say."""
-    t = settings.tasks
-    return Defaults(
-        t.timeout_s,
-        t.max_attempts,
-        t.backoff_s,
-        t.backoff_max_s,
-        t.lease_s,
-        t.text_max_bytes,
-        t.result_max_bytes,
-        settings.delegator.capable_model if settings.delegator.escalate else "",
-    )
-
-
-def policy(settings: Settings) -> PolicyChanged:
-    """The policy a config file would seed an empty log with."""
-    p = settings.policy
-    return PolicyChanged(
-        tuple(Limit(x.scope, x.unit, x.window, _amount(x)) for x in p.limits),
-        policy_prices(p),
-        tuple(
-            AlertBudget(x.unit, x.window, _amount(x), x.threshold_percent) for x in p.alert_budgets
-        ),
-        cache_read_weight_percent=p.cache_read_weight_percent,
-        timezone=p.timezone,
-        critical_overdraft=p.critical_overdraft,
-        plausible_tokens=p.plausible_tokens,
-        plausible_nanos=nanos_of(p.plausible_dollars),
-        reason="the settings of the first start",
-    )
-
-
-def policy_prices(settings: PolicySettings) -> dict[str, Price]:
-    """The price book that settings would begin with."""
-    return {model: price(x) for model, x in settings.prices.items()}
-
-
-def _amount(limit: LimitSetting) -> int:
-    return nanos_of(limit.amount) if limit.unit == "money" else int(limit.amount)
-
-
-def price(setting: PriceSetting) -> Price:
-    """A price as the fold uses it: nano-dollars per million tokens."""
-    if setting.flat is not None:
-        return Price.flat_per_1k(setting.flat)
-    return Price(
-        input=nanos_of(setting.input or 0),
-        output=nanos_of(setting.output or 0),
-        cache_read=nanos_of(setting.cache_read or 0),
-        cache_write=nanos_of(setting.cache_write or 0),
-    )

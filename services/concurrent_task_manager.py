@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 
 from projections.state import State
-from services import assembly
 from services.client.bus import BusUser
 from services.client.submissions import BadLine, Checker, send
 from services.queries.figures import running_count, waiting_count
 from services.queries.status import prompts, running_texts
+from services.runtime import initial_policy
 from services.runtime.errors import Refused
 from services.runtime.settings import Settings
 from services.screens.status import metrics_screen, status_screen, throttle_screen
@@ -62,7 +62,7 @@ class ConcurrentTaskManager(BusUser):
 
         Raises Refused for what cannot be a task.
         """
-        checker = Checker(options, assembly.defaults(self._bus.settings))
+        checker = Checker(options, initial_policy.defaults(self._bus.settings))
         found = next(iter(checker.texts([text])))
         if isinstance(found, BadLine):
             raise Refused(found.error, hint="nothing was submitted")

@@ -124,6 +124,21 @@ Decisions: TypeAlias = Iterator[Decision]
 Decide: TypeAlias = Callable[[State, int, Inputs], Decisions]
 
 
+class Decider(msgspec.Struct, frozen=True):
+    """One decider, as an engine runs it. ``emits``: the types of event it decides; what else it
+    yields is a fault. ``takes_entries``: it reads the intake streams; ``reads_prompts``: it needs
+    the prompts of new tasks; ``entire``: what it says belongs to the turn, which no bound cuts off
+    between two of its events.
+    """
+
+    name: str
+    decide: Decide
+    emits: frozenset[type[Payload]]
+    takes_entries: bool = False
+    reads_prompts: bool = False
+    entire: bool = False
+
+
 def decided(payload: Payload, by: str) -> Event:
     """An event that a service decided; its place, time and id are given when it is appended."""
     return Event(payload, source=by)

@@ -1,31 +1,113 @@
-"""What a projector is: it folds nothing itself, it writes what follows from events. PURE."""
+"""What a projector is: it folds nothing itself, it writes what follows from events."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import anyio
 import msgspec
 
 from events.envelope import Event
+from events.keys import Keys
 from projections.state import State
+from services.runtime.settings import Settings
+from services.store.client import Client
+from services.store.prompts import Texts
+from services.store.scripts import script
+
+PAUSE_S = 0.1
+LOOK_S = 5.0  # how often it is looked whether the views still stand there
+Render = Callable[[State], Mapping[str, Any]]
 
 
-class Projector(Protocol):
-    """Writes what is not the log. ``feed`` takes committed events in order and must not wait;
-    ``restored`` is told when the state was rebuilt; ``run`` does the writing."""
+class Projector:
+    """Writes what is not the log: wakes when told of news, flushes, and is awake again where a
+    flush failed, so that nothing is forgotten while Redis is away.
 
-    def feed(self, events: Sequence[Event], state: State) -> None: ...
-    def restored(self, state: State) -> None: ...
-    async def run(self) -> None: ...
+    ``look_s``: it flushes at least that often, told of news or not; None for never.
+    """
+
+    look_s: float | None = None
+
+    def __init__(self) -> None:
+        self._wake = anyio.Event()
+
+    def feed(self, events: Sequence[Event], state: State) -> None:
+        """Committed events, in order, and the state after them. Must not wait."""
+
+    def restored(self, state: State) -> None:
+        """The state was rebuilt, or Redis was away."""
+
+    def figures(self) -> Mapping[str, str | int]:
+        """Counters of its own for the heartbeat of its service."""
+        return {}
+
+    def wake(self) -> None:
+        """There is something to flush."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Wait until there is something to write, and write it; called again and again. Raises
+        RedisUnavailable."""
+        with anyio.move_on_after(self.look_s):
+            await self._wake.wait()
+        woken, self._wake = self._wake.is_set(), anyio.Event()
+        try:
+            await self.flush(woken)
+        except BaseException:
+            self.wake()
+            raise
+
+    async def flush(self, woken: bool) -> None:
+        """Write what is pending. ``woken``: there were news, it is not only time to look again."""
 
 
-class Stats(msgspec.Struct):
-    """What a host did since it started."""
+class Views(Projector):
+    """Keeps one Redis key per view, rendered from committed state."""
 
-    turns: int = 0
-    events: int = 0
-    conflicts: int = 0
-    refused: int = 0
-    rebuilds: int = 0
-    outages: int = 0
+    look_s = LOOK_S
+
+    def __init__(self, client: Client, views: Mapping[str, Render]) -> None:
+        super().__init__()
+        self._client, self._renders = client, views
+        self._state: State | None = None
+
+    def feed(self, events: Sequence[Event], state: State) -> None:
+        self.restored(state)
+
+    def restored(self, state: State) -> None:
+        self._state = state
+        self.wake()
+
+    async def flush(self, woken: bool) -> None:
+        """Write the views, where they are stale or gone."""
+        if not woken and await self._stand():
+            return
+        state = self._state
+        if state is None or state.ahead:
+            await anyio.sleep(0.001)  # a turn is on its way to the log: its outcome is not known
+            self.wake()
+            return
+        log_id = state.meta.log_id
+        rendered = {k: msgspec.json.encode(r(state)) for k, r in self._renders.items()}
+        for key, value in rendered.items():
+            await script("view")(self._client, [key], [log_id, value, 0])
+        await anyio.sleep(PAUSE_S)
+
+    async def _stand(self) -> bool:
+        """Whether every view is there, and nothing else in its place."""
+        there = await self._client.types(self._renders)
+        return all(there.get(key) == "string" for key in self._renders)
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """What projectors are made of: one host's connection, keys, prompts and settings."""
+
+    client: Client
+    keys: Keys
+    texts: Texts
+    settings: Settings
+
+
+MakeProjectors = Callable[[Setup], Sequence[Projector]]

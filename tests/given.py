@@ -9,7 +9,7 @@ entries.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -19,25 +19,25 @@ from events.policy import PolicyChanged
 from projections import fold
 from projections.records import ALIVE
 from projections.state import State
-from services import clock_steps
-from services.decider import Decide, Decision, Inputs, IntakeEntry, Known, Rejection
+from services.decider import Decide, Decider, Decision, Inputs, IntakeEntry, Known, Rejection
 from services.delegator.classify import Delegator
 from services.delegator.decide import decider
 from services.dispatcher import decide as dispatcher
+from services.engine import clock_steps, first_policy
 from services.engine.turn import Turn, run_turn
 from services.intake import decide as intake
 from services.throttle import decide as throttle
 from tests.examples import NOON, SECOND
 
 DOOR = "asb:intake"
-_delegate = decider(Delegator())
-DECIDERS: tuple[tuple[str, Decide], ...] = (
-    ("policy", throttle.seed),
-    ("clock", clock_steps.decide),
-    ("intake", intake.decide),
-    ("delegator", _delegate),
-    ("dispatcher", dispatcher.decide),
-    ("throttle", throttle.decide),
+_delegator = decider(Delegator())
+DECIDERS: tuple[Decider, ...] = (
+    first_policy.DECIDER,
+    clock_steps.DECIDER,
+    intake.DECIDER,
+    _delegator,
+    dispatcher.DECIDER,
+    throttle.DECIDER,
 )
 
 
@@ -99,6 +99,13 @@ def intake_entry(
     if given_id:
         fields += [b"id", given_id.encode()]
     return IntakeEntry(intake, entry_id, [*fields, b"data", json.dumps(data).encode()])
+
+
+def check_emits(turn: Turn, deciders: Iterable[Decider]) -> None:
+    """Every decider said only what it declares."""
+    emits = {decider.name: decider.emits for decider in deciders}
+    for event in turn.events:
+        assert type(event.data) in emits["intake" if event.origin else event.source], event
 
 
 def wire_entry(event: Event) -> list[Any]:
@@ -188,7 +195,9 @@ class Bus:
             },
         )
         self.state.begin()
-        return run_turn(self.state, self.now, self.deciders, self.inputs)
+        turn = run_turn(self.state, self.now, self.deciders, self.inputs)
+        check_emits(turn, self.deciders)
+        return turn
 
     def keep(self, turn: Turn) -> None:
         """The turn reached the log."""

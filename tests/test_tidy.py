@@ -121,12 +121,12 @@ def test_scripts_are_short_and_say_what_they_take() -> None:
 RANKS = {
     "decider": 2,
     "ledger": 2,
-    "names": 2,
     "runtime": 4,
     "store": 5,
     "projector": 6,
     "engine": 6,
     "assembly": 8,
+    "hosting": 8,
     "worker": 9,
     "client": 9,
     "queries": 10,

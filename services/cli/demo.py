@@ -26,7 +26,7 @@ from services.client.bus import Bus
 from services.client.submissions import Checker, Submission, send
 from services.queries.figures import by_name, worker_word
 from services.queries.status import prompts, running_texts
-from services.runtime import loop
+from services.runtime import initial_policy, loop
 from services.runtime.errors import Refused
 from services.runtime.settings import Settings
 from services.screens.status import metrics_screen, status_screen, symbol, throttle_screen
@@ -155,7 +155,7 @@ def _options(settings: Settings, number: int, driver: Driver) -> WorkerOptions:
 def _submit(settings: Settings, url: str, tasks: int) -> dict[str, str]:
     """Submit the demo's tasks; task id → what it is about, for each that must end."""
     wanted = submissions(tasks)
-    checker = Checker({}, assembly.defaults(settings))
+    checker = Checker({}, initial_policy.defaults(settings))
     lines = [msgspec.json.encode(one) for one in wanted]
     good = [one for one in checker.lines(lines) if isinstance(one, Submission)]
     sent = [good[0], *good]  # the first one twice: the same id with the same content

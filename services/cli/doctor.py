@@ -15,7 +15,6 @@ from projections.format import count
 from projections.prices import quote
 from projections.records import ALIVE
 from projections.state import State
-from services import assembly
 from services.cli import clock, log_checks, options
 from services.cli.acl import unregistered_row
 from services.cli.correct import disputed_line, disputes
@@ -24,9 +23,11 @@ from services.cli.terminal import note, say, say_json, width
 from services.client.bus import Bus
 from services.queries.figures import running_count, waiting_count
 from services.queries.findings import Check, Look, rows
+from services.queries.missing import missing_names
 from services.queries.service_rows import service_rows
 from services.queries.stalled import PATIENCE_S, silent
 from services.queries.verify import conserved
+from services.runtime import initial_policy
 from services.runtime.settings import describe
 from services.runtime.urls import redacted
 from services.screens.text import folded, table
@@ -34,7 +35,7 @@ from services.snapshots.projector import decode_record
 from services.store.client import Client
 from services.store.data_folder import record_of
 from services.store.health import FactRow, ServerFacts, durability, facts_table, read_facts
-from services.store.heartbeat import beats, missing
+from services.store.heartbeat import beats
 
 MARKS = {"ok": "✅", "warn": "🟡", "bad": "🔴"}
 SNAPSHOT_LATE = 3  # times the tail after which the next snapshot is due
@@ -120,19 +121,19 @@ def _snapshot(look: Look) -> Iterator[FactRow]:
     tail = f"a start folds {count(behind, 'event')}"
     if record.failures:
         tries = count(record.failures, "time")
-        hint = "it is tried again every few minutes by the service `snapshot`; mend what it names"
-        yield ("snapshot", f"it has failed {tries}: {record.error}; {tail}", "bad", hint)
+        hint = "it is tried again every few minutes by the service `snapshots`; mend what it names"
+        yield ("snapshots", f"it has failed {tries}: {record.error}; {tail}", "bad", hint)
         return
     words = tail if there else f"none yet; {tail}"
     most = SNAPSHOT_LATE * max(look.bus.settings.snapshots.every_events, 2 * len(state.tasks))
-    hint = "the service `snapshot` should have written one: its errors stand on standard error"
-    yield ("snapshot", words, "warn" if behind > most else "ok", hint)
+    hint = "the service `snapshots` should have written one: its errors stand on standard error"
+    yield ("snapshots", words, "warn" if behind > most else "ok", hint)
 
 
 def _services(look: Look) -> Iterator[FactRow]:
     running = beats(look.bus.client, look.bus.keys)
     yield from service_rows(running)
-    if "intake" in missing(running):
+    if "intake" in missing_names(running):
         return
     if not silent(look.bus, look.state):
         yield ("engine", "it takes in what comes, and nothing waits at the intake", "ok", "")
@@ -224,7 +225,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("log's beginning", log_checks.beginning),
     ("entries of the log", log_checks.entries),
     ("keys", log_checks.key_types),
-    ("snapshot", _snapshot),
+    ("snapshots", _snapshot),
     ("services", _services),
     ("clock", clock.check),
     ("tasks", _tasks),
@@ -276,7 +277,7 @@ def price_row(state: State) -> FactRow:
 def _policy_row(bus: Bus, state: State) -> FactRow:
     if not state.meta.events:
         return ("policy", "the log is empty: the settings seed it at the first start", "ok", "")
-    differing = differences(assembly.policy(bus.settings), state.policy)
+    differing = differences(initial_policy.policy(bus.settings), state.policy)
     if not differing:
         return ("policy", "the log's policy is that of the settings", "ok", "")
     return (

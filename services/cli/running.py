@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
 
 import anyio
 import anyio.to_thread
 import msgspec
 
-from services import assembly
+from services import hosting
 from services.cli import options
 from services.cli.terminal import note
 from services.engine.host import Host
@@ -101,7 +101,7 @@ class RunningBus(msgspec.Struct):
 async def run_bus(
     settings: Settings,
     url: str,
-    services: Sequence[str],
+    services: Collection[str],
     *,
     embedded: Embedded | None = None,
     workers: Sequence[WorkerSpec] = (),
@@ -135,13 +135,13 @@ async def run_bus(
 
 @contextlib.asynccontextmanager
 async def hosted(
-    settings: Settings, url: str, services: Sequence[str]
+    settings: Settings, url: str, services: Collection[str]
 ) -> AsyncGenerator[RunningBus]:
     """A host for ``services``, folded and ready; it ends with the block."""
     client = Client(url)
     try:
         await check_server(client)
-        running = RunningBus(assembly.host(client, settings, services), anyio.Event())
+        running = RunningBus(hosting.host(client, settings, services), anyio.Event())
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(running.host.run)
             await running.host.ready.wait()

@@ -14,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from events.money import dollars
 from projections.format import count, first_line, span
-from services import assembly
 from services.cli import options
 from services.cli.terminal import note, say, say_json
 from services.client.bus import Bus
@@ -24,6 +23,7 @@ from services.client.story import report_of
 from services.client.submissions import BATCH, BadLine, Checker, Submission, send
 from services.queries.history import ended_view
 from services.queries.stalled import Stalled
+from services.runtime import initial_policy
 from services.runtime.errors import Refused
 
 PROGRESS_FROM = 2_000  # fewer are in before a bar could be read
@@ -96,7 +96,7 @@ def submit(
         estimate_tokens=estimate,
     )
     with options.opened() as bus:
-        checker = Checker(common, assembly.defaults(bus.settings), id_ or "")
+        checker = Checker(common, initial_policy.defaults(bus.settings), id_ or "")
         source = opened_source(from_, bus.client, take)
         good, bad = _sorted([*_read(checker, texts, file), *source.checked(checker)])
         if bad and on_error == "stop":

@@ -20,12 +20,13 @@ from services.client.lookup import foreign, unknown
 from services.client.story import Story, status_of
 from services.client.submissions import Submission, send
 from services.queries.history import history_view
+from services.queries.missing import missing_names
 from services.queries.tasks import ENDED, WAITING, choose, count, task_rows
 from services.queries.waiting import Waiting
 from services.runtime.errors import Refused
 from services.screens.history import history_text
 from services.screens.tasks import tasks_table
-from services.store.heartbeat import beats, missing
+from services.store.heartbeat import beats
 
 STATUSES = (*WAITING, *RUNNING, *ENDED)
 LIMIT = 50
@@ -95,7 +96,7 @@ def task(
             delegator.correction(bus, id_, was)
             return
         status = found.status if found else outcome.status if outcome else status_of(events)
-        gone = missing(beats(bus.client, bus.keys))
+        gone = missing_names(beats(bus.client, bus.keys))
         waits = Waiting(state, now, gone).reason(found) if found is not None else ""
         whole = Story(id_, events, status, waits)
     if as_json:

@@ -31,7 +31,7 @@ from services.worker.drivers.formats import FORMATS
 from services.worker.identity import death_of
 from services.worker.process import runs
 
-ENGINE = ("engine", "engine")  # the deciders together; the second is its name of before
+EVERY = ", ".join((assembly.ENGINE, *assembly.SERVICES))
 FORMAT_HELP = "What stdout is: text, json (one object), jsonl; the last two tell usage."
 
 
@@ -168,19 +168,15 @@ def service(
     ],
 ) -> None:
     """Run some services alone, beside others on the same bus. Two of the same may run."""
-    chosen: list[str] = []
-    for name in names:
-        if name not in ENGINE and name not in assembly.SERVICES:
-            raise typer.BadParameter(
-                f"{name} is none of {ENGINE[0]}, {', '.join(assembly.SERVICES)}"
-            )
-        chosen += assembly.DECIDERS if name in ENGINE else [name]
+    if name := assembly.unknown(names):
+        raise typer.BadParameter(f"{name} is none of {EVERY}")
     logs_to_stderr()
     settings = options.settings()
     runs.sweep_left_behind(settings.data_dir)
     url = resolve_url(settings)
-    say = f"{', '.join(dict.fromkeys(chosen))} on {redacted(url)}; Ctrl-C stops"
-    loop.run(lambda: run_bus(settings, url, tuple(dict.fromkeys(chosen)), say=say))
+    chosen = tuple(dict.fromkeys(names))
+    say = f"{', '.join(chosen)} on {redacted(url)}; Ctrl-C stops"
+    loop.run(lambda: run_bus(settings, url, chosen, say=say))
 
 
 def logs_to_stderr() -> None:

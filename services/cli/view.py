@@ -15,13 +15,14 @@ from services.cli import options
 from services.cli.terminal import height, note, say, say_json, width
 from services.client.bus import Bus
 from services.queries.forecast import forecast_view
+from services.queries.missing import missing_names
 from services.queries.stalled import catch_up, no_engine
 from services.queries.status import metrics_view, prompts, running_texts, status_view, throttle_view
 from services.runtime.errors import AsbError, LogError, RedisUnsuitable
 from services.screens.forecast import forecast_text
 from services.screens.status import metrics_screen, status_screen, throttle_screen
 from services.screens.text import clip
-from services.store.heartbeat import beats, missing
+from services.store.heartbeat import beats
 
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
@@ -123,7 +124,7 @@ class _Screen:
     def show(self, bus: Bus, state: State) -> None:
         now, texts = bus.now(), prompts(bus, running_texts(state))
         if self._as_json:
-            gone = list(missing(beats(bus.client, bus.keys)))
+            gone = missing_names(beats(bus.client, bus.keys))
             figures = {**self._view(state, now, texts), "missing_services": gone}
             say_json(figures, pretty=not self._watched)
             return

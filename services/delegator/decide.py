@@ -10,14 +10,14 @@ from events.task import Candidate, TaskDelegated
 from projections.prices import price_of
 from projections.records import Overlay, TaskRecord
 from projections.state import State
-from services.decider import Decide, Decisions, Inputs, decided
+from services.decider import Decider, Decisions, Inputs, decided
 from services.delegator.classify import Delegation, Delegator
 
 BY = "delegator"
 
 
-def decider(delegator: Delegator) -> Decide:
-    """The delegator's decide function, with the routes and rules of ``delegator``.
+def decider(delegator: Delegator) -> Decider:
+    """The delegator as a decider, with the routes and rules of ``delegator``.
 
     What the bus taught it stands in the state, so every host routes alike.
     """
@@ -34,7 +34,7 @@ def decider(delegator: Delegator) -> Decide:
             )
             yield decided(_with_given(task, delegation), BY)
 
-    return decide
+    return Decider(BY, decide, frozenset({TaskDelegated, TaskEscalated}), reads_prompts=True)
 
 
 class TaughtDelegator:

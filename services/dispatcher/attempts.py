@@ -87,3 +87,6 @@ def _timed(
     if task.cancelling:
         return TaskCancelled(*end, error)
     return TaskFailed(*end, error, ledger.retry_at(state, task, defaults, now))
+
+
+EMITS = frozenset({TaskCancelled, TaskFailed, TaskRequeued, WorkerLost})

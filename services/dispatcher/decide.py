@@ -9,7 +9,7 @@ from events.task import PRIORITIES, TaskDeferred, TaskDispatched
 from projections import budgets, estimates, scopes
 from projections.records import TaskRecord
 from projections.state import State
-from services.decider import Decisions, Inputs, decided
+from services.decider import Decider, Decisions, Inputs, decided
 from services.dispatcher import attempts, overruns
 from services.dispatcher.placement import Placement, Post
 
@@ -173,3 +173,6 @@ def in_words(refusal: budgets.Refusal) -> str:
             f"({r.limit:,}) ever allows at its priority"
         )
     return f"{r.unit}/{r.window} of {r.scope}: {r.missing:,} missing of {r.limit:,}"
+
+
+DECIDER = Decider(BY, decide, attempts.EMITS | overruns.EMITS | {TaskDispatched, TaskDeferred})

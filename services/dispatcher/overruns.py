@@ -78,3 +78,6 @@ def _refused(state: State, task: TaskRecord, refusal: budgets.Refusal) -> Decisi
     yield decided(said, BY)
     if action == "cancel" and not task.cancelling:
         yield decided(TaskCancelRequested(task.id, reason), BY)
+
+
+EMITS = frozenset({TaskCancelRequested, HoldExtended, HoldRefused})

@@ -22,32 +22,31 @@ import msgspec
 
 from events.clock import ClockStepped
 from events.envelope import Event
-from events.keys import Keys
 from events.worker import WorkerHeartbeat
 from projections import fold
 from projections.records import ALIVE
 from projections.state import State
-from services.decider import Decide, Inputs, IntakeEntry, Known, PastLost
+from services.decider import Decider, Inputs, IntakeEntry, Known, PastLost
 from services.engine.standby import Standby
+from services.engine.stats import Stats
 from services.engine.trouble import Trouble, name_of
 from services.engine.turn import Turn, run_turn
 from services.engine.worker_watch import LOOK_S, WorkerWatch
 from services.intake.decide import holders, lookups, newest_ms
 from services.intake.schema import DUPLICATE_DAYS
-from services.projector import Projector, Stats
+from services.projector import Projector, Setup
 from services.runtime import errors
 from services.runtime.clock import ServerClock, elapsed
 from services.runtime.errors import AsbError, BeginningLost, RedisUnavailable, RedisUnsuitable
 from services.store import rebuild
 from services.store.beginning import Beginning, entries_from_start
-from services.store.client import Client, SyncClient
+from services.store.client import SyncClient
 from services.store.dead_letters import DeadLetters
 from services.store.eviction_watch import EvictionWatch
 from services.store.heartbeat import BEAT_S, Heartbeat
 from services.store.intakes import Intakes
 from services.store.log import START, Appended, Base, Log, after, new_name, parse_id
 from services.store.position import Position
-from services.store.prompts import Texts
 from services.store.unregistered_intakes import UnregisteredIntakes
 
 logger = logging.getLogger("asb")
@@ -64,23 +63,23 @@ class Host:
 
     def __init__(
         self,
-        client: Client,
-        keys: Keys,
-        deciders: Sequence[tuple[str, Decide]],
+        setup: Setup,
+        deciders: Sequence[Decider],
         projectors: Sequence[Projector],
         inputs: Inputs,
-        texts: Texts,
         heartbeat: Heartbeat,
+        *,
+        whole_engine: bool,
     ) -> None:
-        self._client, self._keys = client, keys
+        """``whole_engine``: these are all the deciders there are."""
+        self._client, self._keys = client, keys = setup.client, setup.keys
         self._heartbeat = heartbeat
-        self.letters = DeadLetters(client, keys)
+        self.letters = DeadLetters(client, keys, setup.settings.deadletters)
         self._moved = ("", elapsed())  # where the log stood at the last beat that saw it move
         self._deciders, self._projectors = deciders, projectors
-        self._inputs, self._texts = inputs, texts
-        names = {name for name, _ in deciders}
-        self._whole_engine = names >= WHOLE_DESK
-        self._standby = Standby(names)
+        self._inputs, self._texts = inputs, setup.texts
+        self._whole_engine = whole_engine
+        self._standby = Standby(deciders)
         self._watch = WorkerWatch(client, keys)
         inputs.log_name = inputs.log_name or new_name()
         self._arrived: deque[Any] = deque()
@@ -358,12 +357,12 @@ class Host:
 
     def _text_missing(self) -> bool:
         """Whether a task still waits for its route: its prompt is to be fetched first."""
-        routes = any(name == "delegator" for name, _ in self._deciders)
+        routes = any(decider.reads_prompts for decider in self._deciders)
         return routes and self.state.next_undelegated() is not None
 
     @property
     def _reads_intakes(self) -> bool:
-        return any(name == "intake" for name, _ in self._deciders)
+        return any(decider.takes_entries for decider in self._deciders)
 
     def _settle(self, appended: Appended, turn: Turn | None, sent: float) -> bool:
         """Keep a turn that reached the log, or undo it and fold what was missed."""
@@ -495,6 +494,3 @@ class Host:
 
     async def _watch_stray_intakes(self) -> None:
         await self._strays.watch(self.intakes.names)
-
-
-WHOLE_DESK = frozenset({"intake", "delegator", "dispatcher", "throttle", "reporter"})

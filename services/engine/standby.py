@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 
 from events.envelope import Event
+from services.decider import Decider
 from services.runtime.clock import elapsed
 
 STANDBY_S = 1.0  # work that has been there for so long is left to nobody
@@ -19,9 +20,10 @@ class Standby:
     ``on`` when another one has decided what ours could have; off again with our own next turn.
     """
 
-    def __init__(self, deciders: Collection[str]) -> None:
+    def __init__(self, deciders: Collection[Decider]) -> None:
         self.on = False
-        self._deciders = frozenset(deciders)
+        self._names = frozenset(decider.name for decider in deciders)
+        self._takes_entries = any(decider.takes_entries for decider in deciders)
         self._others_moved = elapsed()
         self._unsure: deque[frozenset[tuple[str, int, bytes]]] = deque(maxlen=UNSURE_MAX)
 
@@ -49,8 +51,8 @@ class Standby:
         return waited_s is None or waited_s > STANDBY_S
 
     def _is_of_our_kind(self, event: Event) -> bool:
-        """Whether a decider that we run has decided it: what has an origin, intake has."""
-        return ("intake" if event.origin else event.source) in self._deciders
+        """Whether a decider that we run has decided it: what has an origin came by the intakes."""
+        return self._takes_entries if event.origin else event.source in self._names
 
     def _is_ours(self, event: Event) -> bool:
         mark = _mark(event)

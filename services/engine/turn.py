@@ -12,16 +12,14 @@ import msgspec
 from msgspec.structs import replace
 
 from events.envelope import Event, encode
-from events.task import TaskSubmitted
+from events.task import TaskDispatched, TaskSubmitted
 from projections import fold
 from projections.state import State
-from services.decider import Decide, Inputs, IntakeEntry, Rejection, Taken
+from services.decider import Decider, Inputs, IntakeEntry, Rejection, Taken
 
 EVENTS_MAX = 200  # a script that appends 1,000 stops Redis for 4 to 5 ms
 BYTES_MAX = 4_000_000
 SEQUENCE_MAX = (1 << 64) - 1  # of the second half of a log id
-# Intake stops between entries; an alert belongs to the turn that crossed its level.
-ENTIRE = ("intake", "throttle")
 ENTRIES_MAX = 1_000  # repeats and refusals cause no event, but take time
 
 
@@ -66,7 +64,7 @@ class _Places:
 def run_turn(
     state: State,
     now: int,
-    deciders: Sequence[tuple[str, Decide]],
+    deciders: Sequence[Decider],
     inputs: Inputs,
     floor: str = "",
 ) -> Turn:
@@ -75,17 +73,18 @@ def run_turn(
     turn = Turn(now, state.meta.log_id)
     state.price_lookup = inputs.price_lookup
     places = _Places(floor or turn.base, now)
-    inputs.entries = _as_room_allows(inputs.entries, turn, alone="dispatcher" not in dict(deciders))
-    for name, decide in deciders:
-        if name not in ENTIRE and len(turn.events) >= EVENTS_MAX:
+    alone = not any(TaskDispatched in decider.emits for decider in deciders)
+    inputs.entries = _as_room_allows(inputs.entries, turn, alone=alone)
+    for decider in deciders:
+        if not decider.entire and len(turn.events) >= EVENTS_MAX:
             turn.more = True
             continue
-        for decision in decide(state, now, inputs):
+        for decision in decider.decide(state, now, inputs):
             if isinstance(decision, Event):
                 _fold(state, turn, decision, places.following())
                 if type(decision.data) is TaskSubmitted:
                     inputs.texts[decision.data.task] = decision.data.text
-                if name not in ENTIRE and len(turn.events) >= EVENTS_MAX:
+                if not decider.entire and len(turn.events) >= EVENTS_MAX:
                     turn.more = True
                     break
             elif isinstance(decision, Rejection):

@@ -17,6 +17,7 @@ from events.keys import Keys
 from events.task import PRIORITIES
 from projections.records import RUNNING, TaskRecord
 from projections.state import State
+from services.projector import Projector, Setup
 from services.runtime.failpoints import point
 from services.store.client import Client
 from services.store.log import Log, parse_id
@@ -37,14 +38,16 @@ class Note(msgspec.Struct, gc=False):
     text_at: str = ""
 
 
-class Inboxes:
+class Inboxes(Projector):
     """Writes the inboxes of all workers."""
 
+    look_s = 1.0
+
     def __init__(self, client: Client, keys: Keys, texts: Texts) -> None:
+        super().__init__()
         self._client, self._keys, self._texts = client, keys, texts
         self._log = Log(client, keys)
         self._pending: list[Note] = []
-        self._wake = anyio.Event()
 
     # -- what to write -------------------------------------------------------------------------
 
@@ -60,7 +63,7 @@ class Inboxes:
             elif kind in _OTHERS:
                 self._other(kind, event, state)
         if self._pending:
-            self._wake.set()
+            self.wake()
 
     def restored(self, state: State) -> None:
         """Offer every open dispatch again; what stands there already is left alone."""
@@ -73,7 +76,7 @@ class Inboxes:
             if task.cancelling:
                 self._pending.append(_cancel(task))
         self._pending.sort(key=lambda note: parse_id(note.log_id))
-        self._wake.set()
+        self.wake()
 
     def _dispatched(self, task: TaskRecord) -> Note:
         text = self._texts.get(task.id)
@@ -155,15 +158,9 @@ class Inboxes:
 
     # -- writing -------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Write what is pending; wait for more. Raises RedisUnavailable; nothing is forgotten."""
-        if not self._pending:
-            self._wake = anyio.Event()
-            with anyio.move_on_after(1.0):
-                await self._wake.wait()
+    async def flush(self, woken: bool) -> None:
+        """Write what is pending, a few batches at a time."""
         batch = self._pending[: 5 * BATCH]
-        if not batch:
-            return
         await self._fetch_texts(batch)
         by_worker: dict[str, list[Note]] = {}
         for note in batch:
@@ -173,6 +170,8 @@ class Inboxes:
                 await self._write(worker, notes[start : start + BATCH])
         written = {id(note) for note in batch}
         self._pending = [note for note in self._pending if id(note) not in written]
+        if self._pending:
+            self.wake()
 
     async def _fetch_texts(self, batch: list[Note]) -> None:
         missing = {note.task: note.text_at for note in batch if note.text_at}
@@ -229,10 +228,11 @@ def _hold(task: TaskRecord) -> Note:
     return Note(task.worker, task.hold_word, fields, task.id)
 
 
-class InboxTrimmer:
+class InboxTrimmer(Projector):
     """Forgets what is over: entries older than an hour that no open dispatch needs."""
 
     def __init__(self, client: Client, keys: Keys) -> None:
+        super().__init__()
         self._client, self._keys = client, keys
         self._before: dict[str, str] = {}
         self._minute = 0
@@ -252,6 +252,13 @@ class InboxTrimmer:
             self._before[worker.name] = f"{ms}-{seq}"
 
     async def run(self) -> None:
+        """Trim once a minute. Raises RedisUnavailable."""
         await anyio.sleep(60)
         for worker, before in list(self._before.items()):
             await self._client.call("XTRIM", self._keys.inbox(worker), "MINID", "~", before)
+
+
+def projectors(setup: Setup) -> list[Projector]:
+    """What the inbox service projects."""
+    client, keys = setup.client, setup.keys
+    return [Inboxes(client, keys, setup.texts), InboxTrimmer(client, keys)]

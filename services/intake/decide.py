@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from events.envelope import Event, payload_class
+from events.worker import WorkerLost, WorkerRefused
 from projections.records import ALIVE
 from projections.state import State
-from services.decider import Decisions, Inputs, IntakeEntry, Rejection, Taken
+from services.decider import Decider, Decisions, Inputs, IntakeEntry, Rejection, Taken
 from services.intake import (
     clock,
     corrections,
@@ -122,3 +123,11 @@ def lookups(state: State, entries: Iterable[IntakeEntry]) -> tuple[set[str], set
                 ids.add(f"{entry.intake}|{names[b'id'].decode(errors='replace')}")
         named.update(schema.task_references(fields))
     return ids, {t for t in named if t not in state.tasks and t not in state.outcomes}
+
+
+# A command becomes an event of the same name; a join may be refused, or end another session.
+EMITS = frozenset(
+    {cls for name in HANDLERS if (cls := payload_class(name)) is not None}
+    | {WorkerLost, WorkerRefused}
+)
+DECIDER = Decider("intake", decide, EMITS, takes_entries=True, entire=True)

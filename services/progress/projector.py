@@ -29,6 +29,7 @@ from projections import progress, progress_view
 from projections.records import Progress
 from projections.state import State
 from services.progress import marks
+from services.projector import Projector
 from services.runtime.errors import CommandRefused, RedisUnavailable
 from services.store.client import Client, Command
 from services.store.log import after
@@ -54,10 +55,11 @@ class Swap(msgspec.Struct):
     expires_s: int
 
 
-class Documents:
+class Documents(Projector):
     """The projector of ``asb:progress:*``. ``most`` is the largest document in bytes."""
 
     def __init__(self, client: Client, keys: Keys, most: int) -> None:
+        super().__init__()
         self._client, self._keys, self._most = client, keys, most
         self._state = State()
         self._told: dict[str, tuple[str, bytes]] = {}  # name -> log id and newest document
@@ -67,7 +69,6 @@ class Documents:
         self._told_bytes = 0
         self._written: dict[str, str] = {}  # name -> log id of the document whose view is there
         self._sent: dict[str, tuple[bytes, str]] = {}
-        self._wake = anyio.Event()
         self._look_wake = anyio.Event()
 
     # -- what to write -------------------------------------------------------------------------
@@ -86,7 +87,7 @@ class Documents:
                 for name in self._names.get(getattr(payload, "task", ""), ()):
                     self._dirty[name] = None
         if self._dirty:
-            self._wake.set()
+            self.wake()
 
     def restored(self, state: State) -> None:
         """The state was rebuilt, or Redis was away: look at every view again."""
@@ -96,7 +97,7 @@ class Documents:
         self._name_all(state)
         self._dirty.update(dict.fromkeys(state.progress))
         if self._dirty:
-            self._wake.set()
+            self.wake()
 
     def _name_all(self, state: State) -> None:
         self._names.clear()
@@ -120,10 +121,8 @@ class Documents:
         if len(self._names) > REMEMBERED:
             self._name_all(self._state)
 
-    async def run(self) -> None:
-        """Write the views that are stale. Raises RedisUnavailable."""
-        await self._wake.wait()
-        self._wake = anyio.Event()
+    async def flush(self, woken: bool) -> None:
+        """Write the views that are stale."""
         while self._dirty:
             names = list(self._dirty)[:BATCH]
             for name in names:
@@ -132,7 +131,6 @@ class Documents:
                 written = await self._write(names)
             except BaseException:
                 self._dirty.update(dict.fromkeys(names))
-                self._wake.set()
                 raise
             await anyio.sleep(PAUSE_S if written else 0)
         self._bound()
@@ -256,7 +254,7 @@ class Documents:
                     news.append((name, value))
                 else:
                     self._dirty[name] = None
-                    self._wake.set()
+                    self.wake()
             elif record is not None and found.document == record.log_id:
                 self._written[name] = record.log_id
         await self._take(state, news)

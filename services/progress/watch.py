@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import anyio
 
-from events.envelope import Event
 from events.keys import Keys, escaped
-from projections.state import State
 from services.progress.projector import BATCH, Documents
+from services.projector import Projector, Setup
 from services.runtime.clock import elapsed
 from services.runtime.errors import CommandRefused, RedisUnsuitable
 from services.store.client import Client, translated
@@ -34,19 +33,15 @@ SCAN_COUNT = 1_000
 GONE = frozenset((b"del", b"expired", b"expire", b"evicted", b"rename_from", b"persist"))
 
 
-class Loop:
+class Loop(Projector):
     """Work that runs beside, again and again; what happens on the log is no news to it."""
 
     def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
         self._work = work
 
-    def feed(self, events: Sequence[Event], state: State) -> None:
-        """Nothing."""
-
-    def restored(self, state: State) -> None:
-        """Nothing."""
-
     async def run(self) -> None:
+        """The work, once. Raises RedisUnavailable."""
         await self._work()
 
 
@@ -172,3 +167,9 @@ class ProgressWatch:
             except UnicodeDecodeError:
                 logger.warning("a progress key is not UTF-8 and is left alone: %r", key[:80])
         return found
+
+
+def projectors(setup: Setup) -> list[Projector]:
+    """What the progress service projects, and what keeps it told of what others write."""
+    documents = Documents(setup.client, setup.keys, setup.settings.tasks.result_max_bytes)
+    return [documents, *ProgressWatch(setup.client, setup.keys, documents).loops()]

@@ -8,7 +8,7 @@ from typing import Any
 from events.money import BOOK
 from projections.prices import quote
 from projections.state import State
-from services import assembly
+from services.runtime import initial_policy
 from services.runtime.settings_types import PolicySettings
 
 
@@ -16,7 +16,7 @@ def price_view(state: State, model: str) -> dict[str, Any]:
     """``asb prices MODEL --json``: nano-dollars per million tokens of each part, and the source."""
     found = quote(state, model)
     source = found.source if found is not None else "unknown"
-    seeded = assembly.policy_prices(PolicySettings()).get(model)
+    seeded = initial_policy.policy_prices(PolicySettings()).get(model)
     if found is not None and source == BOOK and found.price != seeded:
         source = "override"
     parts = {part: getattr(found.price, part) if found is not None else None for part in PARTS}

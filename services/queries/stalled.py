@@ -13,9 +13,10 @@ from projections.state import State
 from services.client.bus import Bus
 from services.client.follow import repeats
 from services.intake import schema
+from services.queries.missing import STANDS_STILL, missing, missing_names
 from services.queries.waiting import Waiting
 from services.store import rebuild
-from services.store.heartbeat import Beat, beats, missing
+from services.store.heartbeat import Beat, beats
 from services.store.log import after
 
 PATIENCE_S = 2.0  # what waits first at an intake for longer has no engine that takes it
@@ -27,16 +28,7 @@ LOOK_S = 0.1
 LOOKED_AT = 500  # entries at an intake
 
 
-NO_DESK = "no engine runs: what is submitted waits at the intake; start `asb up`"
-
-
-# What stands still without a service, and which of them somebody who waits for a task should know.
-STANDS_STILL = {
-    "intake": "entries wait at the intake",
-    "delegator": "new tasks get no route",
-    "dispatcher": "no task is given out",
-    "inbox": "workers are not told of their tasks",
-}
+NO_ENGINE = "no engine runs: what is submitted waits at the intake; start `asb up`"
 
 
 STALLED_S = 5  # an engine that took nothing in for longer, while entries wait, is told of
@@ -103,11 +95,12 @@ def no_engine(running: Collection[Beat]) -> str:
     """A line that says which services for tasks nobody runs, or that the engine takes nothing
     in; "" where all is well. Their heartbeats tell; ids and times of entries say nothing about
     that."""
-    gone = [name for name in missing(running) if name in STANDS_STILL]
+    parts = [part for part in missing(running) if part in STANDS_STILL]
+    gone = [part.service for part in parts]
     if "intake" in gone and "dispatcher" in gone:
-        return NO_DESK
+        return NO_ENGINE
     if gone:
-        names, still = " and ".join(gone), "; ".join(STANDS_STILL[name] for name in gone)
+        names, still = " and ".join(gone), "; ".join(STANDS_STILL[part] for part in parts)
         return f"no {names} runs: {still}; start `asb up`, or `asb service {' '.join(gone)}`"
     stalled = _stalled_s(running)
     if stalled > STALLED_S:
@@ -157,11 +150,11 @@ class Stalled:
         if gone := no_engine(running):
             return gone
         if self._unanswered.waited_s(state) >= PATIENCE_S:
-            return NO_DESK
+            return NO_ENGINE
         waiting = [t for name in tasks if (t := state.tasks.get(name)) is not None]
         if not waiting or any(t.status in RUNNING for t in waiting):
             return ""
         first = min(waiting, key=lambda t: (t.rank, t.n))
         more = f" (and {len(tasks) - 1:,} more)" if len(tasks) > 1 else ""
-        why = Waiting(state, now, missing(running)).reason(first)
+        why = Waiting(state, now, missing_names(running)).reason(first)
         return f"{first.id}{more} waits: {why}"

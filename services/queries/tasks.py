@@ -22,8 +22,9 @@ from projections.records import (
 from projections.state import State
 from projections.views import iso
 from services.client.bus import Bus
+from services.queries.missing import missing_names
 from services.queries.waiting import Waiting
-from services.store.heartbeat import beats, missing
+from services.store.heartbeat import beats
 
 WAITING = (SUBMITTED, BLOCKED, QUEUED, BACKOFF)
 ENDED = (COMPLETED, FAILED, CANCELLED)
@@ -54,7 +55,7 @@ def count(state: State, wanted: set[str]) -> int:
 
 def task_rows(bus: Bus, state: State, now: int, chosen: list[Row]) -> list[dict[str, Any]]:
     submissions = _submissions(bus, chosen)
-    why = Waiting(state, now, missing(beats(bus.client, bus.keys)))
+    why = Waiting(state, now, missing_names(beats(bus.client, bus.keys)))
     rows: list[dict[str, Any]] = []
     for task_id, found in chosen:
         event = submissions.get(task_id)

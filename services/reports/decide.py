@@ -1,4 +1,4 @@
-"""The reporter: the report of each day, once that day is over. PURE."""
+"""Reports: the report of each day, once that day is over. PURE."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from events.policy import ReportIssued
 from projections import reports
 from projections.report_views import day_report
 from projections.state import State
-from services.decider import Decisions, Inputs, decided
+from services.decider import Decider, Decisions, Inputs, decided
 
-BY = "reporter"
+BY = "reports"
 
 
 def decide(state: State, now: int, _inputs: Inputs) -> Decisions:
@@ -18,3 +18,6 @@ def decide(state: State, now: int, _inputs: Inputs) -> Decisions:
     """
     for day, version in reports.due_days(state, now):
         yield decided(ReportIssued(day, version, day_report(state, day, version)), BY)
+
+
+DECIDER = Decider(BY, decide, frozenset({ReportIssued}))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import anyio
 import msgspec
 
 from events.envelope import Event
 from events.keys import Keys
 from projections.state import State
+from services.projector import Projector, Setup
 from services.runtime.errors import CommandRefused
 from services.store.client import Client
 from services.store.log import after, decoded
@@ -19,7 +19,7 @@ from services.store.scripts import script
 LOOKED_AT = 40  # reports looked at after a start: more than a month of them
 
 
-class DailyReports:
+class DailyReports(Projector):
     """Writes and publishes every ``report.issued``.
 
     A report is published before it is written and looked up before it is published: after a
@@ -27,35 +27,29 @@ class DailyReports:
     """
 
     def __init__(self, client: Client, keys: Keys) -> None:
+        super().__init__()
         self._client, self._keys = client, keys
         self._pending: list[Event] = []
         self._missing: list[str] = []
-        self._wake = anyio.Event()
 
     def feed(self, events: Sequence[Event], state: State) -> None:
         for event in events:
             if event.data.type == "report.issued":
                 self._pending.append(event)
-                self._wake.set()
+                self.wake()
 
     def restored(self, state: State) -> None:
         """Look whether the newest reports stand where they belong."""
         newest = sorted(state.reports.items())[-LOOKED_AT:]
         self._missing = [known.log_id for _, known in newest if known.log_id]
-        self._wake.set()
+        self.wake()
 
-    async def run(self) -> None:
-        """Write what is pending, then wait. Raises RedisUnavailable; nothing is forgotten."""
-        await self._wake.wait()
-        self._wake = anyio.Event()
-        try:
-            await self._find_missing()
-            while self._pending:
-                await self._out(self._pending[0])
-                del self._pending[0]
-        except BaseException:
-            self._wake.set()
-            raise
+    async def flush(self, woken: bool) -> None:
+        """Write and publish what is pending."""
+        await self._find_missing()
+        while self._pending:
+            await self._out(self._pending[0])
+            del self._pending[0]
 
     async def _find_missing(self) -> None:
         places, log = self._missing, self._keys.log
@@ -95,3 +89,8 @@ def _as_of(view: bytes) -> str:
 def message(event: Event) -> dict[str, Any]:
     """A report as it is published and kept: the seed's shape, then where it comes from."""
     return {**event.data.report, "event": event.id, "as_of": event.log_id}
+
+
+def projectors(setup: Setup) -> list[Projector]:
+    """What the reports service projects."""
+    return [DailyReports(setup.client, setup.keys)]

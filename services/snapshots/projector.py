@@ -20,6 +20,7 @@ import msgspec
 from events.envelope import Event
 from events.keys import Keys
 from projections.state import State
+from services.projector import Projector, Setup
 from services.runtime import own_process
 from services.runtime.errors import AsbError, CommandRefused
 from services.store.client import Client, SyncClient
@@ -57,24 +58,24 @@ def decode_record(data: bytes | None) -> SnapshotRecord:
         return SnapshotRecord()
 
 
-class Snapshots:
+class Snapshots(Projector):
     """Lets a snapshot be written when the tail exceeds max(``every_events``, 2 × open tasks)."""
 
     def __init__(self, client: Client, keys: Keys, every_events: int = EVERY_EVENTS) -> None:
+        super().__init__()
         self._client, self._keys, self._every = client, keys, every_events
         self._record: SnapshotRecord | None = None  # unknown until it was looked up
-        self._wake = anyio.Event()
         self._events = self._open = 0
 
     def feed(self, events: Sequence[Event], state: State) -> None:
         self._events, self._open = state.meta.events, len(state.tasks)
         if self._record is None or self._due(self._record):
-            self._wake.set()
+            self.wake()
 
     def restored(self, state: State) -> None:
         self._record = None
         self._events, self._open = state.meta.events, len(state.tasks)
-        self._wake.set()
+        self.wake()
 
     def figures(self) -> dict[str, str | int]:
         """For the heartbeat: how far the newest snapshot reaches, and what failed since."""
@@ -98,17 +99,8 @@ class Snapshots:
     def _due(self, record: SnapshotRecord) -> bool:
         return self._tail(record) > max(self._every, 2 * self._open)
 
-    async def run(self) -> None:
-        """Wait until one is due, and let it be written. Raises RedisUnavailable."""
-        await self._wake.wait()
-        self._wake = anyio.Event()
-        try:
-            await self._write_if_due()
-        except BaseException:
-            self._wake.set()
-            raise
-
-    async def _write_if_due(self) -> None:
+    async def flush(self, woken: bool) -> None:
+        """Let one be written, if it is due."""
         self._record = await self._looked_up()  # another host may have written one
         if not self._due(self._record):
             return
@@ -117,7 +109,7 @@ class Snapshots:
         if error:
             await self._failed(self._record, error)
             pause = RETRY_S[0] * 2 ** min(self._record.failures - 1, 10)
-            self._wake.set()
+            self.wake()
             await anyio.sleep(min(pause, RETRY_S[1]))
 
     async def _looked_up(self) -> SnapshotRecord:
@@ -169,6 +161,11 @@ def keep(client: SyncClient, keys: Keys) -> SnapshotRecord:
     record = SnapshotRecord(state.meta.log_id, state.meta.events, size, took)
     client.call("SET", keys.snapshot_record, msgspec.json.encode(record))
     return record
+
+
+def projectors(setup: Setup) -> list[Projector]:
+    """What the snapshots service projects."""
+    return [Snapshots(setup.client, setup.keys, setup.settings.snapshots.every_events)]
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ from typing import cast
 import msgspec
 
 from events.keys import Keys
-from services.names import SERVICES
 from services.runtime.clock import elapsed
 from services.runtime.errors import CommandRefused
 from services.store.client import Client, SyncClient
@@ -26,7 +25,18 @@ BEAT_S = 3.0
 KEPT_S = 15  # a process that was killed is missing after this long
 PRUNE_EVERY = 20  # beats
 
+DECIDES, PROJECTS = "decides", "projects"
+
 Figures = Mapping[str, str | int]
+
+
+class Role(msgspec.Struct, frozen=True):
+    """What a process does of a service: it decides or projects. ``figures`` are counters that only
+    this part of it has."""
+
+    service: str
+    does: str
+    figures: Callable[[], Figures] = dict[str, str | int]
 
 
 class Beat(msgspec.Struct, frozen=True):
@@ -36,23 +46,23 @@ class Beat(msgspec.Struct, frozen=True):
     process: str
     figures: dict[str, str]
 
+    def does(self, role: str) -> bool:
+        """Whether this process ``decides`` or ``projects`` for its service."""
+        return self.figures.get(role) == "1"
+
 
 class Heartbeat:
     """Writes the heartbeats of the services of this process."""
 
-    def __init__(self, client: Client, keys: Keys, services: Sequence[str]) -> None:
+    def __init__(self, client: Client, keys: Keys, roles: Sequence[Role]) -> None:
         self._client, self._keys = client, keys
-        self.services = tuple(services)
+        self._roles = roles
+        self.services = tuple(dict.fromkeys(role.service for role in roles))
         host = re.sub(r"[^\w.-]", "-", socket.gethostname())
         self.process = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
         self._base: Figures = {"host": host, "pid": os.getpid()}
-        self._own: dict[str, Callable[[], Figures]] = {}
         self._began = elapsed()
         self._beats = 0
-
-    def add(self, service: str, figures: Callable[[], Figures]) -> None:
-        """``service`` has counters of its own beside those of its process."""
-        self._own[service] = figures
 
     async def beat(self, shared: Figures) -> None:
         """Write them all; ``shared`` are the counters of the process. Raises RedisUnavailable."""
@@ -61,9 +71,8 @@ class Heartbeat:
         commands: list[tuple[str | int, ...]] = []
         for service in self.services:
             key = self._key(service)
-            own: Figures = self._own[service]() if service in self._own else {}
             commands += [
-                ("HSET", key, *_flat({**base, **own})),
+                ("HSET", key, *_flat({**base, **self._own(service)})),
                 ("EXPIRE", key, KEPT_S),
             ]
         index = self._keys.services
@@ -77,6 +86,13 @@ class Heartbeat:
         if self._beats % PRUNE_EVERY == 0:
             await self._prune()
         self._beats += 1
+
+    def _own(self, service: str) -> Figures:
+        figures: dict[str, str | int] = {}
+        for role in self._roles:
+            if role.service == service:
+                figures |= {role.does: 1, **role.figures()}
+        return figures
 
     async def end(self) -> None:
         """This process ends in order: it is gone at once."""
@@ -139,9 +155,3 @@ def beats(client: SyncClient, keys: Keys) -> list[Beat]:
         texts = [v.decode("utf-8", "replace") for v in cast("list[bytes]", values)]
         found.append(Beat(service, process, dict(zip(texts[::2], texts[1::2], strict=True))))
     return found
-
-
-def missing(found: Iterable[Beat]) -> tuple[str, ...]:
-    """The services that nobody runs, in their order."""
-    there = {beat.service for beat in found}
-    return tuple(service for service in SERVICES if service not in there)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from events.log import NAMED
 from events.policy import AlertBudget, AlertRaised, Limit
 from projections import budgets, watches, windows
 from projections.budgets import LEVELS
 from projections.records import Raised
 from projections.state import State
-from services.decider import Decisions, Inputs, decided
+from services.decider import Decider, Decisions, Inputs, decided
 
 BY = "throttle"
-
-
-def seed(state: State, _now: int, inputs: Inputs) -> Decisions:
-    """The first event of an empty log is the policy it starts with; its id names the log."""
-    if state.meta.events == 0 and inputs.initial_policy is not None:
-        first = decided(inputs.initial_policy, BY)
-        first.id = NAMED + inputs.log_name
-        yield first
 
 
 def decide(state: State, now: int, _inputs: Inputs) -> Decisions:
@@ -87,3 +78,6 @@ def _rolled(state: State, alert: AlertRaised, before: Raised, level: int, now: i
             known = watches.standing(state, alert.scope, watch, before, now)
             return watches.armed(known, level, now, watch.length)
     return before
+
+
+DECIDER = Decider(BY, decide, frozenset({AlertRaised}), entire=True)

@@ -1,4 +1,4 @@
-"""Alerts out on their channel, and to commands and webhooks: wiring only."""
+"""The view of windows at ``asb:throttle``; alerts on their channel, to commands and webhooks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from events.log import LogForeignEntries, LogTrimmed, LogWentBack
 from events.money import NANOS_PER_DOLLAR
 from events.policy import AlertRaised
 from events.server import RedisEvicts
+from projections import views
 from projections.budgets import LEVELS
 from projections.state import State
+from services.projector import Projector, Setup, Views
 from services.runtime import hooks
 from services.runtime.failpoints import point
 from services.runtime.settings_types import HookSetting
@@ -39,23 +41,23 @@ def is_alert(event: Event) -> bool:
     return type(data) in ALERTS and not (type(data) is ClockStepped and not data.is_large)
 
 
-class _Outgoing:
+class _Outgoing(Projector):
     """Hands alerts on in the order of the log. What a host missed (it died, or it did not see what
     became of a turn) is read from the log again, from the mark of what was handed on last."""
 
     def __init__(self, client: Client, keys: Keys) -> None:
+        super().__init__()
         self._client, self._keys = client, keys
         self._log = Log(client, keys)
         self._pending: list[Event] = []
         self._lived = False  # whether a mark was found before
         self._newest = ""  # the newest alert on the log, when it was last folded from there
-        self._wake = anyio.Event()
 
     def feed(self, events: Sequence[Event], state: State) -> None:
         for event in events:
             if type(event.data) in ALERTS and is_alert(event):
                 self._pending.append(event)
-                self._wake.set()
+                self.wake()
 
     def restored(self, state: State) -> None:
         """Look at the log again: what was pending may not stand there any more."""
@@ -66,23 +68,17 @@ class _Outgoing:
         places = [place for place in places if place]
         self._newest = max(places, key=parse_id, default=START)
         self._pending = []
-        self._wake.set()
+        self.wake()
 
-    async def run(self) -> None:
-        """Hand on what is pending, then wait. Raises RedisUnavailable; nothing is forgotten."""
-        await self._wake.wait()
-        self._wake = anyio.Event()
-        try:
-            if self._newest:
-                await self._find_missed()
-            while self._pending:
-                event = self._pending[0]
-                await self._hand_on(event)
-                # Meanwhile the list may have been made anew.
-                self._pending = [e for e in self._pending if e is not event]
-        except BaseException:
-            self._wake.set()
-            raise
+    async def flush(self, woken: bool) -> None:
+        """Hand on what is pending."""
+        if self._newest:
+            await self._find_missed()
+        while self._pending:
+            event = self._pending[0]
+            await self._hand_on(event)
+            # Meanwhile the list may have been made anew.
+            self._pending = [e for e in self._pending if e is not event]
 
     async def _find_missed(self) -> None:
         newest, mark = self._newest, await self._mark()
@@ -218,3 +214,11 @@ def message(event: Event) -> dict[str, Any]:
 
 def _place(event: Event) -> dict[str, str]:
     return {"event": event.id, "log_id": event.log_id}
+
+
+def projectors(setup: Setup) -> list[Projector]:
+    """What the throttle service projects."""
+    client, keys = setup.client, setup.keys
+    windows = Views(client, {keys.throttle: lambda s: views.throttle_view(s, s.meta.at)})
+    hooks_set = [Hook(client, keys, hook) for hook in setup.settings.alerts.hooks]
+    return [windows, Alerts(client, keys), *hooks_set]

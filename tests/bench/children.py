@@ -18,7 +18,7 @@ import anyio.lowlevel
 import msgspec
 
 from events.keys import Keys
-from services import assembly
+from services import hosting
 from services.runtime import loop
 from services.runtime.settings import Settings, load
 from services.store.client import Client
@@ -43,7 +43,7 @@ def settings(namespace: str) -> Settings:
 
 async def run_engine(url: str, namespace: str) -> None:
     """All services of ``asb service engine`` in this process."""
-    host = assembly.host(Client(url), settings(namespace))
+    host = hosting.host(Client(url), settings(namespace))
     async with anyio.create_task_group() as group:
         group.start_soon(_say_ready, host.ready)
         group.start_soon(_until_stdin_ends, group.cancel_scope.cancel)

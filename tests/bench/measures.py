@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 import msgspec
 
 from events.keys import Keys
-from services import assembly
+from services.runtime import initial_policy
 from services.store import rebuild
 from services.store.client import SyncClient
 from tests.bench import reference
@@ -261,7 +261,7 @@ def startup(ground: Ground, plan: Plan) -> list[Figure]:
 @contextlib.contextmanager
 def _history(ground: Ground, events: int) -> Generator[tuple[SyncClient, Keys, History]]:
     keys, client = ground.keys(), SyncClient(ground.url)
-    history = History(client, keys, events, assembly.policy(settings(keys.namespace)))
+    history = History(client, keys, events, initial_policy.policy(settings(keys.namespace)))
     history.grow(events)
     yield client, keys, history
     client.close()

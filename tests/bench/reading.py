@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from events.keys import Keys
-from services import assembly
+from services.runtime import initial_policy
 from services.store.client import SyncClient
 from tests.bench.children import settings
 from tests.bench.ground import Ground, load_now
@@ -43,7 +43,7 @@ def reading(ground: Ground, plan: Plan) -> list[Figure]:
     ground.keys()
     client, keys = SyncClient(ground.url), Keys("asb")
     events = max(plan.events, STARTUP_EVENTS)
-    history = History(client, keys, events, assembly.policy(settings("asb")), indexed=True)
+    history = History(client, keys, events, initial_policy.policy(settings("asb")), indexed=True)
     history.grow(events)
     history.rest(WAITING)
     with TemporaryDirectory(prefix="asb-bench-") as folder, contextlib.closing(client):

@@ -14,7 +14,7 @@ import anyio
 import msgspec
 import pytest
 
-from services import assembly
+from services import hosting
 from services.engine.host import Host
 from services.runtime.settings import load
 from services.runtime.settings_types import AlertSettings, HookSetting
@@ -43,7 +43,7 @@ class Hooked(Bus):
     def another(self) -> Host:
         client = Client(self.url)
         self._more.append(client)
-        return assembly.host(client, self.settings)
+        return hosting.host(client, self.settings)
 
     async def close(self) -> None:
         for client in self._more:
@@ -93,7 +93,7 @@ async def test_an_alert_nobody_published_before_a_crash_is_published_after_it(
     redis_url: str, namespace: str
 ) -> None:
     bus = Hooked(redis_url, namespace)
-    async with running(bus.host("intake", "throttle", "alerts")):
+    async with running(bus.host("intake", "throttle")):
         await wait_until(lambda: bus.client.call("GET", bus.keys.alert_mark))
     async with running(bus.host("intake", "throttle")):  # it decides, and never publishes
         await bus.use(850)
@@ -101,7 +101,7 @@ async def test_an_alert_nobody_published_before_a_crash_is_published_after_it(
     pubsub = bus.client.pubsub()
     await pubsub.subscribe(bus.keys.alerts_channel)
     await pubsub.get_message(timeout=2.0)
-    async with running(bus.host("alerts")):
+    async with running(bus.host("throttle")):
         found = None
         with anyio.fail_after(5):
             while found is None:

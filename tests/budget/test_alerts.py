@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from events.policy import AlertBudget, AlertRaised, PolicyChanged
-from services import assembly
+from services.runtime import initial_policy
 from services.runtime.settings import load
 from services.throttle.projector import message
 from tests.budget.ground import Rivals, audit_of, often
@@ -104,7 +104,7 @@ def test_a_dip_and_a_return_within_the_window_say_nothing_again() -> None:
 
 def test_the_seeds_alert_budgets_warn_and_never_gate() -> None:
     """150K a day and 1M a week at 80 %, $10 a day; in the seed's shape."""
-    first = assembly.policy(load(environ={"HOME": "/nowhere"}))
+    first = initial_policy.policy(load(environ={"HOME": "/nowhere"}))
     assert set(first.alert_budgets) == {
         AlertBudget("tokens", "day", 150_000, 80),
         AlertBudget("tokens", "week", 1_000_000, 80),

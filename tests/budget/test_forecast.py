@@ -8,8 +8,8 @@ import pytest
 
 from events.policy import PolicyChanged
 from projections import forecast, windows
-from services import assembly
 from services.queries.forecast import forecast_view
+from services.runtime import initial_policy
 from services.runtime.settings import load
 from services.screens.forecast import forecast_text
 from tests.examples import HOUR, MINUTE, NOON, limit, policy
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def _seed() -> PolicyChanged:
-    return assembly.policy(load(environ={"HOME": "/nowhere"}, cwd=HERE))
+    return initial_policy.policy(load(environ={"HOME": "/nowhere"}, cwd=HERE))
 
 
 def _burn(bus: Bus, minutes: int, tokens: int, model: str = "sonnet") -> None:

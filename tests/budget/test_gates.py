@@ -12,14 +12,14 @@ from events.envelope import ForeignEntry, decode
 from events.policy import Limit, PolicyChanged
 from events.task import PRIORITIES
 from projections import budgets, scopes
-from services import assembly
+from services.runtime import initial_policy
 from services.runtime.settings import load
 from tests.budget.ground import audit_of
 from tests.examples import NOON, limit, policy
 from tests.given import Bus
 
 ROOT = Path(__file__).resolve().parents[2]
-SEED = assembly.policy(load(environ={"HOME": "/nowhere"}, cwd=ROOT / "tests"))
+SEED = initial_policy.policy(load(environ={"HOME": "/nowhere"}, cwd=ROOT / "tests"))
 SEVEN = [(x.scope, x.unit, x.window) for x in SEED.limits]
 
 

@@ -21,8 +21,8 @@ from events.task import Charge
 from projections import buckets, budgets, fold, usage, views
 from projections.report_views import day_report
 from projections.state import State, decode_state
-from services import assembly
 from services.queries.verify import fold_in_turns
+from services.runtime import initial_policy
 from services.runtime.settings import load
 from services.store.client import SyncClient
 from services.store.rebuild import decoded
@@ -145,7 +145,7 @@ def test_a_long_log_gives_the_same_bytes_in_every_batch_size(
     """A million events when proving."""
     keys, events = Keys(namespace), often(6_000, 1_000_000)
     with contextlib.closing(SyncClient(redis_url)) as client:
-        first = assembly.policy(load(environ={"HOME": "/nowhere"}))
+        first = initial_policy.policy(load(environ={"HOME": "/nowhere"}))
         history = History(client, keys, events, first)
         history.grow(events)
         digests: set[str] = set()

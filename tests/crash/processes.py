@@ -20,7 +20,7 @@ import anyio
 import msgspec
 
 from events.keys import Keys
-from services import assembly
+from services import assembly, hosting
 from services.engine.host import Host
 from services.runtime import loop
 from services.runtime.errors import RedisUnavailable
@@ -55,7 +55,7 @@ async def _host(url: str, namespace: str, services: str, reported: Path) -> None
         settings_for(namespace, LIMITS, lease_s=LEASE_S),
         snapshots=SnapshotSettings(every_events=SNAPSHOT_TAIL),
     )
-    host = assembly.host(Client(url), settings, chosen)
+    host = hosting.host(Client(url), settings, chosen)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell, host, reported)
     async with anyio.create_task_group() as group:
         group.start_soon(host.run)

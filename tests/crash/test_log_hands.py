@@ -212,7 +212,7 @@ def test_a_log_that_lost_its_beginning_is_refused_by_every_command_and_host(
         assert "lost its beginning" in said, (command, said)
         assert "RENAME" in said or command[0] == "doctor", (command, said)
         refused += 1
-    for host in (bus.up(), bus.start("service", "engine"), bus.start("service", "views")):
+    for host in (bus.up(), bus.start("service", "engine"), bus.start("service", "usage")):
         bus.until(lambda host=host: host.ended() is not None)
         assert (host.ended(), "lost its beginning" in host.said) == (1, True), host.said
         refused += 1
@@ -339,7 +339,7 @@ def test_a_foreign_entry_that_is_taken_away_again_is_no_livelock(bus: Bus) -> No
 
 
 def test_a_living_host_notices_that_its_last_event_was_deleted(bus: Bus) -> None:
-    bus.start("service", "engine", "inbox", "views", "alerts")
+    bus.start("service", "engine", "inbox", "usage", "throttle")
     names = bus.submit(3)
     bus.taken(names)
     bus.until(lambda: bus.state().next_undelegated() is None)
@@ -358,7 +358,7 @@ def test_a_living_host_notices_that_its_last_event_was_deleted(bus: Bus) -> None
 
 
 def test_an_acknowledged_task_whose_event_was_deleted_is_taken_again(bus: Bus) -> None:
-    part = bus.start("service", "intake", "alerts")
+    part = bus.start("service", "intake", "throttle")
     [first] = bus.submit(1)
     bus.taken([first])
     last = bus.events("task.submitted")[-1]
@@ -511,7 +511,7 @@ def test_a_log_of_another_type_holds_the_engine_and_is_named(bus: Bus) -> None:
 @pytest.mark.parametrize("command", ["FLUSHALL", "DEL"])
 def test_an_emptied_redis_begins_a_new_log_and_says_so(bus: Bus, command: str) -> None:
     hosts = [
-        bus.start("service", *names) for names in (("engine", "views"), ("engine",), ("alerts",))
+        bus.start("service", *names) for names in (("engine", "usage"), ("engine",), ("throttle",))
     ]
     bus.ready(*hosts)
     bus.taken(bus.submit(3))

@@ -82,7 +82,7 @@ def snapshot_row(folder: Path, redis: str) -> dict[str, str]:
     checks: list[dict[str, str]] = json.loads(asb("doctor", redis, "--json", cwd=folder).stdout)[
         "checks"
     ]
-    return next(check for check in checks if check["name"] == "snapshot")
+    return next(check for check in checks if check["name"] == "snapshots")
 
 
 @pytest.mark.usefixtures("lowered")
@@ -103,7 +103,7 @@ def test_asb_up_with_a_worker_writes_snapshots(tmp_path: Path, server: RedisServ
             assert verified.returncode == 0, verified.stdout
 
             def reported() -> list[str]:
-                found = [b.figures for b in beats(client, KEYS) if b.service == "snapshot"]
+                found = [b.figures for b in beats(client, KEYS) if b.service == "snapshots"]
                 return [f["snapshot_log_id"] for f in found if f["snapshot"] == "kept"]
 
             wait_blocking(reported, within=60, what="the heartbeat tells of it")

@@ -449,7 +449,7 @@ def test_a_killed_redis_is_revived(tmp_path: Path) -> None:
 def test_services_alone_share_one_bus(tmp_path: Path) -> None:
     with start(tmp_path / "data", free_port()) as server:
         redis = f"--redis={server.url}"
-        rest = ("inbox", "views", "alerts", "usage", "snapshot")
+        rest = ("inbox", "throttle", "progress", "usage", "reports", "snapshots")
         parts: list[tuple[str, ...]] = [
             ("service", "engine"),
             ("service", "engine"),

@@ -21,7 +21,7 @@ from events.keys import Keys
 from events.task import PRIORITIES
 from projections import budgets, fold, scopes
 from projections.state import State
-from services import assembly
+from services import assembly, hosting
 from services.cli import main
 from services.engine.host import Host
 from services.runtime.settings import LimitSetting, Settings
@@ -63,7 +63,7 @@ class Bus:
         """A host with a client of its own; the whole engine unless told otherwise."""
         client = Client(self.url)
         self._clients.append(client)
-        return assembly.host(client, self.settings, services or assembly.SERVICES)
+        return hosting.host(client, self.settings, services or assembly.SERVICES)
 
     async def close(self) -> None:
         for client in self._clients:

@@ -114,7 +114,7 @@ def kept(host: Host) -> dict[str, int]:
 
 async def test_indexes_do_not_grow_with_the_tasks_done(redis_url: str, namespace: str) -> None:
     bus = Bus(redis_url, namespace)
-    engine, follower = bus.host(), bus.host("inbox", "views")
+    engine, follower = bus.host(), bus.host("inbox", "usage")
     sizes: list[dict[str, int]] = []
     async with running(engine, follower), working(bus, "w1", capacity=200):
         for done in range(WAVE, 16 * WAVE + 1, WAVE):

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from events.keys import Keys
-from services.names import DECIDERS, SERVICES
+from services.assembly import DECIDERS, SERVICES
+from services.queries.missing import missing_names
 from services.store.client import Client, SyncClient
-from services.store.heartbeat import KEPT_S, Beat, Heartbeat, beats, missing
+from services.store.heartbeat import DECIDES, KEPT_S, Beat, Heartbeat, Role, beats
 from tests.e2e.cli import Process, asb
 from tests.servers import RedisServer
 from tests.wait import wait_blocking, wait_until
@@ -48,7 +49,7 @@ class Ground:
 
     def missing(self) -> set[str]:
         with contextlib.closing(SyncClient(self.server.url)) as client:
-            return set(missing(beats(client, Keys())))
+            return set(missing_names(beats(client, Keys())))
 
     def end(self) -> None:
         for process in self._running:
@@ -124,7 +125,7 @@ async def test_a_heartbeat_from_before_the_clock_went_back_proves_nothing(
     """Given heartbeats of a process that is gone, when the server's clock steps back so that they
     live on for long, then they do not count; a living process writes its own anew."""
     keys, client = Keys(namespace), Client(redis_url)
-    heartbeat = Heartbeat(client, keys, DECIDERS)
+    heartbeat = Heartbeat(client, keys, [Role(name, DECIDES) for name in DECIDERS])
     await heartbeat.beat({"turns": 1})
     with contextlib.closing(SyncClient(redis_url)) as reader:
         found = beats(reader, keys)
@@ -140,7 +141,7 @@ async def test_a_heartbeat_from_before_the_clock_went_back_proves_nothing(
 @pytest.mark.anyio
 async def test_wrong_types_under_heartbeat_keys_give_way(redis_url: str, namespace: str) -> None:
     keys, client = Keys(namespace), Client(redis_url)
-    heartbeat = Heartbeat(client, keys, ("intake",))
+    heartbeat = Heartbeat(client, keys, [Role("intake", DECIDES)])
     await client.call("SET", keys.services, "somebody's")
     await client.call("SET", keys.service("intake", heartbeat.process), "somebody's")
     with contextlib.closing(SyncClient(redis_url)) as reader:
@@ -158,7 +159,7 @@ async def test_wrong_types_under_heartbeat_keys_give_way(redis_url: str, namespa
 async def test_processes_that_are_gone_leave_the_index(redis_url: str, namespace: str) -> None:
     keys, client = Keys(namespace), Client(redis_url)
     await client.call("HSET", keys.services, "intake:long-gone", 1)
-    heartbeat = Heartbeat(client, keys, ("intake",))
+    heartbeat = Heartbeat(client, keys, [Role("intake", DECIDES)])
     await heartbeat.beat({})
     named: list[Any] = await client.call("HKEYS", keys.services)
     assert named == [f"intake:{heartbeat.process}".encode()]

@@ -13,8 +13,9 @@ import pytest
 from events.envelope import Event
 from projections.days import day_of
 from projections.state import State
-from services.decider import Decisions, Inputs
+from services.decider import Decider, Decisions, Inputs
 from services.engine.host import Host
+from services.projector import Setup
 from services.store.client import SyncClient
 from services.store.heartbeat import Heartbeat
 from services.store.prompts import Texts
@@ -108,8 +109,7 @@ async def test_the_report_of_a_day_that_is_over_stands_in_redis_and_is_published
 async def test_a_report_whose_engine_died_before_it_was_out_goes_out_after_the_restart(
     bus: Bus,
 ) -> None:
-    deciders = ("intake", "delegator", "dispatcher", "throttle", "reporter")
-    async with running(bus.host(*deciders)):  # no projector: as if it had died there
+    async with running(bus.host("engine")):  # no projector: as if it had died there
         date = await yesterdays_usage(bus)
         await wait_until(lambda: reports(bus), what="the event")
     assert await bus.client.call("GET", bus.keys.report(date)) is None
@@ -131,8 +131,10 @@ async def test_an_engine_with_nothing_to_do_still_asks_its_deciders_every_second
         asked.append(now)
         return iter(())
 
+    setup = Setup(bus.client, bus.keys, Texts(), bus.settings)
+    probe = Decider("probe", decide, frozenset())
     heartbeat = Heartbeat(bus.client, bus.keys, ())
-    idle = Host(bus.client, bus.keys, [("probe", decide)], [], Inputs(), Texts(), heartbeat)
+    idle = Host(setup, [probe], [], Inputs(), heartbeat, whole_engine=False)
     async with running(idle):
         await wait_until(lambda: len(asked) >= 4, within=8, what="four turns of an idle engine")
     assert all(b - a < 2_000_000 for a, b in itertools.pairwise(asked))

@@ -76,7 +76,7 @@ async def test_a_projector_alone_keeps_the_views(bus: Bus) -> None:
         await bus.submit()
         await wait_until(lambda: bus.events("task.delegated"))
     assert await view(bus, bus.keys.throttle) == {}
-    async with running(bus.host("views")):
+    async with running(bus.host("throttle", "usage")):
 
         async def there() -> bool:
             found = await view(bus, bus.keys.throttle)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from events import amounts
-from services import assembly
+from services.runtime import initial_policy
 from services.runtime.errors import ConfigError
 from services.runtime.settings import load
 
@@ -83,7 +83,7 @@ def test_settings_read_the_same_texts(tmp_path: Path) -> None:
         'policy.plausible_tokens = "3M"\npolicy.plausible_dollars = "$4.50"\n'
         'policy.limits = [{scope = "global", unit = "tokens", window = "day", amount = "500K"}]\n'
     )
-    policy = assembly.policy(load({"config": str(file)}, environ={}, cwd=tmp_path))
+    policy = initial_policy.policy(load({"config": str(file)}, environ={}, cwd=tmp_path))
     assert (policy.plausible_tokens, policy.plausible_nanos) == (3_000_000, 4_500_000_000)
     assert policy.limits[0].amount == 500_000
 

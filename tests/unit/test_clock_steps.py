@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from events.clock import ClockConfirmed, ClockStepped
 from events.usage import UsageRecorded
 from projections import budgets, clock, windows
-from services.clock_steps import decide
 from services.decider import Inputs
+from services.engine.clock_steps import decide
 from tests.budget.ground import Rivals, audit_of
 from tests.examples import DAY, HOUR, MINUTE, NOON, SECOND, charge, limit, policy, usage_recorded
 from tests.given import Bus, Given, replayed

@@ -7,7 +7,7 @@ from events.server import RedisEvicts, RedisKeeps
 from projections import fold
 from projections.state import State
 from services.decider import EvictionLook, Inputs
-from services.eviction import decide
+from services.engine.eviction import decide
 from tests.examples import policy
 
 

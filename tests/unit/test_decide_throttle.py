@@ -195,11 +195,11 @@ def test_a_rolling_window_says_what_a_plain_look_at_every_moment_says(
         # Where nothing lies between two rounds the second begins before the first's late alerts:
         # the step back by those seconds is none of what is looked at here.
         unheard = ("clock", "throttle") if late else ("clock",)
-        bus.deciders = tuple(d for d in DECIDERS if d[0] not in unheard)
+        bus.deciders = tuple(each for each in DECIDERS if each.name not in unheard)
         spend(bus, tokens)
         if late:
             bus.now += 20 * SECOND
-            bus.deciders = tuple(d for d in DECIDERS if d[0] == "throttle")
+            bus.deciders = tuple(each for each in DECIDERS if each.name == "throttle")
             bus.state.dirty_scopes.add("global")
             bus.run()
     assert [one for _, _, one in alerts(bus)] == expected

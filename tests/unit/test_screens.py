@@ -17,8 +17,8 @@ from projections import buckets, fold
 from projections.format import first_line, limit_text, span
 from projections.records import LEFT, LOST
 from projections.state import State
-from services import assembly
 from services.queries.status import status_view
+from services.runtime import initial_policy
 from services.runtime.settings import load
 from services.screens.status import metrics_screen, savings_line, status_screen, throttle_screen
 from services.screens.text import clip, table
@@ -39,7 +39,7 @@ class Bench:
         self.state = State()
         self.now = NOON
         settings = load(environ={"HOME": "/nowhere"}, cwd=Path("/"))
-        self.fold(assembly.policy(settings))
+        self.fold(initial_policy.policy(settings))
 
     def fold(self, data: Payload, origin: str = "") -> str:
         self.now += 1000

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from events.envelope import Event
+from events.policy import AlertRaised
 from projections.state import State
-from services.decider import Decisions, Inputs, decided
+from services.decider import Decider, Decisions, Inputs, decided
 from services.engine.turn import ENTRIES_MAX, EVENTS_MAX, run_turn
 from services.store.log import parse_id
 from tests import examples
@@ -50,7 +51,8 @@ def test_each_decider_stops_at_the_bound() -> None:
         for _ in range(300):
             yield decided(examples.alert_raised(), "test")
 
-    turn = run_turn(State(), NOON, [("delegator", many), ("dispatcher", many)], Inputs())
+    deciders = [Decider(name, many, frozenset({AlertRaised})) for name in ("first", "second")]
+    turn = run_turn(State(), NOON, deciders, Inputs())
     assert len(turn.events) == EVENTS_MAX
     assert turn.more
 
@@ -162,5 +164,5 @@ def test_the_whole_engine_says_the_same_as_its_parts_one_after_the_other() -> No
 
 
 def turn_of_one(bus: Bus, name: str) -> None:
-    bus.deciders = tuple(one for one in DECIDERS if one[0] in ("policy", name))
+    bus.deciders = tuple(decider for decider in DECIDERS if decider.name in ("policy", name))
     bus.keep(bus.decide())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from events.log import START, LogForeignEntries, LogTrimmed, LogWentBack, after
 from projections.state import State
-from services.decider import Decisions, Inputs, decided
+from services.decider import Decider, Decisions, Inputs, decided
 
 BY = "continuity"
 QUIET_US = 3_600_000_000  # foreign entries are told of once an hour: whoever writes them may go on
@@ -23,3 +23,6 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
     news = [place for place in inputs.foreign if after(place, reported)]
     if news:
         yield decided(LogForeignEntries(len(news), news[0], news[-1]), BY)
+
+
+DECIDER = Decider(BY, decide, frozenset({LogWentBack, LogTrimmed, LogForeignEntries}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from events.log import after
 from events.server import RedisEvicts, RedisKeeps
 from projections.state import State
-from services.decider import Decisions, Inputs, decided
+from services.decider import Decider, Decisions, Inputs, decided
 
 BY = "eviction"
 KEEPS = ("noeviction", "unknown")  # the second: it does not say
@@ -26,3 +26,6 @@ def decide(state: State, _now: int, inputs: Inputs) -> Decisions:
     known = meta.evicted if meta.evicted_run == look.run else 0
     if may_evict or look.evicted > known:
         yield decided(RedisEvicts(look.policy, look.evicted, look.run), BY)
+
+
+DECIDER = Decider(BY, decide, frozenset({RedisEvicts, RedisKeeps}))

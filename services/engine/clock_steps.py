@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from events.clock import ClockStepped
 from projections.state import State
-from services.decider import Decisions, Inputs, decided
+from services.decider import Decider, Decisions, Inputs, decided
 
 BY = "clock"
 STEP_US = 10_000_000  # timers may be off by less
@@ -23,3 +23,6 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
     same = abs(by - meta.step_by) < STEP_US
     if not (same and abs(noticed - meta.step_at) < max(SAME_US, abs(by) // 2)):
         yield decided(ClockStepped(by, noticed), BY)
+
+
+DECIDER = Decider(BY, decide, frozenset({ClockStepped}))
