@@ -55,7 +55,7 @@ def apply(state: State, event: Event) -> None:
     if event.origin:
         intake, _, entry = event.origin.rpartition(" ")
         state.journal.put(state.intakes, intake, entry)
-    payload: type[Payload] = type(event.data)
+    payload: type[Payload] = event.data.__class__
     counts = state.tallies.events
     counts[payload.type] = counts.get(payload.type, 0) + 1
     FOLDS[payload](state, event)

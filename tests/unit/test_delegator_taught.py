@@ -31,7 +31,7 @@ def routed(state: State, text: str) -> TaskDelegated:
     case = given()
     case.state = state
     case.given(submitted(text=text))
-    case.when(decider(Delegator()), Inputs(texts={submitted().task: text}))
+    case.when(decider(Delegator()).decide, Inputs(texts={submitted().task: text}))
     return case.decided[0]
 
 

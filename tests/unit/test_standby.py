@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 
 from events.envelope import Event, encode
+from services.delegator.classify import Delegator
+from services.delegator.decide import decider
+from services.dispatcher import decide as dispatcher
 from services.engine import standby
 from services.engine.standby import STANDBY_S, Standby
+from services.intake import decide as intake
 from tests.examples import DAY, NOON, dispatched, submitted
 
-DESK = ("intake", "dispatcher")
+ENGINE = (intake.DECIDER, dispatcher.DECIDER)
 
 
 class Moment:
@@ -35,7 +39,7 @@ def decision(at: int = NOON, seq: int = 0, source: str = "dispatcher") -> Event:
 
 
 def test_another_one_that_decides_what_we_could_makes_us_the_standby(moment: Moment) -> None:
-    host = Standby(DESK)
+    host = Standby(ENGINE)
     host.saw(decision(source="throttle"))
     assert not host.on
     host.saw(decision())
@@ -49,7 +53,7 @@ def test_another_one_that_decides_what_we_could_makes_us_the_standby(moment: Mom
 def test_what_another_intake_took_in_makes_us_the_standby(moment: Moment) -> None:
     data = submitted()
     entry = Event(data, NOON, "1-0", "asb:intake", "asb:intake 1-0", "t1", encode(data))
-    host, other = Standby(DESK), Standby(("delegator",))
+    host, other = Standby(ENGINE), Standby((decider(Delegator()),))
     host.saw(entry)
     other.saw(entry)
     assert (host.on, other.on) == (True, False)
@@ -59,7 +63,7 @@ def test_what_another_intake_took_in_makes_us_the_standby(moment: Moment) -> Non
 def test_work_is_overdue_when_it_was_there_for_a_second_whatever_its_time_says(
     moment: Moment, off_by: int
 ) -> None:
-    host = Standby(DESK)
+    host = Standby(ENGINE)
     host.saw(decision(at=NOON + off_by))
     assert not host.overdue(STANDBY_S + 1)  # the other one has just moved the log
     moment.at += STANDBY_S + 0.1
@@ -69,7 +73,7 @@ def test_work_is_overdue_when_it_was_there_for_a_second_whatever_its_time_says(
 
 
 def test_a_turn_of_our_own_whose_reply_was_lost_makes_nobody_the_standby(moment: Moment) -> None:
-    host, mine = Standby(DESK), [decision(seq=0), decision(seq=1)]
+    host, mine = Standby(ENGINE), [decision(seq=0), decision(seq=1)]
     host.unsure(mine)
     host.unsure([decision(at=NOON + 5000)])  # it was decided again, and that reply was lost too
     for event in mine:
@@ -82,7 +86,7 @@ def test_a_turn_of_our_own_whose_reply_was_lost_makes_nobody_the_standby(moment:
 def test_an_old_doubt_ends_with_the_next_turn_that_is_known_to_be_on_the_log(
     moment: Moment,
 ) -> None:
-    host = Standby(DESK)
+    host = Standby(ENGINE)
     host.unsure([decision()])
     host.kept()
     host.saw(decision())
