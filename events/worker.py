@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
 import msgspec
 
 from events.envelope import Payload, wire
@@ -38,6 +41,13 @@ class WorkerHeartbeat(msgspec.Struct, frozen=True, gc=False):
         return cls(*("" if word == "-" else word for word in words))
 
 
+def serves_model(models: Sequence[str], model: str) -> bool:
+    """Whether ``model`` is one of ``models``, where ``*`` stands for anything; none serve all."""
+    return not models or any(
+        name == model or ("*" in name and fnmatchcase(model, name)) for name in models
+    )
+
+
 class HeldAttempt(msgspec.Struct, frozen=True, gc=False):
     """An attempt a rejoining worker still runs, with the evidence for it."""
 
@@ -50,6 +60,8 @@ class HeldAttempt(msgspec.Struct, frozen=True, gc=False):
 class WorkerJoined(Payload):
     """A session opens. Its id is the intake entry id of this event. No agent: it serves all.
     ``instance``: random, made when the worker's process started; the same one may join again.
+    ``models`` may hold ``*``. ``cheap`` and ``capable`` are the models of its agent that stand for
+    the two tiers of the routes; a worker that names them takes no other model than its own.
     """
 
     worker: str
@@ -62,6 +74,8 @@ class WorkerJoined(Payload):
     heartbeat: bool = True
     holds: tuple[HeldAttempt, ...] = ()
     instance: str = ""
+    cheap: str = ""
+    capable: str = ""
 
 
 @wire("worker.refused")

@@ -33,6 +33,8 @@ def joined(state: State, event: Event[WorkerJoined]) -> None:
         payload.instance,
         joined_at=event.at,
         running={},
+        cheap=payload.cheap,
+        capable=payload.capable,
     )
     if old is not None:
         worker.paused = old.paused

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from events.worker import serves_model
+
 ALIVE, LEFT, LOST = "alive", "left", "lost"
 
 
@@ -27,10 +29,27 @@ class Worker(msgspec.Struct, array_like=True, gc=False):
     dispatched: int = 0
     completed: int = 0
     failed: int = 0
+    cheap: str = ""  # its agent's models for the two tiers of the routes, where it names them
+    capable: str = ""
 
     @property
     def free(self) -> int:
         return self.capacity - len(self.running) if self.status == ALIVE and not self.paused else 0
 
     def serves(self, agent: str, model: str) -> bool:
-        return (not self.agent or self.agent == agent) and (not self.models or model in self.models)
+        return self.is_agent(agent) and serves_model(self.models, model)
+
+    @property
+    def first_model(self) -> str:
+        """The first model that it names in full, "" where it names none."""
+        return next((model for model in self.models if "*" not in model), "")
+
+    def is_agent(self, agent: str) -> bool:
+        return not self.agent or self.agent == agent
+
+    def model_for(self, model: str, *, cheap: bool) -> str:
+        """The model it would use for a route to ``model``: that one, else its own of the same tier;
+        "" where it has none."""
+        if serves_model(self.models, model):
+            return model
+        return self.cheap if cheap else self.capable

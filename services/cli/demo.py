@@ -73,7 +73,7 @@ def demo(
         note("The figures are true sums over the log; the work and its usage were simulated.")
     note(f"Data: {folder} (look into it again: asb --data-dir {folder} up)")
     note("Try next:")
-    note("  asb up --workers 3 -- claude -p               a bus that stays, with your agent")
+    note("  asb up --workers 3 --driver claude            a bus that stays, with your agent")
     note('  asb submit "Write documentation for the API" --wait')
     note("  asb status --watch")
     if not done:

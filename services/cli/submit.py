@@ -77,8 +77,9 @@ def submit(
 
     Prints one task id a line. Exit code 1 when a task was refused, or with --wait failed.
 
-    With --after or --id only the engine can say whether it takes a task: its answer is waited for,
-    1.5 s at most. Without one by then the tasks stand at the intake, and `asb task ID` tells later.
+    With --after, --id or --model only the engine can say whether it takes a task: its answer is
+    waited for, 1.5 s at most. Without one by then the tasks stand at the intake, and `asb task ID`
+    tells later.
     """
     if on_error not in ("stop", "skip"):
         raise typer.BadParameter("--on-error is stop or skip")
@@ -101,7 +102,7 @@ def submit(
         good, bad = _sorted([*_read(checker, texts, file), *source.checked(checker)])
         if bad and on_error == "stop":
             raise _none_in(bad, good)
-        verdict = not wait and bool(after or id_)
+        verdict = not wait and bool(after or id_ or model)
         failed = _run(bus, good, source, wait=wait, as_json=as_json, verdict=verdict)
     if bad:
         note(_listed(bad, good))
@@ -220,6 +221,8 @@ class _Verdicts:
 
 
 def _hint(error: str) -> str:
+    if "takes the model" in error:
+        return "leave out --model for the route's own, or name one of these"
     if "other content" in error:
         return "another --id makes it another task"
     return "correct it and submit it again; `asb deadletter` keeps what was refused"

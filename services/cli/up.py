@@ -9,7 +9,6 @@ import sys
 from collections.abc import Collection
 from typing import Annotated
 
-import anyio
 import typer
 
 from events.keys import Keys
@@ -18,6 +17,15 @@ from projections.format import count
 from projections.records import ALIVE
 from services import assembly
 from services.cli import options
+from services.cli.drivers import (
+    Chosen,
+    DriverName,
+    Folder,
+    Isolated,
+    Output,
+    Permissions,
+    Silence,
+)
 from services.cli.running import WorkerSpec, run_bus
 from services.cli.terminal import note
 from services.runtime import loop
@@ -26,30 +34,29 @@ from services.runtime.urls import redacted
 from services.store import embedded, rebuild
 from services.store.client import SyncClient
 from services.store.embedded import Embedded, resolve_url
-from services.worker.drivers.command import CommandDriver
-from services.worker.drivers.formats import FORMATS
 from services.worker.identity import death_of
 from services.worker.process import runs
 
 EVERY = ", ".join((assembly.ENGINE, *assembly.SERVICES))
-FORMAT_HELP = "What stdout is: text, json (one object), jsonl; the last two tell usage."
-
-
-def check_format(name: str) -> None:
-    if name not in FORMATS:
-        raise typer.BadParameter(f"--format {name} is not known; one of {', '.join(FORMATS)}")
 
 
 def up(
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- CMD…]", help="What the workers run, the prompt on stdin."),
+        typer.Argument(
+            metavar="[-- CMD…]",
+            help="What the workers run, the prompt on stdin; more arguments for an agent.",
+        ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=0, help="Workers to run, worker1, worker2, …; they need a command.")
+        int, typer.Option(min=0, help="Workers to run, worker1, worker2, …; with --driver or CMD.")
     ] = 0,
-    driver: Annotated[str | None, typer.Option(help="How the workers do tasks: command.")] = None,
-    output: Annotated[str, typer.Option("--format", help=FORMAT_HELP)] = "text",
+    driver: DriverName = None,
+    output: Output = "text",
+    permissions: Permissions = None,
+    cwd: Folder = None,
+    isolated: Isolated = False,
+    silence: Silence = None,
     capacity: Annotated[int, typer.Option(min=1, help="Tasks each worker runs at once.")] = 1,
     port: Annotated[int | None, typer.Option(help="Port of the embedded Redis.")] = None,
     server: Annotated[
@@ -62,13 +69,22 @@ def up(
     A second start resumes: nothing is lost, nothing done twice. Where a bus runs already it joins
     in, and its workers take names that are free.
     """
-    words = list(command or [])
-    _check_command(words, workers, driver)
-    check_format(output)
+    chosen_driver = Chosen(
+        driver=driver,
+        words=tuple(command or ()),
+        output=output,
+        permissions=permissions,
+        cwd=cwd,
+        isolated=isolated,
+        silence=silence,
+    )
+    _check_workers(chosen_driver, workers)
     logs_to_stderr()
     settings = options.settings(**{"embedded.port": port, "embedded.server": server})
+    if workers:
+        chosen_driver.prepare(settings)
     runs.sweep_left_behind(settings.data_dir)
-    do = ("--driver=command", f"--format={output}", f"--capacity={capacity}", "--", *words)
+    do = (f"--capacity={capacity}", *chosen_driver.arguments())
     if settings.redis_url is not None:
         names = _names(workers, settings, settings.redis_url, "")
         specs = [WorkerSpec(name, do) for name in names]
@@ -97,19 +113,19 @@ def up(
     sys.stderr.write("stopped\n")
 
 
-def _check_command(words: list[str], workers: int, driver: str | None) -> None:
+def _check_workers(chosen: Chosen, workers: int) -> None:
     """What the workers shall run is checked before anything is started for them."""
-    if words and not workers:
-        raise typer.BadParameter(f"a command without workers: --workers 3 -- {' '.join(words)}")
-    if workers and not words:
+    chosen.check()
+    if chosen.words and not workers:
         raise typer.BadParameter(
-            "--workers needs what they shall run: --workers 3 -- my-agent "
-            "(nothing is simulated unasked; `asb demo` shows a bus at work)"
+            f"a command without workers: --workers 3 -- {' '.join(chosen.words)}"
         )
-    if driver not in (None, "command"):
-        raise typer.BadParameter(f"--driver {driver} is not known; it is command")
-    if words:
-        anyio.run(CommandDriver(words).prepare)
+    if workers and not chosen.words and not chosen.is_agent:
+        raise typer.BadParameter(
+            "--workers needs what they shall run: --workers 3 --driver claude (or codex, gemini), "
+            "or --workers 3 -- my-agent (nothing is simulated unasked; `asb demo` shows a bus at "
+            "work)"
+        )
 
 
 def _say_joined(server: Embedded, options: dict[str, object]) -> None:
@@ -197,7 +213,7 @@ def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embed
     ]
     try_next = ['asb submit "Write documentation for the API"', "asb status --watch"]
     if not specs:
-        try_next.insert(0, "asb worker w1 -- my-agent")
+        try_next.insert(0, "asb worker w1 --driver claude")
     extra = "".join(f" {a}" for a in options.arguments() if not a.startswith("--redis="))
     if any(a.startswith("--redis=") for a in options.arguments()):
         extra += f" --redis={redacted(url)}"

@@ -13,9 +13,18 @@ import typer
 
 from events.keys import Keys
 from services.cli import options
+from services.cli.drivers import (
+    Chosen,
+    DriverName,
+    Folder,
+    Isolated,
+    Output,
+    Permissions,
+    Silence,
+)
 from services.cli.running import one_error, stop_at_signals
 from services.cli.terminal import note
-from services.cli.up import FORMAT_HELP, check_format, logs_to_stderr
+from services.cli.up import logs_to_stderr
 from services.client.follow import Answers
 from services.runtime import loop
 from services.runtime.errors import Refused
@@ -24,7 +33,6 @@ from services.runtime.urls import redacted
 from services.store.client import Client
 from services.store.embedded import resolve_url
 from services.worker import WorkerOptions, serve
-from services.worker.drivers.command import CommandDriver
 from services.worker.process import runs
 
 
@@ -32,10 +40,17 @@ def worker(
     name: Annotated[str, typer.Argument(help="Its name; one worker each.")],
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="-- CMD…", help="What it runs per task, the prompt on stdin."),
+        typer.Argument(
+            metavar="[-- CMD…]",
+            help="What it runs per task, the prompt on stdin; more arguments for an agent.",
+        ),
     ] = None,
-    driver: Annotated[str, typer.Option(help="How it does tasks: command.")] = "command",
-    output: Annotated[str, typer.Option("--format", help=FORMAT_HELP)] = "text",
+    driver: DriverName = None,
+    output: Output = "text",
+    permissions: Permissions = None,
+    cwd: Folder = None,
+    isolated: Isolated = False,
+    silence: Silence = None,
     capacity: Annotated[int, typer.Option(min=1, help="Tasks it runs at once.")] = 1,
     agent: Annotated[
         str | None, typer.Option(help="The agent it is; without one it serves all.")
@@ -53,10 +68,12 @@ def worker(
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
     keeper: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
-    """Run a worker until Ctrl-C: it joins, is given tasks, runs the command for each, reports.
+    """Run a worker until Ctrl-C: it joins, is given tasks, runs an agent for each, reports.
 
-    The prompt is the command's standard input; it never passes through a shell. {prompt} in an
-    argument is replaced by it instead: then a prompt that could be an option is refused.
+    --driver claude, codex or gemini runs that program with your own login, and measures its usage.
+    Without --driver the command runs. The prompt is its standard input; it never passes through a
+    shell. {prompt} in an argument is replaced by it instead: then a prompt that could be an option
+    is refused.
 
     Usage is what the command writes to the file named by ASB_USAGE_FILE (in a shell: to >&3), as
     {"input_tokens": 5, "output_tokens": 9}, or what its output says in a --format you name.
@@ -64,20 +81,33 @@ def worker(
     A name belongs to the worker that has it for as long as that is alive: a second one is refused
     and ends. After a crash the name is free at once.
     """
-    if driver != "command":
-        raise typer.BadParameter(f"--driver {driver} is not known; it is command")
-    if not command:
-        raise typer.BadParameter("the command is missing: asb worker NAME -- my-agent")
-    check_format(output)
+    chosen = Chosen(
+        driver=driver,
+        words=tuple(command or ()),
+        output=output,
+        permissions=permissions,
+        cwd=cwd,
+        isolated=isolated,
+        silence=silence,
+    )
+    chosen.check()
+    if not command and not chosen.is_agent:
+        raise typer.BadParameter(
+            "what it runs is missing: asb worker NAME --driver claude, "
+            "or asb worker NAME -- my-agent"
+        )
     logs_to_stderr()
     settings = options.settings()
+    models, cheap, capable = chosen.models()
     worker_options = WorkerOptions(
         name=name,
-        driver=CommandDriver(command, format=output),
-        agent=agent,
-        models=tuple(model or ()),
+        driver=chosen.made(settings, name),
+        agent=agent or (chosen.name if chosen.is_agent else None),
+        models=tuple(model or ()) or models,
+        cheap=cheap,
+        capable=capable,
         capacity=capacity,
-        account=account,
+        account=account or chosen.account(),
         intake=intake,
         lease_s=settings.tasks.lease_s,
         heartbeat_s=settings.tasks.heartbeat_s,

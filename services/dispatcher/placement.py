@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -99,20 +100,38 @@ class Placement:
 
 
 def _serving_route(live: list[Worker], task: TaskRecord, agent: str, model: str) -> list[Post]:
+    cheap = is_cheap(model)
     exact = [Post(w, w.agent or agent, model) for w in live if w.serves(agent, model)]
     if exact:
         return exact
     anyone, any_model = "a" not in task.given, "m" not in task.given
     why = f"no live worker serves {agent} with {model}"
-    found: list[Post] = []
+    alike = any_model and [
+        Post(w, w.agent or agent, own, f"its model for {model} is {own}")
+        for w in live
+        if w.is_agent(agent) and (own := w.model_for(model, cheap=cheap))
+    ]
+    if alike:
+        return alike
+    others: list[Post] = []
     if anyone:
-        found = [Post(w, w.agent, model, why) for w in live if w.serves(w.agent, model)]
-    if not found and any_model:
-        found = [
-            Post(w, w.agent or agent, w.models[0], why)
-            for w in live
-            if w.models and w.serves(agent, w.models[0])
+        others = [Post(w, w.agent, model, why) for w in live if w.serves(w.agent, model)]
+    if not others and anyone and any_model:
+        others = [
+            Post(w, w.agent, own, why) for w in live if (own := w.model_for(model, cheap=cheap))
         ]
-    if not found and anyone and any_model:
-        found = [Post(w, w.agent or agent, w.models[0], why) for w in live if w.models]
-    return found
+    if not others and any_model:
+        others = [
+            Post(w, w.agent or agent, own, why)
+            for w in live
+            if (own := w.first_model) and (anyone or w.is_agent(agent))
+        ]
+    return others
+
+
+_CHEAP = re.compile(r"haiku|mini|nano|lite|flash|luna|small|cheap")
+
+
+def is_cheap(model: str) -> bool:
+    """Whether a route's model is of the cheap tier, by its name: what is not is capable."""
+    return _CHEAP.search(model) is not None

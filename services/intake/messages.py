@@ -18,7 +18,7 @@ from events.task import (
     TaskFailed,
     TaskStarted,
 )
-from events.tokens import TokenParts
+from events.tokens import Reading, TokenParts
 from events.usage import UsageCorrected, UsageRecorded
 from projections.records import RUNNING, PastAttempt, TaskRecord
 from services import ledger
@@ -46,6 +46,7 @@ class ReportIn(msgspec.Struct, gc=False):
     usage: Any = None
     model: str = ""
     cost_usd: Any = None
+    calls: int | None = None
 
 
 _report = msgspec.json.Decoder(ReportIn)
@@ -116,12 +117,21 @@ def _torn(case: Case, reported: ReportIn) -> Iterable[Event | Rejection]:
 
 def _booked(case: Case, task: TaskRecord, reported: ReportIn) -> Charge:
     reading = usage.reading_of(case.raw, reported.usage)
-    if not reported.started and reading.usage is None and not task.started_at and task.used is None:
-        return ledger.unstarted(task)  # the worker says it never began: the hold is released
+    if _was_free(task, reported, reading):
+        return ledger.unstarted(task)
     cost, flag = usage.own_cost_of_end(reported.cost_usd)
     charged = ledger.final_charge(case.state, task, reading, model=reported.model, own_cost=cost)
     charged.flag = "; ".join(filter(None, (reading.flag, flag)))
     return charged
+
+
+def _was_free(task: TaskRecord, reported: ReportIn, reading: Reading) -> bool:
+    """Whether its worker says that it never began, or called no model: the hold is released."""
+    if task.used is not None or (reading.usage is not None and reading.usage.whole):
+        return False
+    if reported.calls == 0:
+        return True
+    return not reported.started and reading.usage is None and not task.started_at
 
 
 def delivered(case: Case) -> Iterable[Event]:

@@ -40,6 +40,8 @@ class JoinWorker(msgspec.Struct, gc=False):
     instance: str | None = None
     evidence: str = ""
     take_over: bool = False
+    cheap: str | None = None
+    capable: str | None = None
 
 
 _join = msgspec.json.Decoder(JoinWorker)
@@ -84,7 +86,7 @@ def _checked(case: Case, join: JoinWorker) -> WorkerJoined:
     models = join.models
     if isinstance(models, str):
         models = tuple(models.replace(",", " ").split())
-    for model in models:
+    for model in (*models, join.cheap, join.capable):
         schema.check_name(model, "model", schema.LABEL)
     schema.check_range(join.capacity, "capacity", 1, 100_000)
     schema.check_range(join.lease_s, "lease_s", 1, 24 * 3600)
@@ -99,6 +101,8 @@ def _checked(case: Case, join: JoinWorker) -> WorkerJoined:
         join.heartbeat not in (False, "no", "false", "0"),
         join.holds,
         join.instance or "",
+        join.cheap or "",
+        join.capable or "",
     )
 
 

@@ -9,7 +9,8 @@ import msgspec
 
 from events.envelope import Event
 from events.task import Charge, TaskCancelled, TaskCancelRequested, TaskCompleted, TaskSubmitted
-from projections.records import COMPLETED, RUNNING
+from projections.records import ALIVE, COMPLETED, RUNNING, Worker
+from projections.state import State
 from projections.tasks import digest
 from services.intake import schema
 from services.intake.case import Case
@@ -51,6 +52,7 @@ def submitted(case: Case) -> Iterable[Event]:
         raise Rejected(f"v {command.v} is newer than this version of asb understands")
     schema.check_priority(command.priority)
     _check_route(command)
+    _check_model(case.state, command)
     ours: dict[str, Any] = {}
     if command.v is None:
         ours["v"] = 1
@@ -113,6 +115,26 @@ def _check_route(command: SubmitIn) -> None:
     schema.check_range(command.timeout_s, "timeout_s", 1, TIMEOUT_MAX_S)
     schema.check_range(command.max_attempts, "max_attempts", 1, 100)
     schema.check_range(command.estimate_tokens, "estimate_tokens", 0, 10**9)
+
+
+def _check_model(state: State, command: SubmitIn) -> None:
+    """A model that the user gave has to be one that its agent takes, where the agent's workers say
+    which they take. Where none has joined yet the task waits for one."""
+    if command.model is None:
+        return
+    workers = [w for w in state.workers.values() if w.status == ALIVE and _may_run(w, command)]
+    if not workers or any(not w.capable or w.serves(w.agent, command.model) for w in workers):
+        return
+    taken = {f"{w.agent or 'any'}: {', '.join(w.models)}" for w in workers}
+    raise Rejected(
+        f"no worker takes the model {command.model[:60]!r}; they take {'; '.join(sorted(taken))}"
+    )
+
+
+def _may_run(worker: Worker, command: SubmitIn) -> bool:
+    if command.worker is not None and worker.name != command.worker:
+        return False
+    return command.agent is None or worker.is_agent(command.agent)
 
 
 def _check_references(case: Case, command: SubmitIn, task: str) -> None:

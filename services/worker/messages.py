@@ -13,7 +13,15 @@ import msgspec
 
 from events.money import nanos_of
 from events.tokens import read
-from services.worker.task import RESULT_BYTES, Result, Task, Usage, WorkerOptions, figure
+from services.worker.task import (
+    RESULT_BYTES,
+    LimitReached,
+    Result,
+    Task,
+    Usage,
+    WorkerOptions,
+    figure,
+)
 
 Report = tuple[str, bytes]  # type and data
 
@@ -38,6 +46,16 @@ class _Joined(msgspec.Struct, omit_defaults=True):
     instance: str = ""
     evidence: str = ""
     take_over: bool = False
+    cheap: str = ""
+    capable: str = ""
+
+
+class ProviderLimit(msgspec.Struct, omit_defaults=True):
+    """A provider refuses the worker's account: until when (µs, 0: not told), in whose words."""
+
+    until: int
+    evidence: str
+    account: str = ""
 
 
 class _Attempt(msgspec.Struct, omit_defaults=True):
@@ -58,6 +76,8 @@ class _Attempt(msgspec.Struct, omit_defaults=True):
     model: str = ""
     cost_usd: float | str | None = None
     duration_ms: int | None = None
+    calls: int | None = None
+    limit: ProviderLimit | None = None
 
 
 def joined(options: WorkerOptions, instance: str, evidence: str, take_over: bool) -> Report:
@@ -74,6 +94,8 @@ def joined(options: WorkerOptions, instance: str, evidence: str, take_over: bool
         instance,
         evidence,
         take_over,
+        options.cheap,
+        options.capable,
     )
     return "worker.joined", _encode(body)
 
@@ -92,6 +114,21 @@ def progress(task: Task, document: Any) -> Report:
     return "progress.updated", _encode(body)
 
 
+def spent(task: Task, usage: Any, model: str) -> Report:
+    """What a running attempt has used by now, in all."""
+    body = {
+        "v": 1,
+        "agent": task.agent or task.worker,
+        "worker": task.worker,
+        "task": task.id,
+        "attempt": task.attempt,
+        "meter": "driver",
+        "model": model,
+        "usage": usage_of(usage),
+    }
+    return "usage.recorded", _encode(body)
+
+
 def completed(task: Task, outcome: Result | str | None, duration_ms: int) -> Report:
     """A handler's own figures win over what it counted with ``task.usage`` on the way.
 
@@ -102,7 +139,7 @@ def completed(task: Task, outcome: Result | str | None, duration_ms: int) -> Rep
     body = _body(task)
     body.duration_ms = duration_ms
     body.usage = usage_of(task.spent if result.usage is None else result.usage)
-    body.model = str(result.model or task.model)
+    body.model = str(result.model or task.model_used or task.model)
     body.cost_usd = _possible(result.cost_usd)
     extra = {**(task.extra or {}), **(result.extra or {})}
     body.result = clipped(result.text, RESULT_BYTES, result.left_out)
@@ -155,23 +192,38 @@ def _possible(cost: float | str | None) -> float | str | None:
     return None
 
 
-def failed(task: Task, error: str, *, retryable: bool, begun: bool, duration_ms: int) -> Report:
+def failed(
+    task: Task,
+    error: str,
+    *,
+    retryable: bool,
+    begun: bool,
+    duration_ms: int,
+    limit: LimitReached | None = None,
+) -> Report:
     body = _body(task)
-    body.started = begun
     body.error = clipped(error, _ERROR_BYTES) or "failed without a word"
     body.retryable = retryable
-    body.usage = usage_of(task.spent)
-    body.duration_ms = duration_ms
-    return "task.failed", _with(body, task.extra)
+    if limit is not None:
+        body.limit = ProviderLimit(limit.until * 1_000_000, clipped(error, 500))
+    return "task.failed", _with(_ended(body, task, begun, duration_ms), task.extra)
 
 
 def cancelled(task: Task, reason: str, *, begun: bool, duration_ms: int) -> Report:
     body = _body(task)
-    body.started = begun
     body.reason = clipped(reason, _ERROR_BYTES)
+    return "task.cancelled", _with(_ended(body, task, begun, duration_ms), task.extra)
+
+
+def _ended(body: _Attempt, task: Task, begun: bool, duration_ms: int) -> _Attempt:
+    """With what the attempt used, however it went wrong."""
+    body.started = begun
     body.usage = usage_of(task.spent)
+    body.calls = task.calls
+    body.model = task.model_used
+    body.cost_usd = _possible(task.cost_usd)
     body.duration_ms = duration_ms
-    return "task.cancelled", _with(body, task.extra)
+    return body
 
 
 def _body(task: Task) -> _Attempt:

@@ -38,6 +38,7 @@ from services.worker.messages import Report
 from services.worker.outbox import Outbox
 from services.worker.task import (
     PROGRESS_BYTES,
+    LimitReached,
     PermanentError,
     Result,
     RetryableError,
@@ -338,7 +339,12 @@ class Session:
         if len(self._seen) >= REMEMBERED:
             self._seen_before, self._seen = self._seen, set()
         try:
-            task = Task(fields, worker=self._options.name, send=self._send_progress)
+            task = Task(
+                fields,
+                worker=self._options.name,
+                send=self._send_progress,
+                spend=self._send_spent,
+            )
         except ValueError as error:
             log.error("an entry of the inbox is not a task (%s): %r", error, fields)
             return
@@ -469,8 +475,14 @@ class Session:
         permanent = isinstance(error, PermanentError)
         plain = isinstance(error, PermanentError | RetryableError)
         text = str(error) if plain and str(error) else f"{type(error).__name__}: {error}"
+        limit = error if isinstance(error, LimitReached) else None
         return messages.failed(
-            job.task, text, retryable=not permanent, begun=True, duration_ms=duration
+            job.task,
+            text,
+            retryable=not permanent,
+            begun=True,
+            duration_ms=duration,
+            limit=limit,
         )
 
     async def _send_progress(self, task: Task, document: Any) -> None:
@@ -479,4 +491,9 @@ class Session:
             raise ValueError(f"a progress document has at most {PROGRESS_BYTES // 1024} kB")
         await self._outbox.wait_for_room()
         self._outbox.add(report)
+        self._outbox.wake()
+
+    async def _send_spent(self, task: Task, usage: Any, model: str) -> None:
+        await self._outbox.wait_for_room()
+        self._outbox.add(messages.spent(task, usage, model))
         self._outbox.wake()

@@ -32,6 +32,15 @@ class RetryableError(Exception):
     """Raised by a driver: this attempt failed, another may not. ``str()`` is shown as it is."""
 
 
+class LimitReached(RetryableError):
+    """Raised by a driver: its provider refuses this account, until ``until`` (seconds since the
+    epoch, 0: not told). ``str()`` is the evidence. It is tried again, and not counted as a try."""
+
+    def __init__(self, evidence: str, until: int = 0) -> None:
+        super().__init__(evidence)
+        self.until = until
+
+
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens of one attempt, in disjoint parts. ``None`` is unknown, which is not zero.
 
@@ -103,15 +112,19 @@ class Task:
         "_gate",
         "_heard",
         "_send",
+        "_spend",
         "agent",
         "attempt",
+        "calls",
         "cancel_reason",
         "cancelled",
+        "cost_usd",
         "deadline_us",
         "extra",
         "id",
         "kind",
         "model",
+        "model_used",
         "on_pause",
         "over_budget",
         "priority",
@@ -128,6 +141,7 @@ class Task:
         *,
         worker: str,
         send: Callable[[Task, Any], Awaitable[None]],
+        spend: Callable[[Task, Any, str], Awaitable[None]] | None = None,
     ) -> None:
         """From the fields of an inbox entry. Raises ValueError where task or attempt is missing."""
         get = fields.get
@@ -145,12 +159,16 @@ class Task:
         self.cancelled = False  # set before the handler is cancelled, for code that must not be
         self.cancel_reason = ""
         self.spent: Usage | object | None = None  # a driver's may be as its program wrote it
+        self.calls: int | None = None  # to models, where a driver knows: 0 releases the hold
+        self.model_used = ""  # a driver's: which it really was, and what its program says it cost
+        self.cost_usd: float | str | None = None
         self.extra: dict[str, Any] | None = None  # fields for the report, however the task ends
         self.over_budget = ""  # why the budgets allow it no more, while they do not
         self.on_pause: Callable[[bool], None] | None = None  # a driver's: stop, or go on
         self._gate: asyncio.Event | None = None
         self._heard = (0, 0)  # log id of the last word on its hold
         self._send = send
+        self._spend = spend
         if not self.id:
             raise ValueError("no task id")
 
@@ -161,6 +179,12 @@ class Task:
         """
         more = Usage(**tokens)
         self.spent = self.spent.plus(more) if isinstance(self.spent, Usage) else more
+
+    async def used_so_far(self, usage: Any, model: str) -> None:
+        """Report what was used by now, in all: so that a runaway is seen before its end. ``usage``
+        is what ``Result.usage`` may be, under the ``model`` that was really used."""
+        if self._spend is not None:
+            await self._spend(self, usage, model)
 
     @property
     def paused(self) -> bool:
@@ -246,7 +270,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     driver: Driver
     agent: str | None = None  # none: it serves all
-    models: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()  # with * for anything; none: all
+    cheap: str = ""  # its models for the two tiers of the routes: see ``events.worker``
+    capable: str = ""
     capacity: int = 1
     account: str | None = None
     intake: str | None = None  # the name of its own intake stream, else the shared one

@@ -133,8 +133,7 @@ class CommandDriver:
         if end.code == 0 and not said.failed:
             return
         if end.errno is not None:
-            text = f"{name} cannot be run: {os.strerror(end.errno)}"
-            raise (PermanentError if end.errno in _CANNOT_RUN else RetryableError)(text)
+            raise cannot_run(name, end.errno)
         outputs = {"stderr": run.stderr.text().strip(), "stdout": run.stdout.text().strip()}
         kept = {which: words[-OUTPUT_CHARACTERS:] for which, words in outputs.items() if words}
         task.extra = kept or None
@@ -150,6 +149,12 @@ class CommandDriver:
         if end.code in _PERMANENT:
             raise PermanentError(_joined(f"{text} ({_PERMANENT[end.code]})", why))
         raise RetryableError(_joined(text, why))
+
+
+def cannot_run(name: str, number: int) -> PermanentError | RetryableError:
+    """What it means that the system would not start ``name``, and says ``number``."""
+    text = f"{name} cannot be run: {os.strerror(number)}"
+    return PermanentError(text) if number in _CANNOT_RUN else RetryableError(text)
 
 
 def _reason(error: str, stderr: str, stdout: str) -> str:

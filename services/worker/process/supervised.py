@@ -78,6 +78,7 @@ class Supervised:
         grace_s: float = 5.0,
         lease: tuple[float, float] = (math.inf, math.inf),
         stdout: Tail | None = None,
+        cwd: str | None = None,
     ) -> None:
         """``stdin`` none: it reads from the null device. ``lease``: see ``renew``."""
         self.stdout = stdout or Tail()
@@ -87,6 +88,8 @@ class Supervised:
         self._env = {**env, runs.MARK: self._mark}
         self._stdin = stdin
         self._grace = grace_s
+        self.interrupt_s = 0.0  # how long it has to end by itself after a SIGINT; 0: it gets none
+        self._cwd = cwd
         self._lease = lease
         self._said = b""
         self._ours, self._theirs = socket.socketpair()
@@ -142,7 +145,7 @@ class Supervised:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         start = [sys.executable, "-I", "-S", runs.SUPERVISOR, str(self._theirs.fileno())]
-        times = [repr(seconds) for seconds in (self._grace, *self._lease)]
+        times = [repr(seconds) for seconds in (self.interrupt_s, self._grace, *self._lease)]
         try:
             process = await asyncio.create_subprocess_exec(
                 *start,
@@ -156,6 +159,7 @@ class Supervised:
                 pass_fds=[self._theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the worker's terminal is for the worker
                 env=self._env,
+                cwd=self._cwd,
             )
         except OSError as error:
             if error.errno == errno.E2BIG:

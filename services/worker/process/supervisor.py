@@ -1,6 +1,6 @@
 """Runs one command and answers for everything it starts. A program, not a module to import.
 
-    python -I -S supervisor.py CONTROL GRACE UNTIL END COMMAND [ARG…]
+    python -I -S supervisor.py CONTROL INTERRUPT GRACE UNTIL END COMMAND [ARG…]
 
 Standard input, output and error are the command's. ``CONTROL`` is a socket to the worker:
 
@@ -12,9 +12,11 @@ to the worker                   one line when all is over: ``exit CODE``, ``sign
                                 ``error ERRNO``, then how many processes had to be ended, and why
 ==============================  ====================================================================
 
-``GRACE`` is the time in seconds between SIGTERM and SIGKILL. After ``UNTIL`` (on the machine's
+``INTERRUPT`` is the time in seconds between a SIGINT to the command alone, after which an agent
+still tells what it used, and SIGTERM to everything; 0 for no SIGINT at all. ``GRACE`` is the time
+between SIGTERM and SIGKILL. After ``UNTIL`` (on the machine's
 monotonic clock) everything is ended unasked: a worker that hangs cannot renew its lease either.
-``END`` is when the lease ends: the grace is cut short where it would reach so far.
+``END`` is when the lease ends: both are cut short where they would reach so far.
 When the command has ended by itself, what it left in the background is ended too.
 
 It is the subreaper of what it starts, so a daemon that forked twice into a session of its own
@@ -38,6 +40,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Callable
 else:
     import _signal as signal  # ``signal`` builds enums for longer than everything else here takes
 
@@ -145,8 +148,11 @@ def remove_usage_file() -> None:
 class Supervisor:
     """See the module."""
 
-    def __init__(self, control: int, grace: float, until: float, end: float) -> None:
+    def __init__(
+        self, control: int, interrupt: float, grace: float, until: float, end: float
+    ) -> None:
         self.control = control
+        self.interrupt = interrupt
         self.grace = grace
         self.until = until
         self.end = end
@@ -238,11 +244,13 @@ class Supervisor:
                 self.status = status
 
     def end_all(self) -> None:
-        """SIGTERM, the grace, then SIGKILL until nothing is left."""
+        """SIGINT for the command, SIGTERM, the grace, then SIGKILL until nothing is left."""
         self.reap()
         if self.everything_over():
             return
         self.poll.unregister(self.control)  # nothing the worker says changes what follows
+        if self.interrupt and self.status is None:
+            self.interrupt_main()
         self.signal_all(signal.SIGTERM)
         self.signal_all(signal.SIGCONT)  # what is stopped could not answer
         if self.over_within(min(self.grace, (self.end - time.monotonic()) * 0.8)):
@@ -252,6 +260,16 @@ class Supervisor:
             self.signal_all(signal.SIGKILL)
             if self.over_within(0.02):
                 return
+
+    def interrupt_main(self) -> None:
+        """Let the command end itself: what it starts it knows best, and it has something to say."""
+        for number in (signal.SIGINT, signal.SIGCONT):
+            try:
+                os.kill(self.main, number)
+            except OSError:
+                pass  # it has ended
+        seconds = min(self.interrupt, (self.end - time.monotonic()) * 0.4)
+        self.over_within(seconds, lambda: self.status is not None)
 
     def everything_over(self) -> bool:
         """As the subreaper, this process has a child as long as it has any descendant."""
@@ -263,11 +281,12 @@ class Supervisor:
             return True
         return False
 
-    def over_within(self, seconds: float) -> bool:
+    def over_within(self, seconds: float, enough: Callable[[], bool] | None = None) -> bool:
+        """Wait until everything is over, or ``enough`` is."""
         end = time.monotonic() + seconds
         while True:
             self.reap()
-            if self.everything_over():
+            if self.everything_over() or (enough is not None and enough()):
                 return True
             left = end - time.monotonic()
             if left <= 0:
@@ -304,13 +323,14 @@ class Supervisor:
 
 
 def main(argv: list[str]) -> int:
-    control, grace, until, end = int(argv[1]), float(argv[2]), float(argv[3]), float(argv[4])
+    control = int(argv[1])
+    interrupt, grace, until, end = map(float, argv[2:6])
     os.set_inheritable(control, False)
     if LINUX:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-    supervisor = Supervisor(control, grace, until, end)
+    supervisor = Supervisor(control, interrupt, grace, until, end)
     try:
-        supervisor.start(argv[5:])
+        supervisor.start(argv[6:])
     except OSError as error:
         supervisor.report(f"error {error.errno} 0 not started")
         return 127

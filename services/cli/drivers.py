@@ -1,0 +1,130 @@
+"""How the command line chooses what does a worker's tasks: a command, or an agent's driver."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import msgspec
+import typer
+
+from services.runtime.settings import Settings
+from services.worker.drivers.agent import AgentDriver, Choice
+from services.worker.drivers.command import CommandDriver
+from services.worker.drivers.formats import FORMATS
+from services.worker.drivers.table import AGENTS, agent
+from services.worker.task import Driver
+
+COMMAND = "command"
+DRIVERS = (*AGENTS, COMMAND)
+
+DriverName = Annotated[
+    str | None, typer.Option("--driver", help=f"How tasks are done: {', '.join(DRIVERS)}.")
+]
+Output = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="What a command's stdout is: text, json (one object), jsonl; the last two tell usage.",
+    ),
+]
+Permissions = Annotated[
+    str | None,
+    typer.Option(help="What an agent may do: read, edit or all; without it, what you set in it."),
+]
+Folder = Annotated[
+    str | None, typer.Option("--cwd", help="Folder the agent works in; without it, this one.")
+]
+Isolated = Annotated[
+    bool,
+    typer.Option("--isolated", help="The agent's settings are its own; a key in the environment."),
+]
+Silence = Annotated[
+    float | None,
+    typer.Option("--silence", min=1, help="Seconds without a sign of work that end an agent."),
+]
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """What the options say. ``words``: a command, or further arguments for an agent."""
+
+    driver: str | None = None
+    words: tuple[str, ...] = ()
+    output: str = "text"
+    permissions: str | None = None
+    cwd: str | None = None
+    isolated: bool = False
+    silence: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.driver or COMMAND
+
+    @property
+    def is_agent(self) -> bool:
+        return self.name in AGENTS
+
+    def check(self) -> None:
+        """Raises BadParameter for what does not go together."""
+        if self.name not in DRIVERS:
+            raise typer.BadParameter(
+                f"--driver {self.name} is not known; one of {', '.join(DRIVERS)}"
+            )
+        if self.output not in FORMATS:
+            raise typer.BadParameter(
+                f"--format {self.output} is not known; one of {', '.join(FORMATS)}"
+            )
+        if self.is_agent:
+            if self.output != "text":
+                raise typer.BadParameter(f"--format is for commands; {self.name} has its own")
+            return
+        for option in ("permissions", "isolated", "silence", "cwd"):
+            if getattr(self, option):
+                raise typer.BadParameter(
+                    f"--{option} is for agents: --driver {' or '.join(AGENTS)}"
+                )
+
+    def made(self, settings: Settings, worker: str) -> Driver:
+        """The driver for ``worker``."""
+        if not self.is_agent:
+            return CommandDriver(self.words, format=self.output)
+        folder = settings.data_dir.expanduser() / "agents" / self.name / worker
+        choice = Choice(
+            permissions=self.permissions or "",
+            cwd=self.cwd or "",
+            isolated=folder if self.isolated else None,
+            arguments=self.words,
+            first_s=self.silence,
+            silence_s=self.silence,
+        )
+        return AgentDriver(agent(self.name), choice)
+
+    def prepare(self, settings: Settings) -> None:
+        """Whether it can run at all, before a worker is started for it. Raises ConfigError."""
+        anyio.run(self.made(settings, "worker").prepare)
+
+    def models(self) -> tuple[tuple[str, ...], str, str]:
+        """What the agent's table says: its models, the cheap and the capable one."""
+        if not self.is_agent:
+            return (), "", ""
+        table = agent(self.name)
+        return table.models, table.cheap, table.capable
+
+    def account(self) -> str | None:
+        """Workers of one agent on one machine share one login."""
+        return f"{self.name}@{platform.node()}" if self.is_agent else None
+
+    def arguments(self) -> tuple[str, ...]:
+        """The same again, for the command line of a worker's own process."""
+        options = [f"--driver={self.name}", f"--format={self.output}"]
+        if self.permissions:
+            options.append(f"--permissions={self.permissions}")
+        if self.cwd:
+            options.append(f"--cwd={Path(self.cwd).resolve()}")
+        if self.isolated:
+            options.append("--isolated")
+        if self.silence:
+            options.append(f"--silence={self.silence}")
+        return (*options, "--", *self.words)
