@@ -9,13 +9,15 @@ from typing import Annotated
 import anyio
 import msgspec
 import typer
+from msgspec.structs import replace
 
 from services.runtime.settings import Settings
 from services.worker.drivers.agent import AgentDriver, Choice
 from services.worker.drivers.command import CommandDriver
 from services.worker.drivers.formats import FORMATS
-from services.worker.drivers.table import AGENTS, agent
-from services.worker.task import Driver
+from services.worker.drivers.table import AGENTS
+from services.worker.drivers.table import agent as agent_table
+from services.worker.task import Driver, WorkerOptions
 
 COMMAND = "command"
 DRIVERS = (*AGENTS, COMMAND)
@@ -66,8 +68,9 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     def is_agent(self) -> bool:
         return self.name in AGENTS
 
-    def check(self) -> None:
-        """Raises BadParameter for what does not go together."""
+    def check(self, worker: str = "") -> None:
+        """Raises BadParameter for what does not go together; for one ``worker``, what is missing
+        too."""
         if self.name not in DRIVERS:
             raise typer.BadParameter(
                 f"--driver {self.name} is not known; one of {', '.join(DRIVERS)}"
@@ -80,6 +83,11 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
             if self.output != "text":
                 raise typer.BadParameter(f"--format is for commands; {self.name} has its own")
             return
+        if worker and not self.words:
+            raise typer.BadParameter(
+                f"what it runs is missing: asb worker {worker} --driver claude, "
+                f"or asb worker {worker} -- my-agent"
+            )
         for option in ("permissions", "isolated", "silence", "cwd"):
             if getattr(self, option):
                 raise typer.BadParameter(
@@ -99,22 +107,43 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
             first_s=self.silence,
             silence_s=self.silence,
         )
-        return AgentDriver(agent(self.name), choice)
+        return AgentDriver(agent_table(self.name), choice)
 
     def prepare(self, settings: Settings) -> None:
         """Whether it can run at all, before a worker is started for it. Raises ConfigError."""
         anyio.run(self.made(settings, "worker").prepare)
 
-    def models(self) -> tuple[tuple[str, ...], str, str]:
-        """What the agent's table says: its models, the cheap and the capable one."""
+    def worker(
+        self,
+        settings: Settings,
+        name: str,
+        *,
+        agent: str | None = None,
+        models: tuple[str, ...] = (),
+        account: str | None = None,
+    ) -> WorkerOptions:
+        """The worker ``name``; what is not given comes from its agent's table."""
+        known = WorkerOptions(
+            name=name,
+            driver=self.made(settings, name),
+            agent=agent,
+            models=models,
+            account=account,
+            lease_s=settings.tasks.lease_s,
+            heartbeat_s=settings.tasks.heartbeat_s,
+        )
         if not self.is_agent:
-            return (), "", ""
-        table = agent(self.name)
-        return table.models, table.cheap, table.capable
-
-    def account(self) -> str | None:
-        """Workers of one agent on one machine share one login."""
-        return f"{self.name}@{platform.node()}" if self.is_agent else None
+            return known
+        table = agent_table(self.name)
+        return replace(
+            known,
+            agent=agent or self.name,
+            models=models or table.models,
+            cheap=table.cheap,
+            capable=table.capable,
+            # Workers of one agent on one machine share one login.
+            account=account or f"{self.name}@{platform.node()}",
+        )
 
     def arguments(self) -> tuple[str, ...]:
         """The same again, for the command line of a worker's own process."""

@@ -6,7 +6,7 @@ import itertools
 import logging
 import secrets
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Annotated
 
 import typer
@@ -83,34 +83,45 @@ def up(
     settings = options.settings(**{"embedded.port": port, "embedded.server": server})
     if workers:
         chosen_driver.prepare(settings)
-    runs.sweep_left_behind(settings.data_dir)
     do = (f"--capacity={capacity}", *chosen_driver.arguments())
-    if settings.redis_url is not None:
-        names = _names(workers, settings, settings.redis_url, "")
-        specs = [WorkerSpec(name, do) for name in names]
-        say = _banner(settings, settings.redis_url, specs, None)
-        loop.run(
-            lambda: run_bus(
-                settings, settings.redis_url or "", assembly.SERVICES, workers=specs, say=say
-            )
-        )
+
+    def hired(url: str, keeper: str) -> list[WorkerSpec]:
+        return [WorkerSpec(name, do) for name in _names(workers, settings, url, keeper)]
+
+    run_up(settings, hired, {"--port": port, "--server": server})
+
+
+Hired = Callable[[str, str], list[WorkerSpec]]  # the workers to run, by Redis' URL and our keeper
+
+
+def run_up(settings: Settings, hired: Hired, for_a_start: dict[str, object]) -> None:
+    """A bus with these workers until it is told to stop. ``for_a_start``: options of the embedded
+    Redis, which is not always ours to start."""
+    runs.sweep_left_behind(settings.data_dir)
+    url = settings.redis_url
+    if url is not None:
+        _run(settings, url, hired(url, ""), None)
         return
     chosen = settings.embedded
     with embedded.start(
         settings.data_dir, chosen.port, chosen.appendfsync, chosen.server
     ) as running:
         if not running.owned:
-            _say_joined(running, {"--port": port, "--server": server})
+            _say_joined(running, for_a_start)
         keeper = _keeper(running)
-        names = _names(workers, settings, running.url, keeper)
-        specs = [WorkerSpec(name, (f"--keeper={keeper}", *do)) for name in names]
-        say = _banner(settings, running.url, specs, running)
-        loop.run(
-            lambda: run_bus(
-                settings, running.url, assembly.SERVICES, embedded=running, workers=specs, say=say
-            )
-        )
+        specs = [
+            WorkerSpec(spec.name, (f"--keeper={keeper}", *spec.arguments))
+            for spec in hired(running.url, keeper)
+        ]
+        _run(settings, running.url, specs, running)
     sys.stderr.write("stopped\n")
+
+
+def _run(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> None:
+    say = _banner(settings, url, specs, server)
+    loop.run(
+        lambda: run_bus(settings, url, assembly.SERVICES, embedded=server, workers=specs, say=say)
+    )
 
 
 def _check_workers(chosen: Chosen, workers: int) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import anyio
 import typer
+from msgspec.structs import replace
 
 from events.keys import Keys
 from services.cli import options
@@ -90,27 +91,13 @@ def worker(
         isolated=isolated,
         silence=silence,
     )
-    chosen.check()
-    if not command and not chosen.is_agent:
-        raise typer.BadParameter(
-            "what it runs is missing: asb worker NAME --driver claude, "
-            "or asb worker NAME -- my-agent"
-        )
+    chosen.check(worker=name)
     logs_to_stderr()
     settings = options.settings()
-    models, cheap, capable = chosen.models()
-    worker_options = WorkerOptions(
-        name=name,
-        driver=chosen.made(settings, name),
-        agent=agent or (chosen.name if chosen.is_agent else None),
-        models=tuple(model or ()) or models,
-        cheap=cheap,
-        capable=capable,
+    worker_options = replace(
+        chosen.worker(settings, name, agent=agent, models=tuple(model or ()), account=account),
         capacity=capacity,
-        account=account or chosen.account(),
         intake=intake,
-        lease_s=settings.tasks.lease_s,
-        heartbeat_s=settings.tasks.heartbeat_s,
         take_over=take_over,
         keeper=keeper,
     )
