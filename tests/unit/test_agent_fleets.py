@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from events.money import Price
-from projections.policy import Quote
+from projections.prices import Quote
 from services.dispatcher.placement import is_cheap
 from services.worker.drivers.table import AGENTS, agent
 from tests.given import Bus
