@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from events.envelope import Payload, wire
+from events.words import Text
 
 LARGE_US = 3_600_000_000  # a step beyond this, either way, is an alert
 
@@ -26,4 +27,4 @@ class ClockConfirmed(Payload):
     """An operator says that the server's clock is right now: what lies beyond every window by this
     clock may be forgotten again."""
 
-    reason: str = ""  # private: words of the operator
+    reason: Text = ""

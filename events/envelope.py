@@ -8,19 +8,28 @@ only orders. ``data`` is kept as it was written, so fields this version does not
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
 import msgspec
+
+from events.words import FORGOTTEN, TextMark, marks_of, private_fields
 
 FIELDS = ("type", "id", "source", "from", "at", "data")
 
 
 class Payload(msgspec.Struct, omit_defaults=True, gc=False):
-    """The typed ``data`` of an event. ``type`` is its wire name, never the class name."""
+    """The typed ``data`` of an event. ``type`` is its wire name, never the class name.
+
+    Its private fields hold what is decided. On the wire they stand under ``words``, and an event
+    that is read or folded has them empty: ``words_of`` and ``text_of`` read them from its data. A
+    class whose fold needs the mark of a word has a field ``marks`` for it.
+    """
 
     type: ClassVar[str]
     wire_version: ClassVar[int] = 1
+    private: ClassVar[tuple[str, ...]] = ()
 
 
 if TYPE_CHECKING:  # a bare ``Event`` is an event of any type; no module is loaded for saying so
@@ -65,7 +74,7 @@ def wire(name: str) -> Any:
     """Class decorator: this payload's wire type is the literal ``name``."""
 
     def register(cls: type[Payload]) -> type[Payload]:
-        cls.type = name
+        cls.type, cls.private = name, private_fields(cls)
         _registry[name.encode()] = (cls, msgspec.json.Decoder(cls))
         return cls
 
@@ -78,15 +87,121 @@ def known_types() -> list[str]:
 
 
 def payload_class(name: str) -> type[Payload] | None:
-    found = _registry.get(name.encode())
-    return found[0] if found else None
+    registered = _registry.get(name.encode())
+    return registered[0] if registered else None
 
 
-def encode(payload: Payload) -> bytes:
-    """``payload`` as wire bytes, ``v`` first."""
-    body = _encoder.encode(payload)
+class Reported(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """The numbers that the writer of a report told: tokens as they were read, the agent's own cost
+    in nano-dollars, milliseconds, and the bytes of a result that was cut."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    total_tokens: int = 0
+    cost_nanos: int | None = None
+    duration_ms: int | None = None
+    result_bytes: int = 0
+    truncated: bool = False
+
+
+def encode(
+    payload: Payload,
+    secret: bytes,
+    writers: Mapping[str, Any] | None = None,
+    others: Mapping[str, Any] | None = None,
+    reported: Reported | None = None,
+) -> bytes:
+    """``payload`` as wire bytes, ``v`` first and words last; their marks are keyed by ``secret``.
+
+    ``writers`` are further private fields of whoever wrote it, ``others`` what he told beside
+    the fields that asb knows, ``reported`` the numbers he told.
+    """
+    words = {name: value for name in payload.private if (value := getattr(payload, name))}
+    if not words and not writers and not others and reported is None:
+        return _with_version(payload, _encoder.encode(payload))
+    body = _with_version(payload, _encoder.encode(_public(payload) if words else payload))
+    words = {**(writers or {}), **words}
+    more: dict[str, Any] = {}
+    if reported is not None:
+        more["reported"] = reported
+    if words or others:
+        more["marks"] = marks_of(words, others or {}, secret)
+        more["words"] = {**(others or {}), **words}
+    return body[:-1] + b"," + _encoder.encode(more)[1:] if more else body
+
+
+def _public(payload: Payload) -> Payload:
+    """``payload`` without its private fields."""
+    public = payload.__copy__()
+    blank(public)
+    return public
+
+
+def blank(payload: Payload) -> None:
+    """Empty its private fields."""
+    for name, value in _blanks_of(type(payload)):
+        setattr(payload, name, value)
+
+
+@cache
+def _blanks_of(cls: type[Payload]) -> tuple[tuple[str, Any], ...]:
+    """The private fields of a class, each with what it is where nothing was written."""
+    fields = [f for f in msgspec.structs.fields(cls) if f.name in cls.private]
+    made = [
+        f.default if f.default is not msgspec.NODEFAULT else f.default_factory() for f in fields
+    ]
+    return tuple(zip((f.name for f in fields), made, strict=True))
+
+
+def _with_version(payload: Payload, body: bytes) -> bytes:
     head = b'{"v":%d' % payload.wire_version
     return head + body[1:] if body == b"{}" else head + b"," + body[1:]
+
+
+def as_read(event: Event) -> Event:
+    """``event`` as whoever reads it from the log has it: folds see this, so that what is decided
+    and what is replayed are one."""
+    if event.data.private:
+        event.data = _registry[event.data.type.encode()][1].decode(event.raw)
+    return event
+
+
+class Beside(msgspec.Struct):
+    """What stands in an event's data beside its payload. ``forgotten_at``: when (µs) its words were
+    taken out."""
+
+    words: dict[str, msgspec.Raw] = {}
+    marks: dict[str, TextMark] = {}
+    reported: Reported = Reported()
+    forgotten_at: int = 0
+
+
+_beside = msgspec.json.Decoder(Beside)
+
+
+def beside(event: Event) -> Beside:
+    """What stands in the data of ``event`` beside its payload."""
+    return _beside.decode(event.raw) if event.raw else Beside()
+
+
+def words_of(event: Event) -> dict[str, Any]:
+    """The words of an event: private fields, and what its writer told besides."""
+    if not event.raw:  # decided, and not written yet
+        return {name: getattr(event.data, name) for name in event.data.private}
+    return {name: msgspec.json.decode(value) for name, value in beside(event).words.items()}
+
+
+def text_of(event: Event, name: str) -> str:
+    """A private text of an event: "" where it has none, "forgotten" where it was taken out."""
+    if not event.raw:
+        return cast("str", getattr(event.data, name, ""))
+    parts = beside(event)
+    value = msgspec.json.decode(parts.words[name]) if name in parts.words else ""
+    if not value and parts.forgotten_at and name in parts.marks:
+        return FORGOTTEN
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def decode(entry: Sequence[Any]) -> Event:
@@ -97,15 +212,15 @@ def decode(entry: Sequence[Any]) -> Event:
     type and version never has.
     """
     log_id, f = entry
-    found = _registry.get(f[1])
-    if found is None or len(f) < 12 or f[0] != b"type" or f[10] != b"data":
+    registered = _registry.get(f[1])
+    if registered is None or len(f) < 12 or f[0] != b"type" or f[10] != b"data":
         return _unregistered(log_id, f)
     raw = f[11]
-    if not raw.startswith(b'{"v":1,') and _version(raw) > found[0].wire_version:
+    if not raw.startswith(b'{"v":1,') and _version(raw) > registered[0].wire_version:
         return _unregistered(log_id, f)
     place = log_id.decode()
     try:
-        data = found[1].decode(raw)
+        data = registered[1].decode(raw)
         if not f[9].isdigit():  # int() takes more than digits
             raise ValueError(f"at {f[9]!r}")
         return Event(data, int(f[9]), place, f[5].decode(), f[7].decode(), f[3].decode(), raw)

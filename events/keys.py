@@ -158,6 +158,11 @@ class Keys(msgspec.Struct, frozen=True):
         return self._internal(f"hook:{name}")
 
     @property
+    def secret(self) -> str:
+        """The secret of the bus, made by its first host: it keys digests of texts."""
+        return self._internal("secret")
+
+    @property
     def snapshot_record(self) -> str:
         """JSON: how far the newest snapshot reaches, and why the last try failed, if it did."""
         return self._internal("snapshot-record")

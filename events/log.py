@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from events.envelope import Event, Payload, wire
+from events.words import Label
 
 START = "0-0"  # before the first entry
 NAMED = "log:"  # what the event id of a log's first event begins with; a random name follows
@@ -32,8 +33,8 @@ class LogWentBack(Payload):
     "0-0" for an empty one. What was used between the two is forgotten with it.
     """
 
-    was: str
-    now: str
+    was: Label
+    now: Label
 
 
 @wire("log.trimmed")
@@ -41,7 +42,7 @@ class LogTrimmed(Payload):
     """Somebody cut the beginning off the log: ``first`` is the first entry now, "0-0" where nothing
     was left. Whoever says this had folded what is gone, and keeps it in a snapshot."""
 
-    first: str
+    first: Label
 
 
 @wire("log.foreign_entries")
@@ -53,5 +54,5 @@ class LogForeignEntries(Payload):
     """
 
     count: int
-    first: str
-    last: str
+    first: Label
+    last: Label

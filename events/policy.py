@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from events.envelope import Payload, wire
 from events.money import Price
+from events.words import PUBLIC, Label, Text
 
 
 class Limit(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -16,17 +19,17 @@ class Limit(msgspec.Struct, frozen=True, gc=False, order=True):
     ``day``, ``week``, ``month`` or rolling (``5h``, ``90m``; up to 24 h).
     """
 
-    scope: str
-    unit: str
-    window: str
+    scope: Label
+    unit: Label
+    window: Label
     amount: int
 
 
 class AlertBudget(msgspec.Struct, frozen=True, gc=False, order=True):
     """Warns at ``threshold_percent`` of ``amount`` used; never gates."""
 
-    unit: str
-    window: str
+    unit: Label
+    window: Label
     amount: int
     threshold_percent: int = 80
 
@@ -36,9 +39,9 @@ class Saving(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     on (``WARNING``, ``SOFT``, ``HARD``, ``CRITICAL``), for tasks of ``kinds`` whose model the user
     did not ask for."""
 
-    start: str = "off"
-    model: str = "haiku"
-    kinds: tuple[str, ...] = ("ui", "documentation", "research", "testing", "automation")
+    start: Label = "off"
+    model: Label = "haiku"
+    kinds: tuple[Label, ...] = ("ui", "documentation", "research", "testing", "automation")
 
 
 class Guard(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -49,7 +52,7 @@ class Guard(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """
 
     step_percent: int = 50
-    action: str = "warn"
+    action: Label = "warn"
 
 
 class Learning(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -70,19 +73,19 @@ class PolicyChanged(Payload):
     """
 
     limits: tuple[Limit, ...] = ()
-    prices: dict[str, Price] = msgspec.field(default_factory=dict[str, Price])
+    prices: dict[Label, Price] = msgspec.field(default_factory=dict[str, Price])
     alert_budgets: tuple[AlertBudget, ...] = ()
     book: int = 1
     cache_read_weight_percent: int = 0
-    timezone: str = "UTC"
+    timezone: Label = "UTC"
     critical_overdraft: bool = False
-    min_priority: str = "low"
+    min_priority: Label = "low"
     saving: Saving = Saving()
     guard: Guard = Guard()
     learning: Learning = Learning()
     plausible_tokens: int = 2_000_000
     plausible_nanos: int = 20_000_000_000
-    reason: str = ""
+    reason: Text = ""
 
 
 @wire("alert.raised")
@@ -92,12 +95,12 @@ class AlertRaised(Payload):
     ``usage`` and ``budget`` are in the unit's integers; ``instance`` is the window's start, µs.
     """
 
-    kind: str
-    scope: str
-    unit: str
-    window: str
+    kind: Label
+    scope: Label
+    unit: Label
+    window: Label
     instance: int
-    level: str
+    level: Label
     usage: int
     budget: int
 
@@ -106,6 +109,6 @@ class AlertRaised(Payload):
 class ReportIssued(Payload):
     """The report of a day, in the configured zone; a late fact makes a new ``version``."""
 
-    date: str
+    date: Label
     version: int = 1
-    report: dict[str, object] = msgspec.field(default_factory=dict[str, object])
+    report: Annotated[dict[str, object], PUBLIC] = msgspec.field(default_factory=dict[str, object])

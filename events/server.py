@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from events.envelope import Payload, wire
+from events.words import Label
 
 
 @wire("redis.evicts")
@@ -13,9 +14,9 @@ class RedisEvicts(Payload):
     and ``run`` which start that was (the server's run id). Said once, until `RedisKeeps`.
     """
 
-    policy: str
+    policy: Label
     evicted: int
-    run: str
+    run: Label
 
 
 @wire("redis.keeps")
@@ -23,4 +24,4 @@ class RedisKeeps(Payload):
     """The server drops no keys any more; ``evicted`` and ``run`` as in `RedisEvicts`."""
 
     evicted: int
-    run: str
+    run: Label

@@ -7,6 +7,7 @@ from typing import Protocol
 import msgspec
 
 from events.envelope import Payload, wire
+from events.words import NO_MARK, Label, Phrase, Text, TextMark
 
 PRIORITIES = ("low", "normal", "high", "critical")
 KINDS = (
@@ -37,11 +38,11 @@ class Charge(msgspec.Struct, omit_defaults=True, gc=False):
     to nobody until an operator's correction charges or drops it, which takes it away again.
     """
 
-    agent: str = ""
-    model: str = ""
-    worker: str = ""
-    project: str = ""
-    kind: str = ""
+    agent: Label = ""
+    model: Label = ""
+    worker: Label = ""
+    project: Label = ""
+    kind: Label = ""
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
@@ -50,13 +51,13 @@ class Charge(msgspec.Struct, omit_defaults=True, gc=False):
     nanos: int = 0
     tasks: int = 0
     book: int = 0
-    meter: str = ""
+    meter: Label = ""
     estimated: bool = False
     unpriced: bool = False
-    price: str = ""
+    price: Label = ""
     window_at: int = 0
     day_at: int = 0
-    flag: str = ""  # public: names of asb's own table and figures, no text of the writer
+    flag: Phrase = ""  # public: names of asb's own table and figures, no text of the writer
     disputed_tokens: int = 0
     disputed_nanos: int = 0
 
@@ -86,33 +87,40 @@ def add_figures(total: Figures, charged: Charge) -> None:
     total.disputed_nanos += charged.disputed_nanos
 
 
+class SubmissionMarks(msgspec.Struct, frozen=True, gc=False):
+    """The marks of a submission's words that its fold reads."""
+
+    text: TextMark = NO_MARK
+
+
 @wire("task.submitted")
 class TaskSubmitted(Payload):
     """A task was taken in. What the user gave (kind, agent, model, worker) is a requirement."""
 
-    task: str
-    text: str
-    priority: str = "normal"
-    kind: str | None = None
-    agent: str | None = None
-    model: str | None = None
-    worker: str | None = None
-    project: str | None = None
-    after: tuple[str, ...] = ()
+    task: Label
+    text: Text = ""
+    priority: Label = "normal"
+    kind: Label | None = None
+    agent: Label | None = None
+    model: Label | None = None
+    worker: Label | None = None
+    project: Label | None = None
+    after: tuple[Label, ...] = ()
     timeout_s: int = 7200
     max_attempts: int = 3
     estimate_tokens: int | None = None
-    retry_of: str | None = None
+    retry_of: Label | None = None
     reuse: bool = False
+    marks: SubmissionMarks = SubmissionMarks()
 
 
 class Candidate(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     """A kind the text might be, with the route it would take. ``score`` in points: the kind that
     leads by 100 leads clearly."""
 
-    kind: str
-    agent: str
-    model: str
+    kind: Label
+    agent: Label
+    model: Label
     score: int = 0
 
 
@@ -124,13 +132,13 @@ class TaskDelegated(Payload):
     likeliest kind and the best one with another route; ``close``: too few to be sure.
     """
 
-    task: str
-    kind: str
-    agent: str
-    model: str
-    complexity: str
+    task: Label
+    kind: Label
+    agent: Label
+    model: Label
+    complexity: Label
     estimate_tokens: int
-    reason: str
+    reason: Text = ""
     candidates: tuple[Candidate, ...] = ()
     margin: int = 0
     close: bool = False
@@ -144,60 +152,60 @@ class TaskDeferred(Payload):
     by its own event, not by one for each task that waits.
     """
 
-    task: str
-    reason: str
-    limit: str = ""
+    task: Label
+    reason: Phrase
+    limit: Phrase = ""
 
 
 @wire("task.dispatched")
 class TaskDispatched(Payload):
     """An attempt begins: who runs it and what is held for it. ``deadline`` is µs."""
 
-    task: str
+    task: Label
     attempt: int
-    worker: str
-    session: str
-    agent: str
-    model: str
+    worker: Label
+    session: Label
+    agent: Label
+    model: Label
     hold_tokens: int
     hold_nanos: int
     deadline: int
-    why: str = ""
+    why: Phrase = ""
 
 
 @wire("task.delivered")
 class TaskDelivered(Payload):
     """The worker has the prompt in hand."""
 
-    task: str
+    task: Label
     attempt: int
-    session: str
+    session: Label
 
 
 @wire("task.started")
 class TaskStarted(Payload):
     """The attempt runs: from here its cost is real."""
 
-    task: str
+    task: Label
     attempt: int
-    session: str
+    session: Label
 
 
 @wire("task.cancel_requested")
 class TaskCancelRequested(Payload):
     """A running attempt shall stop; its hold stays until that is confirmed."""
 
-    task: str
-    reason: str = ""
+    task: Label
+    reason: Text = ""
 
 
 class AttemptEnd(Payload):
     """What all ends of an attempt share. ``stale``: an older attempt, recorded without effect
     but for its usage. On the wire ``reported`` is the worker's own report, untouched."""
 
-    task: str
+    task: Label
     attempt: int = 0
-    session: str = ""
+    session: Label = ""
     stale: bool = False
     charged: Charge | None = None
 
@@ -207,14 +215,14 @@ class TaskCompleted(AttemptEnd):
     """Done; the result (at most 64 kB) stands in ``reported``, or in the task it was reused
     from."""
 
-    reused: str = ""
+    reused: Label = ""
 
 
 @wire("task.failed")
 class TaskFailed(AttemptEnd):
     """An attempt failed; ``retry_at`` (µs) is 0 when it was the last."""
 
-    error: str = ""
+    error: Text = ""
     retry_at: int = 0
 
 
@@ -222,11 +230,11 @@ class TaskFailed(AttemptEnd):
 class TaskCancelled(AttemptEnd):
     """The task will not be done."""
 
-    reason: str = ""
+    reason: Text = ""
 
 
 @wire("task.requeued")
 class TaskRequeued(AttemptEnd):
     """Back in the queue: a backoff is over, or the worker was lost."""
 
-    reason: str = ""
+    reason: Phrase = ""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from events.document import Totals
 from events.envelope import Payload, wire
 from events.task import Charge
+from events.words import NO_MARK, PRIVATE, Label, Phrase, Text, TextMark
 
 
 @wire("usage.recorded")
@@ -17,13 +20,13 @@ class UsageRecorded(Payload):
     torn off); ``session`` is the one that reported it. Its usage counts as foreign work, once.
     """
 
-    agent: str
+    agent: Label
     charged: Charge
-    model: str = ""
-    task: str = ""
+    model: Label = ""
+    task: Label = ""
     attempt: int = 0
-    meter: str = ""
-    session: str = ""
+    meter: Label = ""
+    session: Label = ""
     unknown_task: bool = False
 
 
@@ -40,13 +43,22 @@ class UsageCorrected(Payload):
     window and model that it changes.
     """
 
-    agent: str
+    agent: Label
     charged: Charge
-    task: str = ""
+    task: Label = ""
     attempt: int = 0
-    action: str = ""
-    report: str = ""
-    reason: str = ""  # private (words): free text of an operator
+    action: Label = ""
+    report: Label = ""
+    reason: Text = ""
+
+
+NO_DOCUMENT = msgspec.Raw()
+
+
+class DocumentMarks(msgspec.Struct, frozen=True, gc=False):
+    """The marks of a document's words that its fold reads."""
+
+    document: TextMark = NO_MARK
 
 
 @wire("progress.updated")
@@ -58,17 +70,18 @@ class ProgressUpdated(Payload):
     (``against``) speaks for the attempt, ``difference`` is how many tokens more the document tells.
     """
 
-    agent: str
-    task: str
-    document: msgspec.Raw
+    agent: Label
+    task: Label
+    document: Annotated[msgspec.Raw, PRIVATE] = NO_DOCUMENT
     charged: Charge | None = None
     attempt: int = 0
-    status: str = ""
+    status: Label = ""
     percent: int | None = None
     totals: Totals | None = None
-    flag: str = ""  # public: names of asb's own table and figures, no text of the writer
-    against: str = ""
+    flag: Phrase = ""  # public: names of asb's own table and figures, no text of the writer
+    against: Label = ""
     difference: int = 0
+    marks: DocumentMarks = DocumentMarks()
 
 
 @wire("hold.refused")
@@ -79,19 +92,19 @@ class HoldRefused(Payload):
     ``action`` is what the policy asks of the worker: ``warn``, ``pause`` or ``cancel``.
     """
 
-    task: str
+    task: Label
     attempt: int
-    session: str
-    worker: str
-    action: str
-    reason: str
+    session: Label
+    worker: Label
+    action: Label
+    reason: Phrase
 
 
 @wire("hold.extended")
 class HoldExtended(Payload):
     """A running attempt holds more, admitted under the same check."""
 
-    task: str
+    task: Label
     attempt: int
     tokens: int
     nanos: int

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from events.envelope import Payload, wire
+from events.words import Label, Text
 
 
 class WorkerHeartbeat(msgspec.Struct, frozen=True, gc=False):
@@ -49,11 +50,10 @@ def serves_model(models: Sequence[str], model: str) -> bool:
 
 
 class HeldAttempt(msgspec.Struct, frozen=True, gc=False):
-    """An attempt a rejoining worker still runs, with the evidence for it."""
+    """An attempt that a rejoining worker still runs, as it showed by evidence."""
 
-    task: str
+    task: Label
     attempt: int
-    evidence: str = ""
 
 
 @wire("worker.joined")
@@ -64,18 +64,18 @@ class WorkerJoined(Payload):
     the two tiers of the routes; a worker that names them takes no other model than its own.
     """
 
-    worker: str
-    session: str = ""
-    agent: str | None = None
-    models: tuple[str, ...] = ()
+    worker: Label
+    session: Label = ""
+    agent: Label | None = None
+    models: tuple[Label, ...] = ()
     capacity: int = 1
-    account: str | None = None
+    account: Label | None = None
     lease_s: int = 60
     heartbeat: bool = True
     holds: tuple[HeldAttempt, ...] = ()
-    instance: str = ""
-    cheap: str = ""
-    capable: str = ""
+    instance: Label = ""
+    cheap: Label = ""
+    capable: Label = ""
 
 
 @wire("worker.refused")
@@ -83,9 +83,9 @@ class WorkerRefused(Payload):
     """The name of a join belongs to a living ``holder``, a session ``since`` then (µs): ``session``
     was never opened."""
 
-    worker: str
-    session: str
-    holder: str
+    worker: Label
+    session: Label
+    holder: Label
     since: int = 0
 
 
@@ -93,8 +93,8 @@ class WorkerRefused(Payload):
 class WorkerLeft(Payload):
     """The worker says goodbye."""
 
-    worker: str
-    session: str = ""
+    worker: Label
+    session: Label = ""
 
 
 @wire("worker.lost")
@@ -102,30 +102,30 @@ class WorkerLost(Payload):
     """A session is over without a goodbye; ``evidence`` (private: it may quote the joiner) says
     what was seen. ``taken_by``: the session that has the name now."""
 
-    worker: str
-    session: str
-    evidence: str = ""
-    taken_by: str = ""
+    worker: Label
+    session: Label
+    evidence: Text = ""
+    taken_by: Label = ""
 
 
 @wire("worker.paused")
 class WorkerPaused(Payload):
     """No new work for this worker."""
 
-    worker: str
-    reason: str = ""
+    worker: Label
+    reason: Text = ""
 
 
 @wire("worker.resumed")
 class WorkerResumed(Payload):
     """New work again."""
 
-    worker: str
+    worker: Label
 
 
 @wire("intake.opened")
 class IntakeOpened(Payload):
     """``name`` has an intake stream of its own from here on; ``intake`` is its key."""
 
-    intake: str
-    name: str
+    intake: Label
+    name: Label

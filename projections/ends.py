@@ -45,7 +45,7 @@ def failed(state: State, event: Event[TaskFailed]) -> None:
     task = _end_attempt(state, event, 0, 1)
     if task is None:
         return
-    task.last_error = event.data.error[:500]
+    task.failed_id = event.log_id
     if task.status in RUNNING:
         for_good = not event.data.retry_at
         routing.ended(state, task, event.at, completed=False, for_good=for_good)

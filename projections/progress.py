@@ -7,8 +7,6 @@ the task, and with the first document of work that asb did not dispatch.
 
 from __future__ import annotations
 
-from hashlib import blake2b
-
 from events.envelope import Event
 from events.task import Charge
 from events.usage import ProgressUpdated
@@ -23,11 +21,6 @@ ENDED_KEPT = 30 * 86_400_000_000  # µs after its last document
 
 def key_of(agent: str, task: str) -> str:
     return f"{agent}:{task}"
-
-
-def digest(document: bytes) -> bytes:
-    """Names a document by its bytes."""
-    return blake2b(document, digest_size=12).digest()
 
 
 def newest(state: State, agent: str, task: str, now: int) -> Progress | None:
@@ -59,7 +52,7 @@ def updated(state: State, event: Event[ProgressUpdated]) -> None:
     record = Progress(
         event.log_id,
         event.at,
-        digest(bytes(payload.document)),
+        payload.marks.document.digest,
         before.attempt,
         payload.status,
         payload.percent,

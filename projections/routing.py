@@ -15,7 +15,7 @@ def learnt(state: State, event: Event[DelegatorLearnt]) -> None:
     """Another overlay is in force; examples come and go."""
     payload, journal = event.data, state.journal
     journal.touch(state.meta)
-    state.meta.overlay = Overlay(payload.overlay, payload.shipped, event.log_id, payload.rows)
+    state.meta.overlay = Overlay(payload.shipped, event.log_id, payload.rows)
     for example in payload.forgotten:
         journal.drop(state.taught, example)
     for number, example in enumerate(payload.examples):

@@ -14,6 +14,7 @@ from hashlib import blake2b
 
 from events.envelope import Event
 from events.task import PRIORITIES, TaskDeferred, TaskDelegated, TaskSubmitted
+from events.words import TextMark
 from projections import tallies
 from projections.charges import is_plain
 from projections.records import (
@@ -34,10 +35,14 @@ PRIORITY_RANK = {name: rank for rank, name in enumerate(PRIORITIES)}
 LEAD = (900_000_000, 300_000_000, 60_000_000, 0)
 
 
-def digest(text: str, agent: str | None, model: str | None) -> bytes:
-    """What makes two tasks the same: their text, and the agent and model asked for."""
-    reported = f"{agent or ''}\x1f{model or ''}\x1f{text}"
-    return blake2b(reported.encode(errors="surrogatepass"), digest_size=12).digest()
+def sameness(submission: TaskSubmitted, text: TextMark) -> bytes:
+    """What makes two tasks the same: their text, of which the mark is enough, and the kind, agent,
+    model and project asked for."""
+    if not (submission.kind or submission.agent or submission.model or submission.project):
+        return text.digest.encode()
+    asked = (submission.kind, submission.agent, submission.model, submission.project)
+    content = "\x1f".join((text.digest, *(name or "" for name in asked)))
+    return blake2b(content.encode(errors="surrogatepass"), digest_size=12).digest()
 
 
 @folds(TaskSubmitted)
@@ -69,7 +74,7 @@ def submitted(state: State, event: Event[TaskSubmitted]) -> None:
         submitted_at=event.at,
         rank=event.at + LEAD[priority],
         retry_of=payload.retry_of or "",
-        digest=digest(payload.text, payload.agent, payload.model),
+        digest=sameness(payload, payload.marks.text),
     )
     if payload.after:
         _wait_for(state, task, payload.after)

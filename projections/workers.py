@@ -40,7 +40,7 @@ def joined(state: State, event: Event[WorkerJoined]) -> None:
         worker.paused = old.paused
         worker.completed, worker.failed = old.completed, old.failed
         worker.dispatched, worker.last_kind = old.dispatched, old.last_kind
-        kept = {h.task: h.attempt for h in payload.holds if h.evidence}
+        kept = {held.task: held.attempt for held in payload.holds}
         for task_id, attempt in old.running.items():
             task = state.tasks[task_id]
             if kept.get(task_id) == attempt:

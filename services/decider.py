@@ -98,6 +98,8 @@ class Inputs(msgspec.Struct):
     ``price_lookup`` knows prices of models that the book does not name.
     ``log_name`` names a log that begins now; ``foreign`` holds the log ids of entries that asb
     did not write, in order; ``trimmed`` is where the log begins since somebody cut it by hand.
+    ``secret`` keys the marks of words; ``overlay`` is what the delegator was taught: the log id of
+    that learning and its weights.
     ``eviction`` is the newest look at whether the server drops keys.
     """
 
@@ -113,6 +115,8 @@ class Inputs(msgspec.Struct):
     initial_policy: PolicyChanged | None = None
     price_lookup: Lookup = no_quotes
     log_name: str = ""
+    secret: bytes = b""
+    overlay: tuple[str, Mapping[str, str]] = ("", {})
     past_lost: PastLost | None = None
     foreign: Sequence[str] = ()
     trimmed: str = ""

@@ -197,8 +197,10 @@ def report_issued(**changes: Any) -> ReportIssued:
 
 def learnt(**changes: Any) -> DelegatorLearnt:
     overlay = {"audit log": "b+12g-8"}
-    examples = (Example("coding", "Add an audit log"), Example("documentation", task="t1"))
-    made = DelegatorLearnt(overlay, "0123", "1-1", 2, examples, ("1-1/0",), "task t1 was coding")
+    examples = (Example("coding"), Example("documentation", "t1"))
+    texts = ("Add an audit log", "")
+    why = "task t1 was coding"
+    made = DelegatorLearnt(overlay, "0123", "1-1", 2, examples, texts, ("1-1/0",), why)
     return replace(made, **changes)
 
 
@@ -256,7 +258,7 @@ def every_payload() -> dict[str, Payload]:
         joined(
             agent="codex",
             models=("sonnet",),
-            holds=(HeldAttempt("t1", 1, "pane %3"),),
+            holds=(HeldAttempt("t1", 1),),
             instance="b0a1",
         ),
         refused(),

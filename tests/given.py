@@ -13,9 +13,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from events.envelope import Event, Payload, decode, encode
+from events.envelope import Event, Payload, as_read, decode, encode, text_of, words_of
 from events.policy import PolicyChanged
+from events.routing import DelegatorLearnt
 from projections import fold
 from projections.records import ALIVE
 from projections.state import State
@@ -30,6 +32,7 @@ from services.throttle import decide as throttle
 from tests.examples import NOON, SECOND
 
 DOOR = "asb:intake"
+SECRET = b"5" * 64  # of the bus in memory
 _delegator = decider(Delegator())
 DECIDERS: tuple[Decider, ...] = (
     first_policy.DECIDER,
@@ -48,6 +51,7 @@ class Given:
         self.state = State()
         self.now = at
         self.decisions: list[Decision] = []
+        self.overlay: tuple[str, dict[str, str]] = ("", {})  # what the delegator was taught
 
     def given(self, *payloads: Payload, at: int | None = None, origin: str = "") -> Given:
         """Fold ``payloads``, the first at ``at`` where one is named."""
@@ -58,17 +62,24 @@ class Given:
             self.now += 1000
         return self
 
-    def _fold(self, event: Event) -> None:
+    def _fold(self, decision: Event) -> None:
+        """What is folded is what stands on the log; the decision keeps its words for the test."""
+        event = replace(decision, raw=decision.raw or wire(decision.data))
+        event.data = decision.data.__copy__()
         event.at = self.now
         event.log_id = f"{self.now // 1000}-{self.state.meta.events}"
-        fold.apply(self.state, event)
+        if isinstance(decision.data, DelegatorLearnt):
+            self.overlay = event.log_id, decision.data.overlay
+        fold.apply(self.state, as_read(event))
 
     def when(self, decide: Decide, inputs: Inputs | None = None, at: int | None = None) -> Given:
         """Let a decider speak; what it decides is folded as it speaks."""
         if at is not None:
             self.now = at
         self.decisions = []
-        for decision in decide(self.state, self.now, inputs or Inputs()):
+        inputs = inputs or Inputs()
+        inputs.overlay = self.overlay
+        for decision in decide(self.state, self.now, inputs):
             self.decisions.append(decision)
             if isinstance(decision, Event):
                 self._fold(decision)
@@ -108,6 +119,11 @@ def check_emits(turn: Turn, deciders: Iterable[Decider]) -> None:
         assert type(event.data) in emits["intake" if event.origin else event.source], event
 
 
+def wire(payload: Payload) -> bytes:
+    """``payload`` as the data of an entry of the log."""
+    return encode(payload, SECRET)
+
+
 def wire_entry(event: Event) -> list[Any]:
     """``event`` as redis-py hands an entry of the log over: ``[id, [field, value, …]]``."""
     fields = (
@@ -118,7 +134,7 @@ def wire_entry(event: Event) -> list[Any]:
         ("at", str(event.at)),
     )
     flat = [part.encode() for pair in fields for part in pair]
-    return [event.log_id.encode(), [*flat, b"data", event.raw or encode(event.data)]]
+    return [event.log_id.encode(), [*flat, b"data", event.raw or wire(event.data)]]
 
 
 def replayed(log: Sequence[list[Any]], state: State | None = None) -> State:
@@ -142,7 +158,9 @@ class Bus:
         self.silent: set[str] = set()  # workers that give no heartbeat
         self.ids: dict[str, str] = {}
         self.ever: set[str] = set()  # tasks that ever stood on the log
-        self.inputs = Inputs(main_intake=DOOR, initial_policy=policy or PolicyChanged())
+        self.inputs = Inputs(
+            main_intake=DOOR, initial_policy=policy or PolicyChanged(), secret=SECRET
+        )
         self.found_since = at  # since when the server has been answering
         self._stepped = 0  # by how much the server's clock has stepped in all, µs
         self._renewed: dict[str, int] = {}  # by session: when its heartbeat was last renewed
@@ -186,6 +204,7 @@ class Bus:
         """One turn, folded but not yet appended: ``keep`` or ``undo`` must follow."""
         self._signs_of_life()
         self.inputs.entries = list(self._pending)
+        self.inputs.overlay = self._overlay()
         self.inputs.known = Known(
             dict(self.ids),
             frozenset(self.ever - {*self.state.tasks, *self.state.outcomes}),
@@ -254,6 +273,16 @@ class Bus:
         self.now += int(seconds * SECOND)
         return self.run()
 
+    def _overlay(self) -> tuple[str, dict[str, str]]:
+        """What the delegator was taught last, as a host fetches it from the log."""
+        place = self.state.meta.overlay.place
+        taught = [e for e in self.events if e.log_id == place]
+        return place, words_of(taught[-1]).get("overlay", {}) if taught else {}
+
+    def texts(self, kind: str, name: str) -> list[str]:
+        """A private text of each event of one type on the log."""
+        return [text_of(e, name) for e in self.events if e.data.type == kind]
+
     def types(self, *wanted: str) -> list[str]:
         return [e.data.type for e in self.events if not wanted or e.data.type in wanted]
 
@@ -264,5 +293,5 @@ class Bus:
 
 def as_json(event: Event) -> dict[str, Any]:
     """An event's data as plain JSON values, as it stands on the wire."""
-    found: dict[str, Any] = msgspec.json.decode(event.raw or encode(event.data))
+    found: dict[str, Any] = msgspec.json.decode(event.raw or wire(event.data))
     return found

@@ -10,14 +10,14 @@ from events.document import ENDED, Totals
 class Progress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The newest document of one agent and task.
 
-    It lies at ``log_id``; ``digest`` names its bytes. ``seen`` is the running maximum of the totals
-    told since ``attempt`` (0: foreign work) began, ``charged`` what of it became usage and
-    ``nanos`` what that cost.
+    It lies at ``log_id``; ``digest`` names it, keyed by a secret of the bus. ``seen`` is the
+    running maximum of the totals told since ``attempt`` (0: foreign work) began, ``charged`` what
+    of it became usage and ``nanos`` what that cost.
     """
 
     log_id: str
     at: int
-    digest: bytes = b""
+    digest: str = ""
     attempt: int = 0
     status: str = ""
     percent: int | None = None

@@ -6,9 +6,9 @@ import msgspec
 
 
 class Overlay(msgspec.Struct, frozen=True, gc=False):
-    """Weights on top of the shipped ones. ``place``: log id of the learning they come from."""
+    """Weights on top of the shipped ones: features of texts, so they stand among the words of the
+    learning they come from, at ``place`` on the log ("": nothing was learnt)."""
 
-    weights: dict[str, str] = {}
     shipped: str = ""
     place: str = ""
     rows: int = 0

@@ -78,7 +78,7 @@ class TaskRecord(msgspec.Struct, array_like=True, gc=False):
     hold_word: str = ""  # log id of what its worker is to know of its hold: refused, or extended
     deferred: tuple[str, ...] = ()  # the limits of which it was said that they never admit it
     retry_of: str = ""
-    last_error: str = ""
+    failed_id: str = ""  # log id of its last failure: there stands the error
     digest: bytes = b""  # of what makes two tasks the same, for reuse of results
     never_fits: str = ""  # why it can never run: a task it waited for did not complete
     past: tuple[PastAttempt, ...] = ()

@@ -9,7 +9,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from events.routing import Example
+from events.commands.operators import TaughtExample
+from events.envelope import words_of
 from projections.format import first_line
 from projections.state import State
 from services import assembly
@@ -47,12 +48,12 @@ def learn(
     Without FILE it learns again from the examples that stand on the bus: those whose words were
     forgotten are dropped.
     """
-    new = [Example(task.kind, task.text) for task in _tasks(file)] if file is not None else []
+    new = [TaughtExample(task.kind, task.text) for task in _tasks(file)] if file is not None else []
     with options.opened() as bus:
         teach_bus(bus, new, reason)
 
 
-def teach_bus(bus: Bus, new: Sequence[Example], reason: str) -> None:
+def teach_bus(bus: Bus, new: Sequence[TaughtExample], reason: str) -> None:
     """Learn from all examples on the bus and ``new`` ones, put the overlay on the log, and say what
     changed. Exit code 1 where it is refused."""
     state = bus.state()
@@ -60,7 +61,7 @@ def teach_bus(bus: Bus, new: Sequence[Example], reason: str) -> None:
     corrected = {f"task {example.task}" for example in new if example.task}
     texts = [pair for name, pair in known.items() if name not in corrected]
     texts += [(e.kind, e.text or _text_of(bus, e.task)) for e in new]
-    taught = teach(list(dict.fromkeys(texts)), state.meta.overlay.weights)
+    taught = teach(list(dict.fromkeys(texts)), _overlay(bus, state))
     answers = Answers(bus)
     data: dict[str, object] = {
         "overlay": taught.overlay,
@@ -87,7 +88,8 @@ def examples_on(bus: Bus, state: State) -> tuple[dict[str, tuple[str, str]], lis
             text = _text_of(bus, example.task)
         else:
             event = events.get(example.place)
-            text = event.data.examples[example.number].text if event is not None else ""
+            texts = words_of(event).get("texts", ()) if event is not None else ()
+            text = texts[example.number] if example.number < len(texts) else ""
         if text:
             known[name] = (example.kind, text)
     return known, [name for name in taught if name not in known]
@@ -97,7 +99,7 @@ def _text_of(bus: Bus, task: str) -> str:
     """The prompt of a task; "" where its words are gone."""
     first = bus.client.call("LINDEX", bus.keys.task_index(task), 0)
     events = bus.events_at([first.decode()]) if isinstance(first, bytes) else {}
-    return next((str(getattr(e.data, "text", "")) for e in events.values()), "")
+    return next((words_of(event).get("text", "") for event in events.values()), "")
 
 
 def _say_taught(taught: TaughtWeights, count: int, forgotten: int) -> None:
@@ -151,7 +153,7 @@ def correction(bus: Bus, task: str, kind: str) -> None:
     """`asb task ID --was KIND`: what the task really was, learnt at once."""
     if not _text_of(bus, task):
         raise Refused(f"the text of task {task} is gone", hint="only a known text teaches anything")
-    teach_bus(bus, [Example(kind, task=task)], f"task {task} was {kind}")
+    teach_bus(bus, [TaughtExample(kind, task=task)], f"task {task} was {kind}")
 
 
 def _tasks(file: Path) -> list[evaluate.LabelledText]:
@@ -166,8 +168,14 @@ def _delegator() -> Delegator:
     plain = assembly.delegator_of(options.settings())
     try:
         with options.opened() as bus:
-            overlay = bus.state().meta.overlay
+            overlay = _overlay(bus, bus.state())
     except AsbError:
         note("no bus runs here: without what one would have been taught")
         return plain
-    return plain.with_overlay(overlay.weights) if overlay.weights else plain
+    return plain.with_overlay(overlay) if overlay else plain
+
+
+def _overlay(bus: Bus, state: State) -> dict[str, str]:
+    """The weights that the bus was taught; none where nothing was, or their words are gone."""
+    events = bus.events_at([place]) if (place := state.meta.overlay.place) else {}
+    return next((words_of(event).get("overlay", {}) for event in events.values()), {})

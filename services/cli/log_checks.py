@@ -104,6 +104,7 @@ def _wanted(look: Look) -> Iterator[tuple[str, str]]:
     yield from ((key, "stream") for key in (keys.log, keys.main_intake, keys.deadletter))
     yield (keys.deadletter_marks, "hash")
     texts = (
+        keys.secret,
         keys.snapshot,
         keys.alert_mark,
         keys.throttle,

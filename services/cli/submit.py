@@ -19,7 +19,7 @@ from services.cli.terminal import note, say, say_json
 from services.client.bus import Bus
 from services.client.follow import Answers, Ended, Follower, repeats, taken_as
 from services.client.importers import From, Source, Take, opened_source
-from services.client.story import report_of
+from services.client.story import result_of
 from services.client.submissions import BATCH, BadLine, Checker, Submission, send
 from services.queries.history import ended_view
 from services.queries.stalled import Stalled
@@ -293,5 +293,5 @@ def _outcome(ended: Ended, *, whole: bool) -> str:
     if ended.error:
         words.append(first_line(ended.error))
     line = "  ".join(words)
-    result = report_of(story.events[-1]).get("result") if story is not None else None
+    result = result_of(story.events) if story is not None else None
     return f"{line}\n{result}" if whole and isinstance(result, str) and result.strip() else line

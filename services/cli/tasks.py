@@ -21,7 +21,7 @@ from services.client.story import Story, status_of
 from services.client.submissions import Submission, send
 from services.queries.history import history_view
 from services.queries.missing import missing_names
-from services.queries.tasks import ENDED, WAITING, choose, count, task_rows
+from services.queries.tasks import ENDED, WAITING, choose, count, last_errors, task_rows
 from services.queries.waiting import Waiting
 from services.runtime.errors import Refused
 from services.screens.history import history_text
@@ -97,7 +97,8 @@ def task(
             return
         status = found.status if found else outcome.status if outcome else status_of(events)
         gone = missing_names(beats(bus.client, bus.keys))
-        waits = Waiting(state, now, gone).reason(found) if found is not None else ""
+        why = Waiting(state, now, gone, last_errors(bus, [found]))
+        waits = why.reason(found) if found is not None else ""
         whole = Story(id_, events, status, waits)
     if as_json:
         say_json(history_view(whole))
@@ -162,7 +163,11 @@ def _again(bus: Bus, state: State, task_id: str) -> Submission:
     if not events:
         raise unknown(bus, state, task_id)
     fields: dict[str, Any] = msgspec.json.decode(events[0].raw)
-    for name in ("v", "task", "after"):
+    words = fields.pop("words", {})
+    if not words.get("text"):
+        raise Refused(f"the text of task {task_id} was forgotten", hint="submit it anew")
+    for name in ("v", "task", "after", "marks", "reported"):
         fields.pop(name, None)
+    fields |= words
     fields["retry_of"] = task_id
     return Submission(msgspec.json.encode(fields))

@@ -16,6 +16,7 @@ from services.runtime.settings import Settings, load
 from services.store import rebuild
 from services.store.client import SyncClient
 from services.store.embedded import resolve_url
+from services.store.secret import secret_of
 
 
 class Bus(msgspec.Struct):
@@ -35,6 +36,11 @@ class Bus(msgspec.Struct):
         found = rebuild.rebuild(self.client, self.keys, until=until)
         found.price_lookup = prices.lookup
         return found
+
+    @property
+    def secret(self) -> bytes:
+        """What keys the digests of texts on this bus; b"" before its first host."""
+        return secret_of(self.client, self.keys)
 
     def last_id(self) -> str:
         """The last id on the log, "0-0" for an empty one."""

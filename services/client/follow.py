@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from events.envelope import Event
+from events.envelope import Event, text_of
 from projections.windows import DAY as DAY_US
 from services.client.bus import Bus
 from services.client.dead_letters import READ_COUNT, dead_letters, last_dead_letter
@@ -20,6 +20,7 @@ from services.store import rebuild
 from services.store.log import split_taken
 
 BLOCK_MS = 500
+ERROR_MAX = 500  # characters of an error that are shown
 
 
 QUIET_S = 5.0  # after that long without a word somebody wonders
@@ -115,9 +116,10 @@ class Follower:
                 last[task] = reply[0].decode()
         found = self._bus.events_at(list(last.values()))
         ended = [t for t, place in last.items() if place in found and is_end(found[place])]
-        same = repeats(self._bus, [taken_as(*self._given[t]) for t in ended])
+        secret = self._bus.secret
+        same = repeats(self._bus, [taken_as(*self._given[t], secret) for t in ended])
         for task in ended:
-            if taken_as(*self._given[task]) in same:  # with other content the engine refuses it
+            if taken_as(*self._given[task], secret) in same:  # the engine refuses other content
                 yield self._take(task)
 
     def _take(self, task: str) -> Ended:
@@ -125,10 +127,8 @@ class Follower:
         events = story(self._bus, task)
         status = status_of(events)
         last = next((e for e in reversed(events) if is_end(e)), None)
-        error = (
-            str(getattr(last.data, "error", "") or getattr(last.data, "reason", "")) if last else ""
-        )
-        return Ended(task, status, error, Story(task, events, status))
+        error = (text_of(last, "error") or text_of(last, "reason")) if last else ""
+        return Ended(task, status, error[:ERROR_MAX], Story(task, events, status))
 
     def _refused(self) -> Iterator[Ended]:
         for letter in dead_letters(self._bus, self._letters):
@@ -157,9 +157,9 @@ def repeats(bus: Bus, given: Collection[tuple[str, str]]) -> set[tuple[str, str]
     }
 
 
-def taken_as(key: str, data: bytes) -> tuple[str, str]:
+def taken_as(key: str, data: bytes, secret: bytes) -> tuple[str, str]:
     """A submission under an idempotency key, as `repeats` knows it."""
-    return key, digest_of("task.submitted", data)
+    return key, digest_of("task.submitted", data, secret)
 
 
 class Answers:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from events.envelope import Event
-from events.task import Charge
-
-_tell = msgspec.json.Decoder(type=dict[str, Any])
+from events.envelope import Event, beside
+from events.task import Charge, add_figures
+from events.words import FORGOTTEN
 
 
 class Story(msgspec.Struct):
@@ -29,24 +28,22 @@ class Story(msgspec.Struct):
         """Sums over all its attempts."""
         total = Charge()
         for event in self.events:
-            b: Charge | None = getattr(event.data, "charged", None)
-            if b is not None:
-                total.tokens += b.tokens
-                total.nanos += b.nanos
-                total.input_tokens += b.input_tokens
-                total.output_tokens += b.output_tokens
-                total.cache_read_tokens += b.cache_read_tokens
-                total.cache_write_tokens += b.cache_write_tokens
-                total.disputed_tokens += b.disputed_tokens
-                total.disputed_nanos += b.disputed_nanos
-                total.estimated |= b.estimated and b.tokens > 0
+            charged: Charge | None = getattr(event.data, "charged", None)
+            if charged is not None:
+                add_figures(total, charged)
+                total.estimated |= charged.estimated and charged.tokens > 0
         return total
 
 
-def report_of(event: Event) -> dict[str, Any]:
-    """What the worker itself reported in ``event``, as it wrote it."""
-    found = _tell.decode(event.raw).get("reported") if event.raw else None
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+def result_of(events: Sequence[Event]) -> Any:
+    """The result that the last of these events tells, None where it tells none. What was taken out
+    of the log shows as forgotten."""
+    if not events:
+        return None
+    parts = beside(events[-1])
+    if "result" in parts.words:
+        return msgspec.json.decode(parts.words["result"])
+    return FORGOTTEN if parts.forgotten_at and "result" in parts.marks else None
 
 
 def status_of(events: Sequence[Event]) -> str:
@@ -59,12 +56,12 @@ def status_of(events: Sequence[Event]) -> str:
         "task.requeued": "queued",
         "task.delegated": "queued",
     }
-    found = "submitted"
+    status = "submitted"
     for event in events:
         if getattr(event.data, "stale", False):
             continue
         if event.type == "task.failed":
-            found = "backoff" if event.data.retry_at else "failed"
+            status = "backoff" if event.data.retry_at else "failed"
         else:
-            found = names.get(event.type, found)
-    return found
+            status = names.get(event.type, status)
+    return status

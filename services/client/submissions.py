@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from events.commands.tasks import SubmitTask
 from events.keys import Keys
 from projections.format import count
 from projections.state import State
@@ -18,11 +19,13 @@ from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable
 from services.store.client import Command
 
 MAIN_INTAKE = Keys().main_intake
+NO_SECRET = b""  # what is made here is thrown away
 
 
 _encode = msgspec.json.Encoder().encode
 
 
+_submission = msgspec.json.Decoder(SubmitTask)
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -115,8 +118,8 @@ class Checker:
         known = self._known
         if fields.get("after"):  # whether those exist is for the engine to say
             known = Known(ended_tasks=_names(fields["after"]) - {fields.get("task") or "0-1"})
-        case = Case(self._state, 0, entry, self._defaults, known, MAIN_INTAKE, data)
-        for _ in submissions.submitted(case):
+        case = Case(self._state, 0, entry, self._defaults, known, MAIN_INTAKE, NO_SECRET, data)
+        for _ in submissions.submitted(case, schema.decode(data, _submission)):
             pass
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from events.envelope import Event
 from events.routing import TaskEscalated
 from events.task import Candidate, TaskDelegated
 from projections.prices import price_of
-from projections.records import Overlay, TaskRecord
+from projections.records import TaskRecord
 from projections.state import State
 from services.decider import Decider, Decisions, Inputs, decided
 from services.delegator.classify import Delegation, Delegator
@@ -19,17 +19,19 @@ BY = "delegator"
 def decider(delegator: Delegator) -> Decider:
     """The delegator as a decider, with the routes and rules of ``delegator``.
 
-    What the bus taught it stands in the state, so every host routes alike.
+    What the bus taught it stands on the log, so every host routes alike.
     """
     taught = TaughtDelegator(delegator)
 
     def decide(state: State, _now: int, inputs: Inputs) -> Decisions:
         yield from _escalations(state, inputs.defaults.escalate_to)
+        if state.meta.overlay.place != inputs.overlay[0]:
+            return  # what it was taught is still being fetched from the log
         while (task := state.next_undelegated()) is not None:
             text = inputs.texts.get(task.id)
             if text is None:
                 return  # its prompt is still being fetched from the log
-            delegation = taught.by(state.meta.overlay).delegate(
+            delegation = taught.by(*inputs.overlay).delegate(
                 text, kind=task.kind or None, dearness=lambda model: _dearness(state, model)
             )
             yield decided(_with_given(task, delegation), BY)
@@ -42,16 +44,13 @@ class TaughtDelegator:
 
     def __init__(self, plain: Delegator) -> None:
         self._plain = self._present = plain
-        self._overlay = Overlay()
+        self._place = ""
 
-    def by(self, overlay: Overlay) -> Delegator:
-        """The delegator as ``overlay`` taught it."""
-        if overlay is not self._overlay:
-            if overlay.weights != self._overlay.weights:
-                self._present = (
-                    self._plain.with_overlay(overlay.weights) if overlay.weights else self._plain
-                )
-            self._overlay = overlay
+    def by(self, place: str, weights: Mapping[str, str]) -> Delegator:
+        """The delegator as the learning at ``place`` on the log taught it."""
+        if place != self._place:
+            self._present = self._plain.with_overlay(weights) if weights else self._plain
+            self._place = place
         return self._present
 
 

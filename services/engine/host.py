@@ -47,6 +47,7 @@ from services.store.heartbeat import BEAT_S, Heartbeat
 from services.store.intakes import Intakes
 from services.store.log import START, Appended, Base, Log, after, new_name, parse_id
 from services.store.position import Position
+from services.store.secret import Secret
 from services.store.unregistered_intakes import UnregisteredIntakes
 
 logger = logging.getLogger("asb")
@@ -73,7 +74,7 @@ class Host:
     ) -> None:
         """``whole_engine``: these are all the deciders there are."""
         self._client, self._keys = client, keys = setup.client, setup.keys
-        self._heartbeat = heartbeat
+        self._heartbeat, self._secret = heartbeat, Secret(client, keys)
         self.letters = DeadLetters(client, keys, setup.settings.deadletters)
         self._moved = ("", elapsed())  # where the log stood at the last beat that saw it move
         self._deciders, self._projectors = deciders, projectors
@@ -242,6 +243,8 @@ class Host:
                 for projector in self._projectors:
                     projector.restored(self.state)
                 await self._tell_time()
+                if self._deciders:
+                    await self._secret.renew()
             except RedisUnavailable:
                 continue
             except errors.CommandRefused as refused:
@@ -317,7 +320,8 @@ class Host:
         inputs.entries = entries
         inputs.known = await self._known(entries)
         await self._texts.fetch(self.log, self.state)
-        inputs.texts = self._texts
+        inputs.texts, inputs.overlay = self._texts, self._texts.overlay
+        inputs.secret = await self._secret.value()
         inputs.foreign = self._position.foreign
         base, floor = self._position.base(self.state), self._position.floor(self.state)
         now = self.clock.now()

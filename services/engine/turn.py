@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from events.envelope import Event, encode
+from events.envelope import Event, as_read, encode
 from events.task import TaskDispatched, TaskSubmitted
 from projections import fold
 from projections.state import State
@@ -81,9 +81,9 @@ def run_turn(
             continue
         for decision in decider.decide(state, now, inputs):
             if isinstance(decision, Event):
-                _fold(state, turn, decision, places.following())
                 if type(decision.data) is TaskSubmitted:
                     inputs.texts[decision.data.task] = decision.data.text
+                _fold(state, turn, decision, places.following(), inputs.secret)
                 if not decider.entire and len(turn.events) >= EVENTS_MAX:
                     turn.more = True
                     break
@@ -112,12 +112,12 @@ def _as_room_allows(
             return
 
 
-def _fold(state: State, turn: Turn, event: Event, place: str) -> None:
+def _fold(state: State, turn: Turn, event: Event, place: str, secret: bytes) -> None:
     event.at, event.log_id = turn.now, place
     if not event.id:
         event.id = place
     if not event.raw:
-        event.raw = encode(event.data)
+        event.raw = encode(event.data, secret)
     turn.bytes += len(event.raw)
-    fold.apply(state, event)
+    fold.apply(state, as_read(event))
     turn.events.append(event)

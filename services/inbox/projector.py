@@ -12,7 +12,7 @@ from typing import TypeGuard
 import anyio
 import msgspec
 
-from events.envelope import Event
+from events.envelope import Event, text_of
 from events.keys import Keys
 from events.task import PRIORITIES
 from projections.records import RUNNING, TaskRecord
@@ -114,7 +114,7 @@ class Inboxes(Projector):
         if kind == "task.cancel_requested":
             task = state.tasks.get(payload.task)
             if _is_running(task):
-                self._pending.append(_cancel(task, payload.reason))
+                self._pending.append(_cancel(task, text_of(event, "reason")))
         elif kind == "hold.refused":
             fields = ["type", kind, "task", payload.task, "attempt", str(payload.attempt)]
             fields += [
@@ -131,7 +131,14 @@ class Inboxes(Projector):
             if _is_running(task) and task.hold_word == event.log_id:
                 self._pending.append(_hold(task))
         elif kind == "worker.lost":
-            fields = ["type", kind, "session", payload.session, "reason", payload.evidence]
+            fields = [
+                "type",
+                kind,
+                "session",
+                payload.session,
+                "reason",
+                text_of(event, "evidence"),
+            ]
             if payload.taken_by:
                 fields += ["taken_by", payload.taken_by]
             self._pending.append(Note(payload.worker, event.log_id, fields))
@@ -153,7 +160,7 @@ class Inboxes(Projector):
                 "attempt",
                 str(payload.attempt),
             ]
-            fields += ["session", payload.session, "reason", getattr(payload, "reason", "")]
+            fields += ["session", payload.session, "reason", _reason(event)]
             self._pending.append(Note(payload.charged.worker, event.log_id, fields))
 
     # -- writing -------------------------------------------------------------------------------
@@ -204,6 +211,11 @@ _OTHERS = frozenset(
         "task.cancelled",
     )
 )
+
+
+def _reason(event: Event) -> str:
+    """Why an attempt ended: asb's own phrase, else a private text."""
+    return getattr(event.data, "reason", "") or text_of(event, "reason")
 
 
 def _is_running(task: TaskRecord | None) -> TypeGuard[TaskRecord]:

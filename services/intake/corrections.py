@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import msgspec
-
 from events import figures
+from events.commands.budgets import CorrectUsage
 from events.envelope import Event
 from events.money import nanos_of
 from events.task import Charge
@@ -21,32 +20,11 @@ from projections import charges
 from projections.records import RUNNING, ChargedAttempt, Mark, Parts
 from projections.state import State
 from services import ledger
-from services.intake import schema
-from services.intake.case import Case
+from services.intake.case import Case, takes
 from services.intake.schema import Rejected
 
 NANOS_MAX = 10**15  # a million dollars for one attempt
 METER = "operator"
-
-
-class CorrectUsage(msgspec.Struct, forbid_unknown_fields=True):
-    """``usage.corrected`` as an operator writes it: one of ``tokens``, ``accept`` and ``drop``.
-
-    ``task`` is a task with its ``attempt``, or without one the log id of a foreign report.
-    ``cost_usd`` is the money that belongs to ``tokens``, where that shall not follow from them.
-    """
-
-    task: str
-    reason: str  # private (words)
-    attempt: int = 0
-    tokens: Any = None
-    cost_usd: Any = None
-    accept: bool = False
-    drop: bool = False
-    v: int = 1
-
-
-_correct = msgspec.json.Decoder(CorrectUsage)
 
 
 class Figure(NamedTuple):
@@ -56,11 +34,10 @@ class Figure(NamedTuple):
     nanos: int
 
 
-def corrected(case: Case) -> Iterable[Event]:
+@takes(CorrectUsage)
+def corrected(case: Case, order: CorrectUsage) -> Iterable[Event]:
     """The differences that lead from what was charged to what the operator says."""
-    if case.intake_name:
-        raise Rejected("corrections are taken from the shared intake stream only")
-    order: CorrectUsage = schema.decode(case.raw, _correct)
+    case.check_shared("corrections are taken")
     action = _action(order)
     charge = _charge(case.state, order)
     if action != "set" and not charge.is_disputed:
@@ -114,7 +91,7 @@ def _name(order: CorrectUsage) -> str:
 
 
 def _charge(state: State, order: CorrectUsage) -> ChargedAttempt:
-    """What was charged. Raises Bad where nothing is known of it, or it may still change."""
+    """What was charged. Raises Rejected where nothing is known of it, or it may still change."""
     if not order.attempt:
         report = state.disputes.get(order.task)
         if report is None:

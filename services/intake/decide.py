@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from events.envelope import Event, payload_class
 from events.worker import WorkerLost, WorkerRefused
@@ -21,36 +21,17 @@ from services.intake import (
     sessions,
     submissions,
 )
-from services.intake.case import Case
+from services.intake.case import HANDLERS, Case, Handler
 from services.intake.schema import Rejected
 
-Handler = Callable[[Case], Iterable[Event | Rejection]]
 newest_ms = intakes.newest_ms  # for the host, which sets intakes back
-
-HANDLERS: dict[str, Handler] = {
-    "task.submitted": submissions.submitted,
-    "task.cancel_requested": submissions.cancel_requested,
-    "task.delivered": messages.delivered,
-    "task.started": messages.started,
-    "task.completed": messages.completed,
-    "task.failed": messages.failed,
-    "task.cancelled": messages.cancelled,
-    "worker.joined": sessions.joined,
-    "worker.left": sessions.left,
-    "worker.paused": sessions.paused,
-    "worker.resumed": sessions.resumed,
-    "usage.recorded": messages.usage_recorded,
-    "usage.corrected": corrections.corrected,
-    "progress.updated": progress.updated,
-    "clock.confirmed": clock.confirmed,
-    "policy.changed": policies.policy_changed,
-    "delegator.learnt": routing.learnt,
-    "intake.opened": intakes.opened,
-}
+FILES = (
+    *(clock, corrections, intakes, messages, policies, progress, routing, sessions, submissions),
+)  # each registers what it takes
 
 
 def decide(state: State, now: int, inputs: Inputs) -> Decisions:
-    """Take the intake entries in, in order: events, or a Refused for each that cannot be accepted.
+    """Take the intake entries in, in order: events, or a Rejection for what cannot be accepted.
 
     A repeat (same intake and ``id``, same content) yields nothing; the same id with other
     content is refused.
@@ -63,7 +44,15 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
                 yield Rejection(entry, intakes.AHEAD_ERROR, ahead=True)
             beyond.add(entry.intake)
             continue
-        case = Case(state, now, entry, inputs.defaults, inputs.known, inputs.main_intake)
+        case = Case(
+            state,
+            now,
+            entry,
+            inputs.defaults,
+            inputs.known,
+            inputs.main_intake,
+            inputs.secret,
+        )
         try:
             yield from _judge(case, taken)
         except Rejected as error:
@@ -80,22 +69,26 @@ def _judge(case: Case, taken: dict[str, str]) -> Iterator[Event | Taken | Reject
         raise Rejected(_unknown_type(kind))
     if given_id:
         key = f"{case.entry.intake}|{given_id}"
-        digest = schema.digest_of(kind, case.raw)
+        digest = schema.digest_of(kind, case.raw, case.secret)
         before = taken.get(key) or case.known.ids.get(key)
         if before == digest:
             return
         if before is not None:
             raise Rejected(f"id {given_id!r} was used before, with other content")
-        events = list(handler(case))
+        events = list(_handled(case, handler))
         taken[key] = digest
         yield Taken(key, digest)
     else:
         given_id = case.entry.id
-        events = handler(case)
+        events = _handled(case, handler)
     for said in events:
         if isinstance(said, Event):
             said.id = said.id or given_id
         yield said
+
+
+def _handled(case: Case, handler: Handler) -> Iterable[Event | Rejection]:
+    return handler.handle(case, schema.decode(case.raw, handler.decoder))
 
 
 def _unknown_type(kind: str) -> str:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
+from events.commands.operators import OpenIntake
 from events.envelope import Event
 from events.worker import IntakeOpened
 from projections.state import State
 from services.decider import IntakeEntry
 from services.intake import schema
-from services.intake.case import Case
-from services.intake.schema import Rejected
+from services.intake.case import Case, takes
 
 AHEAD_MS = 60_000  # more than clocks differ
 GIVEN_OUT_MS = 86_400_000  # how long nobody may have taken anything when the clock stepped back
@@ -21,22 +19,14 @@ AHEAD_ERROR = (
 )
 
 
-class OpenIn(msgspec.Struct):
-    name: str
-
-
-_open = msgspec.json.Decoder(OpenIn)
-
-
-def opened(case: Case) -> Iterable[Event]:
+@takes(OpenIntake)
+def opened(case: Case, command: OpenIntake) -> Iterable[Event]:
     """From here on the intake of ``name`` is read."""
-    if case.intake_name:
-        raise Rejected("intakes are opened through the shared intake only")
-    command: OpenIn = schema.decode(case.raw, _open)
+    case.check_shared("intakes are opened")
     schema.check_name(command.name, "name")
     intake = f"{case.main_intake}:{command.name}"
     if intake not in case.state.intakes:
-        yield case.event(IntakeOpened(intake, command.name))
+        yield case.reported(IntakeOpened(intake, command.name), command)
 
 
 def newest_ms(state: State, intake: str, now: int, latest: int) -> int:

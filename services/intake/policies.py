@@ -4,63 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 from msgspec.structs import replace
 
+from events.commands.budgets import ChangePolicy
 from events.envelope import Event
-from events.money import Price
-from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Saving
+from events.policy import AlertBudget, PolicyChanged
 from events.task import PRIORITIES
 from projections import budgets
-from services.intake import schema
-from services.intake.case import Case
+from services.intake.case import Case, takes
 from services.intake.schema import Rejected
-
-
-class LimitName(msgspec.Struct, frozen=True):
-    """Which limit: its scope, unit and window."""
-
-    scope: str
-    unit: str
-    window: str
-
-
-class BudgetName(msgspec.Struct, frozen=True):
-    """Which alert budget: its unit and window."""
-
-    unit: str
-    window: str
-
-
-class PolicyIn(msgspec.Struct, forbid_unknown_fields=True):
-    """``policy.changed`` as it is sent: what is left out stays as it is."""
-
-    v: int = 1
-    set_limits: tuple[Limit, ...] = ()
-    remove_limits: tuple[LimitName, ...] = ()
-    set_prices: dict[str, Price] = {}
-    remove_prices: tuple[str, ...] = ()
-    alert_budgets: tuple[AlertBudget, ...] | UnsetType = UNSET  # all of them
-    set_alert_budgets: tuple[AlertBudget, ...] = ()
-    remove_alert_budgets: tuple[BudgetName, ...] = ()
-    cache_read_weight_percent: int | UnsetType = UNSET
-    timezone: str | UnsetType = UNSET
-    critical_overdraft: bool | UnsetType = UNSET
-    min_priority: str | UnsetType = UNSET
-    saving: Saving | UnsetType = UNSET
-    guard: Guard | UnsetType = UNSET
-    learning: Learning | UnsetType = UNSET
-    plausible_tokens: int | UnsetType = UNSET
-    plausible_nanos: int | UnsetType = UNSET
-    reason: str = ""
-
 
 LIMITS_MAX = 1_000
 PLAUSIBLE_TOKENS_MAX = 10**12
 PLAUSIBLE_NANOS_MAX = 10**15  # a million dollars
 PRICE_MAX = 10**18  # a thousand million dollars per million tokens
-_policy = msgspec.json.Decoder(PolicyIn)
 _PLAIN = (
     "alert_budgets",
     "cache_read_weight_percent",
@@ -75,11 +33,10 @@ _PLAIN = (
 )
 
 
-def policy_changed(case: Case) -> Iterable[Event]:
+@takes(ChangePolicy)
+def policy_changed(case: Case, command: ChangePolicy) -> Iterable[Event]:
     """The whole policy with this change in it, checked, from here on."""
-    if case.intake_name:
-        raise Rejected("policy is changed through the shared intake only")
-    command: PolicyIn = schema.decode(case.raw, _policy)
+    case.check_shared("policy is changed")
     policy = changed(case.state.policy, command)
     problem = problem_of(policy)
     if problem:
@@ -87,7 +44,7 @@ def policy_changed(case: Case) -> Iterable[Event]:
     yield case.event(policy)
 
 
-def changed(policy: PolicyChanged, command: PolicyIn) -> PolicyChanged:
+def changed(policy: PolicyChanged, command: ChangePolicy) -> PolicyChanged:
     """``policy`` with the change ``command``."""
     limits = {(x.scope, x.unit, x.window): x for x in policy.limits}
     for name in command.remove_limits:
@@ -111,13 +68,13 @@ def changed(policy: PolicyChanged, command: PolicyIn) -> PolicyChanged:
     )
 
 
-def _budgets(before: tuple[AlertBudget, ...], command: PolicyIn) -> tuple[AlertBudget, ...]:
-    found = {(x.unit, x.window): x for x in before}
+def _budgets(before: tuple[AlertBudget, ...], command: ChangePolicy) -> tuple[AlertBudget, ...]:
+    budgets_by_name = {(x.unit, x.window): x for x in before}
     for name in command.remove_alert_budgets:
-        if found.pop((name.unit, name.window), None) is None:
+        if budgets_by_name.pop((name.unit, name.window), None) is None:
             raise Rejected(f"there is no alert budget on {name.unit}/{name.window}")
-    found.update({(x.unit, x.window): x for x in command.set_alert_budgets})
-    return tuple(found.values())
+    budgets_by_name.update({(x.unit, x.window): x for x in command.set_alert_budgets})
+    return tuple(budgets_by_name.values())
 
 
 def problem_of(policy: PolicyChanged) -> str:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from events import document
+from events.commands.attempts import UpdateProgress
 from events.document import Told, Totals
 from events.envelope import Event
 from events.task import Charge
@@ -18,33 +19,16 @@ from projections.records import RUNNING, Progress, TaskRecord
 from projections.state import State
 from services import ledger
 from services.intake import schema
-from services.intake.case import Case
+from services.intake.case import Case, takes
 from services.intake.schema import Rejected
 
 METER = "progress"
 _BETTER_THAN = frozenset(("", METER, "estimate"))  # meters that progress is not worse than
 
 
-class ProgressIn(msgspec.Struct, gc=False):
-    """``progress.updated`` as foreigners write it.
-
-    Who reads documents out of Redis adds two fields: ``newest`` is the log id of the newest
-    document taken when this one was read ("" for none), ``unreadable`` why it is none.
-    """
-
-    agent: str
-    task: str
-    document: msgspec.Raw
-    newest: str | None = None
-    unreadable: str = ""
-
-
-_progress = msgspec.json.Decoder(ProgressIn)
-
-
-def updated(case: Case) -> Iterable[Event]:
+@takes(UpdateProgress)
+def updated(case: Case, command: UpdateProgress) -> Iterable[Event]:
     """A progress document: kept as its agent wrote it, its running totals charged once."""
-    command: ProgressIn = schema.decode(case.raw, _progress)
     raw = bytes(command.document)
     wrong = command.unreadable or document.problem(
         command.agent, command.task, raw, case.defaults.result_max_bytes
@@ -74,7 +58,7 @@ def updated(case: Case) -> Iterable[Event]:
         _meter(case, payload, reported, reported.totals, before, task)
         if payload.charged is not None and payload.charged.disputed_tokens:
             payload.flag = f"{payload.charged.disputed_tokens} tokens more than is plausible"
-    yield case.event(payload)
+    yield case.reported(payload, command)
 
 
 def _attempt_of(state: State, agent: str, task_id: str) -> TaskRecord | None:
@@ -159,16 +143,16 @@ def _spent_before(state: State, task_id: str) -> int:
 
 
 def _of_attempt(case: Case, task: TaskRecord, reported: Told, added: TokenParts) -> Charge:
-    found = ledger.charge(
+    charged = ledger.charge(
         case.state,
         agent=task.run_agent,
         model=reported.model or task.run_model,
         usage=added,
         fallback_nanos=task.hold_left[1],  # an unknown price takes the money held, once
     )
-    found = ledger.plausible(case.state, found, ledger.room(case.state, task))
+    charged = ledger.plausible(case.state, charged, ledger.room(case.state, task))
     return replace(
-        found,
+        charged,
         worker=task.worker,
         project=task.project,
         kind=task.kind,
@@ -179,10 +163,10 @@ def _of_attempt(case: Case, task: TaskRecord, reported: Told, added: TokenParts)
 
 def _foreign(case: Case, agent: str, reported: Told, added: TokenParts) -> Charge:
     schema.check_disputes(case.state)
-    found = ledger.charge(case.state, agent=agent, model=reported.model, usage=added)
-    found = ledger.foreign(case.state, found)
+    charged = ledger.charge(case.state, agent=agent, model=reported.model, usage=added)
+    charged = ledger.foreign(case.state, charged)
     return replace(
-        found, project=reported.project, meter=METER, day_at=_own_time(case, reported, 0)
+        charged, project=reported.project, meter=METER, day_at=_own_time(case, reported, 0)
     )
 
 

@@ -5,27 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-import msgspec
-
+from events.commands.operators import TeachDelegator
 from events.envelope import Event
-from events.routing import DelegatorLearnt
+from events.routing import DelegatorLearnt, Example
 from services.intake import schema
-from services.intake.case import Case
+from services.intake.case import Case, takes
 from services.intake.schema import Rejected
 
 FEATURES_MAX = 20_000
 EXAMPLES_MAX = 10_000  # on the whole bus
 NAME_MAX = 500  # characters of a feature
 _POINTS = re.compile(r"(?:[a-k][+-]\d{1,4}){1,11}")
-_learnt = msgspec.json.Decoder(DelegatorLearnt)
 
 
-def learnt(case: Case) -> Iterable[Event]:
+@takes(TeachDelegator)
+def learnt(case: Case, command: TeachDelegator) -> Iterable[Event]:
     """The overlay as it shall be from here on, checked. It is taken like policy: from the shared
     stream only."""
-    if case.intake_name:
-        raise Rejected("the delegator is taught through the shared intake only")
-    command: DelegatorLearnt = schema.decode(case.raw, _learnt)
+    case.check_shared("the delegator is taught")
     before = case.state.meta.overlay.place
     if command.after != before:
         raise Rejected(
@@ -37,15 +34,31 @@ def learnt(case: Case) -> Iterable[Event]:
     for name, points in command.overlay.items():
         if not name or len(name) > NAME_MAX or not _POINTS.fullmatch(points):
             raise Rejected(f"feature {name[:80]!r}: {points[:80]!r} are not points by kind")
+    schema.check_name(command.shipped or None, "shipped", schema.LABEL)
+    for example in command.forgotten:
+        schema.check_name(example, "forgotten", schema.LABEL)
     _check_examples(case, command)
-    yield case.event(msgspec.structs.replace(command, reason=command.reason[:500]))
+    yield case.event(
+        DelegatorLearnt(
+            command.overlay,
+            command.shipped,
+            command.after,
+            command.rows,
+            tuple(Example(example.kind, example.task) for example in command.examples),
+            tuple(example.text for example in command.examples),
+            command.forgotten,
+            command.reason[:500],
+        )
+    )
 
 
-def _check_examples(case: Case, d: DelegatorLearnt) -> None:
-    if len(case.state.taught) + len(d.examples) > EXAMPLES_MAX:
+def _check_examples(case: Case, command: TeachDelegator) -> None:
+    if len(case.state.taught) + len(command.examples) > EXAMPLES_MAX:
         raise Rejected(f"more than {EXAMPLES_MAX:,} examples")
-    for example in d.examples:
+    for example in command.examples:
         schema.check_kind(example.kind)
+        if example.task:
+            schema.check_name(example.task, "task", schema.TASK_ID)
         if bool(example.text.strip()) == bool(example.task):
             raise Rejected("an example has either a text or a task")
         if len(example.text.encode()) > case.defaults.text_max_bytes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
 from events.document import moment
 from events.task import KINDS, PRIORITIES
+from events.words import keyed_digest
 from projections.charges import DISPUTES_MAX
 from projections.state import State
 
@@ -51,9 +51,10 @@ class Rejected(Exception):
     """This entry cannot be accepted; the text says what, why and what would be right."""
 
 
-def digest_of(kind: str, data: bytes) -> str:
-    """The content of an entry as the engine remembers it beside its idempotency key."""
-    return blake2b(kind.encode() + b"\0" + data, digest_size=12).hexdigest()
+def digest_of(kind: str, data: bytes, secret: bytes) -> str:
+    """The content of an entry as the engine remembers it beside its idempotency key: keyed by the
+    secret of the bus, since data holds texts."""
+    return keyed_digest(kind.encode() + b"\0" + data, secret)
 
 
 def read(fields: list[bytes]) -> tuple[str, str, bytes]:
@@ -118,7 +119,7 @@ def _usage_value(value: str) -> Any:
 
 
 def decode(raw: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
-    """``raw`` as the decoder's type. Raises Bad with the reason."""
+    """``raw`` as the decoder's type. Raises Rejected with the reason."""
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
@@ -142,14 +143,6 @@ def told_time(fields: list[bytes]) -> int:
     return 0
 
 
-def beside(raw: bytes, ours: dict[str, Any]) -> bytes:
-    """The writer's JSON object, untouched, with our fields in front. None of ours may stand in
-    it already; ``v`` comes first."""
-    body = raw.strip()[1:].lstrip()
-    head = msgspec.json.encode(ours)[:-1]
-    return head + body if body == b"}" else head + b"," + body
-
-
 def check_name(value: str | None, what: str, pattern: re.Pattern[str] = NAME) -> None:
     if value is not None and not pattern.match(value):
         raise Rejected(
@@ -158,6 +151,11 @@ def check_name(value: str | None, what: str, pattern: re.Pattern[str] = NAME) ->
             if pattern is NAME
             else f"{what} {value[:60]!r} must be short and without control characters or blanks"
         )
+
+
+def is_label(value: str) -> bool:
+    """Whether a name (a model, a project) may stand in public; see check_name."""
+    return LABEL.match(value) is not None
 
 
 def check_range(value: int | None, what: str, low: int, high: int) -> None:

@@ -7,6 +7,13 @@ from collections.abc import Iterable
 
 import msgspec
 
+from events.commands.workers import (
+    JoinWorker,
+    LeaveWorker,
+    PauseWorker,
+    ResumeWorker,
+    TellOfWorker,
+)
 from events.envelope import Event
 from events.worker import (
     HeldAttempt,
@@ -19,45 +26,24 @@ from events.worker import (
 )
 from projections.records import ALIVE, Worker
 from services.intake import schema
-from services.intake.case import Case
+from services.intake.case import Case, takes
 from services.intake.schema import Rejected
 
 EVIDENCE_CHARACTERS = 300
 _SESSION = re.compile(r"\d+-\d+\Z")
 
 
-class JoinWorker(msgspec.Struct, gc=False):
-    """``worker.joined`` as workers write it."""
-
-    worker: str
-    agent: str | None = None
-    models: tuple[str, ...] | str = ()
-    capacity: int = 1
-    account: str | None = None
-    lease_s: int | None = None
-    heartbeat: bool | str = True
-    holds: tuple[HeldAttempt, ...] = ()
-    instance: str | None = None
-    evidence: str = ""
-    take_over: bool = False
-    cheap: str | None = None
-    capable: str | None = None
-
-
-_join = msgspec.json.Decoder(JoinWorker)
-
-
-def joined(case: Case) -> Iterable[Event]:
+@takes(JoinWorker)
+def joined(case: Case, join: JoinWorker) -> Iterable[Event]:
     """A session opens, named by the intake entry, unless the name belongs to a living worker."""
-    join: JoinWorker = schema.decode(case.raw, _join)
     opened = _checked(case, join)
     holder = case.state.workers.get(join.worker)
     if holder is None or holder.status != ALIVE:
-        yield case.reported(opened)
+        yield case.reported(opened, join)
     elif holder.session == opened.session:
         return
     elif join.instance and join.instance == holder.instance:
-        yield case.reported(opened)  # sent twice, or anew by the same process: nobody is lost
+        yield case.reported(opened, join)  # sent twice, or anew by the same process: nobody is lost
     elif reason := _may_take_over(case, join, holder):
         lost = case.event(
             WorkerLost(
@@ -69,11 +55,15 @@ def joined(case: Case) -> Iterable[Event]:
         )
         lost.id = f"{opened.session}.lost"
         # What ends the older session would also end the attempts that go on in the newer one.
-        events = (lost, case.reported(opened)) if not join.holds else (case.reported(opened), lost)
+        events = (
+            (lost, case.reported(opened, join))
+            if not join.holds
+            else (case.reported(opened, join), lost)
+        )
         yield from events
     else:
         yield case.reported(
-            WorkerRefused(holder.name, opened.session, holder.session, holder.joined_at)
+            WorkerRefused(holder.name, opened.session, holder.session, holder.joined_at), join
         )
 
 
@@ -99,10 +89,21 @@ def _checked(case: Case, join: JoinWorker) -> WorkerJoined:
         join.account,
         join.lease_s or case.defaults.lease_s,
         join.heartbeat not in (False, "no", "false", "0"),
-        join.holds,
+        _shown(case, join),
         join.instance or "",
         join.cheap or "",
         join.capable or "",
+    )
+
+
+def _shown(case: Case, join: JoinWorker) -> tuple[HeldAttempt, ...]:
+    """The attempts that it shows by evidence to run still; what nobody runs is nobody's."""
+    holder = case.state.workers.get(join.worker)
+    running = holder.running if holder is not None else {}
+    return tuple(
+        HeldAttempt(held.task, held.attempt)
+        for held in join.holds
+        if held.evidence and running.get(held.task) == held.attempt
     )
 
 
@@ -137,42 +138,31 @@ def _heartbeat_gone(case: Case, holder: Worker) -> bool:
     return not 0 <= case.now - holder.joined_at < holder.lease_s * 500_000
 
 
-class TellOfWorker(msgspec.Struct, gc=False):
-    """``worker.left|paused|resumed`` as they are written."""
-
-    worker: str
-    session: str = ""
-    reason: str = ""
-
-
-_worker = msgspec.json.Decoder(TellOfWorker)
+@takes(LeaveWorker)
+def left(case: Case, command: LeaveWorker) -> Iterable[Event]:
+    worker = _known_worker(case, command)
+    if worker.status == ALIVE and command.session in ("", worker.session):
+        yield case.reported(WorkerLeft(command.worker, worker.session), command)
 
 
-def left(case: Case) -> Iterable[Event]:
-    said = _known_worker(case)
-    worker = case.state.workers[said.worker]
-    if worker.status == ALIVE and said.session in ("", worker.session):
-        yield case.reported(WorkerLeft(said.worker, worker.session))
+@takes(PauseWorker)
+def paused(case: Case, command: PauseWorker) -> Iterable[Event]:
+    if not _known_worker(case, command).paused:
+        yield case.reported(WorkerPaused(command.worker, command.reason[:500]), command)
 
 
-def paused(case: Case) -> Iterable[Event]:
-    said = _known_worker(case)
-    if not case.state.workers[said.worker].paused:
-        yield case.reported(WorkerPaused(said.worker, said.reason[:500]))
+@takes(ResumeWorker)
+def resumed(case: Case, command: ResumeWorker) -> Iterable[Event]:
+    if _known_worker(case, command).paused:
+        yield case.reported(WorkerResumed(command.worker), command)
 
 
-def resumed(case: Case) -> Iterable[Event]:
-    said = _known_worker(case)
-    if case.state.workers[said.worker].paused:
-        yield case.reported(WorkerResumed(said.worker))
-
-
-def _known_worker(case: Case) -> TellOfWorker:
-    said: TellOfWorker = schema.decode(case.raw, _worker)
-    case.check_speaks_for(said.worker)
-    if said.worker not in case.state.workers:
-        raise Rejected(f"worker {said.worker[:80]!r} is unknown")
-    return said
+def _known_worker(case: Case, command: TellOfWorker) -> Worker:
+    case.check_speaks_for(command.worker)
+    worker = case.state.workers.get(command.worker)
+    if worker is None:
+        raise Rejected(f"worker {command.worker[:80]!r} is unknown")
+    return worker
 
 
 class _WorkerName(msgspec.Struct):

@@ -3,80 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-import msgspec
-
+from events.commands.tasks import CancelTask, SubmitTask
 from events.envelope import Event
 from events.task import Charge, TaskCancelled, TaskCancelRequested, TaskCompleted, TaskSubmitted
 from projections.records import ALIVE, COMPLETED, RUNNING, Worker
 from projections.state import State
-from projections.tasks import digest
+from projections.tasks import sameness
 from services.intake import schema
-from services.intake.case import Case
+from services.intake.case import Case, takes
 from services.intake.schema import Rejected
 
 TIMEOUT_MAX_S = 7 * 24 * 3600
 AFTER_MAX = 1_000
 
 
-class SubmitIn(msgspec.Struct, gc=False):
-    """``task.submitted`` as foreigners write it."""
-
-    text: str
-    v: int | None = None
-    task: str | None = None
-    priority: str = "normal"
-    kind: str | None = None
-    agent: str | None = None
-    model: str | None = None
-    worker: str | None = None
-    project: str | None = None
-    after: tuple[str, ...] = ()
-    timeout_s: int | None = None
-    max_attempts: int | None = None
-    estimate_tokens: int | None = None
-    retry_of: str | None = None
-    reuse: bool = False
-
-
-_submit = msgspec.json.Decoder(SubmitIn)
-_payload = msgspec.json.Decoder(TaskSubmitted)
-
-
-def submitted(case: Case) -> Iterable[Event]:
+@takes(SubmitTask)
+def submitted(case: Case, command: SubmitTask) -> Iterable[Event]:
     """A new task. Its id is the given one, else made from intake and entry id."""
-    command: SubmitIn = schema.decode(case.raw, _submit)
     _check_text(command.text, case.defaults.text_max_bytes)
     if command.v not in (None, 1):
         raise Rejected(f"v {command.v} is newer than this version of asb understands")
     schema.check_priority(command.priority)
     _check_route(command)
     _check_model(case.state, command)
-    ours: dict[str, Any] = {}
-    if command.v is None:
-        ours["v"] = 1
-    if command.task is None:
+    task = command.task
+    if task is None:
         name = case.intake_name
-        ours["task"] = f"{name}.{case.entry.id}" if name else case.entry.id
-    if command.timeout_s is None:
-        ours["timeout_s"] = case.defaults.timeout_s
-    if command.max_attempts is None:
-        ours["max_attempts"] = case.defaults.max_attempts
-    _check_references(case, command, command.task or ours["task"])
-    raw = schema.beside(case.raw, ours) if ours else case.raw
-    # Decoded from what goes on the log, so that live and replay fold the very same thing.
-    event = case.event(schema.decode(raw, _payload), raw)
-    yield event
-    if command.reuse:
-        yield from _reused(case, event.data)
-
-
-def _reused(case: Case, task: TaskSubmitted) -> Iterable[Event]:
-    """The stored result of an identical task that was completed, at no cost."""
-    earlier = case.state.outcomes.alike(
-        case.state.journal, digest(task.text, task.agent, task.model)
+        task = f"{name}.{case.entry.id}" if name else case.entry.id
+    _check_references(case, command, task)
+    payload = TaskSubmitted(
+        task,
+        command.text,
+        command.priority,
+        command.kind,
+        command.agent,
+        command.model,
+        command.worker,
+        command.project,
+        command.after,
+        case.defaults.timeout_s if command.timeout_s is None else command.timeout_s,
+        case.defaults.max_attempts if command.max_attempts is None else command.max_attempts,
+        command.estimate_tokens,
+        command.retry_of,
+        command.reuse,
     )
+    yield case.reported(payload, command)
+    if command.reuse:
+        yield from _reused(case, payload, command.text)
+
+
+def _reused(case: Case, task: TaskSubmitted, text: str) -> Iterable[Event]:
+    """The stored result of an identical task that was completed, at no cost."""
+    same = sameness(task, case.mark(text))
+    earlier = case.state.outcomes.alike(case.state.journal, same)
     done = case.state.outcomes.get(earlier) if earlier else None
     if earlier and done is not None and done.status == COMPLETED:
         charged = Charge(agent=done.agent, model=done.model, kind=done.kind, meter="reuse")
@@ -93,15 +73,16 @@ def _check_text(text: str, most: int) -> None:
             f"text has {len(text.encode()):,} bytes, more than {most:,}; put long material into a "
             "file and name it, or raise tasks.text_max_bytes"
         )
-    found = schema.CONTROL.search(text)
-    if found:
+    control = schema.CONTROL.search(text)
+    if control:
         raise Rejected(
-            f"text holds the control character U+{ord(found[0]):04X} at position {found.start()}; "
+            f"text holds the control character U+{ord(control[0]):04X} at position "
+            f"{control.start()}; "
             "only tab and newline may stand in a task"
         )
 
 
-def _check_route(command: SubmitIn) -> None:
+def _check_route(command: SubmitTask) -> None:
     if command.kind is not None:
         schema.check_kind(command.kind)
     if command.agent is not None:
@@ -112,12 +93,13 @@ def _check_route(command: SubmitIn) -> None:
         schema.check_name(command.model, "model", schema.LABEL)
     if command.project is not None:
         schema.check_name(command.project, "project", schema.LABEL)
+    schema.check_name(command.retry_of, "retry_of", schema.TASK_ID)
     schema.check_range(command.timeout_s, "timeout_s", 1, TIMEOUT_MAX_S)
     schema.check_range(command.max_attempts, "max_attempts", 1, 100)
     schema.check_range(command.estimate_tokens, "estimate_tokens", 0, 10**9)
 
 
-def _check_model(state: State, command: SubmitIn) -> None:
+def _check_model(state: State, command: SubmitTask) -> None:
     """A model that the user gave has to be one that its agent takes, where the agent's workers say
     which they take. Where none has joined yet the task waits for one."""
     if command.model is None:
@@ -131,13 +113,13 @@ def _check_model(state: State, command: SubmitIn) -> None:
     )
 
 
-def _may_run(worker: Worker, command: SubmitIn) -> bool:
+def _may_run(worker: Worker, command: SubmitTask) -> bool:
     if command.worker is not None and worker.name != command.worker:
         return False
     return command.agent is None or worker.is_agent(command.agent)
 
 
-def _check_references(case: Case, command: SubmitIn, task: str) -> None:
+def _check_references(case: Case, command: SubmitTask, task: str) -> None:
     state = case.state
     if command.task is not None:
         schema.check_name(command.task, "task", schema.TASK_ID)
@@ -154,17 +136,9 @@ def _check_references(case: Case, command: SubmitIn, task: str) -> None:
             raise Rejected(f"after names task {other[:80]!r}, which is unknown")
 
 
-class CancelIn(msgspec.Struct, gc=False):
-    task: str
-    reason: str = ""
-
-
-_cancel = msgspec.json.Decoder(CancelIn)
-
-
-def cancel_requested(case: Case) -> Iterable[Event]:
+@takes(CancelTask)
+def cancel_requested(case: Case, command: CancelTask) -> Iterable[Event]:
     """Not yet running: cancelled at once. Running: a request, the worker confirms."""
-    command: CancelIn = schema.decode(case.raw, _cancel)
     task = case.state.tasks.get(command.task)
     if task is None:
         ended = case.state.outcomes.get(command.task)
@@ -175,6 +149,6 @@ def cancel_requested(case: Case) -> Iterable[Event]:
         )
     reason = command.reason[:500] or "cancelled by request"
     if task.status not in RUNNING:
-        yield case.event(TaskCancelled(task.id, task.attempt, reason=reason))
+        yield case.reported(TaskCancelled(task.id, task.attempt, reason=reason), command)
     elif not task.cancelling:
-        yield case.event(TaskCancelRequested(task.id, reason))
+        yield case.reported(TaskCancelRequested(task.id, reason), command)

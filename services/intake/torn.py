@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from events.tokens import Reading, TokenParts
+from events.commands.attempts import ReportAttempt
+from events.tokens import TokenParts
 from events.usage import UsageRecorded
 from projections import spending
 from services import ledger
 from services.intake import schema
 from services.intake.case import Case
+from services.intake.usage import Figures
 
 METER = "driver"
-
-
-class TornResult(Protocol):
-    """What names the attempt, in the report of its end."""
-
-    task: str
-    attempt: int
-    session: str
-    model: str
 
 
 def unknown(task: str) -> str:
@@ -35,14 +26,12 @@ def is_lost(case: Case, task: str) -> bool:
     return not known and task not in case.known.ended_tasks
 
 
-def is_repeat(case: Case, reported: TornResult) -> bool:
+def is_repeat(case: Case, reported: ReportAttempt) -> bool:
     """Whether this attempt was charged before."""
     return spending.torn_key(reported.task, reported.attempt, reported.session) in case.state.torn
 
 
-def charged(
-    case: Case, reported: TornResult, reading: Reading, own_cost: int | None
-) -> tuple[str, UsageRecorded]:
+def charged(case: Case, reported: ReportAttempt, figures: Figures) -> tuple[str, UsageRecorded]:
     """The worker whose session it was ("" for nobody known), and its usage as foreign work."""
     state = case.state
     schema.check_name(reported.task, "task", schema.TASK_ID)
@@ -51,16 +40,16 @@ def charged(
     worker = next((w for w in state.workers.values() if w.session == reported.session), None)
     name = worker.name if worker is not None else case.intake_name
     agent = (worker.agent if worker is not None else None) or name or "unknown"
-    usage = reading.usage or TokenParts()
+    usage = figures.reading.usage or TokenParts()
     charged = ledger.charge(
-        state, agent=agent, model=reported.model, usage=usage, own_cost=own_cost
+        state, agent=agent, model=figures.model, usage=usage, own_cost=figures.own_cost
     )
     charged = ledger.foreign(state, charged)
-    charged.worker, charged.meter, charged.flag = name, METER, reading.flag
+    charged.worker, charged.meter, charged.flag = name, METER, figures.flag
     return name, UsageRecorded(
         agent,
         charged,
-        reported.model,
+        figures.model,
         reported.task,
         reported.attempt,
         METER,

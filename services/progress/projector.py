@@ -22,9 +22,10 @@ import anyio
 import msgspec
 
 from events import document
-from events.envelope import Event
+from events.envelope import Event, beside
 from events.keys import Keys
 from events.usage import ProgressUpdated
+from events.words import keyed_digest, mark_of
 from projections import progress, progress_view
 from projections.records import Progress
 from projections.state import State
@@ -35,6 +36,7 @@ from services.store.client import Client, Command
 from services.store.log import after
 from services.store.rebuild import decoded
 from services.store.scripts import script
+from services.store.secret import Secret
 
 PAUSE_S = 0.1  # views are written at most this often
 BATCH = 100
@@ -61,6 +63,7 @@ class Documents(Projector):
     def __init__(self, client: Client, keys: Keys, most: int) -> None:
         super().__init__()
         self._client, self._keys, self._most = client, keys, most
+        self._secret, self._key_of_marks = Secret(client, keys), b""
         self._state = State()
         self._told: dict[str, tuple[str, bytes]] = {}  # name -> log id and newest document
         self._names: dict[str, set[str]] = {}  # task -> names of its records
@@ -68,7 +71,7 @@ class Documents(Projector):
         self._looks: dict[str, None] = {}
         self._told_bytes = 0
         self._written: dict[str, str] = {}  # name -> log id of the document whose view is there
-        self._sent: dict[str, tuple[bytes, str]] = {}
+        self._sent: dict[str, tuple[str, str]] = {}
         self._look_wake = anyio.Event()
 
     # -- what to write -------------------------------------------------------------------------
@@ -80,7 +83,7 @@ class Documents(Projector):
             payload = event.data
             if type(payload) is ProgressUpdated:
                 name = progress.key_of(payload.agent, payload.task)
-                self._keep(name, event.log_id, bytes(payload.document))
+                self._keep(name, event.log_id, _document_of(event))
                 self._names.setdefault(payload.task, set()).add(name)
                 self._dirty[name] = None
             else:
@@ -179,7 +182,7 @@ class Documents(Projector):
         state = await self._settled()
         swaps: list[Swap] = []
         for name, value, record in stale:
-            if name not in raw or state.progress.get(name) != record:
+            if not raw.get(name) or state.progress.get(name) != record:
                 continue
             view = marks.render(self._key(name), raw[name], self._facts(state, name, record))
             over = progress_view.is_over(state, name.partition(":")[2], record)
@@ -203,7 +206,7 @@ class Documents(Projector):
         )
         for name, reply in zip(places, replies, strict=True):
             if _accepted(reply):
-                found[name] = bytes(decoded(reply)[0].data.document)
+                found[name] = _document_of(decoded(reply)[0])
         return found
 
     async def _swap(self, swaps: list[Swap]) -> None:
@@ -263,7 +266,7 @@ class Documents(Projector):
     def _is_news(self, name: str, value: bytes, record: Progress | None) -> bool:
         """Whether a value that is not ours still has to be taken in. What equals the newest
         document is that one, until a view was put in its place."""
-        if record is None or record.digest != progress.digest(document.as_json(value)):
+        if record is None or record.digest != self._digest(document.as_json(value)):
             return True
         return self._written.get(name) == record.log_id
 
@@ -274,7 +277,7 @@ class Documents(Projector):
             raw = document.as_json(value)
             record = state.progress.get(name)
             newest = record.log_id if record else ""
-            mark = progress.digest(raw), newest
+            mark = self._digest(raw), newest
             if self._sent.get(name) != mark:
                 self._sent[name] = mark  # before anything is awaited: another loop may look too
                 fresh.append((name, raw, newest))
@@ -299,8 +302,8 @@ class Documents(Projector):
         """A document for the intake, spliced in as it was written."""
         head = msgspec.json.encode({"agent": agent, "task": task, "newest": newest})
         data = head[:-1] + b',"document":' + raw + b"}"
-        reported = f"{agent}:{task}\0{newest}\0".encode() + progress.digest(raw)
-        entry_id = "progress:" + hashlib.blake2b(reported, digest_size=12).hexdigest()
+        content = f"{agent}:{task}\0{newest}\0{self._digest(raw)}"
+        entry_id = "progress:" + keyed_digest(content.encode(), self._key_of_marks)
         return (
             *("XADD", self._keys.main_intake, "*", "type", "progress.updated"),
             *("id", entry_id, "data", data),
@@ -318,11 +321,15 @@ class Documents(Projector):
 
     async def _first(self, name: str, raw: bytes) -> bool:
         """Whether this value was not reported yet; restarts and other hosts included."""
-        reported = hashlib.blake2b(name.encode() + b"\0" + raw, digest_size=12).hexdigest()
-        mark = self._keys.unreadable(reported)
+        digest = keyed_digest(name.encode() + b"\0" + raw, self._key_of_marks)
+        mark = self._keys.unreadable(digest)
         return bool(await self._client.call("SET", mark, 1, "NX", "EX", UNREADABLE_KEPT_S))
 
     # -- both ----------------------------------------------------------------------------------
+
+    def _digest(self, raw: bytes) -> str:
+        """Names a document, as the mark of its event does."""
+        return mark_of(msgspec.Raw(raw), self._key_of_marks).digest
 
     def _key(self, name: str) -> str:
         return self._keys.progress_prefix + name
@@ -330,6 +337,7 @@ class Documents(Projector):
     async def _read(self, names: list[str]) -> list[bytes | None]:
         """The values under these names, b"" where there is none, None where it is no string. What
         is longer than any document is read only so far."""
+        self._key_of_marks = await self._secret.value()
         most = self._most + SLACK
         replies: list[Any] = await self._client.pipeline(
             ("GETRANGE", self._key(name), 0, most) for name in names
@@ -341,6 +349,12 @@ class Documents(Projector):
         while self._state.ahead:  # noqa: ASYNC110 - nobody tells when a turn is over
             await anyio.sleep(0.001)
         return self._state
+
+
+def _document_of(event: Event) -> bytes:
+    """The document as its agent wrote it; b"" where it was taken out of the log."""
+    document = beside(event).words.get("document")
+    return bytes(document) if document is not None else b""
 
 
 def _is_other_type(reply: Any) -> bool:

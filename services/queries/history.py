@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import msgspec
 
-from events.envelope import Event
-from events.money import dollars, nanos_of
+from events.envelope import Event, beside, text_of
+from events.money import dollars
 from events.task import AttemptEnd
 from projections import views
 from projections.views import iso
 from services.client.follow import Ended
-from services.client.story import Story, report_of
+from services.client.story import Story, result_of
 
 
 def own_cost(story: Story) -> int | None:
     """What the agent itself says that its attempts cost, nano-dollars; None: it says nothing."""
     ends = (e for e in story.events if isinstance(e.data, AttemptEnd) and e.origin)
-    figures = [report_of(event).get("cost_usd") for event in ends]
-    nanos: list[int] = []
-    for figure in figures:
-        if isinstance(figure, int | float | str) and not isinstance(figure, bool):
-            with contextlib.suppress(ValueError):
-                nanos.append(nanos_of(figure))
+    figures = [beside(event).reported.cost_nanos for event in ends]
+    nanos = [figure for figure in figures if figure is not None]
     return sum(nanos) if nanos else None
 
 
 def history_view(story: Story) -> dict[str, Any]:
     """``asb task ID --json``."""
     submitted = story.last("task.submitted")
-    b = story.charged
+    charged = story.charged
     return {
         "task": story.task,
         "status": story.status,
         "waiting": story.waiting or None,
-        "text": submitted.data.text if submitted is not None else None,
-        "tokens": b.tokens,
-        "cost": dollars(b.nanos),
-        "cost_nanos": b.nanos,
-        "disputed_tokens": b.disputed_tokens,
-        "disputed_cost_nanos": b.disputed_nanos,
-        "result": report_of(story.events[-1]).get("result") if story.events else None,
+        "text": text_of(submitted, "text") if submitted is not None else None,
+        "tokens": charged.tokens,
+        "cost": dollars(charged.nanos),
+        "cost_nanos": charged.nanos,
+        "disputed_tokens": charged.disputed_tokens,
+        "disputed_cost_nanos": charged.disputed_nanos,
+        "result": result_of(story.events),
         "events": [event_view(event) for event in story.events],
     }
 
@@ -75,7 +70,7 @@ def ended_view(ended: Ended) -> dict[str, Any]:
             "tokens": b.tokens,
             "cost": dollars(b.nanos),
             "cost_nanos": b.nanos,
-            "result": report_of(last).get("result"),
+            "result": result_of(events),
             "ended_at": iso(last.at),
             "took_us": last.at - events[0].at,
         }

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import typer
 
+from events.envelope import text_of
 from projections import report_views
 from projections.days import Day, day_of
 from projections.format import first_line
@@ -146,7 +147,7 @@ def report_texts(bus: Bus, facts: Facts) -> dict[str, str]:
     places = {t: r.decode() for t, r in zip(tasks, replies, strict=True) if isinstance(r, bytes)}
     found = bus.events_at(list(places.values()))
     return {
-        task: first_line(found[place].data.text)
+        task: first_line(text_of(found[place], "text"))
         for task, place in places.items()
         if place in found and found[place].type == "task.submitted"
     }

@@ -14,6 +14,7 @@ from services.client.bus import Bus
 from services.client.follow import repeats
 from services.intake import schema
 from services.queries.missing import STANDS_STILL, missing, missing_names
+from services.queries.tasks import last_errors
 from services.queries.waiting import Waiting
 from services.store import rebuild
 from services.store.heartbeat import Beat, beats
@@ -156,5 +157,6 @@ class Stalled:
             return ""
         first = min(waiting, key=lambda t: (t.rank, t.n))
         more = f" (and {len(tasks) - 1:,} more)" if len(tasks) > 1 else ""
-        why = Waiting(state, now, missing_names(running)).reason(first)
+        errors = last_errors(self._bus, [first])
+        why = Waiting(state, now, missing_names(running), errors).reason(first)
         return f"{first.id}{more} waits: {why}"

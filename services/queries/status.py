@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from events.envelope import text_of
 from events.money import dollars
 from projections import budgets, usage, views
 from projections.format import first_line
@@ -124,4 +125,4 @@ def running_texts(state: State) -> dict[str, str]:
 def prompts(bus: Bus, places: dict[str, str]) -> dict[str, str]:
     """The prompts of tasks; ``places`` maps a task to the log id of its submission."""
     found = bus.events_at(list(places.values()))
-    return {task: found[place].data.text for task, place in places.items() if place in found}
+    return {task: text_of(found[place], "text") for task, place in places.items() if place in found}

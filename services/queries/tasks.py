@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from events.envelope import Event
+from events.envelope import Event, text_of
 from events.task import PRIORITIES
 from projections.records import (
     BACKOFF,
@@ -26,6 +26,7 @@ from services.queries.missing import missing_names
 from services.queries.waiting import Waiting
 from services.store.heartbeat import beats
 
+ERROR_MAX = 500  # characters of an error that a reason quotes
 WAITING = (SUBMITTED, BLOCKED, QUEUED, BACKOFF)
 ENDED = (COMPLETED, FAILED, CANCELLED)
 
@@ -55,18 +56,30 @@ def count(state: State, wanted: set[str]) -> int:
 
 def task_rows(bus: Bus, state: State, now: int, chosen: list[Row]) -> list[dict[str, Any]]:
     submissions = _submissions(bus, chosen)
-    why = Waiting(state, now, missing_names(beats(bus.client, bus.keys)))
+    why = Waiting(
+        state,
+        now,
+        missing_names(beats(bus.client, bus.keys)),
+        last_errors(bus, (record for _, record in chosen)),
+    )
     rows: list[dict[str, Any]] = []
     for task_id, found in chosen:
         event = submissions.get(task_id)
         row = _open_row(found, why) if isinstance(found, TaskRecord) else _ended_row(found)
-        row["text"] = event.data.text if event is not None else ""
+        row["text"] = text_of(event, "text") if event is not None else ""
         row["priority"] = event.data.priority if event is not None else row.get("priority", "")
         submitted_at = event.at if event is not None else row.pop("_at", now)
         row.pop("_at", None)
         row["submitted_at"], row["age_us"] = iso(submitted_at), now - submitted_at
         rows.append({"task": task_id, **row})
     return rows
+
+
+def last_errors(bus: Bus, tasks: Iterable[TaskRecord | Outcome | None]) -> dict[str, str]:
+    """What the last failures of these tasks said, as far as they wait to be tried again."""
+    backoffs = (t for t in tasks if isinstance(t, TaskRecord) and t.status == BACKOFF)
+    events = bus.events_at([task.failed_id for task in backoffs])
+    return {place: text_of(event, "error")[:ERROR_MAX] for place, event in events.items()}
 
 
 def _submissions(bus: Bus, chosen: list[Row]) -> dict[str, Event]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -32,9 +32,17 @@ class BudgetRefusal(NamedTuple):
 class Waiting:
     """Answers for one state at one moment."""
 
-    def __init__(self, state: State, now: int, missing: Collection[str] = ()) -> None:
-        """``missing``: services that nobody runs."""
+    def __init__(
+        self,
+        state: State,
+        now: int,
+        missing: Collection[str] = (),
+        errors: Mapping[str, str] | None = None,
+    ) -> None:
+        """``missing``: services that nobody runs. ``errors``: what failures said, by the log id of
+        the failure."""
         self._state, self._now, self._missing = state, now, missing
+        self._errors = errors or {}
         self._crew = Placement(state, now)
         self._heads: dict[str, str] = {}  # what the first of each queue waits for, by task
 
@@ -63,7 +71,8 @@ class Waiting:
             return "it has no route yet"
         if task.status == BACKOFF:
             again = f"attempt {task.attempt + 1} of {task.max_attempts}"
-            return f"{again} in {span(task.due - self._now)}: {task.last_error}"
+            error = self._errors.get(task.failed_id, "")
+            return f"{again} in {span(task.due - self._now)}" + (f": {error}" if error else "")
         return self._queued(task)
 
     def _stands_still(self, task: TaskRecord) -> str:

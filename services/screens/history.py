@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from events.envelope import Event
+from events.envelope import Event, text_of
 from events.money import dollars
 from events.task import Charge
 from projections import views
 from projections.format import count, first_line, span
-from services.client.story import Story, report_of
+from services.client.story import Story, result_of
 from services.queries.history import own_cost
 from services.screens.status import RULE
 from services.screens.text import clip
@@ -25,7 +25,7 @@ def history_text(story: Story, columns: int = 0) -> str:
     """The history as a person reads it."""
     lines = [f"TASK {story.task}", RULE, *_text_lines(story), "", *_facts(story), ""]
     lines += _track_lines(story, columns)
-    result = report_of(story.events[-1]).get("result") if story.events else None
+    result = result_of(story.events)
     if isinstance(result, str) and result.strip():
         found = result.strip().splitlines()
         lines += ["", "Result:", *(f"  {line}" for line in found[:RESULT_LINES])]
@@ -38,7 +38,7 @@ def _text_lines(story: Story) -> list[str]:
     submitted = story.last("task.submitted")
     if submitted is None:
         return []
-    found = submitted.data.text.strip().splitlines()
+    found = text_of(submitted, "text").strip().splitlines()
     more = [f"  … {len(found) - 8:,} more lines"] if len(found) > 8 else []
     return [*(f"  {line}" for line in found[:8]), *more]
 
@@ -58,7 +58,8 @@ def _facts(story: Story) -> list[str]:
         payload = delegated.data
         estimate = f"estimate {payload.estimate_tokens:,} tokens"
         rows.append(("Kind", f"{payload.kind} ({payload.complexity}), {estimate}"))
-        rows.append(("Route", f"{payload.agent} with {payload.model}: {payload.reason}"))
+        why = text_of(delegated, "reason")
+        rows.append(("Route", f"{payload.agent} with {payload.model}: {why}"))
         if escalated := story.last("task.escalated"):
             rows.append(("Escalated", f"{escalated.data.model}: {escalated.data.reason}"))
         if payload.candidates:
@@ -154,7 +155,7 @@ def _submitted(payload: Any, event: Event) -> str:
 
 def _failed(payload: Any, event: Event) -> str:
     again = f"; again in {span(payload.retry_at - event.at)}" if payload.retry_at else "; for good"
-    return f"{clip(first_line(payload.error), 100)}{again}"
+    return f"{clip(first_line(text_of(event, 'error')), 100)}{again}"
 
 
 def _joined(payload: Any, _event: Event) -> str:
@@ -198,32 +199,33 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "task.started": lambda d, _: f"attempt {d.attempt}",
     "task.completed": lambda d, _: f"attempt {d.attempt}",
     "task.failed": _failed,
-    "task.cancel_requested": lambda d, _: d.reason,
-    "task.cancelled": lambda d, _: d.reason,
+    "task.cancel_requested": lambda _, event: text_of(event, "reason"),
+    "task.cancelled": lambda _, event: text_of(event, "reason"),
     "task.requeued": lambda d, _: d.reason,
     "hold.extended": lambda d, _: f"{d.tokens:,} tokens, {dollars(d.nanos)}",
     "hold.refused": lambda d, _: f"{d.action}: {d.reason}",
     "redis.evicts": lambda d, _: f"maxmemory-policy {d.policy}, {d.evicted:,} keys dropped",
     "redis.keeps": lambda d, _: f"no key is dropped any more; {d.evicted:,} were",
     "clock.stepped": lambda d, _: f"{'-' if d.by < 0 else '+'}{span(abs(d.by))}",
-    "clock.confirmed": lambda d, _: d.reason,
+    "clock.confirmed": lambda _, event: text_of(event, "reason"),
     "intake.opened": lambda d, _: f"{d.intake} for {d.name}",
     "usage.recorded": lambda d, _: f"{d.agent} {d.model}".strip(),
-    "usage.corrected": lambda d, _: (
-        f"{d.action} attempt {d.attempt}: {d.reason}" if d.action else d.agent
+    "usage.corrected": lambda d, event: (
+        f"{d.action} attempt {d.attempt}: {text_of(event, 'reason')}" if d.action else d.agent
     ),
     "progress.updated": lambda d, _: f"{d.agent} {d.task}",
     "worker.joined": _joined,
     "worker.refused": lambda d, _: f"{d.worker}: session {d.holder} has the name",
     "worker.left": lambda d, _: d.worker,
-    "worker.lost": lambda d, _: f"{d.worker}: {d.evidence}",
-    "worker.paused": lambda d, _: f"{d.worker} {d.reason}".strip(),
+    "worker.lost": lambda d, event: f"{d.worker}: {text_of(event, 'evidence')}",
+    "worker.paused": lambda d, event: f"{d.worker} {text_of(event, 'reason')}".strip(),
     "worker.resumed": lambda d, _: d.worker,
-    "policy.changed": lambda d, _: (
-        f"{count(len(d.limits), 'limit')}, {count(len(d.prices), 'price')}: {d.reason}"
+    "policy.changed": lambda d, event: (
+        f"{count(len(d.limits), 'limit')}, {count(len(d.prices), 'price')}: "
+        + text_of(event, "reason")
     ),
-    "delegator.learnt": lambda d, _: (
-        f"from {count(d.rows, 'example')}, {count(len(d.overlay), 'feature')}: {d.reason}"
+    "delegator.learnt": lambda d, event: (
+        f"from {count(d.rows, 'example')}: {text_of(event, 'reason')}"
     ),
     "task.escalated": lambda d, _: f"{d.agent}/{d.model}: {d.reason}",
     "alert.raised": _alert,

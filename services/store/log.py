@@ -8,7 +8,13 @@ from typing import Any
 
 import msgspec
 
-from events.envelope import Event, ForeignEntry, UnsupportedEvent, decode
+from events.envelope import (
+    Event,
+    ForeignEntry,
+    UnsupportedEvent,
+    decode,
+    words_of,
+)
 from events.keys import Keys
 from events.log import START, after, parse_id
 from events.usage import ProgressUpdated, UsageRecorded
@@ -176,8 +182,14 @@ class Log:
         replies = await self._client.all(
             ("XRANGE", self._keys.log, place, place) for place in places.values()
         )
-        found = ((task, decoded(reply)) for task, reply in zip(places, replies, strict=True))
-        return {task: events[0].data.text for task, events in found if events}
+        read = ((task, decoded(reply)) for task, reply in zip(places, replies, strict=True))
+        return {task: words_of(events[0]).get("text", "") for task, events in read if events}
+
+    async def words_at(self, place: str) -> dict[str, Any]:
+        """The words of the event at ``place``, none where it is gone."""
+        entries = await self._client.call("XRANGE", self._keys.log, place, place)
+        events = decoded(entries)
+        return words_of(events[0]) if events else {}
 
     async def taken_ids(self, ids: Iterable[str], now: int, days: int) -> dict[str, str]:
         """The idempotency keys taken within ``days``, with the digest of their content. One that

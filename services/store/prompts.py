@@ -1,10 +1,12 @@
-"""The prompts of tasks on their way to a worker. The state keeps only where they lie on the log."""
+"""Words that are needed beside the state, which keeps only where they lie on the log: the prompts
+of tasks on their way to a worker, and what the delegator was taught."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 
-from events.envelope import Event
+from events.envelope import Event, words_of
 from events.task import TaskSubmitted
 from projections.state import State
 from services.store.log import Log
@@ -19,6 +21,7 @@ class Texts(dict[str, str]):
     def __init__(self) -> None:
         super().__init__()
         self._size = 0
+        self.overlay: tuple[str, Mapping[str, str]] = ("", {})  # log id of a learning, its weights
 
     def __setitem__(self, task: str, text: str) -> None:
         self._size += len(text) - len(self.get(task, ""))
@@ -34,10 +37,14 @@ class Texts(dict[str, str]):
     def saw(self, event: Event) -> None:
         """Keep the prompt of a submission that somebody else appended."""
         if type(event.data) is TaskSubmitted:
-            self[event.data.task] = event.data.text
+            self[event.data.task] = words_of(event).get("text", "")
 
     async def fetch(self, log: Log, state: State) -> None:
-        """Fetch the prompts that the next delegations need."""
+        """Fetch what the next delegations need."""
+        place = state.meta.overlay.place
+        if place != self.overlay[0]:
+            words = await log.words_at(place) if place else {}
+            self.overlay = place, words.get("overlay", {})
         if not state.undelegated:
             return
         places = {

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from events.envelope import Payload, encode
+from events.envelope import Payload, Reported, encode
 from events.keys import Keys
 from events.log import NAMED
 from events.policy import PolicyChanged
@@ -28,6 +28,7 @@ A_TURN = 50  # tasks submitted, delegated and dispatched, and as many completed
 Command = tuple[str | bytes | int, ...]
 SPAN_US = 86_400_000_000  # the history lies within the last day, as buckets see it
 WORKERS = 5
+SECRET = b"5" * 64
 ROUTES = (("codex", "sonnet", "coding"), ("claude", "haiku", "documentation"))
 
 
@@ -121,7 +122,7 @@ def _entry(
 ) -> Command:
     """One event; ``named``: the log's first, which carries its name."""
     kind, raw = (
-        (payload.type, encode(payload))
+        (payload.type, encode(payload, SECRET))
         if isinstance(payload, Payload)
         else (TaskCompleted.type, payload)
     )
@@ -185,14 +186,6 @@ def _completed(n: int) -> bytes:
         book=1,
         meter="driver",
     )
-    reported = {
-        "v": 1,
-        "task": _task(n),
-        "attempt": 1,
-        "session": session,
-        "result": "done",
-        "usage": {"input_tokens": 600, "output_tokens": 240},
-        "duration_ms": 812,
-    }
-    ours = encode(TaskCompleted(_task(n), 1, session, False, charged))
-    return ours[:-1] + b',"reported":' + msgspec.json.encode(reported) + b"}"
+    words = {"result": "done", "usage": {"input_tokens": 600, "output_tokens": 240}}
+    numbers = Reported(600, 240, duration_ms=812)
+    return encode(TaskCompleted(_task(n), 1, session, False, charged), SECRET, words, {}, numbers)

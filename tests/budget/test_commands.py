@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import anyio
 import pytest
 
+from events.envelope import text_of
 from services.cli.limits import amount_of
 from tests.integration.test_engine_ground import Bus, limit, running
 from tests.wait import wait_until
@@ -66,7 +67,7 @@ async def test_limits_are_changed_on_a_running_bus_and_hold_at_once(bus: Bus, as
         assert "there is no limit on money/day of global" in none.err
         assert (await asb("limits", "set", "global", "tokens", "fortnight", "1")).code == 2
     changes = bus.events("policy.changed")
-    assert changes[1].data.reason == "a test"
+    assert text_of(changes[1], "reason") == "a test"
     await bus.close()
 
 

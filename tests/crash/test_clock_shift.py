@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from events.envelope import Event
+from events.envelope import Event, text_of
 from events.keys import Keys
 from projections.state import State
 from services.store import rebuild
@@ -312,7 +312,7 @@ def test_a_step_loses_no_worker_and_a_killed_one_is_lost_after_a_lease_whatever_
     assert ground.server.call("PTTL", KEYS.worker("w1")) > 25 * 3_600_000
     [lost] = wait_blocking(lambda: ground.events("worker.lost"), SOON_S, "the worker is lost")
     assert lease_s / 2 < time.monotonic() - killed < 2 * lease_s
-    assert "absent at every look" in lost.data.evidence
+    assert "absent at every look" in text_of(lost, "evidence")
     [again] = wait_blocking(lambda: ground.events("task.requeued"), SOON_S, "it is given out again")
     assert again.data.task == task
     assert audit_of(raw_log(ground.server.url, KEYS.log)).findings == []

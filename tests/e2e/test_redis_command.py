@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import anyio
 import pytest
 
+from events.envelope import beside
 from services.cli.main import main
 from tests.e2e.cli import ASB, ROOT, environment
 from tests.integration.test_engine_ground import Bus, running
@@ -187,7 +188,7 @@ async def test_what_was_set_with_no_service_running_is_taken_once(
             await wait_until(
                 lambda: b'"status":"done","asb"' in server.call("GET", "asb:progress:a:t"), 10
             )
-    reported = [bytes(e.data.document) for e in bus.events("progress.updated")]
+    reported = [bytes(beside(e).words["document"]) for e in bus.events("progress.updated")]
     assert reported == [b'{"status": "working", "tokens_used": 7}', b'"done"']
     await bus.close()
 

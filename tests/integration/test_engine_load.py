@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator
 import anyio
 import pytest
 
-from events.envelope import Event, encode
+from events.envelope import Event
 from events.task import TaskSubmitted
 from services.engine.host import Host
 from services.store.client import SyncClient
 from services.store.log import Log
 from services.store.rebuild import rebuild, write_snapshot
+from tests.given import wire
 from tests.integration.test_engine_ground import (
     Bus,
     Hands,
@@ -190,6 +191,6 @@ async def another_engine_takes_in(bus: Bus, task: str) -> None:
     now = int(seconds) * 1_000_000 + int(micros)
     data = TaskSubmitted(task, "x")
     place = f"{now // 1000 + 1}-0"
-    event = Event(data, 0, place, bus.keys.main_intake, "", task, encode(data))
+    event = Event(data, 0, place, bus.keys.main_intake, "", task, wire(data))
     done = await Log(bus.client, bus.keys).append(bus.events()[-1].log_id, now, [event])
     assert done.outcome == "ok"

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
+from events.envelope import words_of
 from events.keys import Keys
 from projections import usage
 from services.progress import marks, watch
@@ -84,7 +85,7 @@ async def view_of(
 
 
 def documents(bus: Bus) -> list[Any]:
-    return [json.loads(bytes(e.data.document)) for e in bus.events(UPDATED)]
+    return [words_of(e)["document"] for e in bus.events(UPDATED)]
 
 
 def tokens(bus: Bus) -> int:
@@ -272,7 +273,7 @@ async def test_a_newer_document_is_never_overwritten_unread(bus: Bus) -> None:
                 group.start_soon(write, name)
         for name in names:
             await view_of(bus, name, n=rounds - 1)
-    last = {e.data.agent: json.loads(bytes(e.data.document)) for e in bus.events(UPDATED)}
+    last = {e.data.agent: words_of(e)["document"] for e in bus.events(UPDATED)}
     assert {d["n"] for d in last.values()} == {rounds - 1}
     assert tokens(bus) == writers * 10 * (rounds - 1)
     assert await bus.dead() == []
@@ -355,9 +356,7 @@ async def test_an_outage_loses_no_document(tmp_path: Path) -> None:
             own.call("SET", key(bus, "third:t"), json.dumps({"n": n}))
             await view_of(bus, "other:t", n=n)
             await view_of(bus, "third:t", n=n)
-    reported = [
-        (e.data.agent, json.loads(bytes(e.data.document))["n"]) for e in bus.events(UPDATED)
-    ]
+    reported = [(e.data.agent, words_of(e)["document"]["n"]) for e in bus.events(UPDATED)]
     assert sorted(reported) == [(a, n) for a in ("claude", "other", "third") for n in range(3)]
     await bus.close()
     own.stop()

@@ -12,9 +12,9 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
 import pytest
 
+from events.envelope import text_of, words_of
 from projections import usage
 from projections.days import day_of
 from tests.integration.test_engine_ground import Bus, running
@@ -177,17 +177,11 @@ async def test_a_worker_in_plain_sh_joins_takes_and_completes_with_usage(
     results = {e.data.task: e for e in bus.events("task.completed")}
     for task, text in zip(tasks, HOSTILE, strict=True):
         event = results[task]
-        assert reported(event.raw)["result"] == f"{text}\n\nusage: 9 9"
+        assert words_of(event)["result"] == f"{text}\n\nusage: 9 9"
         assert (event.data.charged.input_tokens, event.data.charged.output_tokens) == (1500, 2500)
     assert [e.data.agent for e in bus.events("worker.joined")] == ["codex"]
     assert not (tmp_path / "hacked").exists()
     assert await bus.dead() == []
-
-
-def reported(raw: bytes) -> dict[str, object]:
-    """What the worker itself said."""
-    found: dict[str, object] = msgspec.json.decode(raw)["reported"]
-    return found
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -216,7 +210,7 @@ async def test_a_command_that_fails_or_says_nothing_of_usage_is_reported_so(
     assert state.outcomes[good].status == "completed"
     assert state.outcomes[bad].status == "failed"
     [failed] = bus.events("task.failed")
-    assert failed.data.error.splitlines()[:2] == ["exit code 3", "broken"]
+    assert text_of(failed, "error").splitlines()[:2] == ["exit code 3", "broken"]
     [completed] = bus.events("task.completed")
     assert completed.data.charged.estimated  # nobody knows: the hold is charged
     assert await bus.dead() == []
@@ -260,7 +254,7 @@ async def test_a_killed_shell_worker_has_its_name_back_at_once(
         await bus.ended(task, within=20)
     assert bus.events("worker.refused") == []
     [lost] = bus.events("worker.lost")
-    assert lost.data.evidence.endswith(f"its process {first.pid} is gone")
+    assert text_of(lost, "evidence").endswith(f"its process {first.pid} is gone")
 
 
 async def test_a_worker_with_an_intake_of_its_own_uses_it(bus: Bus, start: Start) -> None:

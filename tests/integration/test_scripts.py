@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from events.envelope import Event, encode
+from events.envelope import Event
 from events.keys import Keys
 from events.task import TaskSubmitted
 from services.decider import Taken
@@ -25,6 +25,7 @@ from services.store.redis_server import (
     wheel_server,
 )
 from services.store.scripts import Argument, script
+from tests.given import wire
 from tests.servers import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -77,7 +78,7 @@ async def server_now(redis: Client) -> int:
 
 def event(log_id: str, task: str = "t1", text: str = "do it") -> Event:
     data = TaskSubmitted(task, text)
-    return Event(data, 0, log_id, "s:intake", f"s:intake {log_id}", f"id-{log_id}", encode(data))
+    return Event(data, 0, log_id, "s:intake", f"s:intake {log_id}", f"id-{log_id}", wire(data))
 
 
 async def everything(redis: Client) -> dict[str, Any]:
@@ -107,9 +108,9 @@ async def test_append_writes_the_six_fields_in_their_order(redis: Client) -> Non
     assert found[0][1] == [
         *(b"type", b"task.submitted", b"id", b"id-7-0", b"source", b"s:intake"),
         *(b"from", b"s:intake 7-0", b"at", str(now).encode()),
-        *(b"data", encode(TaskSubmitted("t1", "do it"))),
+        *(b"data", wire(TaskSubmitted("t1", "do it"))),
     ]
-    assert found[1][1][11] == encode(TaskSubmitted("t2", "ä\x00\n"))
+    assert found[1][1][11] == wire(TaskSubmitted("t2", "ä\x00\n"))
 
 
 async def test_append_keeps_an_index_of_each_task(redis: Client) -> None:

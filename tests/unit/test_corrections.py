@@ -273,7 +273,7 @@ def test_only_the_shared_stream_takes_corrections() -> None:
     bus.run()
     bus.send("usage.corrected", intake="asb:intake:w1", task=task, attempt=1, drop=True, reason="x")
     bus.run()
-    assert "shared intake stream only" in bus.refused[-1].error
+    assert "shared intake only" in bus.refused[-1].error
     assert disputed(bus)[0] > 0
 
 

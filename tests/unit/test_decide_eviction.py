@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from events.envelope import Event, encode
+from events.envelope import Event
 from events.server import RedisEvicts, RedisKeeps
 from projections import fold
 from projections.state import State
 from services.decider import EvictionLook, Inputs
 from services.engine.eviction import decide
 from tests.examples import policy
+from tests.given import wire
 
 
 class Log:
@@ -21,7 +22,7 @@ class Log:
 
     def _append(self, event: Event) -> None:
         event.log_id = f"{self.state.meta.events + 1}-0"
-        event.raw = encode(event.data)
+        event.raw = wire(event.data)
         fold.apply(self.state, event)
 
     @property

@@ -8,7 +8,7 @@ import pytest
 
 from events.routing import DelegatorLearnt, Example
 from events.task import KINDS, TaskDelegated
-from projections.state import State, decode_state
+from projections.state import decode_state
 from services.decider import Inputs
 from services.delegator.classify import Delegator
 from services.delegator.decide import decider
@@ -16,7 +16,7 @@ from services.delegator.overlay import teach
 from services.delegator.weights import unpack
 from services.intake import decide as intake
 from tests.examples import submitted
-from tests.given import given, intake_entry
+from tests.given import Given, given, intake_entry
 
 TEXT = "Polish the wombat ledger"
 SWEEP = [("database", TEXT), ("database", "Polish the wombat index")]
@@ -26,10 +26,10 @@ def learnt_entry(data: dict[str, Any], intake: str = "asb:intake") -> Inputs:
     return Inputs(entries=[intake_entry("delegator.learnt", "1-1", data, intake=intake)])
 
 
-def routed(state: State, text: str) -> TaskDelegated:
+def routed(taught: Given, text: str) -> TaskDelegated:
     """What a host with a delegator of its own decides on this state."""
     case = given()
-    case.state = state
+    case.state, case.overlay = taught.state, taught.overlay
     case.given(submitted(text=text))
     case.when(decider(Delegator()).decide, Inputs(texts={submitted().task: text}))
     return case.decided[0]
@@ -52,21 +52,23 @@ def test_without_examples_nothing_is_added() -> None:
 
 def test_every_host_routes_by_the_overlay_on_the_log() -> None:
     overlay = teach(SWEEP, {}).overlay
-    case = given(DelegatorLearnt(overlay, rows=2, examples=(Example("database", TEXT),)))
-    assert routed(case.state, TEXT).kind == "database"
+    case = given(DelegatorLearnt(overlay, rows=2, examples=(Example("database"),), texts=(TEXT,)))
+    assert routed(case, TEXT).kind == "database"
     again = decode_state(case.state.encode())
     assert again is not None
-    assert again.meta.overlay.weights == overlay
-    assert routed(State(), TEXT).kind != "database"
+    assert again.meta.overlay == case.state.meta.overlay
+    assert TEXT.encode() not in case.state.encode()
+    assert not any(feature.encode() in case.state.encode() for feature in overlay)
+    assert routed(given(), TEXT).kind != "database"
 
 
 def test_the_overlay_in_force_is_the_last_one() -> None:
     case = given(DelegatorLearnt({"wombat": "e+500"}), DelegatorLearnt({"wombat": "a+500"}))
-    assert routed(case.state, TEXT).kind == "ui"
+    assert routed(case, TEXT).kind == "ui"
 
 
 def test_a_turn_that_did_not_reach_the_log_teaches_nothing() -> None:
-    case = given(DelegatorLearnt({"wombat": "e+500"}, examples=(Example("ui", "one"),)))
+    case = given(DelegatorLearnt({"wombat": "e+500"}, examples=(Example("ui"),), texts=("one",)))
     before = case.state.encode()
     case.state.begin()
     case.given(DelegatorLearnt({}, forgotten=tuple(case.state.taught)))
@@ -76,7 +78,7 @@ def test_a_turn_that_did_not_reach_the_log_teaches_nothing() -> None:
 
 
 def test_an_example_whose_words_are_gone_is_counted_no_more() -> None:
-    case = given(DelegatorLearnt({}, examples=(Example("ui", "one"), Example("api", "two"))))
+    case = given(DelegatorLearnt({}, examples=(Example("ui"), Example("api"))))
     first, second = case.state.taught
     case.given(DelegatorLearnt({}, forgotten=(first,)))
     assert list(case.state.taught) == [second]
@@ -94,7 +96,7 @@ def test_what_is_sent_stands_on_the_log() -> None:
     data = {"overlay": {"wombat": "e+50a-3"}, "rows": 1, "examples": [{"kind": "ui", "text": "x"}]}
     case = given().when(intake.decide, learnt_entry(data))
     assert case.errors == []
-    assert case.state.meta.overlay.weights == {"wombat": "e+50a-3"}
+    assert case.overlay == (case.state.meta.log_id, {"wombat": "e+50a-3"})
     assert case.state.meta.overlay.place == case.state.meta.log_id
 
 
@@ -115,14 +117,14 @@ def test_what_teaches_nothing_good_is_refused(data: dict[str, Any], complaint: s
     case = given().when(intake.decide, learnt_entry(data))
     assert len(case.errors) == 1
     assert complaint in case.errors[0]
-    assert case.state.meta.overlay.weights == {}
+    assert case.overlay == ("", {})
 
 
 def test_two_who_teach_at_once_lose_nothing() -> None:
     case = given().when(intake.decide, learnt_entry({"overlay": {"wombat": "e+50"}}))
     case.when(intake.decide, learnt_entry({"overlay": {"ledger": "a+50"}}))
     assert "somebody else" in case.errors[0]
-    assert case.state.meta.overlay.weights == {"wombat": "e+50"}
+    assert case.overlay[1] == {"wombat": "e+50"}
 
 
 def test_an_agent_with_a_stream_of_its_own_teaches_nothing() -> None:

@@ -80,7 +80,7 @@ def test_a_worker_is_lost_one_lease_after_its_last_renewal() -> None:
     bus.wait(59.999)
     assert bus.of("worker.lost") == []
     bus.wait(0.001)
-    assert "absent at every look for 30 s (lease 60 s)" in bus.of("worker.lost")[0].evidence
+    assert "absent at every look for 30 s (lease 60 s)" in bus.texts("worker.lost", "evidence")[0]
     assert bus.of("task.requeued")[0].task == task
     assert bus.state.tasks[task].status == "queued"
     assert bus.state.scopes["global"].held_tasks == 0
@@ -115,7 +115,7 @@ def test_every_lost_attempt_counts() -> None:
     bus.silent.add("w1")
     bus.wait(61)
     assert bus.state.outcomes[task].status == "failed"
-    assert "last attempt" in bus.of("task.failed")[0].error
+    assert "last attempt" in bus.texts("task.failed", "error")[0]
 
 
 def test_a_lost_worker_that_was_to_cancel_has_cancelled() -> None:

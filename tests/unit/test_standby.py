@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from events.envelope import Event, encode
+from events.envelope import Event
 from services.delegator.classify import Delegator
 from services.delegator.decide import decider
 from services.dispatcher import decide as dispatcher
@@ -12,6 +12,7 @@ from services.engine import standby
 from services.engine.standby import STANDBY_S, Standby
 from services.intake import decide as intake
 from tests.examples import DAY, NOON, dispatched, submitted
+from tests.given import wire
 
 ENGINE = (intake.DECIDER, dispatcher.DECIDER)
 
@@ -35,7 +36,7 @@ def moment(monkeypatch: pytest.MonkeyPatch) -> Moment:
 
 def decision(at: int = NOON, seq: int = 0, source: str = "dispatcher") -> Event:
     data = dispatched()
-    return Event(data, at, f"{at // 1000}-{seq}", source, "", "d1", encode(data))
+    return Event(data, at, f"{at // 1000}-{seq}", source, "", "d1", wire(data))
 
 
 def test_another_one_that_decides_what_we_could_makes_us_the_standby(moment: Moment) -> None:
@@ -52,7 +53,7 @@ def test_another_one_that_decides_what_we_could_makes_us_the_standby(moment: Mom
 
 def test_what_another_intake_took_in_makes_us_the_standby(moment: Moment) -> None:
     data = submitted()
-    entry = Event(data, NOON, "1-0", "asb:intake", "asb:intake 1-0", "t1", encode(data))
+    entry = Event(data, NOON, "1-0", "asb:intake", "asb:intake 1-0", "t1", wire(data))
     host, other = Standby(ENGINE), Standby((decider(Delegator()),))
     host.saw(entry)
     other.saw(entry)

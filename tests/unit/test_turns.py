@@ -145,7 +145,7 @@ def test_an_empty_log_begins_with_its_policy_and_only_once() -> None:
     bus.run()
     bus.run()
     assert bus.types()[0] == "policy.changed"
-    assert [p.reason for p in bus.of("policy.changed")] == ["the first"]
+    assert bus.texts("policy.changed", "reason") == ["the first"]
 
 
 def test_the_whole_engine_says_the_same_as_its_parts_one_after_the_other() -> None:

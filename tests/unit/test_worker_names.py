@@ -101,7 +101,7 @@ def test_evidence_of_the_holders_death_frees_the_name(evidence: str) -> None:
     bus.run()
     assert bus.state.workers["w1"].session == session
     said = evidence.removeprefix("{holder} ")
-    assert bus.of("worker.lost")[0].evidence == f"session {session} took its name: {said}"
+    assert bus.texts("worker.lost", "evidence") == [f"session {session} took its name: {said}"]
 
 
 def test_evidence_about_another_session_says_nothing_about_the_holder() -> None:
