@@ -34,7 +34,7 @@ from services.decider import Rejection
 from services.intake import schema, torn, usage
 from services.intake.case import Case, takes
 from services.intake.schema import Rejected
-from services.intake.usage import Figures
+from services.intake.usage import ReportedFigures
 
 
 def _current(case: Case, reported: ReportAttempt) -> TaskRecord | None:
@@ -71,7 +71,7 @@ def _past(case: Case, reported: ReportAttempt) -> PastAttempt | None:
 
 
 def _stale(
-    case: Case, reported: ReportAttempt, figures: Figures, make: type[AttemptEnd], cut: int
+    case: Case, reported: ReportAttempt, figures: ReportedFigures, make: type[AttemptEnd], cut: int
 ) -> Iterable[Event | Rejection]:
     if torn.is_lost(case, reported.task):
         yield from _torn(case, reported, figures)
@@ -86,7 +86,9 @@ def _stale(
         yield case.reported(ended, reported, figures.numbers(reported, cut))
 
 
-def _torn(case: Case, reported: ReportAttempt, figures: Figures) -> Iterable[Event | Rejection]:
+def _torn(
+    case: Case, reported: ReportAttempt, figures: ReportedFigures
+) -> Iterable[Event | Rejection]:
     """The usage of a result whose task the log lost is charged as foreign work, once; the rest is a
     dead letter."""
     if torn.is_repeat(case, reported):
@@ -100,7 +102,9 @@ def _torn(case: Case, reported: ReportAttempt, figures: Figures) -> Iterable[Eve
     yield Rejection(case.entry, error)
 
 
-def _charged(case: Case, task: TaskRecord, reported: ReportAttempt, figures: Figures) -> Charge:
+def _charged(
+    case: Case, task: TaskRecord, reported: ReportAttempt, figures: ReportedFigures
+) -> Charge:
     if _was_free(task, reported, figures.reading):
         return ledger.unstarted(task)
     charged = ledger.final_charge(
@@ -262,7 +266,7 @@ def _check_names(command: RecordUsage) -> None:
         schema.check_name(getattr(command, name) or None, name, schema.LABEL)
 
 
-def _foreign(case: Case, command: RecordUsage, figures: Figures) -> Charge:
+def _foreign(case: Case, command: RecordUsage, figures: ReportedFigures) -> Charge:
     """Work that asb did not dispatch."""
     schema.check_disputes(case.state)
     charged = ledger.charge(
@@ -277,7 +281,9 @@ def _foreign(case: Case, command: RecordUsage, figures: Figures) -> Charge:
     return charged
 
 
-def _usage_afterwards(case: Case, command: RecordUsage, figures: Figures) -> Iterable[Event]:
+def _usage_afterwards(
+    case: Case, command: RecordUsage, figures: ReportedFigures
+) -> Iterable[Event]:
     """Usage of an attempt that is over: it takes the place of what was estimated for it. Where its
     worker has told the usage, that counts, and nothing is added."""
     record = case.state.tasks.get(command.task) or case.state.outcomes[command.task]

@@ -9,7 +9,7 @@ from projections import spending
 from services import ledger
 from services.intake import schema
 from services.intake.case import Case
-from services.intake.usage import Figures
+from services.intake.usage import ReportedFigures
 
 METER = "driver"
 
@@ -31,7 +31,9 @@ def is_repeat(case: Case, reported: ReportAttempt) -> bool:
     return spending.torn_key(reported.task, reported.attempt, reported.session) in case.state.torn
 
 
-def charged(case: Case, reported: ReportAttempt, figures: Figures) -> tuple[str, UsageRecorded]:
+def charged(
+    case: Case, reported: ReportAttempt, figures: ReportedFigures
+) -> tuple[str, UsageRecorded]:
     """The worker whose session it was ("" for nobody known), and its usage as foreign work."""
     state = case.state
     schema.check_name(reported.task, "task", schema.TASK_ID)

@@ -1,4 +1,4 @@
-"""Figures in reports: tokens and what the agent says they cost. PURE."""
+"""ReportedFigures in reports: tokens and what the agent says they cost. PURE."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.intake.schema import Rejected
 
 def reading_of(raw: bytes, reported: Any) -> Reading:
     """What a report (``raw``, its ``usage`` being ``reported``) tells of tokens: there, else
-    wherever one looks for it. Figures that cannot be read make it unknown and flagged."""
+    wherever one looks for it. ReportedFigures that cannot be read make it unknown and flagged."""
     by_model = b"odelUsage" in raw or b"odel_usage" in raw
     reading = NOTHING if by_model else read(reported)
     if reading.says_something or not (by_model or b"oken" in raw or b"sage" in raw):
@@ -25,7 +25,7 @@ def reading_of(raw: bytes, reported: Any) -> Reading:
     return readings.find(msgspec.json.decode(raw, type=dict[str, Any])).reading
 
 
-class Figures(NamedTuple):
+class ReportedFigures(NamedTuple):
     """What a report tells of an attempt: tokens, the agent's own cost in nano-dollars, and what of
     both cannot be read; ``model`` is the one it used, where it names one."""
 
@@ -56,7 +56,7 @@ class Figures(NamedTuple):
 NO_NUMBERS = Reported()
 
 
-def of_end(raw: bytes, command: ReportAttempt) -> Figures:
+def of_end(raw: bytes, command: ReportAttempt) -> ReportedFigures:
     """The figures of an attempt that ended, whose result is worth more than they are: what cannot
     be read is flagged."""
     reading, flags = reading_of(raw, command.usage), list[str]()
@@ -69,17 +69,17 @@ def of_end(raw: bytes, command: ReportAttempt) -> Figures:
     if model and not schema.is_label(model):
         model = ""
         flags.append("model: not a name")
-    return Figures(reading, cost, "; ".join(filter(None, (reading.flag, *flags))), model)
+    return ReportedFigures(reading, cost, "; ".join(filter(None, (reading.flag, *flags))), model)
 
 
-def of_report(raw: bytes, command: RecordUsage) -> Figures:
+def of_report(raw: bytes, command: RecordUsage) -> ReportedFigures:
     """The figures of a report of usage. Raises Rejected where it tells none that can be read."""
     reading = reading_of(raw, command.usage)
     if reading.usage is None:
         raise Rejected(
             reading.flag or "no tokens: give input_tokens, output_tokens, … or total_tokens"
         )
-    return Figures(reading, own_cost(command.cost_usd), reading.flag, command.model)
+    return ReportedFigures(reading, own_cost(command.cost_usd), reading.flag, command.model)
 
 
 def own_cost(value: Any) -> int | None:

@@ -179,6 +179,6 @@ def test_an_unknown_way_to_be_unsure_is_named() -> None:
 
 def test_the_event_says_how_sure_it_is() -> None:
     case = given(DelegatorLearnt(CLOSE))
-    delegated = routed(case.state, "wombat")
+    delegated = routed(case, "wombat")
     assert delegated.close
     assert 0 <= delegated.margin < 20
