@@ -12,6 +12,7 @@ later and whatever is folded from it stays the same.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import cache
 from hashlib import blake2b
@@ -46,7 +47,8 @@ def keyed_digest(content: bytes, secret: bytes) -> str:
 def mark_of(value: Any, secret: bytes) -> TextMark:
     """The mark of a text, or of any other value by its JSON."""
     if isinstance(value, msgspec.Raw) and bytes(value).startswith(b'"'):
-        value = msgspec.json.decode(value)
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):  # no JSON: its bytes
+            value = msgspec.json.decode(value)
     if isinstance(value, str):
         return TextMark(len(value), keyed_digest(value.encode(errors="surrogatepass"), secret))
     content = bytes(value) if isinstance(value, msgspec.Raw) else _encoder.encode(value)

@@ -204,12 +204,14 @@ class _Verdicts:
 
     def __init__(self, bus: Bus, good: list[Submission]) -> None:
         self._answers = Answers(bus)
-        self._same = repeats(bus, [taken_as(x.id, x.data) for x in good if x.id])
+        self._secret = bus.secret
+        self._same = repeats(bus, [self._taken_as(x) for x in good if x.id])
+
+    def _taken_as(self, submission: Submission) -> tuple[str, str]:
+        return taken_as(submission.id, submission.data, self._secret)
 
     def expect(self, entry: str, one: Submission) -> None:
-        if (
-            not one.id or taken_as(one.id, one.data) not in self._same
-        ):  # of a repeat the engine says nothing
+        if not one.id or self._taken_as(one) not in self._same:  # of a repeat nothing is said
             self._answers.expect(entry, one.task or entry)
 
     def refused(self) -> int:

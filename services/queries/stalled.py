@@ -77,19 +77,20 @@ def _first_waiting(bus: Bus, state: State) -> str:
     if mark is not None and after(mark.decode(), done):
         done = mark.decode()
     entries: list[Any] = bus.client.call("XRANGE", intake, f"({done}", "+", "COUNT", LOOKED_AT)
-    given = [_given(fields) for _, fields in entries]
+    secret = bus.secret
+    given = [_given(fields, secret) for _, fields in entries]
     same = repeats(bus, {one for one in given if one[0]})
     waiting = (e[0].decode() for e, one in zip(entries, given, strict=True) if one not in same)
     return next(waiting, "")
 
 
-def _given(fields: list[bytes]) -> tuple[str, str]:
+def _given(fields: list[bytes], secret: bytes) -> tuple[str, str]:
     """The idempotency key of an entry and its digest: of a repeat the engine says nothing."""
     try:
         kind, key, raw = schema.read(fields)
     except schema.Rejected:
         return "", ""
-    return key, schema.digest_of(kind, raw)
+    return key, schema.digest_of(kind, raw, secret)
 
 
 def no_engine(running: Collection[Beat]) -> str:
