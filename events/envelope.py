@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
@@ -134,7 +135,7 @@ def encode(
 
 def _public(payload: Payload) -> Payload:
     """``payload`` without its private fields."""
-    public = payload.__copy__()
+    public = copy(payload)
     blank(public)
     return public
 

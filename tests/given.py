@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -65,7 +66,7 @@ class Given:
     def _fold(self, decision: Event) -> None:
         """What is folded is what stands on the log; the decision keeps its words for the test."""
         event = replace(decision, raw=decision.raw or wire(decision.data))
-        event.data = decision.data.__copy__()
+        event.data = copy(decision.data)
         event.at = self.now
         event.log_id = f"{self.now // 1000}-{self.state.meta.events}"
         if isinstance(decision.data, DelegatorLearnt):

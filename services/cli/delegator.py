@@ -178,4 +178,5 @@ def _delegator() -> Delegator:
 def _overlay(bus: Bus, state: State) -> dict[str, str]:
     """The weights that the bus was taught; none where nothing was, or their words are gone."""
     events = bus.events_at([place]) if (place := state.meta.overlay.place) else {}
-    return next((words_of(event).get("overlay", {}) for event in events.values()), {})
+    overlays: list[dict[str, str]] = [words_of(e).get("overlay", {}) for e in events.values()]
+    return overlays[0] if overlays else {}
