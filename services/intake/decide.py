@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from events.account import AccountLimited
 from events.envelope import Event, payload_class
+from events.task import TaskRequeued
 from events.worker import WorkerLost, WorkerRefused
 from projections.records import ALIVE
 from projections.state import State
 from services.decider import Decider, Decisions, Inputs, IntakeEntry, Rejection, Taken
 from services.intake import (
+    accounts,
     clock,
     corrections,
     intakes,
@@ -46,6 +49,7 @@ HANDLERS: dict[str, Handler] = {
     "policy.changed": policies.policy_changed,
     "delegator.learnt": routing.learnt,
     "intake.opened": intakes.opened,
+    "account.released": accounts.released,
 }
 
 
@@ -128,6 +132,6 @@ def lookups(state: State, entries: Iterable[IntakeEntry]) -> tuple[set[str], set
 # A command becomes an event of the same name; a join may be refused, or end another session.
 EMITS = frozenset(
     {cls for name in HANDLERS if (cls := payload_class(name)) is not None}
-    | {WorkerLost, WorkerRefused}
+    | {WorkerLost, WorkerRefused, AccountLimited, TaskRequeued}
 )
 DECIDER = Decider("intake", decide, EMITS, takes_entries=True, entire=True)

@@ -16,6 +16,7 @@ from events.task import (
     TaskCompleted,
     TaskDelivered,
     TaskFailed,
+    TaskRequeued,
     TaskStarted,
 )
 from events.tokens import Reading, TokenParts
@@ -23,7 +24,7 @@ from events.usage import UsageCorrected, UsageRecorded
 from projections.records import RUNNING, PastAttempt, TaskRecord
 from services import ledger
 from services.decider import Rejection
-from services.intake import schema, torn, usage
+from services.intake import accounts, schema, torn, usage
 from services.intake.case import Case
 from services.intake.schema import Rejected
 
@@ -47,6 +48,7 @@ class ReportIn(msgspec.Struct, gc=False):
     model: str = ""
     cost_usd: Any = None
     calls: int | None = None
+    limit: Any = None
 
 
 _report = msgspec.json.Decoder(ReportIn)
@@ -200,9 +202,19 @@ def failed(case: Case) -> Iterable[Event | Rejection]:
     attempt = (reported.task, reported.attempt, reported.session, False)
     error = reported.error[:500]
 
+    limit = accounts.read_limit(reported.limit)
+    current = _current(case, reported)
+    account = ""
+    if limit is not None and current is not None and not current.cancelling:
+        account, said = accounts.refused(case, current, limit)
+        yield from said
+
     def end(task: TaskRecord, charged: Charge) -> AttemptEnd:
         if task.cancelling:
             return TaskCancelled(*attempt, charged, error)
+        if account:
+            reason = f"the provider of {account} refused it: {error}"[:500]
+            return TaskRequeued(*attempt, charged, reason, account)
         again = reported.retryable
         retry_at = ledger.retry_at(case.state, task, case.defaults, case.now) if again else 0
         return TaskFailed(*attempt, charged, error or "failed", retry_at)
