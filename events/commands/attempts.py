@@ -47,7 +47,10 @@ class ReportResult(ReportAttempt):
 
 @command("task.failed")
 class ReportFailure(ReportAttempt):
-    """The attempt failed; ``retryable`` false: trying again is of no use."""
+    """The attempt failed; ``retryable`` false: trying again is of no use; ``limit``: the provider
+    of its account refused it."""
+
+    limit: Annotated[Any, PRIVATE] = None
 
 
 @command("task.cancelled")

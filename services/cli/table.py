@@ -19,6 +19,7 @@ class Place(NamedTuple):
 COMMANDS: Final[dict[str, dict[str, Place]]] = {
     "Run a bus": {
         "up": Place("up", "up", "Run a bus until Ctrl-C."),
+        "fleet": Place("fleet", "app", "A bus with workers of several agents."),
         "demo": Place("demo", "demo", "See it at work, on a bus of its own."),
         "service": Place("up", "service", "Run some services alone."),
         "worker": Place("work", "worker", "Run a worker until Ctrl-C."),
@@ -49,6 +50,7 @@ COMMANDS: Final[dict[str, dict[str, Place]]] = {
         "limits": Place("limits", "app", "What may be used: show it, change it."),
         "policy": Place("policy", "app", "Limits, prices, saving, guard."),
         "alerts": Place("alerts", "alerts", "Levels reached, and budgets passed."),
+        "account": Place("account", "app", "Provider limits: who waits, until when."),
         "prices": Place("prices", "prices", "What models cost."),
         "correct": Place("correct", "correct", "Put right what an attempt was charged."),
     },
