@@ -24,9 +24,9 @@ from events.envelope import Event
 from projections import fold
 from projections.state import State
 from services.decider import Decider, Inputs, IntakeEntry
-from services.engine.beside import Beside
 from services.engine.lookups import known
 from services.engine.past import Past
+from services.engine.side_work import SideWork
 from services.engine.standby import Standby
 from services.engine.stats import Stats
 from services.engine.trouble import RETRY_S, Trouble
@@ -85,7 +85,7 @@ class Host:
         self._engine = "the engine" if deciders else "the reader of the log"
         self.log = Log(client, keys)
         self.intakes = Intakes(client, keys)
-        self._beside = Beside(
+        self._beside = SideWork(
             setup, self.log, self._position, inputs, self.intakes, lambda: self.state
         )
         self._past = Past(setup, self._position, self._beside.beginning, inputs)
