@@ -9,7 +9,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
-.PHONY: help install demo test bench prove e2e lint clean
+.PHONY: help install demo test bench prove e2e reference lint clean
 
 help: ## this list
 	@echo "make TARGET [ARGS='…'] [PYTHON=python3.12]"
@@ -33,6 +33,9 @@ prove: $(VENV)/.asb-dev ## the long runs: crashes and races by the thousand
 e2e: $(VENV)/.asb-dev ## the real agents from npm, against a mock of their providers on loopback
 	@$(PY) -m tests.real.install
 	@$(PY) -m pytest -m real tests/real $(ARGS)
+
+reference: $(VENV)/.asb-dev ## write ops/reference.md anew, from the code
+	@$(PY) -m tests.reference_page
 
 lint: $(VENV)/.asb-dev ## style and types
 	@$(VENV)/bin/ruff check .

@@ -12,7 +12,7 @@ import typer
 from services.cli import options
 from services.cli.drivers import Chosen
 from services.cli.running import WorkerSpec
-from services.cli.up import logs_to_stderr, run_up
+from services.cli.up import run_up
 from services.runtime.errors import ConfigError
 
 app = typer.Typer(help="Workers of several agents, as a file names them.", no_args_is_help=True)
@@ -130,6 +130,6 @@ def up(
     for hands in fleet.workers:
         hands.chosen.check()
         hands.chosen.prepare(settings)
-    logs_to_stderr()
+    options.logs_to_stderr()
     specs = [spec for hands in fleet.workers for spec in hands.specs()]
     run_up(settings, lambda _url, _keeper: specs, {"--port": port, "--server": server})

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from services.cli.arguments import OPTIONS, given
+from services.runtime import logs
 from services.runtime.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -31,3 +32,8 @@ def opened(**more: object) -> Generator[Bus]:
 
     with bus.opened(settings(**more)) as found:
         yield found
+
+
+def logs_to_stderr() -> None:
+    """What services and workers have to say goes to stderr, one line each."""
+    logs.to_stderr(settings().log_format)

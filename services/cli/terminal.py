@@ -9,6 +9,10 @@ from typing import Any
 
 import msgspec
 
+from services.runtime import logs
+
+logger = logging.getLogger("asb")
+
 
 def say(text: str = "") -> None:
     """Data: a line on stdout."""
@@ -17,6 +21,9 @@ def say(text: str = "") -> None:
 
 def note(text: str) -> None:
     """For the person at the terminal: a line on stderr."""
+    if logs.as_json():
+        logger.info("%s", text)
+        return
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -36,8 +43,3 @@ def width() -> int:
 def height() -> int:
     """Lines of the terminal; 0 where the output goes to a file or program."""
     return shutil.get_terminal_size().lines if sys.stdout.isatty() else 0
-
-
-def logs_to_stderr() -> None:
-    """What services and workers have to say goes to stderr, one line each."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import secrets
-import sys
 from collections.abc import Callable, Collection
 from typing import Annotated
 
@@ -26,17 +25,20 @@ from services.cli.drivers import (
     Silence,
 )
 from services.cli.running import WorkerSpec, run_bus
-from services.cli.terminal import logs_to_stderr, note
+from services.cli.terminal import note
+from services.queries.stalled import not_at_work
 from services.runtime import loop
+from services.runtime.errors import AsbError
 from services.runtime.settings import Settings
 from services.runtime.urls import redacted
 from services.store import embedded, rebuild
 from services.store.client import SyncClient
 from services.store.embedded import Embedded, resolve_url
+from services.store.heartbeat import beats, host_name
 from services.worker.identity import death_of
 from services.worker.process import runs
 
-EVERY = ", ".join((assembly.ENGINE, *assembly.SERVICES))
+EVERY = ", ".join((assembly.ENGINE, *assembly.STARTABLE))
 
 
 def up(
@@ -78,7 +80,7 @@ def up(
         silence=silence,
     )
     _check_workers(chosen_driver, workers)
-    logs_to_stderr()
+    options.logs_to_stderr()
     settings = options.settings(**{"embedded.port": port, "embedded.server": server})
     if workers:
         chosen_driver.prepare(settings)
@@ -113,13 +115,22 @@ def run_up(settings: Settings, hired: Hired, for_a_start: dict[str, object]) -> 
             for spec in hired(running.url, keeper)
         ]
         _run(settings, running.url, specs, running)
-    sys.stderr.write("stopped\n")
+    note("stopped")
 
 
 def _run(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> None:
     say = _banner(settings, url, specs, server)
+    readers = ("exporter",) if settings.metrics.enabled else ()
     loop.run(
-        lambda: run_bus(settings, url, assembly.SERVICES, embedded=server, workers=specs, say=say)
+        lambda: run_bus(
+            settings,
+            url,
+            assembly.SERVICES,
+            embedded=server,
+            workers=specs,
+            readers=readers,
+            say=say,
+        )
     )
 
 
@@ -189,20 +200,32 @@ def service(
     names: Annotated[
         list[str],
         typer.Argument(
-            help=f"engine (the deciders as one), or any of {', '.join(assembly.SERVICES)}."
+            help=f"engine (the deciders as one), or any of {', '.join(assembly.STARTABLE)}."
         ),
     ],
+    check: Annotated[
+        bool, typer.Option("--check", help="Start nothing: are they at work on this host?")
+    ] = False,
+    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """Run some services alone, beside others on the same bus. Two of the same may run."""
     if name := assembly.unknown(names):
         raise typer.BadParameter(f"{name} is none of {EVERY}")
-    logs_to_stderr()
+    if check:
+        with options.opened() as bus:
+            running = beats(bus.client, bus.keys)
+        if problem := not_at_work(running, names, host_name()):
+            raise AsbError(problem, hint="what holds it up stands on its standard error")
+        return
+    options.logs_to_stderr()
     settings = options.settings()
     runs.sweep_left_behind(settings.data_dir)
     url = resolve_url(settings)
     chosen = tuple(dict.fromkeys(names))
     say = f"{', '.join(chosen)} on {redacted(url)}; Ctrl-C stops"
-    loop.run(lambda: run_bus(settings, url, chosen, say=say))
+    if until_stdin_closes:
+        say = ""
+    loop.run(lambda: run_bus(settings, url, chosen, say=say, owned=until_stdin_closes))
 
 
 def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> str:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import threading
-from collections.abc import Callable
 from typing import Annotated
 
 import anyio
@@ -23,9 +19,9 @@ from services.cli.drivers import (
     Permissions,
     Silence,
 )
-from services.cli.terminal import logs_to_stderr, note
+from services.cli.terminal import note
 from services.runtime import loop
-from services.runtime.ending import one_error, stop_at_signals
+from services.runtime.ending import one_error, stop_at_signals, when_stdin_closes
 from services.runtime.errors import Refused
 from services.runtime.settings import Settings
 from services.runtime.urls import redacted
@@ -90,7 +86,7 @@ def worker(
         silence=silence,
     )
     chosen.check(worker=name)
-    logs_to_stderr()
+    options.logs_to_stderr()
     settings = options.settings()
     worker_options = replace(
         chosen.worker(settings, name, agent=agent, models=tuple(model or ()), account=account),
@@ -113,7 +109,7 @@ async def _serve(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop_at_signals, stop, tasks.cancel_scope.cancel)
             if until_stdin_closes:
-                _when_stdin_closes(tasks.cancel_scope.cancel)
+                when_stdin_closes(tasks.cancel_scope.cancel)
             else:
                 note(f"worker {worker_options.name} on {redacted(client.url)}; Ctrl-C stops")
             await serve(worker_options, Keys(settings.namespace), client, stop=stop)
@@ -121,19 +117,6 @@ async def _serve(
     finally:
         with anyio.CancelScope(shield=True):
             await client.close()
-
-
-def _when_stdin_closes(end: Callable[[], object]) -> None:
-    """Call ``end`` when the process that started us is gone: then its end of our stdin closes.
-    It asks us to stop by a signal; that it went without one means that nobody waits for us."""
-    loop = asyncio.get_running_loop()
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        loop.call_soon_threadsafe(end)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def pause(

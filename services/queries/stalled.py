@@ -10,6 +10,7 @@ from typing import Any
 from projections import fold
 from projections.records import RUNNING
 from projections.state import State
+from services.assembly import DECIDERS, ENGINE
 from services.client.bus import Bus
 from services.client.follow import repeats
 from services.intake import schema
@@ -93,6 +94,18 @@ def _given(fields: list[bytes], secret: bytes) -> tuple[str, str]:
     return key, schema.digest_of(kind, raw, secret)
 
 
+def not_at_work(running: Collection[Beat], names: Collection[str], host: str) -> str:
+    """Why the services ``names`` are not at work on ``host``, "" where they are: for a health check
+    of one container, which the troubles of others do not concern."""
+    here = [beat for beat in running if beat.figures.get("host") == host]
+    present = {beat.service for beat in here}
+    wanted = [n for name in names for n in (DECIDERS if name == ENGINE else (name,))]
+    if gone := [name for name in wanted if name not in present]:
+        return f"on {host} no {' and '.join(gone)} gives a heartbeat"
+    stalled = stalled_s([beat for beat in here if beat.service in wanted])
+    return f"it has taken in nothing for {stalled} s" if stalled > STALLED_S else ""
+
+
 def no_engine(running: Collection[Beat]) -> str:
     """A line that says which services for tasks nobody runs, or that the engine takes nothing
     in; "" where all is well. Their heartbeats tell; ids and times of entries say nothing about
@@ -104,13 +117,13 @@ def no_engine(running: Collection[Beat]) -> str:
     if gone:
         names, still = " and ".join(gone), "; ".join(STANDS_STILL[part] for part in parts)
         return f"no {names} runs: {still}; start `asb up`, or `asb service {' '.join(gone)}`"
-    stalled = _stalled_s(running)
+    stalled = stalled_s(running)
     if stalled > STALLED_S:
         return f"the engine runs, and has taken in nothing for {stalled} s; see `asb doctor`"
     return ""
 
 
-def _stalled_s(running: Collection[Beat]) -> int:
+def stalled_s(running: Collection[Beat]) -> int:
     """For how many seconds the engine has taken nothing in though entries wait, by its own
     clock."""
     engines = [b for b in running if b.service == "intake" and b.figures.get("role") == "active"]

@@ -12,11 +12,14 @@ from projections import fold, views
 from projections.records import RECORDS
 from projections.report_views import day_report
 from projections.state import State
+from services.archive.copying import Archive, folder_of
 from services.audit.check import Audit
 from services.client.bus import Bus
+from services.queries import metrics
 from services.queries.conservation import SumRow, books, report_view, throttle_view, usage_view
-from services.runtime.errors import CommandRefused
+from services.runtime.errors import AsbError, CommandRefused
 from services.store import rebuild as replaying
+from services.store.heartbeat import beats
 from services.store.log import after, parse_id
 from services.store.raw_entries import entries
 
@@ -139,6 +142,22 @@ def _differing(one: State, other: State) -> str:
     return "the order or kind of a record"
 
 
+def archive_checks(bus: Bus) -> list[Check]:
+    """The archive, where there is one: its chain, every byte, every entry against the log."""
+    try:
+        archive = Archive(bus.client, bus.keys, folder_of(bus.settings))
+        segments = archive.verify()
+    except AsbError as error:
+        return (
+            [Check("archive", False, str(error).splitlines()[0])] if bus.last_id() != "0-0" else []
+        )
+    if not segments:
+        return []
+    number, last = sum(segment.entries for segment in segments), segments[-1].last
+    words = f"{len(segments):,} segments, {number:,} entries up to {last}: the same"
+    return [Check("archive", True, words)]
+
+
 class Walk:
     """One walk along the log: the audit, the reports as issued, and each view at its place."""
 
@@ -227,11 +246,12 @@ def _throttle_view(state: State) -> dict[str, Any]:
 
 
 def conserved(bus: Bus) -> list[SumRow]:
-    """The sum of all charges on the raw log against windows, totals, reports and views."""
+    """The sum of all charges on the raw log against windows, totals, reports, views and metrics."""
     found = read_views(bus)
     replaying.check_beginning(bus.client, bus.keys, "the log's sums cannot be added up")
-    until = bus.last_id()
     audit, rows = Audit(), list[SumRow]()
+    pages = list(metrics.expected(beats(bus.client, bus.keys), audit))
+    until, folded = bus.last_id(), 0
     due: dict[str, list[Callable[[], SumRow]]] = {}
     if found.usage is not None:
         usage: dict[str, Any] = msgspec.json.decode(found.usage)
@@ -242,7 +262,9 @@ def conserved(bus: Bus) -> list[SumRow]:
     for batch in entries(bus.client, bus.keys, until=until):
         for entry, event in replaying.owned(batch):
             audit.feed(entry)
+            folded += 1
             rows += [look() for look in due.pop(event.log_id, ())]
+            rows += [compare() for place, compare in pages if place == folded]
     state = bus.state(until)
     rows = books(audit, state) + rows
     rows += [SumRow(key, fault, False) for key, fault in found.spoilt.items()]

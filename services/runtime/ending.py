@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Callable, Generator
 
 import anyio
@@ -33,3 +36,16 @@ def one_error() -> Generator[None]:
         if isinstance(error, AsbError | CommandRefused):
             raise error from group
         raise
+
+
+def when_stdin_closes(end: Callable[[], object]) -> None:
+    """Call ``end`` when the process that started us is gone: then its end of our stdin closes.
+    It asks us to stop by a signal; that it went without one means that nobody waits for us."""
+    running = asyncio.get_running_loop()
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        running.call_soon_threadsafe(end)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -328,6 +328,34 @@ class DeadLetterSettings(Section, frozen=True, kw_only=True):
     ] = 262_144
 
 
+class ArchiveSettings(Section, frozen=True, kw_only=True):
+    folder: Annotated[
+        Path | None,
+        Meta(description="folder of the archives; without one, `archive` in the data folder"),
+    ] = None
+    segment_events: Annotated[
+        int, Meta(ge=1, le=10_000_000, description="entries in one file of the archive")
+    ] = 100_000
+
+
+class MetricsSettings(Section, frozen=True, kw_only=True):
+    enabled: Annotated[bool, Meta(description="whether `asb up` serves metrics to Prometheus")] = (
+        True
+    )
+    host: Annotated[str, Meta(min_length=1, description="address that the exporter listens on")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="port of the exporter; where the default one is taken it takes another "
+            "(0: any), which `asb doctor` names",
+        ),
+    ] = 9464
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """All settings, checked. ``origins`` says where each one that is not a default came from."""
 
@@ -338,6 +366,10 @@ class Settings(Section, frozen=True, kw_only=True):
         str, Meta(description="first part of every key; one bus per namespace")
     ] = "asb"
     data_dir: Annotated[Path, Meta(description="folder of the embedded Redis and of archives")]
+    log_format: Annotated[
+        Literal["text", "json"],
+        Meta(description="what services and workers log: text, or a JSON object a line"),
+    ] = "text"
     embedded: EmbeddedSettings = EmbeddedSettings()
     tasks: TaskSettings = TaskSettings()
     policy: PolicySettings = field(default_factory=PolicySettings)
@@ -345,5 +377,7 @@ class Settings(Section, frozen=True, kw_only=True):
     alerts: AlertSettings = AlertSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
     deadletters: DeadLetterSettings = DeadLetterSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     origins: dict[str, Origin] = field(default_factory=dict[str, Origin])
     file: Path | None = None

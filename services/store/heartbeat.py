@@ -45,10 +45,21 @@ class Beat(msgspec.Struct, frozen=True):
     service: str
     process: str
     figures: dict[str, str]
+    age_s: float = 0.0
+
+    def number(self, name: str) -> int:
+        """The counter ``name``; 0 where it says none."""
+        text = self.figures.get(name, "")
+        return int(text) if text.isdecimal() else 0
 
     def does(self, role: str) -> bool:
         """Whether this process ``decides`` or ``projects`` for its service."""
         return self.figures.get(role) == "1"
+
+
+def host_name() -> str:
+    """This host, or container, as its heartbeats name it."""
+    return re.sub(r"[^\w.-]", "-", socket.gethostname())
 
 
 class Heartbeat:
@@ -58,7 +69,7 @@ class Heartbeat:
         self._client, self._keys = client, keys
         self._roles = roles
         self.services = tuple(dict.fromkeys(role.service for role in roles))
-        host = re.sub(r"[^\w.-]", "-", socket.gethostname())
+        host = host_name()
         self.process = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
         self._base: Figures = {"host": host, "pid": os.getpid()}
         self._began = elapsed()
@@ -153,5 +164,6 @@ def beats(client: SyncClient, keys: Keys) -> list[Beat]:
             continue
         service, _, process = field.partition(":")
         texts = [v.decode("utf-8", "replace") for v in cast("list[bytes]", values)]
-        found.append(Beat(service, process, dict(zip(texts[::2], texts[1::2], strict=True))))
+        figures = dict(zip(texts[::2], texts[1::2], strict=True))
+        found.append(Beat(service, process, figures, KEPT_S - left / 1000))
     return found
