@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
+from events.harmless import harmless
 from events.keys import Keys
 from events.worker import WorkerHeartbeat
-from projections.format import count
 from projections.records import ALIVE
 from services import assembly
 from services.cli import options
@@ -27,10 +27,10 @@ from services.cli.drivers import (
     Silence,
 )
 from services.cli.running import WorkerSpec, run_bus
-from services.cli.terminal import note
+from services.cli.terminal import activation, note
 from services.runtime import loop
 from services.runtime.settings import Settings
-from services.runtime.urls import redacted
+from services.runtime.urls import redacted, redis_cli
 from services.store import embedded, rebuild
 from services.store.client import SyncClient
 from services.store.embedded import Embedded, resolve_url
@@ -114,7 +114,7 @@ def run_up(settings: Settings, hired: Hired, for_a_start: dict[str, object]) -> 
             for spec in hired(running.url, keeper)
         ]
         _run(settings, running.url, specs, running)
-    sys.stderr.write("stopped\n")
+    note("stopped")
 
 
 def _run(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> None:
@@ -206,9 +206,18 @@ def service(
     loop.run(lambda: run_bus(settings, url, chosen, say=say))
 
 
-def logs_to_stderr() -> None:
+def logs_to_stderr(level: int = logging.INFO) -> None:
     """What services and workers have to say goes to stderr, one line each."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(HarmlessLines("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class HarmlessLines(logging.Formatter):
+    """Log lines quote what agents wrote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return harmless(super().format(record))
 
 
 def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> str:
@@ -218,11 +227,13 @@ def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embed
     lines = [
         "asb is up",
         f"  Redis     {redacted(url)}{which}",
+        f"  By hand   {redis_cli(url)}",
         f"  Data      {server.data_dir}" if server is not None else "  Data      in that Redis",
-        f"  Services  {', '.join(assembly.SERVICES)}",
-        f"  Workers   {count(len(specs), 'worker') if specs else 'none yet'}",
+        f"  Services  {len(assembly.SERVICES)}, all of them (asb doctor says how each fares)",
+        f"  Workers   {', '.join(spec.name for spec in specs[:5]) or 'none yet'}"
+        + (f" and {len(specs) - 5} more" if len(specs) > 5 else ""),
     ]
-    try_next = ['asb submit "Write documentation for the API"', "asb status --watch"]
+    try_next = [*activation(), 'asb submit "Write documentation for the API"', "asb status --watch"]
     if not specs:
         try_next.insert(0, "asb worker w1 --driver claude")
     extra = "".join(f" {a}" for a in options.arguments() if not a.startswith("--redis="))

@@ -120,7 +120,9 @@ def _booked(case: Case, task: TaskRecord, reported: ReportIn) -> Charge:
     if _was_free(task, reported, reading):
         return ledger.unstarted(task)
     cost, flag = usage.own_cost_of_end(reported.cost_usd)
-    charged = ledger.final_charge(case.state, task, reading, model=reported.model, own_cost=cost)
+    charged = ledger.final_charge(
+        case.state, task, reading, model=schema.label(reported.model), own_cost=cost
+    )
     charged.flag = "; ".join(filter(None, (reading.flag, flag)))
     return charged
 
@@ -245,6 +247,9 @@ def usage_recorded(case: Case) -> Iterable[Event]:
     not dispatch."""
     command: UsageIn = schema.decode(case.raw, _usage_in)
     schema.check_name(command.agent, "agent")
+    schema.check_name(command.worker or None, "worker")
+    for what in ("task", "model", "project", "kind", "meter"):
+        schema.check_name(getattr(command, what) or None, what, schema.LABEL)
     _check_speaks_for(case, command.worker)
     reading = usage.reading_of(case.raw, command.usage)
     tokens = reading.usage

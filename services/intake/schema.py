@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from hashlib import blake2b
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 import msgspec
 
 from events.document import moment
+from events.harmless import OBEYED
 from events.task import KINDS, PRIORITIES
 from projections.charges import DISPUTES_MAX
 from projections.state import State
 
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-NAME = re.compile(r"[^\s\x00-\x20\x7f:*?\[\]{}]{1,100}\Z")  # worker, agent: they become key parts
-LABEL = re.compile(r"[^\x00-\x1f\x7f]{1,200}\Z")  # model, project
-TASK_ID = re.compile(r"[^\s\x00-\x20\x7f*?\[\]{}]{1,200}\Z")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # what no text of a task may hold
+# Worker, agent: they become parts of keys.
+NAME = re.compile(f"[^\\s{OBEYED}:*?\\[\\]{{}}]{{1,100}}\\Z")
+LABEL = re.compile(f"[^\\t\\n{OBEYED}]{{1,200}}\\Z")  # model, project
+TASK_ID = re.compile(f"[^\\s{OBEYED}*?\\[\\]{{}}]{{1,200}}\\Z")
 _INTEGERS = frozenset(
     [
         "attempt",
@@ -52,7 +55,11 @@ class Rejected(Exception):
 
 
 def digest_of(kind: str, data: bytes) -> str:
-    """The content of an entry as the engine remembers it beside its idempotency key."""
+    """The meaning of an entry as the engine remembers it beside its idempotency key: the order of
+    an object's fields and the blanks between them say nothing."""
+    # What is no JSON stays as it was written; it is refused for that.
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
+        data = msgspec.json.encode(msgspec.json.decode(data), order="sorted")
     return blake2b(kind.encode() + b"\0" + data, digest_size=12).hexdigest()
 
 
@@ -158,6 +165,11 @@ def check_name(value: str | None, what: str, pattern: re.Pattern[str] = NAME) ->
             if pattern is NAME
             else f"{what} {value[:60]!r} must be short and without control characters or blanks"
         )
+
+
+def label(value: str) -> str:
+    """A model's name as its agent told it; "" where it can be none: a report is not lost for it."""
+    return value if LABEL.match(value) else ""
 
 
 def check_range(value: int | None, what: str, low: int, high: int) -> None:

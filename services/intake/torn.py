@@ -51,16 +51,14 @@ def charged(
     worker = next((w for w in state.workers.values() if w.session == reported.session), None)
     name = worker.name if worker is not None else case.intake_name
     agent = (worker.agent if worker is not None else None) or name or "unknown"
-    usage = reading.usage or TokenParts()
-    charged = ledger.charge(
-        state, agent=agent, model=reported.model, usage=usage, own_cost=own_cost
-    )
+    usage, model = reading.usage or TokenParts(), schema.label(reported.model)
+    charged = ledger.charge(state, agent=agent, model=model, usage=usage, own_cost=own_cost)
     charged = ledger.foreign(state, charged)
     charged.worker, charged.meter, charged.flag = name, METER, reading.flag
     return name, UsageRecorded(
         agent,
         charged,
-        reported.model,
+        model,
         reported.task,
         reported.attempt,
         METER,
