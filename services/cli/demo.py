@@ -60,7 +60,7 @@ def demo(
     The agent is simulated (it waits, reports invented usage, and sometimes fails) unless you name
     a command after --, which gets each prompt on its standard input.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    options.logs_to_stderr(logging.WARNING)
     settings = options.settings(redis_url="")
     folder = _folder(settings.data_dir / "demo", keep)
     chosen = settings.embedded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,6 @@ def opened(**more: object) -> Generator[Bus]:
         yield found
 
 
-def logs_to_stderr() -> None:
+def logs_to_stderr(level: int = logging.INFO) -> None:
     """What services and workers have to say goes to stderr, one line each."""
-    logs.to_stderr(settings().log_format)
+    logs.to_stderr(settings().log_format, level)

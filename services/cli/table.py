@@ -76,6 +76,7 @@ Options:
   --namespace NAME   First part of every key: one bus each.
   --config FILE      The TOML file with the settings.
   --data-dir FOLDER  Folder of the embedded Redis.
+  --log-format KIND  What services say on stderr: text, or json.
   --version          Print the version.
   -h, --help         Show this message and exit.
 """
