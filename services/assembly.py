@@ -34,6 +34,11 @@ SERVICES: Final[Mapping[str, Service]] = {
     "usage": Service(projectors="services.usage.projector"),
     "snapshots": Service(projectors="services.snapshots.projector"),
 }
+# Readers beside the bus, in processes of their own: what they do is off the engine's loop.
+READERS: Final[Mapping[str, Service]] = {
+    "exporter": Service(projectors="services.exporter.service"),
+}
+STARTABLE: Final = {**SERVICES, **READERS}
 DECIDERS: Final = tuple(name for name, service in SERVICES.items() if service.decider)
 PROJECTORS: Final = tuple(name for name, service in SERVICES.items() if service.projectors)
 ENGINE: Final = "engine"  # all deciders together
@@ -47,7 +52,7 @@ OF_EVERY_ENGINE: Final = (
 
 def unknown(names: Collection[str]) -> str:
     """The first of ``names`` that is no service, "" where all are."""
-    return next((name for name in names if name != ENGINE and name not in SERVICES), "")
+    return next((name for name in names if name != ENGINE and name not in STARTABLE), "")
 
 
 def deciding(names: Collection[str]) -> tuple[str, ...]:
@@ -57,7 +62,7 @@ def deciding(names: Collection[str]) -> tuple[str, ...]:
 
 def projecting(names: Collection[str]) -> tuple[str, ...]:
     """The projectors among ``names``."""
-    return tuple(name for name in PROJECTORS if name in names)
+    return tuple(name for name in (*PROJECTORS, *READERS) if name in names)
 
 
 def deciders(names: Collection[str], settings: Settings) -> list[Decider]:
@@ -78,7 +83,7 @@ def _decider(name: str, settings: Settings) -> Decider:
 def projectors(names: Collection[str], setup: Setup) -> dict[str, Sequence[Projector]]:
     """The projectors of each of ``names`` that has some."""
     return {
-        name: import_module(SERVICES[name].projectors).projectors(setup)
+        name: import_module(STARTABLE[name].projectors).projectors(setup)
         for name in projecting(names)
     }
 

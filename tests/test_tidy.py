@@ -21,7 +21,7 @@ FILE_LINES, FUNCTION_LINES, LUA_LINES = 500, 70, 90
 # The edges: only here may the outside world be touched.
 EDGES = tuple(
     f"services/{room}/"
-    for room in ("runtime", "store", "worker", "client", "queries", "cli", "snapshots")
+    for room in ("runtime", "store", "worker", "client", "queries", "cli", "snapshots", "exporter")
 )
 OUTSIDE = frozenset(
     {"redis", "prometheus_client", "time", "random", "uuid", "socket", "subprocess", "secrets"}
@@ -134,6 +134,7 @@ RANKS = {
     "task_delegator": 12,
     "token_throttle": 12,
     "concurrent_task_manager": 12,
+    "exporter": 13,
     "cli": 13,
 }
 PURE_SERVICE, PROJECTOR = 3, 7

@@ -23,6 +23,7 @@ from services.cli.terminal import note, say, say_json, width
 from services.client.bus import Bus
 from services.queries.figures import running_count, waiting_count
 from services.queries.findings import Check, Look, rows
+from services.queries.metrics import metrics_row
 from services.queries.missing import missing_names
 from services.queries.service_rows import service_rows
 from services.queries.stalled import PATIENCE_S, silent
@@ -133,6 +134,7 @@ def _snapshot(look: Look) -> Iterator[FactRow]:
 def _services(look: Look) -> Iterator[FactRow]:
     running = beats(look.bus.client, look.bus.keys)
     yield from service_rows(running)
+    yield from metrics_row(running, wanted=look.bus.settings.metrics.enabled)
     if "intake" in missing_names(running):
         return
     if not silent(look.bus, look.state):

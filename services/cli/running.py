@@ -7,9 +7,12 @@ from here, so that none outlives us, whatever ends us.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 import signal
 import subprocess
+import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
 
 import anyio
@@ -28,9 +31,11 @@ from services.store.embedded import Embedded
 from services.store.health import check_server
 
 CHECK_S = 0.3  # how often the embedded Redis and the workers are looked after
+READER_S = 3.0  # how long a stopping bus waits for its readers
 QUIET_S = 15.0  # how long a stopping bus waits for its workers' last reports
 RESTART_S = (1.0, 30.0)  # first and longest pause before a worker that ended is started again
 FAILED_QUICKLY_S = 3.0
+OWNED = "--until-stdin-closes"  # we hold the other end: the death of us closes it
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
@@ -40,11 +45,12 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     arguments: tuple[str, ...]
 
 
-class WorkerProcess:
-    """One worker's process; started again when it ends by itself."""
+class ChildProcess:
+    """A process of ours beside the bus: a worker, or a reader. Started again when it ends by
+    itself. ``label`` names it to people, ``arguments`` are its command line."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        self.spec = spec
+    def __init__(self, label: str, *arguments: str) -> None:
+        self.label, self._arguments = label, arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._pause = RESTART_S[0]
@@ -60,15 +66,14 @@ class WorkerProcess:
             quickly = now - self._started < FAILED_QUICKLY_S
             self._pause = min(2 * self._pause, RESTART_S[1]) if quickly else RESTART_S[0]
             self._next = now + self._pause
-            note(f"worker {self.spec.name} ended with {code}; again in {self._pause:.0f} s")
+            note(f"{self.label} ended with {code}; again in {self._pause:.0f} s")
         if now >= self._next:
             self._started = now
             self._process = subprocess.Popen(
-                own_process.command("services.cli.main", "worker", self.spec.name,
-                    "--until-stdin-closes", *options.arguments(), *self.spec.arguments),
+                own_process.command("services.cli.main", *self._arguments),
                 stdin=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is for us; we stop the workers in order
-            )  # fmt: skip
+                start_new_session=True,  # Ctrl-C is for us; we stop the others in order
+            )
 
     def ask_to_stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -91,6 +96,17 @@ class WorkerProcess:
         self._process = None
 
 
+def worker_process(spec: WorkerSpec) -> ChildProcess:
+    """A worker of this bus; it ends with us."""
+    given = (OWNED, *options.arguments(), *spec.arguments)
+    return ChildProcess(f"worker {spec.name}", "worker", spec.name, *given)
+
+
+def reader_process(name: str) -> ChildProcess:
+    """A reader of this bus in a process of its own, off the engine's loop; it ends with us."""
+    return ChildProcess(f"the {name}", "service", name, OWNED, *options.arguments())
+
+
 class RunningBus(msgspec.Struct):
     """What runs: for those who show it."""
 
@@ -105,13 +121,17 @@ async def run_bus(
     *,
     embedded: Embedded | None = None,
     workers: Sequence[WorkerSpec] = (),
+    readers: Sequence[str] = (),
     say: str = "",
+    owned: bool = False,
 ) -> None:
-    """Run ``services`` (and ``workers``) until SIGINT or SIGTERM; then stop in order.
+    """Run ``services`` (and ``workers``, and ``readers``) until SIGINT or SIGTERM; then stop in
+    order. ``owned``: the end of our standard input ends us, too.
 
     A second signal does not wait for running tasks. Raises AsbError where it cannot go on.
     """
-    processes = [WorkerProcess(spec) for spec in workers]
+    processes = [worker_process(spec) for spec in workers]
+    beside = [reader_process(name) for name in readers]
     try:
         with one_error():
             async with (
@@ -121,16 +141,19 @@ async def run_bus(
                 tasks.start_soon(stop_at_signals, running.stop, lambda: _kill(processes))
                 if embedded is not None and embedded.owned:
                     tasks.start_soon(_revive, embedded, url, running.stop)
-                if processes:
-                    tasks.start_soon(_look_after, processes, running.stop)
+                if owned:
+                    when_stdin_closes(running.stop.set)
+                if processes or beside:
+                    tasks.start_soon(_look_after, [*processes, *beside], running.stop)
                 if say:
                     note(say)
                 await running.stop.wait()
                 await _stop_workers(processes)
                 await final_charge(running.host)
+                await _end_readers(beside)
                 tasks.cancel_scope.cancel()
     finally:
-        _kill(processes)
+        _kill([*processes, *beside])
 
 
 @contextlib.asynccontextmanager
@@ -171,12 +194,34 @@ async def stop_at_signals(stop: anyio.Event, at_once: Callable[[], object]) -> N
             stop.set()
 
 
-def _kill(processes: Sequence[WorkerProcess]) -> None:
+def when_stdin_closes(end: Callable[[], object]) -> None:
+    """Call ``end`` when the process that started us is gone: then its end of our stdin closes.
+    It asks us to stop by a signal; that it went without one means that nobody waits for us."""
+    running = asyncio.get_running_loop()
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        running.call_soon_threadsafe(end)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _kill(processes: Sequence[ChildProcess]) -> None:
     for process in processes:
         process.kill()
 
 
-async def _stop_workers(processes: Sequence[WorkerProcess]) -> None:
+async def _end_readers(processes: Sequence[ChildProcess]) -> None:
+    """Readers have nothing to finish; their heartbeats end with them."""
+    for process in processes:
+        process.ask_to_stop()
+    with anyio.move_on_after(READER_S):
+        while any(process.running for process in processes):  # noqa: ASYNC110 - other processes
+            await anyio.sleep(0.02)
+
+
+async def _stop_workers(processes: Sequence[ChildProcess]) -> None:
     if any(process.running for process in processes):
         note("stopping: running tasks get 10 s (Ctrl-C again: none)")
     for process in processes:
@@ -186,7 +231,7 @@ async def _stop_workers(processes: Sequence[WorkerProcess]) -> None:
             await anyio.sleep(0.05)
 
 
-async def _look_after(processes: Sequence[WorkerProcess], stop: anyio.Event) -> None:
+async def _look_after(processes: Sequence[ChildProcess], stop: anyio.Event) -> None:
     while not stop.is_set():
         for process in processes:
             process.look_after(anyio.current_time())

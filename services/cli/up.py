@@ -28,16 +28,19 @@ from services.cli.drivers import (
 )
 from services.cli.running import WorkerSpec, run_bus
 from services.cli.terminal import note
+from services.queries.stalled import not_at_work
 from services.runtime import loop
+from services.runtime.errors import AsbError
 from services.runtime.settings import Settings
 from services.runtime.urls import redacted
 from services.store import embedded, rebuild
 from services.store.client import SyncClient
 from services.store.embedded import Embedded, resolve_url
+from services.store.heartbeat import beats, host_name
 from services.worker.identity import death_of
 from services.worker.process import runs
 
-EVERY = ", ".join((assembly.ENGINE, *assembly.SERVICES))
+EVERY = ", ".join((assembly.ENGINE, *assembly.STARTABLE))
 
 
 def up(
@@ -119,8 +122,17 @@ def run_up(settings: Settings, hired: Hired, for_a_start: dict[str, object]) -> 
 
 def _run(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> None:
     say = _banner(settings, url, specs, server)
+    readers = ("exporter",) if settings.metrics.enabled else ()
     loop.run(
-        lambda: run_bus(settings, url, assembly.SERVICES, embedded=server, workers=specs, say=say)
+        lambda: run_bus(
+            settings,
+            url,
+            assembly.SERVICES,
+            embedded=server,
+            workers=specs,
+            readers=readers,
+            say=say,
+        )
     )
 
 
@@ -190,20 +202,32 @@ def service(
     names: Annotated[
         list[str],
         typer.Argument(
-            help=f"engine (the deciders as one), or any of {', '.join(assembly.SERVICES)}."
+            help=f"engine (the deciders as one), or any of {', '.join(assembly.STARTABLE)}."
         ),
     ],
+    check: Annotated[
+        bool, typer.Option("--check", help="Start nothing: are they at work on this host?")
+    ] = False,
+    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """Run some services alone, beside others on the same bus. Two of the same may run."""
     if name := assembly.unknown(names):
         raise typer.BadParameter(f"{name} is none of {EVERY}")
+    if check:
+        with options.opened() as bus:
+            running = beats(bus.client, bus.keys)
+        if problem := not_at_work(running, names, host_name()):
+            raise AsbError(problem, hint="what holds it up stands on its standard error")
+        return
     logs_to_stderr()
     settings = options.settings()
     runs.sweep_left_behind(settings.data_dir)
     url = resolve_url(settings)
     chosen = tuple(dict.fromkeys(names))
     say = f"{', '.join(chosen)} on {redacted(url)}; Ctrl-C stops"
-    loop.run(lambda: run_bus(settings, url, chosen, say=say))
+    if until_stdin_closes:
+        say = ""
+    loop.run(lambda: run_bus(settings, url, chosen, say=say, owned=until_stdin_closes))
 
 
 def logs_to_stderr() -> None:

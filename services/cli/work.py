@@ -23,7 +23,7 @@ from services.cli.drivers import (
     Permissions,
     Silence,
 )
-from services.cli.running import one_error, stop_at_signals
+from services.cli.running import one_error, stop_at_signals, when_stdin_closes
 from services.cli.terminal import note
 from services.cli.up import logs_to_stderr
 from services.client.follow import Answers
@@ -115,7 +115,7 @@ async def _serve(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop_at_signals, stop, tasks.cancel_scope.cancel)
             if until_stdin_closes:
-                _when_stdin_closes(tasks.cancel_scope.cancel)
+                when_stdin_closes(tasks.cancel_scope.cancel)
             else:
                 note(f"worker {worker_options.name} on {redacted(client.url)}; Ctrl-C stops")
             await serve(worker_options, Keys(settings.namespace), client, stop=stop)
@@ -123,19 +123,6 @@ async def _serve(
     finally:
         with anyio.CancelScope(shield=True):
             await client.close()
-
-
-def _when_stdin_closes(end: Callable[[], object]) -> None:
-    """Call ``end`` when the process that started us is gone: then its end of our stdin closes.
-    It asks us to stop by a signal; that it went without one means that nobody waits for us."""
-    loop = asyncio.get_running_loop()
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        loop.call_soon_threadsafe(end)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def pause(

@@ -170,6 +170,7 @@ class Host:
         return {
             "role": "standby" if self._standby.on else "active",
             "log_id": place,
+            "folded": self.state.meta.events,
             "waiting": waiting,
             "dead_letters_dropped": self.letters.dropped,
             "stalled_s": int(now - self._moved[1]),

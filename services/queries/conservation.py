@@ -49,7 +49,7 @@ def _windows(audit: Audit, state: State) -> SumRow:
                 wrong.append(name)
                 break
     figures = f"{len(state.scopes):,} scopes, {_sums(audit.total)}"
-    return _row("windows, all buckets", figures, wrong)
+    return sum_row("windows, all buckets", figures, wrong)
 
 
 def _holds(audit: Audit, state: State) -> SumRow:
@@ -61,7 +61,7 @@ def _holds(audit: Audit, state: State) -> SumRow:
         or accounts[name].held != [s.held_tokens, s.held_nanos, s.held_tasks]
     ]
     held = accounts["global"].held if "global" in accounts else [0, 0, 0]
-    return _row("holds", f"{audit.open_holds:,} open, {_sums(held)}", wrong)
+    return sum_row("holds", f"{audit.open_holds:,} open, {_sums(held)}", wrong)
 
 
 def _cells(audit: Audit, state: State) -> SumRow:
@@ -74,7 +74,7 @@ def _cells(audit: Audit, state: State) -> SumRow:
         wrong.append("the total")
     if total.completed != sum(audit.completed.values()):
         wrong.append("tasks completed")
-    return _row("totals by agent", f"{len(known):,} agents, {_sums(audit.total)}", wrong)
+    return sum_row("totals by agent", f"{len(known):,} agents, {_sums(audit.total)}", wrong)
 
 
 def _days(audit: Audit, state: State) -> SumRow:
@@ -83,7 +83,7 @@ def _days(audit: Audit, state: State) -> SumRow:
         total = usage.total(cells.values())
         if audit.by_day.get(day, [0, 0, 0])[:2] != [total.tokens, total.nanos]:
             wrong.append(day)
-    return _row("totals by day", f"{len(state.days):,} days", wrong)
+    return sum_row("totals by day", f"{len(state.days):,} days", wrong)
 
 
 def _disputed(audit: Audit, state: State) -> SumRow:
@@ -105,7 +105,7 @@ def _disputed(audit: Audit, state: State) -> SumRow:
     if sums != [sum(amounts[i] for amounts in charged.values()) for i in range(2)]:
         wrong.append("the total")
     figures = ", ".join(f"{n:,} {unit}" for n, unit in zip(sums, UNITS, strict=False))
-    return _row("disputed", f"{len(known):,} reports, {figures}", wrong)
+    return sum_row("disputed", f"{len(known):,} reports, {figures}", wrong)
 
 
 def usage_view(audit: Audit, view: Mapping[str, Any]) -> SumRow:
@@ -122,7 +122,7 @@ def usage_view(audit: Audit, view: Mapping[str, Any]) -> SumRow:
         wrong.append("the total")
     if total["tasks_completed"] != sum(audit.completed.values()):
         wrong.append("tasks completed")
-    return _row("view of token usage", f"{len(agents):,} agents as of {view['as_of']}", wrong)
+    return sum_row("view of token usage", f"{len(agents):,} agents as of {view['as_of']}", wrong)
 
 
 def throttle_view(audit: Audit, view: Mapping[str, Any]) -> SumRow:
@@ -134,17 +134,18 @@ def throttle_view(audit: Audit, view: Mapping[str, Any]) -> SumRow:
         if audit.ledger.standing(r["scope"], r["unit"], r["window"], audit.clock)
         != (r["used"], r["held"])
     ]
-    return _row("view of the throttle", f"{len(rows):,} windows as of {view['as_of']}", wrong)
+    return sum_row("view of the throttle", f"{len(rows):,} windows as of {view['as_of']}", wrong)
 
 
 def report_view(audit: Audit, day: str, report: Mapping[str, Any]) -> SumRow:
     """The newest report of a day to which nothing came later, against the log."""
     tokens = report["total"]["tokens_used"]
     good = tokens == audit.by_day.get(day, [0, 0, 0])[0]
-    return _row(f"report of {day}", f"{tokens:,} tokens", [] if good else ["its total"])
+    return sum_row(f"report of {day}", f"{tokens:,} tokens", [] if good else ["its total"])
 
 
-def _row(name: str, value: str, wrong: list[str]) -> SumRow:
+def sum_row(name: str, value: str, wrong: list[str]) -> SumRow:
+    """One comparison; ``wrong`` names what is not as the log says."""
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     said = f"; NOT as the log says: {', '.join(wrong[:3])}{more}" if wrong else ""
     return SumRow(name, value + said, not wrong)

@@ -104,13 +104,13 @@ def no_engine(running: Collection[Beat]) -> str:
     if gone:
         names, still = " and ".join(gone), "; ".join(STANDS_STILL[part] for part in parts)
         return f"no {names} runs: {still}; start `asb up`, or `asb service {' '.join(gone)}`"
-    stalled = _stalled_s(running)
+    stalled = stalled_s(running)
     if stalled > STALLED_S:
         return f"the engine runs, and has taken in nothing for {stalled} s; see `asb doctor`"
     return ""
 
 
-def _stalled_s(running: Collection[Beat]) -> int:
+def stalled_s(running: Collection[Beat]) -> int:
     """For how many seconds the engine has taken nothing in though entries wait, by its own
     clock."""
     engines = [b for b in running if b.service == "intake" and b.figures.get("role") == "active"]

@@ -14,9 +14,11 @@ from projections.report_views import day_report
 from projections.state import State
 from services.audit.check import Audit
 from services.client.bus import Bus
+from services.queries import metrics
 from services.queries.conservation import SumRow, books, report_view, throttle_view, usage_view
 from services.runtime.errors import CommandRefused
 from services.store import rebuild as replaying
+from services.store.heartbeat import beats
 from services.store.log import after, parse_id
 from services.store.raw_entries import entries
 
@@ -227,11 +229,12 @@ def _throttle_view(state: State) -> dict[str, Any]:
 
 
 def conserved(bus: Bus) -> list[SumRow]:
-    """The sum of all charges on the raw log against windows, totals, reports and views."""
+    """The sum of all charges on the raw log against windows, totals, reports, views and metrics."""
     found = read_views(bus)
     replaying.check_beginning(bus.client, bus.keys, "the log's sums cannot be added up")
-    until = bus.last_id()
     audit, rows = Audit(), list[SumRow]()
+    pages = list(metrics.expected(beats(bus.client, bus.keys), audit))
+    until, folded = bus.last_id(), 0
     due: dict[str, list[Callable[[], SumRow]]] = {}
     if found.usage is not None:
         usage: dict[str, Any] = msgspec.json.decode(found.usage)
@@ -242,7 +245,9 @@ def conserved(bus: Bus) -> list[SumRow]:
     for batch in entries(bus.client, bus.keys, until=until):
         for entry, event in replaying.owned(batch):
             audit.feed(entry)
+            folded += 1
             rows += [look() for look in due.pop(event.log_id, ())]
+            rows += [compare() for place, compare in pages if place == folded]
     state = bus.state(until)
     rows = books(audit, state) + rows
     rows += [SumRow(key, fault, False) for key, fault in found.spoilt.items()]

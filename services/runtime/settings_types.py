@@ -328,6 +328,24 @@ class DeadLetterSettings(Section, frozen=True, kw_only=True):
     ] = 262_144
 
 
+class MetricsSettings(Section, frozen=True, kw_only=True):
+    enabled: Annotated[bool, Meta(description="whether `asb up` serves metrics to Prometheus")] = (
+        True
+    )
+    host: Annotated[str, Meta(min_length=1, description="address that the exporter listens on")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="port of the exporter; where the default one is taken it takes another "
+            "(0: any), which `asb doctor` names",
+        ),
+    ] = 9464
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """All settings, checked. ``origins`` says where each one that is not a default came from."""
 
@@ -345,5 +363,6 @@ class Settings(Section, frozen=True, kw_only=True):
     alerts: AlertSettings = AlertSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
     deadletters: DeadLetterSettings = DeadLetterSettings()
+    metrics: MetricsSettings = MetricsSettings()
     origins: dict[str, Origin] = field(default_factory=dict[str, Origin])
     file: Path | None = None

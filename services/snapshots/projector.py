@@ -35,7 +35,8 @@ ERROR_MAX = 1_000  # characters of an error that are kept
 
 
 class SnapshotRecord(msgspec.Struct, omit_defaults=True):
-    """What is known of the newest snapshot and of the last try. Sizes in bytes, times in ms."""
+    """What is known of the newest snapshot and of the last try. Sizes in bytes, ``took_ms`` in ms,
+    ``at``, the time of the last event it covers, in µs."""
 
     log_id: str = ""
     events: int = 0
@@ -43,6 +44,7 @@ class SnapshotRecord(msgspec.Struct, omit_defaults=True):
     took_ms: int = 0
     failures: int = 0  # tries since the last that succeeded
     error: str = ""
+    at: int = 0
 
 
 _records = msgspec.json.Decoder(SnapshotRecord)
@@ -158,7 +160,8 @@ def keep(client: SyncClient, keys: Keys) -> SnapshotRecord:
     began = time.monotonic()
     state, size = write_snapshot(client, keys)
     took = int((time.monotonic() - began) * 1000)
-    record = SnapshotRecord(state.meta.log_id, state.meta.events, size, took)
+    meta = state.meta
+    record = SnapshotRecord(meta.log_id, meta.events, size, took, at=meta.at)
     client.call("SET", keys.snapshot_record, msgspec.json.encode(record))
     return record
 

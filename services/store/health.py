@@ -293,6 +293,12 @@ def _parsed(reply: Any) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
+def memory_of(info: bytes) -> tuple[int, int]:
+    """What a server's INFO says of the memory it uses, and of its bound (0: none), in bytes."""
+    values = _parsed(info)
+    return _number(values.get("used_memory", "")), _number(values.get("maxmemory", ""))
+
+
 def _setting(reply: Any) -> str:
     if isinstance(reply, CommandRefused) or len(reply) < 2:
         return UNKNOWN

@@ -45,6 +45,12 @@ class Beat(msgspec.Struct, frozen=True):
     service: str
     process: str
     figures: dict[str, str]
+    age_s: float = 0.0
+
+    def number(self, name: str) -> int:
+        """The counter ``name``; 0 where it says none."""
+        text = self.figures.get(name, "")
+        return int(text) if text.isdecimal() else 0
 
     def does(self, role: str) -> bool:
         """Whether this process ``decides`` or ``projects`` for its service."""
@@ -153,5 +159,6 @@ def beats(client: SyncClient, keys: Keys) -> list[Beat]:
             continue
         service, _, process = field.partition(":")
         texts = [v.decode("utf-8", "replace") for v in cast("list[bytes]", values)]
-        found.append(Beat(service, process, dict(zip(texts[::2], texts[1::2], strict=True))))
+        figures = dict(zip(texts[::2], texts[1::2], strict=True))
+        found.append(Beat(service, process, figures, KEPT_S - left / 1000))
     return found
