@@ -12,22 +12,29 @@ from typing import NamedTuple
 
 from events.task import PRIORITIES
 from projections import budgets, clock, usage
-from projections.budgets import HOUR, LEVELS, Scope
-from projections.state import State
-from projections.tallies import BUCKETS, Histogram, Returned, bound_s
-from projections.tasks import (
+from projections.budgets import LEVELS
+from projections.records import (
+    ALIVE,
     BACKOFF,
     BLOCKED,
     CANCELLED,
     COMPLETED,
     DISPATCHED,
     FAILED,
+    LEFT,
+    LOST,
     QUEUED,
     STARTED,
     SUBMITTED,
+    Cell,
+    Histogram,
+    Returned,
+    Scope,
 )
-from projections.usage import SEPARATOR, Cell
-from projections.workers import ALIVE, LEFT, LOST
+from projections.state import State
+from projections.tallies import BUCKETS, bound_s
+from projections.usage import SEPARATOR
+from projections.windows import HOUR
 from services.exporter.catalogue import Durations, Sample
 
 STATUSES = (SUBMITTED, BLOCKED, QUEUED, BACKOFF, DISPATCHED, STARTED)
@@ -108,8 +115,8 @@ def _tasks(state: State, now: int) -> Iterator[Sample]:
     for outcome in OUTCOMES:
         yield Sample("asb_tasks_ended", (outcome,), getattr(meta, outcome))
     oldest = dict.fromkeys(range(len(PRIORITIES)), now)
-    for _, _, key in state.queues.by_rank(state):
-        head = state.queues.head(state, key)
+    for _, _, key in state.queues.by_rank():
+        head = state.queues.head(key)
         if head is not None:
             oldest[key.priority] = min(oldest[key.priority], head.submitted_at)
     for rank, priority in enumerate(PRIORITIES):
@@ -238,7 +245,7 @@ def _fill(scope: Scope, hour: int) -> int:
 
 
 def _workers(state: State) -> Iterator[Sample]:
-    numbers = dict.fromkeys(("busy", "idle", "paused", LOST, LEFT), 0)
+    numbers: dict[str, int] = dict.fromkeys(("busy", "idle", "paused", LOST, LEFT), 0)
     slots = 0
     for worker in state.workers.values():
         if worker.status != ALIVE:

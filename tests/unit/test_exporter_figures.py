@@ -11,6 +11,7 @@ from events.envelope import Event
 from events.policy import Limit, PolicyChanged
 from events.task import Charge
 from events.usage import UsageRecorded
+from projections.fold import apply
 from projections.state import State
 from services.assembly import STARTABLE
 from services.exporter import figures, processes
@@ -49,7 +50,7 @@ def charged(state: State, *charges: Charge) -> State:
     """``state`` after reports of foreign work."""
     for charge in charges:
         log_id = f"{state.meta.events + 1}-0"
-        state.apply(Event(UsageRecorded(agent=charge.agent, charged=charge), NOW, log_id))
+        apply(state, Event(UsageRecorded(agent=charge.agent, charged=charge), NOW, log_id))
     return state
 
 
