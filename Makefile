@@ -9,7 +9,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
-.PHONY: help install demo test bench prove lint clean
+.PHONY: help install demo test bench prove reference lint clean
 
 help: ## this list
 	@echo "make TARGET [ARGS='…'] [PYTHON=python3.12]"
@@ -29,6 +29,9 @@ bench: $(VENV)/.asb-dev ## measure speed against the reference, on this machine
 
 prove: $(VENV)/.asb-dev ## the long runs: crashes and races by the thousand
 	@ASB_TEST_PROVE=1 $(PY) -m pytest -m 'prove or crash' --timeout=3600 $(ARGS)
+
+reference: $(VENV)/.asb-dev ## write ops/reference.md anew, from the code
+	@$(PY) -m tests.reference_page
 
 lint: $(VENV)/.asb-dev ## style and types
 	@$(VENV)/bin/ruff check .

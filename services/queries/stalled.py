@@ -10,6 +10,7 @@ from typing import Any
 from projections import fold
 from projections.records import RUNNING
 from projections.state import State
+from services.assembly import DECIDERS, ENGINE
 from services.client.bus import Bus
 from services.client.follow import repeats
 from services.intake import schema
@@ -91,6 +92,18 @@ def _given(fields: list[bytes], secret: bytes) -> tuple[str, str]:
     except schema.Rejected:
         return "", ""
     return key, schema.digest_of(kind, raw, secret)
+
+
+def not_at_work(running: Collection[Beat], names: Collection[str], host: str) -> str:
+    """Why the services ``names`` are not at work on ``host``, "" where they are: for a health check
+    of one container, which the troubles of others do not concern."""
+    here = [beat for beat in running if beat.figures.get("host") == host]
+    present = {beat.service for beat in here}
+    wanted = [n for name in names for n in (DECIDERS if name == ENGINE else (name,))]
+    if gone := [name for name in wanted if name not in present]:
+        return f"on {host} no {' and '.join(gone)} gives a heartbeat"
+    stalled = stalled_s([beat for beat in here if beat.service in wanted])
+    return f"it has taken in nothing for {stalled} s" if stalled > STALLED_S else ""
 
 
 def no_engine(running: Collection[Beat]) -> str:

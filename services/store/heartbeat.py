@@ -57,6 +57,11 @@ class Beat(msgspec.Struct, frozen=True):
         return self.figures.get(role) == "1"
 
 
+def host_name() -> str:
+    """This host, or container, as its heartbeats name it."""
+    return re.sub(r"[^\w.-]", "-", socket.gethostname())
+
+
 class Heartbeat:
     """Writes the heartbeats of the services of this process."""
 
@@ -64,7 +69,7 @@ class Heartbeat:
         self._client, self._keys = client, keys
         self._roles = roles
         self.services = tuple(dict.fromkeys(role.service for role in roles))
-        host = re.sub(r"[^\w.-]", "-", socket.gethostname())
+        host = host_name()
         self.process = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
         self._base: Figures = {"host": host, "pid": os.getpid()}
         self._began = elapsed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import shlex
 import shutil
@@ -20,12 +21,18 @@ from services.runtime.errors import RedisUnavailable
 from services.store.client import SyncClient
 from services.store.redis_server import free_port
 from tests.e2e.cli import ASB, ROOT, environment
+from tests.prometheus import Prometheus
 from tests.servers import server_program
 from tests.wait import wait_blocking
 
 FILE = ROOT / "compose.yaml"
 WORKER_COMMAND = "cat"
-ASB_SERVICES = ("engine", "projectors", "worker")
+EXPORTER_PORT = "9464"
+PROJECTING = (*assembly.PROJECTORS, *assembly.READERS)
+TOGETHER = ("engine", *PROJECTING)
+ASB_SERVICES = (*TOGETHER, "worker")
+APART = tuple(name for name in assembly.DECIDERS if name not in PROJECTING)
+OTHERS = ("redis", "prometheus", "grafana")
 
 
 def read(variables: Mapping[str, str]) -> dict[str, Any]:
@@ -53,14 +60,14 @@ class Running:
 
     def __init__(self, services: dict[str, Any], folder: Path) -> None:
         self._services, self._folder = services, folder
-        self._port = free_port()
+        self._port, self.metrics_port = free_port(), free_port()
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def redis(self) -> None:
         """The command of ``redis``, where its volumes are folders of this machine."""
         service = self._services["redis"]
-        (self._folder / "redis-data").mkdir()
+        (self._folder / "redis-data").mkdir(exist_ok=True)
         places = {"redis-data": self._folder / "redis-data"}
         command = words(service["command"])
         for volume in service["volumes"]:
@@ -75,12 +82,35 @@ class Running:
         """The command of a service that is built from ops/Dockerfile, whose entrypoint is asb."""
         self._start(name, [*ASB, *words(self._services[name]["command"])], self.environment(name))
 
+    def prometheus(self) -> Prometheus:
+        """A real one with the very files that are mounted into its container."""
+        mounted = dict(v.split(":")[:2] for v in self._services["prometheus"]["volumes"])
+        files = {source: target for source, target in mounted.items() if source.startswith("./")}
+        assert files["./ops/prometheus/targets-compose.yml"] == "/etc/asb/targets.yml"
+        [group] = yaml.safe_load((ROOT / "ops/prometheus/targets-compose.yml").read_text())
+        assert group["targets"] == [f"exporter:{EXPORTER_PORT}"]
+        return Prometheus(self._folder / "prometheus", f"127.0.0.1:{self.metrics_port}")
+
     def environment(self, name: str) -> dict[str, str]:
-        given: dict[str, str] = self._services[name]["environment"]
+        """What the service is given, with this machine's addresses in place of the network's."""
+        given: dict[str, str] = dict(self._services[name]["environment"])
         host = "//redis:6379/"  # the name and port of the service within compose's network
-        assert all(host in value for value in given.values())
-        here = {k: v.replace(host, f"//127.0.0.1:{self._port}/") for k, v in given.items()}
-        return {**environment(), **here}
+        assert host in given["ASB_REDIS_URL"]
+        given["ASB_REDIS_URL"] = self.url
+        if name == "exporter":
+            assert given["ASB_METRICS_HOST"] == "0.0.0.0"
+            assert given["ASB_METRICS_PORT"] == EXPORTER_PORT
+            given |= {"ASB_METRICS_HOST": "127.0.0.1", "ASB_METRICS_PORT": str(self.metrics_port)}
+        return {**environment(), **given}
+
+    def revive(self, name: str) -> None:
+        """What ``restart: unless-stopped`` does to a container that was killed."""
+        assert self._services[name]["restart"] == "unless-stopped"
+        self.processes.pop(name).kill()
+        if name == "redis":
+            self.redis()
+        else:
+            self.asb(name)
 
     def is_healthy(self, name: str) -> bool:
         """What its health check says."""
@@ -131,23 +161,56 @@ def running(services: dict[str, Any], tmp_path: Path) -> Generator[Running]:
     made.end()
 
 
-@pytest.mark.timeout(240)
-def test_its_commands_carry_a_task_from_submission_to_result(running: Running) -> None:
+def submit(running: Running, text: str) -> None:
+    """A task, from its submission to its result."""
+    done = subprocess.run(
+        [*ASB, "submit", "--redis", running.url, text, "--wait"],
+        capture_output=True, text=True, env=environment(), timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + running.said("worker")
+    assert done.stdout.splitlines()[-1] == text
+
+
+@pytest.mark.timeout(290)
+def test_its_commands_carry_tasks_and_recover_from_kills(running: Running) -> None:
+    """Given every container's command as a process and a real Prometheus that scrapes, when
+    some of them are killed at random and started again as their containers would be, then all are
+    healthy, tasks are done and Prometheus sees it."""
     running.redis()
     for name in ASB_SERVICES:
         running.asb(name)
-    done = subprocess.run(
-        [*ASB, "submit", "--redis", running.url, "Echo this", "--wait"],
-        capture_output=True, text=True, env=environment(), timeout=90, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr + running.said("engine") + running.said("worker")
-    assert done.stdout.splitlines()[-1] == "Echo this"
-    for name in ASB_SERVICES:
-        wait_blocking(lambda name=name: running.is_healthy(name), within=30, what=f"{name} is well")
-    assert {name: running.stop(name) for name in reversed(ASB_SERVICES)} == dict.fromkeys(
-        ASB_SERVICES, 0
-    )
+    prometheus = running.prometheus()
+    try:
+        submit(running, "Echo this")
+        prometheus.sees('asb_tasks_ended_total{outcome="completed"} == 1')
+        for name in ("redis", "engine", "worker", *random.sample(PROJECTING, 3)):
+            running.revive(name)
+        submit(running, "And this")
+        for name in ASB_SERVICES:
+            wait_blocking(
+                lambda name=name: running.is_healthy(name), within=60, what=f"{name} is well"
+            )
+        prometheus.sees('asb_tasks_ended_total{outcome="completed"} == 2')
+        prometheus.sees("count(asb_service_processes > 0) == count(asb_service_processes)")
+    finally:
+        prometheus.end()
+    codes = {name: running.stop(name) for name in reversed(ASB_SERVICES)}
+    assert codes == dict.fromkeys(codes, 0)
     assert running.stop("redis") == 0
+
+
+@pytest.mark.timeout(280)
+def test_each_decider_in_a_container_of_its_own_does_the_same(running: Running) -> None:
+    """Given the profile apart with no engine, then a task is done; the decider that was killed
+    comes back, and another is done."""
+    running.redis()
+    for name in (*APART, "throttle", "reports", "inbox", "worker"):
+        running.asb(name)
+    submit(running, "Echo this")
+    running.revive("dispatcher")
+    submit(running, "And this")
+    for name in APART:
+        wait_blocking(lambda name=name: running.is_healthy(name), within=60, what=name)
 
 
 @pytest.mark.timeout(120)
@@ -165,9 +228,27 @@ def test_a_worker_without_a_command_says_so(tmp_path: Path) -> None:
     assert "the command is missing" in done.stderr
 
 
-def test_engine_and_projectors_are_all_services_together(services: dict[str, Any]) -> None:
-    assert words(services["engine"]["command"]) == ["service", "engine"]
-    assert sorted(words(services["projectors"]["command"])[1:]) == sorted(assembly.PROJECTORS)
+def test_every_service_has_a_container_of_its_own(services: dict[str, Any]) -> None:
+    assert set(services) == {*ASB_SERVICES, *APART, *OTHERS}
+    for name in (*TOGETHER, *APART):
+        assert words(services[name]["command"]) == ["service", name]
+        check = services[name]["healthcheck"]["test"]
+        assert check == ["CMD", "asb", "service", name, "--check"]
+    assert {name for name in services if services[name].get("profiles") == ["apart"]} == {*APART}
+    assert set(assembly.DECIDERS) <= {*APART, *PROJECTING}
+
+
+def test_prometheus_and_grafana_get_what_ops_holds(services: dict[str, Any]) -> None:
+    for name in ("prometheus", "grafana"):
+        sources = [volume.split(":")[0] for volume in services[name]["volumes"]]
+        assert all((ROOT / source).exists() for source in sources if source.startswith("./"))
+    board = yaml.safe_load((ROOT / "ops/grafana/provisioning/dashboards/asb.yml").read_text())
+    path = board["providers"][0]["options"]["path"]
+    assert f"./ops/grafana/dashboards:{path}:ro" in services["grafana"]["volumes"]
+    [source] = yaml.safe_load((ROOT / "ops/grafana/provisioning/datasources/asb.yml").read_text())[
+        "datasources"
+    ]
+    assert source["url"] == "http://prometheus:9090"
 
 
 def test_only_this_machine_reaches_it_and_everything_comes_back(services: dict[str, Any]) -> None:
@@ -176,7 +257,7 @@ def test_only_this_machine_reaches_it_and_everything_comes_back(services: dict[s
     assert all(port.startswith("127.0.0.1:") for port in published)
     assert {service["restart"] for service in services.values()} == {"unless-stopped"}
     assert all(service["healthcheck"]["test"] for service in services.values())
-    for name in ASB_SERVICES:
+    for name in (*ASB_SERVICES, *APART):
         assert services[name]["depends_on"]["redis"]["condition"] == "service_healthy"
     assert "redis-data:/data" in services["redis"]["volumes"]
 
@@ -200,11 +281,11 @@ def test_compose_itself_accepts_the_file(tmp_path: Path, worker: str) -> None:
     if program is None:
         pytest.skip("docker-compose is not installed")
     done = subprocess.run(
-        [program, "-f", str(FILE), "--profile", "worker", "config"],
+        [program, "-f", str(FILE), "--profile", "worker", "--profile", "apart", "config"],
         capture_output=True, text=True, timeout=50, check=False, cwd=tmp_path,
         env={**os.environ, "WORKER_COMMAND": worker},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     accepted = cast("dict[str, Any]", yaml.safe_load(done.stdout)["services"])
-    assert set(accepted) == {"redis", *ASB_SERVICES}
+    assert set(accepted) == {*OTHERS, *ASB_SERVICES, *APART}
     assert words(accepted["worker"]["command"])[:3] == ["worker", "worker1", "--"]
