@@ -106,7 +106,9 @@ class Running:
     def revive(self, name: str) -> None:
         """What ``restart: unless-stopped`` does to a container that was killed."""
         assert self._services[name]["restart"] == "unless-stopped"
-        self.processes.pop(name).kill()
+        killed = self.processes.pop(name)
+        killed.kill()
+        killed.wait()
         if name == "redis":
             self.redis()
         else:
