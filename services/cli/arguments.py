@@ -15,6 +15,7 @@ OPTIONS = {
     "--namespace": "namespace",
     "--config": "config",
     "--data-dir": "data_dir",
+    "--log-format": "log_format",
 }
 
 

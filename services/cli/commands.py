@@ -8,7 +8,10 @@ from typing import Any, Final, NamedTuple, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-EVERYWHERE = "Every command takes: --redis URL, --namespace NAME, --config FILE, --data-dir FOLDER."
+EVERYWHERE = (
+    "Every command takes: --redis URL, --namespace NAME, --config FILE, --data-dir FOLDER, "
+    "--log-format text|json."
+)
 
 
 class Place(NamedTuple):

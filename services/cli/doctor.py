@@ -25,6 +25,7 @@ from services.queries.figures import running_count, waiting_count
 from services.queries.findings import Check, Look, rows
 from services.queries.metrics import metrics_row
 from services.queries.missing import missing_names
+from services.queries.programs import program_rows
 from services.queries.service_rows import service_rows
 from services.queries.stalled import PATIENCE_S, silent
 from services.queries.verify import conserved
@@ -239,6 +240,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("disputed", _disputed),
     ("operators", _operators),
     ("policy", _policy),
+    ("agents", lambda _: program_rows()),
 )
 
 

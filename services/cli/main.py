@@ -51,6 +51,9 @@ def everywhere(
     ] = None,
     config: Annotated[str | None, typer.Option(help="The TOML file with the settings.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Folder of the embedded Redis.")] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="What services and workers log: text, or json.")
+    ] = None,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from typing import Any
 
 import msgspec
+
+from services.runtime import logs
+
+logger = logging.getLogger("asb")
 
 
 def say(text: str = "") -> None:
@@ -16,6 +21,9 @@ def say(text: str = "") -> None:
 
 def note(text: str) -> None:
     """For the person at the terminal: a line on stderr."""
+    if logs.as_json():
+        logger.info("%s", text)
+        return
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import secrets
-import sys
 from collections.abc import Callable, Collection
 from typing import Annotated
 
@@ -29,7 +27,7 @@ from services.cli.drivers import (
 from services.cli.running import WorkerSpec, run_bus
 from services.cli.terminal import note
 from services.queries.stalled import not_at_work
-from services.runtime import loop
+from services.runtime import logs, loop
 from services.runtime.errors import AsbError
 from services.runtime.settings import Settings
 from services.runtime.urls import redacted
@@ -117,7 +115,7 @@ def run_up(settings: Settings, hired: Hired, for_a_start: dict[str, object]) -> 
             for spec in hired(running.url, keeper)
         ]
         _run(settings, running.url, specs, running)
-    sys.stderr.write("stopped\n")
+    note("stopped")
 
 
 def _run(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> None:
@@ -232,7 +230,7 @@ def service(
 
 def logs_to_stderr() -> None:
     """What services and workers have to say goes to stderr, one line each."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logs.to_stderr(options.settings().log_format)
 
 
 def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> str:

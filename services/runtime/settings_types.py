@@ -356,6 +356,10 @@ class Settings(Section, frozen=True, kw_only=True):
         str, Meta(description="first part of every key; one bus per namespace")
     ] = "asb"
     data_dir: Annotated[Path, Meta(description="folder of the embedded Redis and of archives")]
+    log_format: Annotated[
+        Literal["text", "json"],
+        Meta(description="what services and workers log: text, or a JSON object a line"),
+    ] = "text"
     embedded: EmbeddedSettings = EmbeddedSettings()
     tasks: TaskSettings = TaskSettings()
     policy: PolicySettings = field(default_factory=PolicySettings)

@@ -13,6 +13,7 @@ from services.store.client import Client
 
 OLDEST = (6, 2, 0)
 WAITAOF_SINCE = (7, 2, 0)
+FULL_PERCENT = 80  # of maxmemory: from here on it is said
 UNKNOWN = "unknown"  # asked, and the server would not say
 NO_EVICTION = "redis-cli CONFIG SET maxmemory-policy noeviction, and the same in its redis.conf"
 NEEDED_EVENTS = "K$gx"  # keyspace hints asb makes use of; without them it scans at a slow pace
@@ -31,6 +32,7 @@ class ServerFacts(Struct, frozen=True, kw_only=True):
     mode: str  # standalone | sentinel | cluster
     role: str  # master | slave
     loading: bool
+    used_memory: int  # bytes
     maxmemory: int  # bytes; 0 = no bound
     maxmemory_policy: str
     evicted_keys: int  # since the server started; 0 where it does not say
@@ -102,6 +104,7 @@ async def read_facts(client: Client) -> ServerFacts:
         mode=info.get("redis_mode", "standalone"),
         role=info.get("role", "master"),
         loading=info.get("loading", "0") == "1",
+        used_memory=_number(info.get("used_memory", "")),
         maxmemory=_number(info.get("maxmemory", "")),
         # INFO first: hosted servers often close CONFIG.
         maxmemory_policy=info.get("maxmemory_policy", config["maxmemory-policy"]),
@@ -212,8 +215,12 @@ def _mode_row(facts: ServerFacts) -> FactRow:
 
 def _memory_row(facts: ServerFacts) -> FactRow:
     bound = f"at most {facts.maxmemory // 2**20} MiB" if facts.maxmemory else "no bound"
-    value = f"{bound}, {facts.maxmemory_policy}"
-    return _row("memory", value, not evicts(facts), "bad", NO_EVICTION)
+    value = f"{facts.used_memory / 2**20:,.1f} MiB used, {bound}, {facts.maxmemory_policy}"
+    if evicts(facts):
+        return ("memory", value, "bad", NO_EVICTION)
+    full = facts.maxmemory and facts.used_memory * 100 >= FULL_PERCENT * facts.maxmemory
+    hint = "when it is full it refuses what is submitted: raise maxmemory, or trim old data"
+    return _row("memory", value, not full, "warn", hint)
 
 
 def _evicted_row(facts: ServerFacts) -> FactRow:

@@ -210,3 +210,11 @@ def test_loopback() -> None:
     assert is_loopback("redis://u:p@localhost")
     assert is_loopback("unix:///run/redis.sock")
     assert not is_loopback("redis://10.0.0.5:6379")
+
+
+async def test_little_headroom_is_said(own: RedisServer, reader: Client) -> None:
+    """Given a bound of which four fifths are used, then doctor warns before Redis refuses."""
+    used = (await read_facts(reader)).used_memory
+    for bound, verdict in ((0, "ok"), (4 * used, "ok"), (used + used // 10, "warn")):
+        own.call("CONFIG", "SET", "maxmemory", bound)
+        assert (await verdicts(reader))["memory"] == verdict
