@@ -59,12 +59,12 @@ class Prometheus:
 
     def __init__(self, folder: Path, *targets: str) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
-        folder.mkdir()
+        folder.mkdir()  # files below are JSON, which is YAML
         config = yaml.safe_load((OPS / "prometheus" / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         config["rule_files"] = [str(OPS / "prometheus" / name) for name in config["rule_files"]]
-        (folder / "targets.yml").write_text(yaml.safe_dump([{"targets": list(targets)}]))
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        (folder / "targets.yml").write_text(json.dumps([{"targets": list(targets)}]))
+        (folder / "prometheus.yml").write_text(json.dumps(config))
         with (folder / "prometheus.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [

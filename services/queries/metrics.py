@@ -15,7 +15,7 @@ from services.queries.conservation import SumRow, sum_row
 from services.store.health import FactRow
 from services.store.heartbeat import Beat
 
-ANSWER_S = 10.0
+ANSWER_S = 5.0
 NANO = 1_000_000_000
 CALENDAR = ("hour", "day", "week", "month")
 

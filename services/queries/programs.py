@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from services.store.health import FactRow
 
 AGENTS = ("claude", "codex", "gemini")
-ANSWER_S = 10.0  # their command lines take their time to start
+ANSWER_S = 3.0  # nobody waits for a doctor for long
 LENGTH = 40  # characters of a version that are shown
 _VERSION = re.compile(r"\d+(?:\.\d+)+[\w.+-]*|\d+\.\d+[a-z]?")
 

@@ -24,8 +24,9 @@ from tests.prometheus import (
 )
 from tests.wait import wait_blocking
 
-SERVED = {row.exposed for row in ROWS.values()}
-SERVED |= {f"{r.name}_{x}" for r in ROWS.values() for x in ("bucket", "sum", "count")}
+SERVED = {row.exposed for row in ROWS.values()} | {
+    f"{row.name}_{part}" for row in ROWS.values() for part in ("bucket", "sum", "count")
+}
 
 
 def names(expression: str) -> set[str]:

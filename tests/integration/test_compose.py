@@ -227,7 +227,7 @@ def test_a_worker_without_a_command_says_so(tmp_path: Path) -> None:
         env=environment(), timeout=50, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "the command is missing" in done.stderr
+    assert "what it runs is missing" in done.stderr
 
 
 def test_every_service_has_a_container_of_its_own(services: dict[str, Any]) -> None:
