@@ -168,5 +168,10 @@ class Keys(msgspec.Struct, frozen=True):
         return self._internal("snapshot-record")
 
     @property
+    def archive_mark(self) -> str:
+        """JSON: the record of the last segment that was archived."""
+        return self._internal("archive")
+
+    @property
     def snapshot(self) -> str:
         return self._internal("snapshot")

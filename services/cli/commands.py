@@ -47,6 +47,7 @@ COMMANDS: Final[dict[str, dict[str, Place]]] = {
         "report": Place("reports", "report", "Tokens and cost of a day, week or month."),
         "throttle": Place("view", "throttle", "How far each budget is used."),
         "events": Place("log", "events", "What happened, in order."),
+        "archive": Place("archive", "archive", "The log in files, with a hash chain."),
         "replay": Place("log", "replay", "The state at any moment, or its proof."),
         "doctor": Place("doctor", "doctor", "How things stand, and what to do."),
         "config": Place("doctor", "config", "Every setting, and where it came from."),

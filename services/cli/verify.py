@@ -19,7 +19,15 @@ from projections.format import count
 from services.audit.check import Audit
 from services.cli.terminal import note, say, say_json
 from services.client.bus import Bus
-from services.queries.verify import BATCHES, Advance, Check, Walk, check_folds, read_views
+from services.queries.verify import (
+    BATCHES,
+    Advance,
+    Check,
+    Walk,
+    archive_checks,
+    check_folds,
+    read_views,
+)
 from services.store import rebuild as replaying
 
 LONG = 20_000  # events from which on a walk shows how far it has come
@@ -52,6 +60,7 @@ def verified(bus: Bus, until: str | None, as_json: bool) -> bool:
         began = time.monotonic()
         checks += walk.run(until, advance)
         rates["views and audit"] = _rate(total, began)
+    checks += archive_checks(bus)
     good = all(check.good for check in checks)
     if as_json:
         say_json(_as_json(until, total, digest, good, checks, rates, walk.audit))

@@ -12,11 +12,12 @@ from projections import fold, views
 from projections.records import RECORDS
 from projections.report_views import day_report
 from projections.state import State
+from services.archive.copying import Archive, folder_of
 from services.audit.check import Audit
 from services.client.bus import Bus
 from services.queries import metrics
 from services.queries.conservation import SumRow, books, report_view, throttle_view, usage_view
-from services.runtime.errors import CommandRefused
+from services.runtime.errors import AsbError, CommandRefused
 from services.store import rebuild as replaying
 from services.store.heartbeat import beats
 from services.store.log import after, parse_id
@@ -139,6 +140,22 @@ def _differing(one: State, other: State) -> str:
             return f"{name} of {lost[0] if lost else 'some key'}"
         return name
     return "the order or kind of a record"
+
+
+def archive_checks(bus: Bus) -> list[Check]:
+    """The archive, where there is one: its chain, every byte, every entry against the log."""
+    try:
+        archive = Archive(bus.client, bus.keys, folder_of(bus.settings))
+        segments = archive.verify()
+    except AsbError as error:
+        return (
+            [Check("archive", False, str(error).splitlines()[0])] if bus.last_id() != "0-0" else []
+        )
+    if not segments:
+        return []
+    number, last = sum(segment.entries for segment in segments), segments[-1].last
+    words = f"{len(segments):,} segments, {number:,} entries up to {last}: the same"
+    return [Check("archive", True, words)]
 
 
 class Walk:

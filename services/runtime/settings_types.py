@@ -328,6 +328,16 @@ class DeadLetterSettings(Section, frozen=True, kw_only=True):
     ] = 262_144
 
 
+class ArchiveSettings(Section, frozen=True, kw_only=True):
+    folder: Annotated[
+        Path | None,
+        Meta(description="folder of the archives; without one, `archive` in the data folder"),
+    ] = None
+    segment_events: Annotated[
+        int, Meta(ge=1, le=10_000_000, description="entries in one file of the archive")
+    ] = 100_000
+
+
 class MetricsSettings(Section, frozen=True, kw_only=True):
     enabled: Annotated[bool, Meta(description="whether `asb up` serves metrics to Prometheus")] = (
         True
@@ -368,5 +378,6 @@ class Settings(Section, frozen=True, kw_only=True):
     snapshots: SnapshotSettings = SnapshotSettings()
     deadletters: DeadLetterSettings = DeadLetterSettings()
     metrics: MetricsSettings = MetricsSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     origins: dict[str, Origin] = field(default_factory=dict[str, Origin])
     file: Path | None = None
