@@ -79,8 +79,7 @@ class Host:
         self._moved = ("", elapsed())  # where the log stood at the last beat that saw it move
         self._deciders, self._projectors = deciders, projectors
         self._inputs, self._texts = inputs, setup.texts
-        self._whole_engine = whole_engine
-        self._standby = Standby(deciders)
+        self._whole_engine, self._standby = whole_engine, Standby(deciders)
         self._watch = WorkerWatch(client, keys)
         inputs.log_name = inputs.log_name or new_name()
         self._arrived: deque[Any] = deque()
