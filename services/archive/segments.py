@@ -43,12 +43,19 @@ class SegmentRecord(msgspec.Struct, frozen=True):
         return hashlib.sha256("\n".join(map(str, said)).encode()).hexdigest()
 
 
+class PackedEntry(msgspec.Struct, frozen=True):
+    """The line of an entry that is not UTF-8."""
+
+    id: str
+    base64: list[str]
+
+
 class ArchiveBroken(AsbError):
     """The archive is not as it was written. The message names the segment."""
 
 
 _record = msgspec.json.Decoder(SegmentRecord)
-_line = msgspec.json.Decoder()
+_line = msgspec.json.Decoder(tuple[str, list[str]] | PackedEntry)
 
 
 def read_chain(folder: Path) -> list[SegmentRecord]:
@@ -131,14 +138,14 @@ def _encoded(entry: Entry) -> bytes:
         line: Any = [place.decode(), [field.decode() for field in fields]]
     except UnicodeDecodeError:
         packed = [base64.b64encode(field).decode() for field in fields]
-        line = {"id": place.decode(), "base64": packed}
+        line = PackedEntry(place.decode(), packed)
     return msgspec.json.encode(line) + b"\n"
 
 
 def _decoded(line: bytes) -> Entry:
     value = _line.decode(line)
-    if isinstance(value, dict):
-        return value["id"].encode(), [base64.b64decode(field) for field in value["base64"]]
+    if isinstance(value, PackedEntry):
+        return value.id.encode(), [base64.b64decode(field) for field in value.base64]
     place, fields = value
     return place.encode(), [field.encode() for field in fields]
 

@@ -21,8 +21,6 @@ from events.envelope import (
     known_types,
     words_of,
 )
-from events.task import TaskSubmitted
-from events.usage import ProgressUpdated
 from projections import fold
 from projections.state import State
 from tests import examples
@@ -71,9 +69,9 @@ def test_every_payload_comes_back_as_it_was_written(payload: Payload) -> None:
     }
     public = copy(payload)
     blank(public)
-    if isinstance(public, TaskSubmitted | ProgressUpdated):  # their folds read marks
-        assert public.marks != read.data.marks
-        public.marks = read.data.marks
+    if hasattr(public, "marks"):  # their folds read marks
+        assert getattr(public, "marks") != read.data.marks  # noqa: B009
+        setattr(public, "marks", read.data.marks)  # noqa: B010
     assert read == replace(event, data=public)
 
 
