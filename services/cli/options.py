@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 from services.cli.arguments import OPTIONS, given
-from services.client import bus
-from services.client.bus import Bus
 from services.runtime.settings import Settings, load
+
+if TYPE_CHECKING:
+    from services.client.bus import Bus
 
 
 def settings(**more: object) -> Settings:
@@ -25,5 +27,7 @@ def arguments() -> list[str]:
 @contextlib.contextmanager
 def opened(**more: object) -> Generator[Bus]:
     """The bus that the options name. Raises AsbError where there is none."""
+    from services.client import bus  # with all that reading a log needs
+
     with bus.opened(settings(**more)) as found:
         yield found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from typing import Any
@@ -35,3 +36,8 @@ def width() -> int:
 def height() -> int:
     """Lines of the terminal; 0 where the output goes to a file or program."""
     return shutil.get_terminal_size().lines if sys.stdout.isatty() else 0
+
+
+def logs_to_stderr() -> None:
+    """What services and workers have to say goes to stderr, one line each."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

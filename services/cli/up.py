@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import secrets
 import sys
 from collections.abc import Callable, Collection
@@ -27,7 +26,7 @@ from services.cli.drivers import (
     Silence,
 )
 from services.cli.running import WorkerSpec, run_bus
-from services.cli.terminal import note
+from services.cli.terminal import logs_to_stderr, note
 from services.runtime import loop
 from services.runtime.settings import Settings
 from services.runtime.urls import redacted
@@ -204,11 +203,6 @@ def service(
     chosen = tuple(dict.fromkeys(names))
     say = f"{', '.join(chosen)} on {redacted(url)}; Ctrl-C stops"
     loop.run(lambda: run_bus(settings, url, chosen, say=say))
-
-
-def logs_to_stderr() -> None:
-    """What services and workers have to say goes to stderr, one line each."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
 
 def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> str:

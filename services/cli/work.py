@@ -23,11 +23,9 @@ from services.cli.drivers import (
     Permissions,
     Silence,
 )
-from services.cli.running import one_error, stop_at_signals
-from services.cli.terminal import note
-from services.cli.up import logs_to_stderr
-from services.client.follow import Answers
+from services.cli.terminal import logs_to_stderr, note
 from services.runtime import loop
+from services.runtime.ending import one_error, stop_at_signals
 from services.runtime.errors import Refused
 from services.runtime.settings import Settings
 from services.runtime.urls import redacted
@@ -162,6 +160,8 @@ def _tell(kind: str, workers: list[str], reason: str) -> None:
                 f"no worker named {', '.join(unknown)} ever joined",
                 hint="`asb status` lists them",
             )
+        from services.client.follow import Answers  # a worker needs none of it
+
         answers = Answers(bus)
         for name in workers:
             data: dict[str, object] = {"worker": name}
