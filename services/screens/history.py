@@ -208,6 +208,8 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "redis.keeps": lambda d, _: f"no key is dropped any more; {d.evicted:,} were",
     "clock.stepped": lambda d, _: f"{'-' if d.by < 0 else '+'}{span(abs(d.by))}",
     "clock.confirmed": lambda _, event: text_of(event, "reason"),
+    "account.limited": lambda d, event: f"{d.account}: {first_line(text_of(event, 'evidence'))}",
+    "account.released": lambda d, event: f"{d.account} {text_of(event, 'reason')}".strip(),
     "intake.opened": lambda d, _: f"{d.intake} for {d.name}",
     "usage.recorded": lambda d, _: f"{d.agent} {d.model}".strip(),
     "usage.corrected": lambda d, event: (
