@@ -48,6 +48,7 @@ COMMANDS: Final[dict[str, dict[str, Place]]] = {
         "archive": Place("archive", "archive", "The log in files, with a hash chain."),
         "replay": Place("log", "replay", "The state at any moment, or its proof."),
         "doctor": Place("doctor", "doctor", "How things stand, and what to do."),
+        "completion": Place("completion", "completion", "Commands and options, for your shell."),
         "config": Place("doctor", "config", "Every setting, and where it came from."),
     },
     "Budgets": {
