@@ -21,6 +21,7 @@ from services.cli.correct import disputed_line, disputes
 from services.cli.deadletters import dropped_count
 from services.cli.terminal import note, say, say_json, width
 from services.client.bus import Bus
+from services.queries.archived import archive_rows
 from services.queries.figures import running_count, waiting_count
 from services.queries.findings import Check, Look, rows
 from services.queries.metrics import metrics_row
@@ -240,6 +241,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("disputed", _disputed),
     ("operators", _operators),
     ("policy", _policy),
+    ("archive", lambda look: archive_rows(look.bus)),
     ("agents", lambda _: program_rows()),
 )
 
