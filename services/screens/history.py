@@ -195,7 +195,8 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "task.deferred": lambda payload, _: payload.reason,
     "task.dispatched": lambda payload, _: (
         f"attempt {payload.attempt} to {payload.worker} "
-        f"({payload.agent or 'any'}/{payload.model}), holds {payload.hold_tokens:,} tokens, {dollars(payload.hold_nanos)}"
+        f"({payload.agent or 'any'}/{payload.model}), "
+        f"holds {payload.hold_tokens:,} tokens, {dollars(payload.hold_nanos)}"
     ),
     "task.delivered": lambda payload, _: f"attempt {payload.attempt}",
     "task.started": lambda payload, _: f"attempt {payload.attempt}",
