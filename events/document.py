@@ -67,7 +67,7 @@ class Totals(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return Totals(*map(max, mine, theirs))
 
 
-class Told(msgspec.Struct, frozen=True):
+class ReadDocument(msgspec.Struct, frozen=True):
     """A document as asb understands it. ``percent`` is 0 … 100; ``at`` its own time in µs, 0 where
     it has none that can be read; ``flaw`` says what of its tokens contradicts itself or cannot be
     read."""
@@ -81,37 +81,37 @@ class Told(msgspec.Struct, frozen=True):
     flaw: str = ""
 
 
-def read(raw: bytes) -> Told:
+def read(raw: bytes) -> ReadDocument:
     """What the document says. Raises ValueError where it is not JSON."""
     value = _decoded(raw)
     if isinstance(value, str):
         status = status_of(value)
-        return Told(status, 100 if status == COMPLETED else None)
+        return ReadDocument(status, 100 if status == COMPLETED else None)
     if isinstance(value, int | float):  # a bare percentage
-        return Told(UNKNOWN if isinstance(value, bool) else IN_PROGRESS, _percent(value))
+        return ReadDocument(UNKNOWN if isinstance(value, bool) else IN_PROGRESS, _percent(value))
     if not isinstance(value, dict):
-        return Told()
+        return ReadDocument()
     return _read(cast("dict[str, Any]", value))
 
 
-def _read(doc: dict[str, Any]) -> Told:
-    found = readings.find(doc)
+def _read(doc: dict[str, Any]) -> ReadDocument:
+    usage = readings.find(doc)
     status = status_of(doc.get("status", doc.get("state", "")))
     percent = _percent(doc.get("progress", doc.get("percent", doc.get("percentage"))))
     if percent is None and status == COMPLETED:
         percent = 100
-    return Told(
+    return ReadDocument(
         status,
         percent,
-        _totals(found.reading),
-        _label(found.model) or _label(doc.get("model")),
+        _totals(usage.reading),
+        _label(usage.model) or _label(doc.get("model")),
         _label(doc.get("project")),
         moment(doc.get("timestamp", doc.get("time", doc.get("updated_at")))),
-        found.reading.flag,
+        usage.reading.flag,
     )
 
 
-def problem(agent: str, task: str, raw: bytes, most: int) -> str:
+def problem(agent: str, task: str, raw: bytes, bound: int) -> str:
     """Why this cannot be a progress document, "" when it can. ``most`` is its size in bytes."""
     for what, name in (("agent", agent), ("task", task)):
         if not name:
@@ -120,8 +120,8 @@ def problem(agent: str, task: str, raw: bytes, most: int) -> str:
             return f"{what} {name[:60]!r} must be at most {NAME_MAX} printable characters"
     if ":" in agent:
         return f"agent {agent[:60]!r} must not hold a colon: there the task begins"
-    if len(raw) > most:
-        return f"document has more than {most:,} bytes; put long material into a file and name it"
+    if len(raw) > bound:
+        return f"document has more than {bound:,} bytes; put long material into a file and name it"
     try:
         _decoded(raw)
     except ValueError as error:
@@ -162,12 +162,12 @@ def _too_deep(raw: bytes) -> bool:
     if raw.count(b"[") + raw.count(b"{") <= DEPTH_MAX:
         return False
     depth = 0
-    for found in _BRACKETS.finditer(raw):
-        if found[0] in b"[{":
+    for bracket in _BRACKETS.finditer(raw):
+        if bracket[0] in b"[{":
             depth += 1
             if depth > DEPTH_MAX:
                 return True
-        elif found[0] in b"]}":
+        elif bracket[0] in b"]}":
             depth -= 1
     return False
 
@@ -226,8 +226,8 @@ def moment(value: object) -> int:
     if not isinstance(value, str) or len(value) > 40:
         return 0
     try:
-        found = datetime.fromisoformat(value)
-        utc = found if found.tzinfo else found.replace(tzinfo=UTC)
+        when = datetime.fromisoformat(value)
+        utc = when if when.tzinfo else when.replace(tzinfo=UTC)
         return max(0, int(utc.timestamp()) * 1_000_000)
     except (ValueError, OverflowError):
         return 0

@@ -362,9 +362,9 @@ def by_model(reported: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
     """The map from models to their usage, where there is one."""
     for given, value in reported.items():
         if plain(given) in _BY_MODEL and isinstance(value, dict) and value:
-            found = cast("dict[str, Any]", value)
-            if all(isinstance(entry, dict) for entry in found.values()):
-                return found
+            models = cast("dict[str, Any]", value)
+            if all(isinstance(entry, dict) for entry in models.values()):
+                return models
     return None
 
 

@@ -76,18 +76,20 @@ class Error(msgspec.Struct, frozen=True):
 
 def rate(state: State, key: str, now: int) -> Rate:
     """The burn rate of a scope at ``now``, µs."""
-    found = state.scopes.get(key)
-    if found is None:
+    scope = state.scopes.get(key)
+    if scope is None:
         return Rate()
     last = now // MINUTE
-    buckets = [(i, b) for i in range(last - MINUTES + 1, last + 1) if (b := found.minutes.get(i))]
+    buckets = [
+        (i, bucket) for i in range(last - MINUTES + 1, last + 1) if (bucket := scope.minutes.get(i))
+    ]
     minutes = MINUTES
-    if buckets and _first(found) > last - MINUTES:
+    if buckets and _first(scope) > last - MINUTES:
         minutes = max(MINUTES_LEAST, last - buckets[0][0] + 1)
     return Rate(
-        sum(b.tokens for _, b in buckets) * MINUTES // minutes,
-        sum(b.nanos for _, b in buckets) * MINUTES // minutes,
-        sum(b.tasks for _, b in buckets) * MINUTES // minutes,
+        sum(bucket.tokens for _, bucket in buckets) * MINUTES // minutes,
+        sum(bucket.nanos for _, bucket in buckets) * MINUTES // minutes,
+        sum(bucket.tasks for _, bucket in buckets) * MINUTES // minutes,
         minutes,
     )
 
@@ -102,13 +104,13 @@ def _first(scope: Scope) -> int:
 def reaches(state: State, now: int) -> list[Reach]:
     """For every limited window of every scope: when it is full at the present rate."""
     rates: dict[str, Rate] = {}
-    found: list[Reach] = []
+    rows: list[Reach] = []
     for row in budgets.window_rows(state, now):
         key: str = row["scope"]
         if key not in rates:
             rates[key] = rate(state, key, now)
-        found.append(_reach(row["window"], row, rates[key].of(row["unit"]), now))
-    return found
+        rows.append(_reach(row["window"], row, rates[key].of(row["unit"]), now))
+    return rows
 
 
 def _reach(window: str, row: dict[str, int], per_hour: int, now: int) -> Reach:
@@ -145,14 +147,14 @@ def _reach(window: str, row: dict[str, int], per_hour: int, now: int) -> Reach:
 
 def projection(state: State, window: str, now: int) -> Projection:
     """What the calendar ``window`` will have used overall when it ends."""
-    found = budgets.used(state, "global", window, now)
-    per_hour, left = rate(state, "global", now), found.end - now
+    use = budgets.used(state, "global", window, now)
+    per_hour, left = rate(state, "global", now), use.end - now
     return Projection(
         window,
-        found.tokens + per_hour.tokens * left // HOUR,
-        found.nanos + per_hour.nanos * left // HOUR,
-        found.tasks + per_hour.tasks * left // HOUR,
-        found.end,
+        use.tokens + per_hour.tokens * left // HOUR,
+        use.nanos + per_hour.nanos * left // HOUR,
+        use.tasks + per_hour.tasks * left // HOUR,
+        use.end,
     )
 
 

@@ -89,6 +89,6 @@ def refusal_text(refusal: Refusal, priority: int, asked: int, now: int) -> str:
     return f"needs {needs}, {left} left below {where}; resets in {span(r.resets_at - now)}"
 
 
-def count(number: int, one: str, many: str = "") -> str:
+def count(number: int, single: str, many: str = "") -> str:
     """``1 task``, ``1,234 tasks``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return f"{number:,} {single if number == 1 else many or single + 's'}"

@@ -14,7 +14,7 @@ from projections.views import iso
 def facts(state: State, agent: str, task: str, record: Progress) -> dict[str, Any]:
     """What asb knows of a progress document: what stands beside it in the view."""
     known = state.tasks.get(task) or state.outcomes.get(task)
-    found: dict[str, Any] = {
+    known_facts: dict[str, Any] = {
         "as_of": state.meta.log_id,
         "document": record.log_id,
         "at": iso(record.at),
@@ -30,14 +30,14 @@ def facts(state: State, agent: str, task: str, record: Progress) -> dict[str, An
         "flagged": bool(record.flag),
     }
     if record.unpriced:
-        found["unpriced"] = True
+        known_facts["unpriced"] = True
     if record.flag:
-        found["flag"] = record.flag
+        known_facts["flag"] = record.flag
     if record.attempt and known is not None:
-        found["worker"] = known.worker
+        known_facts["worker"] = known.worker
     if known is not None:
-        found["task_status"] = known.status
-    return found
+        known_facts["task_status"] = known.status
+    return known_facts
 
 
 def is_over(state: State, task: str, record: Progress) -> bool:

@@ -70,21 +70,21 @@ def merged(several: Iterable[Mapping[str, Cell]]) -> dict[str, Cell]:
 
 def breakdown(cells: dict[str, Cell], dimension: str) -> dict[str, Cell]:
     """Cells by one dimension. Agents add up to the total; work without a project has none."""
-    found = usage.by(cells, dimension)
+    sums = usage.by(cells, dimension)
     if dimension == "agent":
         rest = usage.total(cells.values())
-        for cell in found.values():
+        for cell in sums.values():
             rest.add(cell.negative())
         if rest != Cell():
-            found.setdefault(UNNAMED, Cell()).add(rest)
-    if len(found) > NAMES_MAX:
-        ranked = sorted(found, key=lambda n: (-found[n].tokens, n))
-        rest = found.pop("other", Cell())
+            sums.setdefault(UNNAMED, Cell()).add(rest)
+    if len(sums) > NAMES_MAX:
+        ranked = sorted(sums, key=lambda n: (-sums[n].tokens, n))
+        rest = sums.pop("other", Cell())
         for name in ranked[NAMES_MAX - 1 :]:
             if name != "other":
-                rest.add(found.pop(name))
-        found["other"] = rest
-    return found
+                rest.add(sums.pop(name))
+        sums["other"] = rest
+    return sums
 
 
 def _sums(cell: Cell) -> dict[str, Any]:

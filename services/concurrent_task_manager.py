@@ -71,11 +71,11 @@ class ConcurrentTaskManager(BusUser):
         Raises Refused for what cannot be a task.
         """
         checker = Checker(options, initial_policy.defaults(self._bus.settings))
-        found = next(iter(checker.texts([text])))
-        if isinstance(found, BadLine):
-            raise Refused(found.error, hint="nothing was submitted")
-        entry = next(iter(send(self._bus, [found])))
-        return found.task or entry
+        checked = next(iter(checker.texts([text])))
+        if isinstance(checked, BadLine):
+            raise Refused(checked.error, hint="nothing was submitted")
+        entry = next(iter(send(self._bus, [checked])))
+        return checked.task or entry
 
     def distribute_tasks(self) -> Moved:
         """What the bus has distributed since the last call (or since this manager began)."""

@@ -31,9 +31,9 @@ def charge(
     An unknown price takes the agent's own figure, else ``fallback_nanos`` (the hold), and is
     flagged."""
     weight = state.policy.cache_read_weight_percent
-    found = _priced(state, models or ((model, usage),), weight)
-    if found is not None:
-        nanos, source = found
+    priced = _priced(state, models or ((model, usage),), weight)
+    if priced is not None:
+        nanos, source = priced
     elif own_cost is not None:
         nanos, source = own_cost, "agent"
     else:
@@ -48,7 +48,7 @@ def charge(
         tokens=usage.counted(weight),
         nanos=nanos,
         book=state.policy.book,
-        unpriced=found is None and own_cost is None,
+        unpriced=priced is None and own_cost is None,
         price="" if source == BOOK else source,
     )
 
@@ -57,11 +57,11 @@ def _priced(state: State, models: ByModel, weight: int) -> tuple[int, str] | Non
     """What these parts cost, and who named the prices; None where one of them is not known."""
     nanos, sources = 0, dict[str, None]()
     for model, parts in models:
-        found = quote(state, model)
-        if found is None:
+        quoted = quote(state, model)
+        if quoted is None:
             return None
-        nanos += cost_nanos(parts, found.price, weight)
-        sources[found.source] = None
+        nanos += cost_nanos(parts, quoted.price, weight)
+        sources[quoted.source] = None
     if len(sources) > 1:
         sources.pop(BOOK, None)
     return nanos, ", ".join(sources)
@@ -86,10 +86,12 @@ def final_charge(
     usage, model = reading.usage, model or task.run_model
     if usage is None and task.used is not None and task.used.meter == "progress":
         # Its agent's running totals are a meter: what they told stands, nothing is estimated.
-        found = Charge(agent=task.run_agent, model=model, book=state.policy.book, meter="progress")
+        charged = Charge(
+            agent=task.run_agent, model=model, book=state.policy.book, meter="progress"
+        )
     elif usage is None:
         tokens, nanos = task.hold_left
-        found = Charge(
+        charged = Charge(
             agent=task.run_agent,
             model=model,
             tokens=tokens,
@@ -100,7 +102,7 @@ def final_charge(
             unpriced=quote(state, model) is None,
         )
     else:
-        found = charge(
+        charged = charge(
             state,
             agent=task.run_agent,
             model=model,
@@ -111,16 +113,16 @@ def final_charge(
         )
         before = (0, 0)
         if task.used is not None:
-            found = _not_negative(less(found, task.used))
+            charged = _not_negative(less(charged, task.used))
             before = (task.used.disputed_tokens, task.used.disputed_nanos)
-        found = plausible(state, found, room(state, task), before)
+        charged = plausible(state, charged, room(state, task), before)
         if running:
-            found.disputed_tokens = max(0, found.disputed_tokens)
-            found.disputed_nanos = max(0, found.disputed_nanos)
-        found.meter = meter
-    found.worker, found.project, found.kind = task.worker, task.project, task.kind
-    found.tasks = 1
-    return found
+            charged.disputed_tokens = max(0, charged.disputed_tokens)
+            charged.disputed_nanos = max(0, charged.disputed_nanos)
+        charged.meter = meter
+    charged.worker, charged.project, charged.kind = task.worker, task.project, task.kind
+    charged.tasks = 1
+    return charged
 
 
 def unstarted(task: TaskRecord) -> Charge:
@@ -132,7 +134,7 @@ def late(state: State, past: PastAttempt, usage: TokenParts) -> Charge:
     """A late actual: it takes the place of what was estimated for that attempt, in its window and
     in its scopes. What a meter had measured before is not taken back."""
     before = past.charge
-    found = charge(
+    actual = charge(
         state,
         agent=before.agent,
         model=before.model,
@@ -140,13 +142,13 @@ def late(state: State, past: PastAttempt, usage: TokenParts) -> Charge:
         fallback_nanos=before.nanos,
     )
     more = replace(
-        found,
+        actual,
         **{
-            part: max(0, getattr(found, part) - had)
+            part: max(0, getattr(actual, part) - had)
             for part, had in zip(_PARTS, before.parts, strict=True)
         },
-        tokens=max(-before.estimated_tokens, found.tokens - before.tokens),
-        nanos=max(-past.estimated_nanos, found.nanos - before.nanos),
+        tokens=max(-before.estimated_tokens, actual.tokens - before.tokens),
+        nanos=max(-past.estimated_nanos, actual.nanos - before.nanos),
         worker=before.worker,
         project=before.project,
         kind=before.kind,
@@ -170,29 +172,29 @@ def room(state: State, task: TaskRecord) -> tuple[int, int]:
     return tokens - task.used_tokens, nanos - task.used_nanos
 
 
-def foreign(state: State, found: Charge) -> Charge:
+def foreign(state: State, charged: Charge) -> Charge:
     """A report of work that asb did not dispatch: each by itself is held to the bound."""
-    return plausible(state, found, (state.policy.plausible_tokens, state.policy.plausible_nanos))
+    return plausible(state, charged, (state.policy.plausible_tokens, state.policy.plausible_nanos))
 
 
 def plausible(
-    state: State, found: Charge, left: tuple[int, int], disputed: tuple[int, int] = (0, 0)
+    state: State, charged: Charge, left: tuple[int, int], disputed: tuple[int, int] = (0, 0)
 ) -> Charge:
     """``found`` as far as ``left`` (tokens, nano-dollars) allows; the rest is disputed.
 
     ``disputed``: what is disputed of the attempt already and reported with this again. Where
     tokens are cut, their parts shrink in proportion, so that they add up to what is charged.
     """
-    tokens = min(found.tokens, max(0, left[0]))
-    nanos = min(found.nanos, max(0, left[1]))
-    over = found.tokens - tokens, found.nanos - nanos
-    shares = {name: getattr(found, name) for name in _PARTS}
+    tokens = min(charged.tokens, max(0, left[0]))
+    nanos = min(charged.nanos, max(0, left[1]))
+    over = charged.tokens - tokens, charged.nanos - nanos
+    shares = {name: getattr(charged, name) for name in _PARTS}
     if over[0]:
-        shares = {name: part * tokens // found.tokens for name, part in shares.items()}
+        shares = {name: part * tokens // charged.tokens for name, part in shares.items()}
         counted = TokenParts(**shares).counted(state.policy.cache_read_weight_percent)
         shares["input_tokens"] += max(0, tokens - counted)
     return replace(
-        found,
+        charged,
         **shares,
         tokens=tokens,
         nanos=nanos,

@@ -267,6 +267,44 @@ def test_no_class_name_stands_twice() -> None:
     assert {name: places for name, places in where.items() if len(places) > 1} == {}
 
 
+# -- words ------------------------------------------------------------------------------------
+
+VARIABLES = frozenset({"found", "d", "b", "one", "most", "told"})
+IDENTIFIERS = frozenset(
+    {
+        *("desk", "door", "told", "booked", "settle", "crew", "shapes", "gather", "doomed"),
+        *("witness", "patience"),
+    }
+)
+# Rooms in which the words of a language of our own may still stand.
+UNCLEAN = ("cli", "engine", "runtime", "screens", "worker")
+
+
+def given_names(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and name of everything a file gives a name to."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.lineno, node.name
+
+
+def test_names_are_nouns_of_the_field() -> None:
+    wrong = [
+        f"{name_of(path)}:{line} {name}"
+        for path in sources(*TREES)
+        if not name_of(path).startswith(tuple(f"services/{room}/" for room in UNCLEAN))
+        for line, name in given_names(path)
+        if name.strip("_").lower() in VARIABLES
+        or not IDENTIFIERS.isdisjoint(name.strip("_").lower().split("_"))
+    ]
+    assert wrong == []
+
+
 # -- where the outside world is ----------------------------------------------------------------
 
 

@@ -32,6 +32,17 @@ from services.store.raw_entries import entries
 Advance = Callable[[int], None]
 
 
+def read_mark(client: SyncClient, keys: Keys) -> SegmentRecord | None:
+    """The record of the last segment that was archived, as it stands in Redis; None without one.
+    Raises ArchiveBroken where something else stands there."""
+    mark = client.call("GET", keys.archive_mark)
+    try:
+        return msgspec.json.decode(mark, type=SegmentRecord) if mark is not None else None
+    except msgspec.MsgspecError as error:
+        hint = f"the chain on disk stands; look at it, then DEL it: GET {keys.archive_mark}"
+        raise ArchiveBroken(f"{keys.archive_mark} holds no record of asb", hint=hint) from error
+
+
 def folder_of(settings: Settings) -> Path:
     """The folder of all archives."""
     return settings.archive.folder or settings.data_dir / "archive"
@@ -108,8 +119,7 @@ class Archive:
 
     def _check_mark(self, chain: list[SegmentRecord]) -> None:
         """The head mark may be one segment behind (a crash between the two), and no more."""
-        mark = self._client.call("GET", self._keys.archive_mark)
-        said = msgspec.json.decode(mark, type=SegmentRecord) if mark is not None else None
+        said = read_mark(self._client, self._keys)
         if said is None or any(record.chain == said.chain for record in chain[-2:]):
             return
         raise ArchiveBroken(

@@ -91,11 +91,13 @@ class Audit:
             "hold.extended": self._extended,
             "usage.recorded": self._spent,
             "usage.corrected": self._corrected,
-            "progress.updated": lambda d: self._spent(d) if d.get("charged") else None,
-            "task.completed": lambda d: self._end(d, "completed"),
-            "task.cancelled": lambda d: self._end(d, "cancelled"),
-            "task.failed": lambda d: self._end(d, "waiting" if d.get("retry_at") else "failed"),
-            "task.requeued": lambda d: self._end(d, "waiting"),
+            "progress.updated": lambda data: self._spent(data) if data.get("charged") else None,
+            "task.completed": lambda data: self._end(data, "completed"),
+            "task.cancelled": lambda data: self._end(data, "cancelled"),
+            "task.failed": lambda data: self._end(
+                data, "waiting" if data.get("retry_at") else "failed"
+            ),
+            "task.requeued": lambda data: self._end(data, "waiting"),
             "alert.raised": self._alert,
         }
 
@@ -126,26 +128,28 @@ class Audit:
 
     # -- the rules ---------------------------------------------------------------------------------
 
-    def _policy(self, d: Mapping[str, Any]) -> None:
-        self.ledger.set_policy(d)
-        self.charges.set_policy(d)
-        self._zone = ZoneInfo(d.get("timezone", "UTC"))
+    def _policy(self, data: Mapping[str, Any]) -> None:
+        self.ledger.set_policy(data)
+        self.charges.set_policy(data)
+        self._zone = ZoneInfo(data.get("timezone", "UTC"))
         self._thresholds = {
-            (b["unit"], b["window"]): b.get("threshold_percent", 80)
-            for b in d.get("alert_budgets", ())
+            (budget["unit"], budget["window"]): budget.get("threshold_percent", 80)
+            for budget in data.get("alert_budgets", ())
         }
 
-    def _submitted(self, d: Mapping[str, Any]) -> None:
+    def _submitted(self, data: Mapping[str, Any]) -> None:
         self.checked["tasks"] += 1
-        if d["task"] in self.jobs:
-            self._find("task", f"task {d['task']} was taken in twice")
+        if data["task"] in self.jobs:
+            self._find("task", f"task {data['task']} was taken in twice")
             return
-        given = bool(d.get("estimate_tokens"))
-        self.jobs[d["task"]] = Job(d.get("priority", "normal"), d.get("project") or "", given)
+        given = bool(data.get("estimate_tokens"))
+        self.jobs[data["task"]] = Job(
+            data.get("priority", "normal"), data.get("project") or "", given
+        )
 
-    def _dispatched(self, d: Mapping[str, Any]) -> None:
+    def _dispatched(self, data: Mapping[str, Any]) -> None:
         self.checked["dispatches"] += 1
-        task, attempt = d["task"], d["attempt"]
+        task, attempt = data["task"], data["attempt"]
         job = self.jobs.get(task)
         if job is None:
             self._find("task", f"task {task} was dispatched and never taken in")
@@ -158,8 +162,8 @@ class Audit:
             )
         if job.run is not None:  # count its hold no longer, so that one fault is found once
             self.ledger.hold(job.run.scopes, _less(*job.run.left(), 1))
-        scopes = scopes_of(d["worker"], d["agent"], d["model"], job.project)
-        hold = (d["hold_tokens"], d["hold_nanos"])
+        scopes = scopes_of(data["worker"], data["agent"], data["model"], job.project)
+        hold = (data["hold_tokens"], data["hold_nanos"])
         self._within("dispatch", task, job.priority, scopes, (*hold, 1))
         job.run, job.attempts, job.status = Run(attempt, scopes, hold), attempt, "running"
         self.charges.begin(task, attempt, hold if job.given else (0, 0))
@@ -173,69 +177,73 @@ class Audit:
         for words in broken:
             self._find("limit", f"{what} of task {task}: {words}")
 
-    def _started(self, d: Mapping[str, Any]) -> None:
-        job = self.jobs.get(d["task"])
-        if job is not None and job.run is not None and job.run.attempt == d["attempt"]:
+    def _started(self, data: Mapping[str, Any]) -> None:
+        job = self.jobs.get(data["task"])
+        if job is not None and job.run is not None and job.run.attempt == data["attempt"]:
             job.run.started = True
 
-    def _extended(self, d: Mapping[str, Any]) -> None:
+    def _extended(self, data: Mapping[str, Any]) -> None:
         self.checked["extensions"] += 1
-        job = self.jobs.get(d["task"])
+        job = self.jobs.get(data["task"])
         run = job.run if job is not None else None
-        if job is None or run is None or run.attempt != d["attempt"]:
-            self._find("hold", f"a hold of task {d['task']} was raised that is not there")
+        if job is None or run is None or run.attempt != data["attempt"]:
+            self._find("hold", f"a hold of task {data['task']} was raised that is not there")
             return
         before = run.left()
-        run.hold[0] += d["tokens"]
-        run.hold[1] += d["nanos"]
+        run.hold[0] += data["tokens"]
+        run.hold[1] += data["nanos"]
         after = run.left()
         added = (after[0] - before[0], after[1] - before[1], 0)
-        self._within("extension", d["task"], job.priority, run.scopes, added)
+        self._within("extension", data["task"], job.priority, run.scopes, added)
         self.ledger.hold(run.scopes, added)
 
-    def _booked(self, d: Mapping[str, Any]) -> None:
+    def _add_charge(self, data: Mapping[str, Any]) -> None:
         """Add what an event books to every scope, and to the sums."""
-        b = d.get("charged")
-        if b is None:
+        charge = data.get("charged")
+        if charge is None:
             return
         self.checked["charges"] += 1
-        self.charges.add(d, b, self._log_id)
-        amounts = (b.get("tokens", 0), b.get("nanos", 0), b.get("tasks", 0))
-        agent = b.get("agent", "")
-        scopes = scopes_of(b.get("worker", ""), agent, b.get("model", ""), b.get("project", ""))
-        window_at = b.get("window_at") or self._at
+        self.charges.add(data, charge, self._log_id)
+        amounts = (charge.get("tokens", 0), charge.get("nanos", 0), charge.get("tasks", 0))
+        agent = charge.get("agent", "")
+        scopes = scopes_of(
+            charge.get("worker", ""), agent, charge.get("model", ""), charge.get("project", "")
+        )
+        window_at = charge.get("window_at") or self._at
         self.ledger.book(scopes, window_at, amounts)
-        day = self._day(b.get("day_at") or window_at)
+        day = self._day(charge.get("day_at") or window_at)
         sums = self.by_agent.setdefault(agent, [0, 0, 0]), self.by_day.setdefault(day, [0, 0, 0])
         for i, amount in enumerate(amounts):
             self.total[i] += amount
-            for one in sums:
-                one[i] += amount
+            for total in sums:
+                total[i] += amount
 
     def _day(self, at: int) -> str:
         return datetime.fromtimestamp(at // 1_000_000, self._zone or UTC).date().isoformat()
 
-    def _spent(self, d: Mapping[str, Any]) -> None:
-        self._booked(d)
-        job = self.jobs.get(d.get("task", ""))
-        if job is not None and job.run is not None and job.run.attempt == d.get("attempt", 0):
-            self._eat(job.run, d["charged"])
+    def _spent(self, data: Mapping[str, Any]) -> None:
+        self._add_charge(data)
+        job = self.jobs.get(data.get("task", ""))
+        if job is not None and job.run is not None and job.run.attempt == data.get("attempt", 0):
+            self._eat(job.run, data["charged"])
 
-    def _corrected(self, d: Mapping[str, Any]) -> None:
+    def _corrected(self, data: Mapping[str, Any]) -> None:
         """Late usage, or an operator's correction: of what has ended, through the stream that only
         operators write to where there are several."""
-        if not d.get("action"):
-            self._spent(d)
+        if not data.get("action"):
+            self._spent(data)
             return
         self.checked["corrections"] += 1
-        what = f"{d['action']} of attempt {d.get('attempt', 0)} of task {d.get('task', '')}"
+        what = (
+            f"{data['action']} of attempt {data.get('attempt', 0)} of task {data.get('task', '')}"
+        )
         if self._source.split(":")[1:] != ["intake"]:
             self._find("correct", f"{what} came through {self._source}")
-        job = self.jobs.get(d.get("task", ""))
+        job = self.jobs.get(data.get("task", ""))
         run = job.run if job is not None else None
-        if run is not None and run.attempt == d.get("attempt", 0):
+        if run is not None and run.attempt == data.get("attempt", 0):
             self._find("correct", f"{what}: it still ran")
-        self._booked(d)
+        self._add_charge(data)
 
     def _eat(self, run: Run, charged: Mapping[str, Any]) -> None:
         """Usage eats the hold, and never makes it negative."""
@@ -245,70 +253,80 @@ class Audit:
         after = run.left()
         self.ledger.hold(run.scopes, (after[0] - before[0], after[1] - before[1], 0))
 
-    def _end(self, d: Mapping[str, Any], status: str) -> None:
-        self._booked(d)
-        job = self.jobs.get(d["task"])
+    def _end(self, data: Mapping[str, Any], status: str) -> None:
+        self._add_charge(data)
+        job = self.jobs.get(data["task"])
         if job is None:
-            self._find("task", f"task {d['task']} ended and was never taken in")
+            self._find("task", f"task {data['task']} ended and was never taken in")
             return
-        attempt = d.get("attempt", 0)
-        if d.get("stale"):
+        attempt = data.get("attempt", 0)
+        if data.get("stale"):
             self.checked["late reports"] += 1
             return
         if job.status in ENDED:
-            self._find("task", f"task {d['task']} was {job.status}, and ends again")
+            self._find("task", f"task {data['task']} was {job.status}, and ends again")
         elif attempt != job.attempts:
-            self._find("attempt", f"attempt {attempt} of task {d['task']} ends, not {job.attempts}")
+            self._find(
+                "attempt", f"attempt {attempt} of task {data['task']} ends, not {job.attempts}"
+            )
         elif job.run is not None:
-            self._release(d, job.run)
+            self._release(data, job.run)
         if job.run is not None:
             self.ledger.hold(job.run.scopes, _less(*job.run.left(), 1))
         job.run, job.status = None, status
         if status == "completed":
-            charged: Mapping[str, Any] = d.get("charged") or {}
+            charged: Mapping[str, Any] = data.get("charged") or {}
             self.completed[charged.get("agent", "")] += 1
 
-    def _release(self, d: Mapping[str, Any], run: Run) -> None:
+    def _release(self, data: Mapping[str, Any], run: Run) -> None:
         """How a hold ends: settled with the last usage, or released where nothing was begun."""
-        b: Mapping[str, Any] = d.get("charged") or {}
+        charge: Mapping[str, Any] = data.get("charged") or {}
         left = run.left()
-        if b.get("tasks"):
+        if charge.get("tasks"):
             self.checked["holds settled"] += 1
-            if b.get("estimated") and (b.get("tokens", 0), b.get("nanos", 0)) != left:
+            if (
+                charge.get("estimated")
+                and (charge.get("tokens", 0), charge.get("nanos", 0)) != left
+            ):
                 self._find(
                     "hold",
-                    f"task {d['task']}: {b.get('tokens', 0):,} tokens and {b.get('nanos', 0):,} "
+                    f"task {data['task']}: {charge.get('tokens', 0):,} tokens and "
+                    f"{charge.get('nanos', 0):,} "
                     f"nano-dollars were estimated where {left[0]:,} and {left[1]:,} were held",
                 )
             return
         self.checked["holds released"] += 1
         if run.started or any(run.spent):
-            self._find("hold", f"task {d['task']} had begun, and its hold was released unsettled")
+            self._find(
+                "hold", f"task {data['task']} had begun, and its hold was released unsettled"
+            )
 
-    def _alert(self, d: Mapping[str, Any]) -> None:
+    def _alert(self, data: Mapping[str, Any]) -> None:
         self.checked["alerts"] += 1
-        what = (d["kind"], d["scope"], d["unit"], d["window"])
-        rank = LEVELS.index(d["level"])
-        name = f"{d['level']} of {d['unit']}/{d['window']} of {d['scope']}"
+        what = (data["kind"], data["scope"], data["unit"], data["window"])
+        rank = LEVELS.index(data["level"])
+        name = f"{data['level']} of {data['unit']}/{data['window']} of {data['scope']}"
         instance, ranks = self._said.get(what, (0, set[int]()))
-        if instance != d["instance"]:
+        if instance != data["instance"]:
             ranks = set[int]()
         if rank in ranks:
             self._find("alert", f"{name} was said before for this window")
-        self._said[what] = (d["instance"], ranks | {rank})
-        start = window(d["window"], self._at)[0]
-        if not is_rolling(d["window"]) and d["instance"] != start:
+        self._said[what] = (data["instance"], ranks | {rank})
+        start = window(data["window"], self._at)[0]
+        if not is_rolling(data["window"]) and data["instance"] != start:
             self._find("alert", f"{name} names a window that is not the present one")
-        used, held = self.ledger.standing(d["scope"], d["unit"], d["window"], self._at)
-        amount = used + held if d["kind"] == "level" else used
-        if amount != d["usage"] or not self._reached(d, amount):
-            self._find("alert", f"{name} says {d['usage']:,} of {d['budget']:,}; it is {amount:,}")
+        used, held = self.ledger.standing(data["scope"], data["unit"], data["window"], self._at)
+        amount = used + held if data["kind"] == "level" else used
+        if amount != data["usage"] or not self._reached(data, amount):
+            self._find(
+                "alert", f"{name} says {data['usage']:,} of {data['budget']:,}; it is {amount:,}"
+            )
 
-    def _reached(self, d: Mapping[str, Any], amount: int) -> bool:
-        if d["kind"] == "level":
-            return level(amount, d["budget"]) == d["level"]
-        percent = self._thresholds.get((d["unit"], d["window"]), 80)
-        return 100 * amount >= percent * d["budget"]
+    def _reached(self, data: Mapping[str, Any], amount: int) -> bool:
+        if data["kind"] == "level":
+            return level(amount, data["budget"]) == data["level"]
+        percent = self._thresholds.get((data["unit"], data["window"]), 80)
+        return 100 * amount >= percent * data["budget"]
 
 
 def _less(tokens: int, nanos: int, tasks: int) -> Amounts:

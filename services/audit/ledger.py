@@ -95,27 +95,27 @@ class Account:
             bucket = buckets.setdefault(index, [0, 0, 0])
             for i in range(3):
                 bucket[i] += amounts[i]
-        for one in self.running.values():
-            if one.start <= at < one.end:
+        for window_sum in self.running.values():
+            if window_sum.start <= at < window_sum.end:
                 for i in range(3):
-                    one.amounts[i] += amounts[i]
+                    window_sum.amounts[i] += amounts[i]
 
     def used(self, name: str, at: int) -> list[int]:
         """What was charged in the window of ``at``."""
         if is_rolling(name):
             start, end = window(name, at)
             return _sum(self.minutes, start // MINUTE, end // MINUTE)
-        found = self.running.get(name)
-        if found is None or not found.start <= at < found.end:
+        running = self.running.get(name)
+        if running is None or not running.start <= at < running.end:
             start, end = window(name, at)
-            found = OpenAttempt(start, end, _sum(self.hours, start // HOUR, end // HOUR))
-            self.running[name] = found
-        return found.amounts
+            running = OpenAttempt(start, end, _sum(self.hours, start // HOUR, end // HOUR))
+            self.running[name] = running
+        return running.amounts
 
 
 def _sum(buckets: Mapping[int, list[int]], first: int, last: int) -> list[int]:
-    found = [buckets[i] for i in range(first, last) if i in buckets]
-    return [sum(bucket[i] for bucket in found) for i in range(3)]
+    inside = [buckets[i] for i in range(first, last) if i in buckets]
+    return [sum(bucket[i] for bucket in inside) for i in range(3)]
 
 
 class Ledger:
@@ -125,7 +125,7 @@ class Ledger:
         self.accounts: dict[str, Account] = {}
         self.limits: list[tuple[str, str, str, int]] = []
         self.overdraft = False
-        self._most = scopes_max
+        self._scopes_max = scopes_max
         self._of: dict[str, dict[tuple[str, str], int]] = {}
 
     def set_policy(self, data: Mapping[str, Any]) -> None:
@@ -138,27 +138,27 @@ class Ledger:
 
     def limits_of(self, scope: str) -> dict[tuple[str, str], int]:
         """Limits on ``scope`` by unit and window: those of its kind, then its own."""
-        found = self._of.get(scope)
-        if found is None:
-            found = self._of[scope] = {}
+        limits = self._of.get(scope)
+        if limits is None:
+            limits = self._of[scope] = {}
             for wanted in (scope.partition(":")[0], scope):
                 for name, unit, length, amount in self.limits:
                     if name == wanted:
-                        found[unit, length] = amount
-        return found
+                        limits[unit, length] = amount
+        return limits
 
     def place(self, scope: str) -> str:
         """Where ``scope`` is counted: past 10,000 scopes, new ones share one."""
-        if scope in self.accounts or len(self.accounts) < self._most:
+        if scope in self.accounts or len(self.accounts) < self._scopes_max:
             return scope
         return scope.partition(":")[0] + ":other"
 
     def _account(self, scope: str) -> Account:
         place = self.place(scope)
-        found = self.accounts.get(place)
-        if found is None:
-            found = self.accounts[place] = Account()
-        return found
+        account = self.accounts.get(place)
+        if account is None:
+            account = self.accounts[place] = Account()
+        return account
 
     def book(self, scopes: Iterable[str], at: int, amounts: Amounts) -> None:
         for scope in scopes:
@@ -185,7 +185,7 @@ class Ledger:
         """The limits that ``asked`` goes beyond, in words, and how many were looked at."""
         if priority == "critical" and self.overdraft:
             return [], 0
-        found: list[str] = []
+        beyond: list[str] = []
         looked = 0
         for scope in scopes:
             for (unit, length), limit in self.limits_of(scope).items():
@@ -193,11 +193,11 @@ class Ledger:
                 used, held = self.standing(scope, unit, length, at)
                 more = asked[UNITS.index(unit)]
                 if not passes(priority, used + held + more, limit):
-                    found.append(
+                    beyond.append(
                         f"{unit}/{length} of {scope}: {used:,} used + {held:,} held + {more:,} "
                         f"asked is beyond the gate of {priority} below {limit:,}"
                     )
-        return found, looked
+        return beyond, looked
 
 
 def scopes_of(worker: str, agent: str, model: str, project: str) -> tuple[str, ...]:

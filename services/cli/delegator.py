@@ -121,7 +121,7 @@ def check(file: File) -> None:
     """How often it is right on labelled tasks, and what it takes for what."""
     tasks = _tasks(file)
     outcomes = evaluate.evaluate(tasks, _delegator())
-    right = sum(o.found.kind == o.task.kind for o in outcomes)
+    right = sum(o.delegation.kind == o.task.kind for o in outcomes)
     say(evaluate.report(outcomes))
     say(f"\nright kinds: {right:,} of {len(outcomes):,}")
 

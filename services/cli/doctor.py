@@ -20,6 +20,7 @@ from services.cli.correct import disputed_line, disputes
 from services.cli.deadletters import dropped_count
 from services.cli.terminal import note, say, say_json, width
 from services.client.bus import Bus
+from services.queries.archived import archive_rows
 from services.queries.figures import running_count, waiting_count
 from services.queries.findings import Check, Look, rows
 from services.queries.metrics import metrics_row
@@ -27,7 +28,7 @@ from services.queries.missing import missing_names
 from services.queries.notices import names_text, unpriced
 from services.queries.programs import program_rows
 from services.queries.service_rows import service_rows
-from services.queries.stalled import PATIENCE_S, silent
+from services.queries.stalled import UNTAKEN_S, silent
 from services.queries.verify import conserved
 from services.runtime import initial_policy
 from services.runtime.settings import describe
@@ -142,7 +143,7 @@ def _services(look: Look) -> Iterator[FactRow]:
         yield ("engine", "it takes in what comes, and nothing waits at the intake", "ok", "")
         return
     hint = "what holds it up stands on the standard error of `asb up` or `asb service`"
-    said = f"it runs, and entries wait at the intake: for {PATIENCE_S:g} s none was taken in"
+    said = f"it runs, and entries wait at the intake: for {UNTAKEN_S:g} s none was taken in"
     yield ("engine", said, "bad", hint)
 
 
@@ -240,6 +241,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("disputed", _disputed),
     ("operators", _operators),
     ("policy", _policy),
+    ("archive", lambda look: archive_rows(look.bus)),
     ("agents", lambda _: program_rows()),
 )
 

@@ -33,9 +33,9 @@ class Bus(msgspec.Struct):
 
     def state(self, until: str = "+") -> State:
         """The state as the hosts have it: newest snapshot and tail, with their own folds."""
-        found = rebuild.rebuild(self.client, self.keys, until=until)
-        found.price_lookup = prices.lookup
-        return found
+        folded = rebuild.rebuild(self.client, self.keys, until=until)
+        folded.price_lookup = prices.lookup
+        return folded
 
     @property
     def secret(self) -> bytes:
@@ -44,8 +44,8 @@ class Bus(msgspec.Struct):
 
     def last_id(self) -> str:
         """The last id on the log, "0-0" for an empty one."""
-        found = self.client.call("XREVRANGE", self.keys.log, "+", "-", "COUNT", 1)
-        return found[0][0].decode() if found else "0-0"
+        reply = self.client.call("XREVRANGE", self.keys.log, "+", "-", "COUNT", 1)
+        return reply[0][0].decode() if reply else "0-0"
 
     def events_at(self, log_ids: list[str]) -> dict[str, Event]:
         """The events that stand at these places, in one round trip; what is gone is left out."""

@@ -38,8 +38,8 @@ def dead_letters(bus: Bus, after: str = "-") -> Iterator[DeadLetter]:
 
 
 def last_dead_letter(bus: Bus) -> str:
-    found = bus.client.call("XREVRANGE", bus.keys.deadletter, "+", "-", "COUNT", 1)
-    return found[0][0].decode() if found else "0-0"
+    reply = bus.client.call("XREVRANGE", bus.keys.deadletter, "+", "-", "COUNT", 1)
+    return reply[0][0].decode() if reply else "0-0"
 
 
 READ_COUNT = 1000

@@ -124,8 +124,8 @@ class Follower:
         for task, reply in zip(given, replies, strict=True):
             if reply and not isinstance(reply, CommandRefused):  # an index of another type
                 last[task] = reply[0].decode()
-        found = self._bus.events_at(list(last.values()))
-        ended = [t for t, place in last.items() if place in found and is_end(found[place])]
+        events = self._bus.events_at(list(last.values()))
+        ended = [t for t, place in last.items() if place in events and is_end(events[place])]
         secret = self._bus.secret
         same = repeats(self._bus, [taken_as(*self._given[t], secret) for t in ended])
         for task in ended:
@@ -162,8 +162,8 @@ def repeats(bus: Bus, given: Collection[tuple[str, str]]) -> set[tuple[str, str]
     return {
         (key, digest)
         for reply in hashes
-        for (key, digest), found in zip(given, reply, strict=True)
-        if found is not None and split_taken(found)[0] == digest
+        for (key, digest), taken in zip(given, reply, strict=True)
+        if taken is not None and split_taken(taken)[0] == digest
     }
 
 

@@ -83,10 +83,10 @@ class Source:
                 self._places.append(item.place)  # the same again: the first one stands for it
                 continue
             seen[item.key] = dict(item.fields)
-            found = checker.item(item.where, item.fields, item.key)
-            if isinstance(found, Submission) and item.place:
+            checked_item = checker.item(item.where, item.fields, item.key)
+            if isinstance(checked_item, Submission) and item.place:
                 self._places.append(item.place)
-            yield found
+            yield checked_item
 
     def done(self) -> None:
         """The bus has every submission: they may leave where they came from."""
@@ -262,10 +262,10 @@ def _fields(flat: list[bytes]) -> dict[str, Any]:
     """The fields of an entry, or the JSON object in one of them. Raises Bad."""
     names = dict(zip(flat[::2], flat[1::2], strict=False))
     for name in PAYLOADS:
-        found = _object(names.get(name.encode(), b""))
-        if found is not None:
-            found.pop("id", None)
-            return found
+        nested = _object(names.get(name.encode(), b""))
+        if nested is not None:
+            nested.pop("id", None)
+            return nested
     names[b"type"] = b"task.submitted"
     names.pop(b"id", None)
     _, _, raw = schema.read([part for pair in names.items() for part in pair])
@@ -281,17 +281,17 @@ def _object(raw: bytes) -> dict[str, Any] | None:
 
 def shaped(fields: dict[str, Any]) -> dict[str, Any]:
     """Another system's fields as ours: what it calls the text becomes ``text``."""
-    found = {name: value for name, value in fields.items() if value is not None}
-    if "text" not in found:
+    given = {name: value for name, value in fields.items() if value is not None}
+    if "text" not in given:
         for name in TEXTS:
-            if isinstance(found.get(name), str):
-                found["text"] = found.pop(name)
+            if isinstance(given.get(name), str):
+                given["text"] = given.pop(name)
                 break
         else:
             # "task" is our name for an id, and what many others call the text.
-            if isinstance(found.get("task"), str):
-                found["text"] = found.pop("task")
-    return found
+            if isinstance(given.get("task"), str):
+                given["text"] = given.pop("task")
+    return given
 
 
 def fitting(key: str) -> str:

@@ -56,32 +56,32 @@ def _stands_at(bus: Bus, intake: str, entry: str) -> bool:
 
 def _named_intakes(bus: Bus) -> list[str]:
     """All intakes but the shared one, opened or not."""
-    found: set[str] = set()
+    intakes: set[str] = set()
     cursor = b"0"
     while True:
         cursor, keys = bus.client.call(
             "SCAN", cursor, "MATCH", bus.keys.intake("*"), "COUNT", SCAN_COUNT, "TYPE", "stream"
         )
-        found.update(key.decode("utf-8", "replace") for key in keys)
+        intakes.update(key.decode("utf-8", "replace") for key in keys)
         if cursor == b"0":
-            return sorted(found)
+            return sorted(intakes)
 
 
 def foreign(bus: Bus, state: State, task_id: str) -> list[dict[str, Any]]:
     """The progress documents that agents told of foreign work of this name; [] where none did."""
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for name, record in state.progress.items():
         agent, _, task = name.partition(":")
         if task_id in (task, name):
             kept = bus.client.call("GET", bus.keys.progress(agent, task))
-            found.append(
+            rows.append(
                 {
                     **progress_view.facts(state, agent, task, record),
                     "log_id": record.log_id,
                     "document": _document(kept),
                 }
             )
-    return found
+    return rows
 
 
 def _document(kept: bytes | None) -> Any:

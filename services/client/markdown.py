@@ -39,7 +39,7 @@ def open_items(text: str) -> list[TodoItem]:
 
 
 def _items(text: str) -> list[TodoItem]:
-    found: list[TodoItem] = []
+    items: list[TodoItem] = []
     above: list[TodoItem] = []  # the item being read, and those it is nested in
     fenced = False
     for number, raw in enumerate(text.splitlines(), 1):
@@ -53,7 +53,7 @@ def _items(text: str) -> list[TodoItem]:
             parents = tuple(item.title for item in above)
             box = None if match[2] is None else match[2] == " "
             above.append(TodoItem(number, indent, box, [match[3]], parents))
-            found.append(above[-1])
+            items.append(above[-1])
         elif above:
             above[-1].lines.append(line[above[-1].indent + 2 :])
-    return found
+    return items

@@ -160,10 +160,20 @@ def send(
             sent(done)
 
 
-def _xadd(intake: str, one: Submission) -> Command:
-    if one.id:
-        return ("XADD", intake, "*", "type", "task.submitted", "data", one.data, "id", one.id)
-    return ("XADD", intake, "*", "type", "task.submitted", "data", one.data)
+def _xadd(intake: str, submission: Submission) -> Command:
+    if submission.id:
+        return (
+            "XADD",
+            intake,
+            "*",
+            "type",
+            "task.submitted",
+            "data",
+            submission.data,
+            "id",
+            submission.id,
+        )
+    return ("XADD", intake, "*", "type", "task.submitted", "data", submission.data)
 
 
 def _lost(error: AsbError, done: int, under_way: int, whole: int) -> AsbError:

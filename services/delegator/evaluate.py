@@ -34,7 +34,7 @@ class Judgement(NamedTuple):
     """What became of it."""
 
     task: LabelledText
-    found: Delegation
+    delegation: Delegation
     route: str
 
     @property
@@ -80,8 +80,8 @@ def evaluate(tasks: Iterable[LabelledText], delegator: Delegator) -> list[Judgem
     """Every task delegated."""
     outcomes: list[Judgement] = []
     for task in tasks:
-        found = delegator.delegate(task.text)
-        outcomes.append(Judgement(task, found, route_name(found)))
+        delegation = delegator.delegate(task.text)
+        outcomes.append(Judgement(task, delegation, route_name(delegation)))
     return outcomes
 
 
@@ -106,7 +106,7 @@ def confusion(outcomes: Sequence[Judgement]) -> str:
     width = max(map(len, names), default=0) + 2
     lines = [" " * width + "".join(name.rjust(width) for name in names)]
     for label in names:
-        row = "".join(str(cells[label, found] or "·").rjust(width) for found in names)
+        row = "".join(str(cells[label, read_as] or "·").rjust(width) for read_as in names)
         lines.append(label.ljust(width) + row)
     return "\n".join(lines)
 
@@ -136,7 +136,7 @@ def _by(pairs: Iterable[tuple[str, bool]]) -> str:
 
 
 def _by_kind(outcomes: Sequence[Judgement]) -> str:
-    kinds = _by((o.task.kind, o.found.kind == o.task.kind) for o in outcomes).splitlines()
+    kinds = _by((o.task.kind, o.delegation.kind == o.task.kind) for o in outcomes).splitlines()
     routes = _by((o.task.kind, o.right) for o in outcomes).splitlines()
     width = max(map(len, kinds), default=0) + 2
     shares = [line.split(maxsplit=1)[1] for line in routes]
@@ -164,8 +164,8 @@ def _misses(outcomes: Sequence[Judgement]) -> str:
     lines = [f"misses: {len(wrong)}"]
     for o in wrong:
         lines.append(f"  {o.task.text[:100]}\n    {'/'.join(o.task.routes)}, not {o.route}:")
-        scores = ", ".join(f"{c.kind} {c.score}" for c in o.found.candidates)
-        lines.append(f"    {o.found.reason} [{scores}]")
+        scores = ", ".join(f"{c.kind} {c.score}" for c in o.delegation.candidates)
+        lines.append(f"    {o.delegation.reason} [{scores}]")
     return "\n".join(lines)
 
 

@@ -178,13 +178,13 @@ def tune(base: Weights, rows: Sequence[Row], rehearsed: Sequence[Row]) -> Weight
                     added[feature] += change
         if not moved:
             break
-    found: Weights = {}
+    overlay: Weights = {}
     for name, total in zip(names, added, strict=True):
         said = [((total + ALL_MIDDLE) >> shift & MASK) - MIDDLE for shift in SHIFTS]
         points = {kind: (n + FINE // 2) // FINE for kind, n in enumerate(said)}
         if kept := {kind: n for kind, n in points.items() if n}:
-            found[name] = kept
-    return found
+            overlay[name] = kept
+    return overlay
 
 
 def _tuned(base: Weights, ids: Mapping[str, int], row: Row, lead: int) -> _Tuned:

@@ -47,7 +47,7 @@ def teach(examples: Examples, present: Mapping[str, str]) -> TaughtWeights:
     return TaughtWeights(
         overlay,
         sum(old.delegate(text).kind == kind for kind, text in examples),
-        sum(kind == found for kind, _, found in reads),
+        sum(kind == read_as for kind, _, read_as in reads),
         [read for read in reads if read[0] != read[2]],
         sum(_route(old, text) != _route(new, text) for text in judges),
         len(judges),

@@ -209,9 +209,9 @@ def _words(raw: Raw, canon: dict[str, str], stems: Stems) -> dict[str, Word]:
 
 def beginning(word: str, stems: Stems) -> Word:
     """What the longest known beginning of a word says."""
-    for stem, found in stems.get(word[:SHORTEST_STEM], ()):
+    for stem, meaning in stems.get(word[:SHORTEST_STEM], ()):
         if word.startswith(stem):
-            return found
+            return meaning
     return NO_WORD
 
 
@@ -230,10 +230,10 @@ def _stems(raw: Raw) -> Stems:
             if len(item) <= SHORTEST_STEM:
                 raise ValueError(f"lexicon: {item!r} is too short a beginning")
             by_stem.setdefault(item[:-1], {})[place] = kinds
-    found: dict[str, list[tuple[str, Word]]] = {}
+    by_beginning: dict[str, list[tuple[str, Word]]] = {}
     for stem in sorted(by_stem, key=lambda stem: (-len(stem), stem)):
-        found.setdefault(stem[:SHORTEST_STEM], []).append((stem, _word(stem, by_stem[stem])))
-    return {start: tuple(stems) for start, stems in found.items()}
+        by_beginning.setdefault(stem[:SHORTEST_STEM], []).append((stem, _word(stem, by_stem[stem])))
+    return {start: tuple(stems) for start, stems in by_beginning.items()}
 
 
 def _word(stem: str, places: dict[str, dict[int, int]]) -> Word:
@@ -245,13 +245,13 @@ def _phrases(raw: Raw, canon: dict[str, str]) -> Phrases:
     for (place, item), kinds in raw.items():
         if "_" in item and not is_run_on(item):
             merged.setdefault((place, _stem_of(item, canon)), {}).update(kinds)
-    found: Phrases = {}
+    phrases: Phrases = {}
     for (place, item), kinds in sorted(merged.items()):
         first, second, *rest = item.split("_")
-        starting = found.setdefault(first, {})
+        starting = phrases.setdefault(first, {})
         phrase = Phrase(rest, place, _feature(kinds))
         starting[second] = (*starting.get(second, ()), phrase)
-    return found
+    return phrases
 
 
 def _run_on_pattern(raw: Raw) -> re.Pattern[str]:

@@ -82,9 +82,9 @@ def merged(base: Mapping[str, str], overlay: Mapping[str, str]) -> dict[str, str
     return both
 
 
-def added(one: Mapping[int, int], other: Mapping[int, int]) -> dict[int, int]:
+def added(first: Mapping[int, int], other: Mapping[int, int]) -> dict[int, int]:
     """The sums of two features' weights."""
-    return {kind: one.get(kind, 0) + other.get(kind, 0) for kind in {**one, **other}}
+    return {kind: first.get(kind, 0) + other.get(kind, 0) for kind in {**first, **other}}
 
 
 def text_of(weights: Mapping[int, int]) -> str:

@@ -57,7 +57,7 @@ def _silent(state: State, worker: Worker, now: int) -> Decisions:
             return
 
 
-def _last_booking(state: State, task: TaskRecord) -> Charge:
+def _last_charge(state: State, task: TaskRecord) -> Charge:
     """Started and usage unknown: the rest of the hold. Never started: nothing."""
     if task.status == STARTED or task.used is not None:
         return ledger.final_charge(state, task)
@@ -68,7 +68,7 @@ def _orphaned(state: State, task: TaskRecord) -> TaskRequeued | TaskFailed | Tas
     """The session that ran it is over, or what it waited for did not complete."""
     if task.status not in RUNNING:
         return TaskFailed(task.id, task.attempt, error=task.never_fits)
-    charged = _last_booking(state, task)
+    charged = _last_charge(state, task)
     end = (task.id, task.attempt, task.session, False, charged)
     if task.cancelling:
         return TaskCancelled(*end, "its worker was lost while it was being cancelled")
@@ -82,7 +82,7 @@ def _timed(
 ) -> TaskRequeued | TaskFailed | TaskCancelled:
     if task.status == BACKOFF:
         return TaskRequeued(task.id, task.attempt, reason="its backoff is over")
-    end = (task.id, task.attempt, task.session, False, _last_booking(state, task))
+    end = (task.id, task.attempt, task.session, False, _last_charge(state, task))
     error = f"no result within {task.timeout_s} s"
     if task.cancelling:
         return TaskCancelled(*end, error)

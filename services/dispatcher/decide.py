@@ -28,34 +28,34 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
 
 def dispatch(state: State, now: int) -> Decisions:
     """Try the heads of the queues in order of rank; a head that may not start blocks its queue."""
-    crew = Placement(state, now)
-    if not crew.free:
+    placement = Placement(state, now)
+    if not placement.free:
         return
     heads = state.queues.by_rank()
     kept: dict[str, list[int]] = {}
     lowest = PRIORITIES.index(state.policy.min_priority)
     looks = NEVER_FITS_MAX
-    while heads and crew.free and looks:
+    while heads and placement.free and looks:
         _, _, key = heapq.heappop(heads)
         if key.priority < lowest:
             continue
         task = state.queues.head(key)
         if task is None:
             continue
-        found = _admit(state, now, task, crew, kept)
-        if isinstance(found, Waits):
-            if found.never:
-                yield from _set_aside(state, task, found.refusal)
+        answer = _admit(state, now, task, placement, kept)
+        if isinstance(answer, Waits):
+            if answer.never:
+                yield from _set_aside(state, task, answer.refusal)
                 looks -= 1
             else:
                 if now - task.submitted_at >= KEEP_ROOM_AFTER:
                     _keep_room(state, now, task, kept)
                 continue
-        elif found is None:
+        elif answer is None:
             continue
         else:
-            yield decided(found, BY)
-            crew.took(found.worker)
+            yield decided(answer, BY)
+            placement.took(answer.worker)
         following = state.queues.head(key)
         if following is not None:
             heapq.heappush(heads, (following.rank, following.n, key))
@@ -73,12 +73,12 @@ def _set_aside(state: State, task: TaskRecord, refusal: budgets.Refusal) -> Deci
         yield decided(TaskDeferred(task.id, in_words(refusal), limit), BY)
 
 
-def never_fits(state: State, task: TaskRecord, crew: Placement, now: int) -> bool:
+def never_fits(state: State, task: TaskRecord, placement: Placement, now: int) -> bool:
     """Whether no limit in force will ever admit ``task``, as far as the free workers tell."""
     if task.id in state.never_fits:
         return True
-    found = _admit(state, now, task, crew, {})
-    return isinstance(found, Waits) and found.never
+    answer = _admit(state, now, task, placement, {})
+    return isinstance(answer, Waits) and answer.never
 
 
 class Waits(NamedTuple):
@@ -89,12 +89,12 @@ class Waits(NamedTuple):
 
 
 def _admit(
-    state: State, now: int, task: TaskRecord, crew: Placement, kept: dict[str, list[int]]
+    state: State, now: int, task: TaskRecord, placement: Placement, kept: dict[str, list[int]]
 ) -> TaskDispatched | Waits | None:
     """The dispatch of ``task``, why the budgets refuse it, or None where no worker is free."""
     waits: Waits | None = None
     full: set[str] = set()  # scopes that refused: other workers in them would be refused as well
-    for post in crew.posts(task):
+    for post in placement.posts(task):
         keys = scopes.scope_keys(post.worker.name, post.agent, post.model, task.project)
         if not full.isdisjoint(keys):
             continue
@@ -129,9 +129,9 @@ def _is_hopeless(
         if limit.scope.partition(":")[0] == "worker"
         and (limit.unit, limit.window) == (refusal.unit, refusal.window)
     ]
-    most = asked[budgets.UNITS.index(refusal.unit)]
+    asked_for = asked[budgets.UNITS.index(refusal.unit)]
     return any(limit.scope == "worker" for limit in alike) and all(
-        most > budgets.gate(task.priority, limit.amount) for limit in alike
+        asked_for > budgets.gate(task.priority, limit.amount) for limit in alike
     )
 
 

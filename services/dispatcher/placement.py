@@ -52,10 +52,10 @@ class Placement:
         """All live workers that ``task`` could run on, busy ones too, in no order."""
         saving = self._saves(task)
         key = (task.agent, task.model, task.given, task.given_worker, saving)
-        found = self._routes.get(key)
-        if found is None:
-            found = self._routes[key] = self._serving(task, saving)
-        return found
+        posts = self._routes.get(key)
+        if posts is None:
+            posts = self._routes[key] = self._serving(task, saving)
+        return posts
 
     def _saves(self, task: TaskRecord) -> str:
         """Why the cheap model is preferred for ``task``, "" where it is not."""
@@ -80,13 +80,13 @@ class Placement:
     def _headroom(self, worker: Worker) -> int:
         """What is left of the tightest of its budgets and of its slots, in whole percent."""
         state, key = self._state, "worker:" + worker.name
-        most = 100 * worker.free // worker.capacity
+        percent = 100 * worker.free // worker.capacity
         for limit in budgets.limits_for(state, key):
             if limit.amount > 0:
                 spent = budgets.used(state, key, limit.window, self._now).of(limit.unit)
                 spent += budgets.held(state, key, limit.unit)
-                most = min(most, 100 * (limit.amount - spent) // limit.amount)
-        return most
+                percent = min(percent, 100 * (limit.amount - spent) // limit.amount)
+        return percent
 
     def _serving(self, task: TaskRecord, saving: str) -> list[Post]:
         """The live workers for a route; where none serves it, the next best, saying why."""
@@ -95,11 +95,11 @@ class Placement:
             live = [w for w in live if w.name == task.given_worker]
         if saving:
             cheap = self._state.policy.saving.model
-            found = _serving_route(live, task, task.agent, cheap)
-            if found:
+            posts = _serving_route(live, task, task.agent, cheap)
+            if posts:
                 return [
                     post._replace(why=f"{saving}: {cheap} instead of {task.model}")
-                    for post in found
+                    for post in posts
                 ]
         return _serving_route(live, task, task.agent, task.model)
 

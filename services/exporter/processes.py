@@ -107,7 +107,7 @@ def _services(polled: Polled, state: State, places: Places) -> Iterator[Sample]:
     furthest = max((beat.number("folded") for beat in polled.beats), default=0)
     for service in STARTABLE:
         beats = [beat for beat in polled.beats if beat.service == service]
-        lags = [places.lag(b.number("folded"), polled.elapsed - b.age_s) for b in beats]
+        lags = [places.lag(x.number("folded"), polled.elapsed - x.age_s) for x in beats]
         events, seconds = max(lags, default=(0, 0.0))
         if service == "exporter" and furthest > state.meta.events:
             events = max(events, furthest - state.meta.events)
@@ -117,7 +117,9 @@ def _services(polled: Polled, state: State, places: Places) -> Iterator[Sample]:
 
 
 def _engine(beats: Sequence[Beat]) -> Iterator[Sample]:
-    active = [b for b in beats if b.service == "intake" and b.figures.get("role") == "active"]
+    active = [
+        beat for beat in beats if beat.service == "intake" and beat.figures.get("role") == "active"
+    ]
     waiting = max((beat.number("waiting") for beat in active), default=0)
     held_up = {beat.service for beat in beats if beat.figures.get("holding")}
     yield Sample("asb_intake_waiting", (), waiting)

@@ -43,13 +43,13 @@ class Case(msgspec.Struct):
     ) -> Event:
         """The same with the writer's own words: the private fields of his command, and what he
         told beside the fields that asb knows. ``reported`` are the numbers he told."""
-        told = _fields.decode(self.raw)
+        fields = _fields.decode(self.raw)
         for name in command.public:
-            told.pop(name, None)
+            fields.pop(name, None)
         for name in payload.private:
-            told.pop(name, None)
-        words = {name: told.pop(name) for name in command.private if name in told}
-        return self._made(payload, encode(payload, self.secret, words, told, reported))
+            fields.pop(name, None)
+        words = {name: fields.pop(name) for name in command.private if name in fields}
+        return self._made(payload, encode(payload, self.secret, words, fields, reported))
 
     def _made(self, payload: Payload, raw: bytes) -> Event:
         e = self.entry

@@ -263,7 +263,7 @@ def usage_recorded(case: Case, command: RecordUsage) -> Iterable[Event]:
         charged, attempt = _foreign(case, command, figures), 0
         charged.meter = meter
     charged.flag = figures.flag
-    written_at = schema.told_time(case.entry.fields) or moment(command.time)
+    written_at = schema.written_time(case.entry.fields) or moment(command.time)
     earliest = task.dispatched_at if attempt and task else 0
     charged.day_at = schema.own_time(written_at, case.now, earliest)
     payload = UsageRecorded(command.agent, charged, command.model, command.task, attempt, meter)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from events import document
 from events.commands.attempts import UpdateProgress
-from events.document import Told, Totals
+from events.document import ReadDocument, Totals
 from events.envelope import Event
 from events.task import Charge
 from events.tokens import TokenParts
@@ -87,7 +87,7 @@ def _check_intake(case: Case, agent: str, task_id: str, task: TaskRecord | None)
 def _meter(
     case: Case,
     payload: ProgressUpdated,
-    reported: Told,
+    reported: ReadDocument,
     totals: Totals,
     before: Progress | None,
     task: TaskRecord | None,
@@ -142,7 +142,7 @@ def _spent_before(state: State, task_id: str) -> int:
     return disputed + (task.spent_tokens if task is not None else ended.tokens if ended else 0)
 
 
-def _of_attempt(case: Case, task: TaskRecord, reported: Told, added: TokenParts) -> Charge:
+def _of_attempt(case: Case, task: TaskRecord, reported: ReadDocument, added: TokenParts) -> Charge:
     charged = ledger.charge(
         case.state,
         agent=task.run_agent,
@@ -161,7 +161,7 @@ def _of_attempt(case: Case, task: TaskRecord, reported: Told, added: TokenParts)
     )
 
 
-def _foreign(case: Case, agent: str, reported: Told, added: TokenParts) -> Charge:
+def _foreign(case: Case, agent: str, reported: ReadDocument, added: TokenParts) -> Charge:
     schema.check_disputes(case.state)
     charged = ledger.charge(case.state, agent=agent, model=reported.model, usage=added)
     charged = ledger.foreign(case.state, charged)
@@ -170,6 +170,6 @@ def _foreign(case: Case, agent: str, reported: Told, added: TokenParts) -> Charg
     )
 
 
-def _own_time(case: Case, reported: Told, earliest: int) -> int:
+def _own_time(case: Case, reported: ReadDocument, earliest: int) -> int:
     """The document's own time for the reports, where it can be true; else 0."""
     return schema.own_time(reported.at, case.now, earliest)

@@ -142,7 +142,7 @@ def own_time(reported: int, now: int, earliest: int = 0) -> int:
     return reported if max(earliest, now - OWN_TIME_US) <= reported <= now else 0
 
 
-def told_time(fields: list[bytes]) -> int:
+def written_time(fields: list[bytes]) -> int:
     """The field ``time`` beside type and data, µs; 0 where there is none that can be read."""
     if len(fields) > 4 and b"time" in fields[0::2]:
         names = dict(zip(fields[0::2], fields[1::2], strict=False))
@@ -201,7 +201,7 @@ def task_references(fields: list[bytes]) -> tuple[str, ...]:
         return ()
     try:
         _, _, raw = read(fields)
-        found = _references.decode(raw)
+        references = _references.decode(raw)
     except (Rejected, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ()
-    return (found.task, *found.after) if found.task else found.after
+    return (references.task, *references.after) if references.task else references.after

@@ -65,12 +65,12 @@ def _reused(case: Case, task: TaskSubmitted, text: str) -> Iterable[Event]:
         yield event
 
 
-def _check_text(text: str, most: int) -> None:
+def _check_text(text: str, bound: int) -> None:
     if not text or text.isspace():
         raise Rejected("text is empty; a task needs a description")
-    if len(text) * 4 > most and len(text.encode()) > most:
+    if len(text) * 4 > bound and len(text.encode()) > bound:
         raise Rejected(
-            f"text has {len(text.encode()):,} bytes, more than {most:,}; put long material into a "
+            f"text has {len(text.encode()):,} bytes, more than {bound:,}; put long material into a "
             "file and name it, or raise tasks.text_max_bytes"
         )
     control = schema.CONTROL.search(text)

@@ -51,8 +51,8 @@ def render(key: str, document: bytes, facts: dict[str, Any]) -> bytes:
 
 def ours(key: str, value: bytes) -> Ours | None:
     """What stands in the view, if ``value`` is one of ours and untouched; else None."""
-    found = _END.search(value, max(0, len(value) - _MARKED))
-    if found is None or _digest(key, value[: found.start()] + b"}}") != found[1]:
+    match = _END.search(value, max(0, len(value) - _MARKED))
+    if match is None or _digest(key, value[: match.start()] + b"}}") != match[1]:
         return None
     try:
         return _view.decode(value).asb

@@ -45,7 +45,7 @@ SLACK = 2_048  # bytes that a view may be longer than the longest document
 ENDED_KEPT_S = 30 * 86_400
 UNREADABLE_KEPT_S = 35 * 86_400
 REMEMBERED = 20_000  # keys of which something is kept here, before it is looked through
-TOLD_BYTES_MAX = 32_000_000  # documents that wait for their views
+AT_HAND_BYTES_MAX = 32_000_000  # documents that wait for their views
 
 
 class Swap(msgspec.Struct):
@@ -61,16 +61,16 @@ class Swap(msgspec.Struct):
 class Documents(Projector):
     """The projector of ``asb:progress:*``. ``most`` is the largest document in bytes."""
 
-    def __init__(self, client: Client, keys: Keys, most: int) -> None:
+    def __init__(self, client: Client, keys: Keys, bound: int) -> None:
         super().__init__()
-        self._client, self._keys, self._most = client, keys, most
+        self._client, self._keys, self._largest = client, keys, bound
         self._secret, self._key_of_marks = Secret(client, keys), b""
         self._state = State()
-        self._told: dict[str, tuple[str, bytes]] = {}  # name -> log id and newest document
+        self._at_hand: dict[str, tuple[str, bytes]] = {}  # name -> log id and newest document
         self._names: dict[str, set[str]] = {}  # task -> names of its records
         self._dirty: dict[str, None] = {}
         self._looks: dict[str, None] = {}
-        self._told_bytes = 0
+        self._at_hand_bytes = 0
         self._written: dict[str, str] = {}  # name -> log id of the document whose view is there
         self._sent: dict[str, tuple[str, str]] = {}
         self._look_wake = anyio.Event()
@@ -96,7 +96,7 @@ class Documents(Projector):
     def restored(self, state: State) -> None:
         """The state was rebuilt, or Redis was away: look at every view again."""
         self._state = state
-        for kept in (self._told, self._written, self._sent):
+        for kept in (self._at_hand, self._written, self._sent):
             kept.clear()
         self._name_all(state)
         self._dirty.update(dict.fromkeys(state.progress))
@@ -110,11 +110,11 @@ class Documents(Projector):
 
     def _keep(self, name: str, log_id: str, raw: bytes) -> None:
         """Keep a document until its view is written; what there is no room for is fetched."""
-        self._told_bytes += len(raw)
-        if self._told_bytes > TOLD_BYTES_MAX:
-            self._told.clear()
-            self._told_bytes = len(raw)
-        self._told[name] = (log_id, raw)
+        self._at_hand_bytes += len(raw)
+        if self._at_hand_bytes > AT_HAND_BYTES_MAX:
+            self._at_hand.clear()
+            self._at_hand_bytes = len(raw)
+        self._at_hand[name] = (log_id, raw)
 
     def _bound(self) -> None:
         """Forget names of which the state has forgotten more than there are."""
@@ -149,9 +149,9 @@ class Documents(Projector):
             record = state.progress.get(name)
             if record is None or value is None:
                 continue
-            found = marks.ours(self._key(name), value)
-            if found is not None:
-                if self._is_stale(state, name, record, value, found):
+            ours = marks.ours(self._key(name), value)
+            if ours is not None:
+                if self._is_stale(state, name, record, value, ours):
                     stale.append((name, value, record))
             elif value and self._is_news(name, value, record):
                 news.append((name, value))
@@ -162,13 +162,13 @@ class Documents(Projector):
         return bool(stale)
 
     def _is_stale(
-        self, state: State, name: str, record: Progress, value: bytes, found: marks.Ours
+        self, state: State, name: str, record: Progress, value: bytes, ours: marks.Ours
     ) -> bool:
         """Whether a view of ours says something else than we would; one from further on does not
         count: another host is ahead."""
-        if found.document == record.log_id:
+        if ours.document == record.log_id:
             self._written[name] = record.log_id
-        return not after(found.as_of, state.meta.log_id) and not marks.says(
+        return not after(ours.as_of, state.meta.log_id) and not marks.says(
             value, self._facts(state, name, record)
         )
 
@@ -192,23 +192,23 @@ class Documents(Projector):
 
     async def _documents(self, stale: list[tuple[str, bytes, Progress]]) -> dict[str, bytes]:
         """The documents themselves; those that are not at hand come from the log."""
-        found: dict[str, bytes] = {}
+        documents: dict[str, bytes] = {}
         places: dict[str, str] = {}
         for name, _, record in stale:
-            log_id, raw = self._told.pop(name, ("", b""))
+            log_id, raw = self._at_hand.pop(name, ("", b""))
             if log_id == record.log_id:
-                found[name] = raw
+                documents[name] = raw
             else:
                 places[name] = record.log_id
-        if not self._told:
-            self._told_bytes = 0
+        if not self._at_hand:
+            self._at_hand_bytes = 0
         replies: list[Any] = await self._client.pipeline(
             ("XRANGE", self._keys.log, place, place) for place in places.values()
         )
         for name, reply in zip(places, replies, strict=True):
             if _accepted(reply):
-                found[name] = _document_of(decoded(reply)[0])
-        return found
+                documents[name] = _document_of(decoded(reply)[0])
+        return documents
 
     async def _swap(self, swaps: list[Swap]) -> None:
         for swap in swaps:
@@ -252,14 +252,14 @@ class Documents(Projector):
             if not value:
                 continue
             record = state.progress.get(name)
-            found = marks.ours(self._key(name), value)
-            if found is None:
+            ours = marks.ours(self._key(name), value)
+            if ours is None:
                 if self._is_news(name, value, record):
                     news.append((name, value))
                 else:
                     self._dirty[name] = None
                     self.wake()
-            elif record is not None and found.document == record.log_id:
+            elif record is not None and ours.document == record.log_id:
                 self._written[name] = record.log_id
         await self._take(state, news)
         self._bound()
@@ -283,7 +283,7 @@ class Documents(Projector):
                 self._sent[name] = mark  # before anything is awaited: another loop may look too
                 fresh.append((name, raw, newest))
         try:
-            commands = [entry for one in fresh if (entry := await self._entry(*one))]
+            commands = [entry for item in fresh if (entry := await self._entry(*item))]
             for reply in await self._client.pipeline(commands):
                 _accepted(reply)
         except BaseException:
@@ -294,7 +294,7 @@ class Documents(Projector):
     async def _entry(self, name: str, raw: bytes, newest: str) -> Command | None:
         """What goes to the intake for a value: the document, or once that it is none."""
         agent, _, task = name.partition(":")
-        wrong = document.problem(agent, task, raw, self._most)
+        wrong = document.problem(agent, task, raw, self._largest)
         if not wrong:
             return self._document(agent, task, raw, newest)
         return self._unreadable(agent, task, raw, wrong) if await self._first(name, raw) else None
@@ -339,9 +339,9 @@ class Documents(Projector):
         """The values under these names, b"" where there is none, None where it is no string. What
         is longer than any document is read only so far."""
         self._key_of_marks = await self._secret.value()
-        most = self._most + SLACK
+        bound = self._largest + SLACK
         replies: list[Any] = await self._client.pipeline(
-            ("GETRANGE", self._key(name), 0, most) for name in names
+            ("GETRANGE", self._key(name), 0, bound) for name in names
         )
         return [None if _is_other_type(reply) else _accepted(reply) for reply in replies]
 

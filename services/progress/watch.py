@@ -138,12 +138,12 @@ class ProgressWatch:
         """One SCAN and what it found; then a rest that keeps both to their share of the time."""
         sent = elapsed()
         pattern = escaped(self._keys.progress_prefix) + "*"
-        following, found = await self._client.call(
+        following, keys = await self._client.call(
             "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT
         )
         scanned = elapsed()
         self._recent.append(scanned - sent)
-        names = self._names(found)
+        names = self._names(keys)
         for start in range(0, len(names), BATCH):
             await self._documents.read_and_take(names[start : start + BATCH])
         # The quickest SCAN of late: what this process waited for besides is not the server's time.
@@ -154,13 +154,13 @@ class ProgressWatch:
     def _names(self, keys: Iterable[bytes]) -> list[str]:
         """``<agent>:<task>`` of progress keys; a key that is no UTF-8 names nobody."""
         prefix = self._keys.progress_prefix.encode()
-        found: list[str] = []
+        names: list[str] = []
         for key in keys:
             try:
-                found.append(key.removeprefix(prefix).decode())
+                names.append(key.removeprefix(prefix).decode())
             except UnicodeDecodeError:
                 logger.warning("a progress key is not UTF-8 and is left alone: %r", key[:80])
-        return found
+        return names
 
 
 def projectors(setup: Setup) -> list[Projector]:

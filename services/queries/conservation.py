@@ -44,7 +44,11 @@ def _windows(audit: Audit, state: State) -> SumRow:
             (scope.hours, account.hours, state.meta.at // HOUR - HOURS_KEPT),
             (scope.minutes, account.minutes, state.meta.at // MINUTE - MINUTES_KEPT),
         ):
-            known = {i: [b.tokens, b.nanos, b.tasks] for i, b in kept.items() if i >= oldest}
+            known = {
+                i: [bucket.tokens, bucket.nanos, bucket.tasks]
+                for i, bucket in kept.items()
+                if i >= oldest
+            }
             if known != {i: sums for i, sums in charged.items() if i >= oldest}:
                 wrong.append(name)
                 break

@@ -33,8 +33,8 @@ def forecast_view(state: State, now: int) -> dict[str, Any]:
 
 
 def _plain(value: msgspec.Struct) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(value)
-    return found
+    plain: dict[str, Any] = msgspec.to_builtins(value)
+    return plain
 
 
 MONTH_DAYS = 30

@@ -58,20 +58,20 @@ def event_view(event: Event) -> dict[str, Any]:
 
 def ended_view(ended: Ended) -> dict[str, Any]:
     """An outcome for programs."""
-    found: dict[str, Any] = {"task": ended.task, "status": ended.status}
+    view: dict[str, Any] = {"task": ended.task, "status": ended.status}
     if ended.error:
-        found["error"] = ended.error
+        view["error"] = ended.error
     if ended.story is not None:
-        b, events = ended.story.charged, ended.story.events
+        charged, events = ended.story.charged, ended.story.events
         last, worker = events[-1], ended.story.last("task.dispatched")
-        found |= {
+        view |= {
             "worker": worker.data.worker if worker is not None else None,
             "attempt": last.data.attempt,
-            "tokens": b.tokens,
-            "cost": dollars(b.nanos),
-            "cost_nanos": b.nanos,
+            "tokens": charged.tokens,
+            "cost": dollars(charged.nanos),
+            "cost_nanos": charged.nanos,
             "result": result_of(events),
             "ended_at": iso(last.at),
             "took_us": last.at - events[0].at,
         }
-    return found
+    return view

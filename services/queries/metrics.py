@@ -42,7 +42,7 @@ class Served:
 
 def addresses(running: Collection[Beat]) -> list[str]:
     """Where exporters listen, as their heartbeats say. One that listens everywhere is near."""
-    named = {b.figures["listens"] for b in running if b.figures.get("listens")}
+    named = {beat.figures["listens"] for beat in running if beat.figures.get("listens")}
     return sorted(name.replace("0.0.0.0:", "127.0.0.1:") for name in named)
 
 

@@ -14,17 +14,17 @@ from services.runtime.settings_types import PolicySettings
 
 def price_view(state: State, model: str) -> dict[str, Any]:
     """``asb prices MODEL --json``: nano-dollars per million tokens of each part, and the source."""
-    found = quote(state, model)
-    source = found.source if found is not None else "unknown"
+    quoted = quote(state, model)
+    source = quoted.source if quoted is not None else "unknown"
     seeded = initial_policy.policy_prices(PolicySettings()).get(model)
-    if found is not None and source == BOOK and found.price != seeded:
+    if quoted is not None and source == BOOK and quoted.price != seeded:
         source = "override"
-    parts = {part: getattr(found.price, part) if found is not None else None for part in PARTS}
+    parts = {part: getattr(quoted.price, part) if quoted is not None else None for part in PARTS}
     return {
         "model": model,
         "source": source,
         "version": state.policy.book if source in (BOOK, "override") else None,
-        "flat": found.price.flat if found is not None else False,
+        "flat": quoted.price.flat if quoted is not None else False,
         "nanos_per_million": parts,
         "dollars_per_million": {p: None if n is None else _decimal(n) for p, n in parts.items()},
     }

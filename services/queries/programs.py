@@ -28,10 +28,10 @@ def versions(commands: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
                 )  # fmt: skip
             except OSError:
                 continue
-    return {name: _told(process) for name, process in asked.items()}
+    return {name: _answer(process) for name, process in asked.items()}
 
 
-def _told(process: subprocess.Popen[str]) -> str:
+def _answer(process: subprocess.Popen[str]) -> str:
     try:
         said, _ = process.communicate(timeout=ANSWER_S)
     except subprocess.TimeoutExpired:

@@ -76,7 +76,7 @@ class Collector:
         for event in events:
             self._book(event)
             if self._start <= event.at < self._end:
-                self._one(event)
+                self._count(event)
 
     def _book(self, event: Event) -> None:
         """Usage counts on the day it is charged on, as in the report itself."""
@@ -91,9 +91,9 @@ class Collector:
             spent.nanos += charged.nanos
             spent.agent, spent.model, spent.kind = charged.agent, charged.model, charged.kind
 
-    def _one(self, event: Event) -> None:
-        d, kind = event.data, event.data.type
-        task: str = getattr(d, "task", "")
+    def _count(self, event: Event) -> None:
+        payload, kind = event.data, event.data.type
+        task: str = getattr(payload, "task", "")
         self._counts[kind] += 1
         if kind == "task.submitted":
             self._submitted[task] = event.at
@@ -101,8 +101,8 @@ class Collector:
             since = self._submitted.pop(task, None)
             if since is not None:
                 self._waits.append((event.at - since, task))
-        elif kind in ENDS and not d.stale:
-            self._end_of(kind, d)
+        elif kind in ENDS and not payload.stale:
+            self._end_of(kind, payload)
 
     def _end_of(self, kind: str, payload: Any) -> None:
         facts = self._facts
@@ -118,13 +118,13 @@ class Collector:
             failure.final += final
             failure.task = payload.task
 
-    def facts(self, most: int = 10) -> Facts:
+    def facts(self, count: int = 10) -> Facts:
         """What was found; lists with their ``most`` first entries."""
         facts = self._facts
         facts.submitted = self._counts["task.submitted"]
         facts.deferred = self._counts["task.deferred"]
-        facts.dearest = nlargest(most, self._spent.values(), key=lambda s: (s.nanos, s.tokens))
-        facts.failures = nlargest(most, self._failures.values(), key=lambda f: f.count)
+        facts.dearest = nlargest(count, self._spent.values(), key=lambda s: (s.nanos, s.tokens))
+        facts.failures = nlargest(count, self._failures.values(), key=lambda f: f.count)
         if self._waits:
             waits = sorted(self._waits)
             count = len(waits)

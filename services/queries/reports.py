@@ -52,8 +52,8 @@ def period_of(
         while (following := first + timedelta(len(days))).month == first.month:
             days.append(following)
         return _spanning(state, f"{first:%Y-%m}", days)
-    found = _named(day or "today", today, {"today": 0, "yesterday": 1}, date.fromisoformat)
-    return _spanning(state, _existing(found).isoformat(), [found])
+    wanted_day = _named(day or "today", today, {"today": 0, "yesterday": 1}, date.fromisoformat)
+    return _spanning(state, _existing(wanted_day).isoformat(), [wanted_day])
 
 
 def _existing(day: date) -> date:
@@ -82,8 +82,8 @@ def _week(text: str, today: date) -> date:
     try:
         if match:
             return date.fromisocalendar(int(match[1]), int(match[2]), 1)
-        found = date.fromisoformat(text)
-        return found - timedelta(found.weekday())
+        monday = date.fromisoformat(text)
+        return monday - timedelta(monday.weekday())
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a week like 2026-W47, this or last") from None
 
@@ -115,9 +115,9 @@ def _day(state: State, day: date) -> Day:
     noons beside it, since zones reach from -12 to +14 hours."""
     noon = (day.toordinal() - date(1970, 1, 1).toordinal()) * 86_400 + 43_200
     for offset in (0, -86_400, 86_400):
-        found = day_of((noon + offset) * 1_000_000, state.zone)
-        if found.date == day.isoformat():
-            return found
+        span = day_of((noon + offset) * 1_000_000, state.zone)
+        if span.date == day.isoformat():
+            return span
     raise typer.BadParameter(f"{day.isoformat()} does not exist in {state.policy.timezone}")
 
 
@@ -152,9 +152,9 @@ def report_texts(bus: Bus, facts: Facts) -> dict[str, str]:
     tasks = [spent.task for spent in facts.dearest]
     replies = bus.client.pipeline(("LINDEX", bus.keys.task_index(task), 0) for task in tasks)
     places = {t: r.decode() for t, r in zip(tasks, replies, strict=True) if isinstance(r, bytes)}
-    found = bus.events_at(list(places.values()))
+    events = bus.events_at(list(places.values()))
     return {
-        task: first_line(text_of(found[place], "text"))
+        task: first_line(text_of(events[place], "text"))
         for task, place in places.items()
-        if place in found and found[place].type == "task.submitted"
+        if place in events and events[place].type == "task.submitted"
     }

@@ -34,7 +34,9 @@ def service_rows(running: Collection[Beat]) -> Iterator[FactRow]:
     elif any(part in STANDS_STILL for part in gone):
         words, _, hint = no_engine(running).rpartition("; ")
         yield ("services", words, "bad", hint)
-    for text in sorted({b.figures["holding"] for b in running if b.figures.get("holding")}):
+    for text in sorted(
+        {beat.figures["holding"] for beat in running if beat.figures.get("holding")}
+    ):
         yield ("holds", text, "bad", WRONG_TYPE_HINT)
     rest = [part for part in gone if part not in STANDS_STILL]
     if rest and kinds:

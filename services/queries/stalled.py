@@ -21,7 +21,7 @@ from services.store import rebuild
 from services.store.heartbeat import Beat, beats
 from services.store.log import after
 
-PATIENCE_S = 2.0  # what waits first at an intake for longer has no engine that takes it
+UNTAKEN_S = 2.0  # what waits first at an intake for longer has no engine that takes it
 
 
 LOOK_S = 0.1
@@ -59,7 +59,7 @@ def silent(bus: Bus, state: State) -> bool:
     """Whether entries wait at the shared intake and none is taken, for as long as we look: up to
     two seconds where something waits. ``state`` is folded on meanwhile."""
     first = _first_waiting(bus, state)
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + UNTAKEN_S
     while first and time.monotonic() < until:
         time.sleep(LOOK_S)
         catch_up(bus, state)
@@ -80,8 +80,8 @@ def _first_waiting(bus: Bus, state: State) -> str:
     entries: list[Any] = bus.client.call("XRANGE", intake, f"({done}", "+", "COUNT", LOOKED_AT)
     secret = bus.secret
     given = [_given(fields, secret) for _, fields in entries]
-    same = repeats(bus, {one for one in given if one[0]})
-    waiting = (e[0].decode() for e, one in zip(entries, given, strict=True) if one not in same)
+    same = repeats(bus, {key for key in given if key[0]})
+    waiting = (e[0].decode() for e, key in zip(entries, given, strict=True) if key not in same)
     return next(waiting, "")
 
 
@@ -126,7 +126,11 @@ def no_engine(running: Collection[Beat]) -> str:
 def stalled_s(running: Collection[Beat]) -> int:
     """For how many seconds the engine has taken nothing in though entries wait, by its own
     clock."""
-    engines = [b for b in running if b.service == "intake" and b.figures.get("role") == "active"]
+    engines = [
+        beat
+        for beat in running
+        if beat.service == "intake" and beat.figures.get("role") == "active"
+    ]
     reported = [engine.figures.get("stalled_s", "") for engine in engines]
     return max((int(text) for text in reported if text.isdecimal()), default=0)
 
@@ -149,10 +153,10 @@ class Stalled:
 
     def look(self, tasks: Collection[str]) -> None:
         """Nothing was heard of ``tasks`` for a while."""
-        found = self._reason(tasks)
-        plain = re.sub(r"\d[\d,.]*( (ms|s|min|h|d)\b)*", "", found)  # a countdown is no change
-        if found and plain != self._said:
-            self._say_it(found)
+        reason = self._reason(tasks)
+        plain = re.sub(r"\d[\d,.]*( (ms|s|min|h|d)\b)*", "", reason)  # a countdown is no change
+        if reason and plain != self._said:
+            self._say_it(reason)
         self._said = plain or self._said
 
     def _reason(self, tasks: Collection[str]) -> str:
@@ -164,7 +168,7 @@ class Stalled:
         running = beats(self._bus.client, self._bus.keys)
         if gone := no_engine(running):
             return gone
-        if self._unanswered.waited_s(state) >= PATIENCE_S:
+        if self._unanswered.waited_s(state) >= UNTAKEN_S:
             return NO_ENGINE
         waiting = [t for name in tasks if (t := state.tasks.get(name)) is not None]
         if not waiting or any(t.status in RUNNING for t in waiting):

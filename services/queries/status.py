@@ -149,5 +149,7 @@ def running_texts(state: State) -> dict[str, str]:
 
 def prompts(bus: Bus, places: dict[str, str]) -> dict[str, str]:
     """The prompts of tasks; ``places`` maps a task to the log id of its submission."""
-    found = bus.events_at(list(places.values()))
-    return {task: text_of(found[place], "text") for task, place in places.items() if place in found}
+    events = bus.events_at(list(places.values()))
+    return {
+        task: text_of(events[place], "text") for task, place in places.items() if place in events
+    }

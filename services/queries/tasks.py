@@ -65,9 +65,9 @@ def task_rows(bus: Bus, state: State, now: int, chosen: list[Row]) -> list[dict[
     )
     errors = _errors(bus, chosen)
     rows: list[dict[str, Any]] = []
-    for task_id, found in chosen:
+    for task_id, record in chosen:
         event = submissions.get(task_id)
-        row = _open_row(found, why) if isinstance(found, TaskRecord) else _ended_row(found)
+        row = _open_row(record, why) if isinstance(record, TaskRecord) else _ended_row(record)
         row["text"] = text_of(event, "text") if event is not None else ""
         row["priority"] = event.data.priority if event is not None else row.get("priority", "")
         submitted_at = event.at if event is not None else row.pop("_at", now)
@@ -114,16 +114,16 @@ def _errors(bus: Bus, chosen: list[Row]) -> dict[str, str]:
 
 def _submissions(bus: Bus, chosen: list[Row]) -> dict[str, Event]:
     """The submission of each task; for ended ones its place stands in the task's index."""
-    ended = [task for task, found in chosen if isinstance(found, Outcome)]
+    ended = [task for task, record in chosen if isinstance(record, Outcome)]
     firsts = bus.client.pipeline(("LINDEX", bus.keys.task_index(task), 0) for task in ended)
-    places = {task: found.log_id for task, found in chosen if isinstance(found, TaskRecord)}
+    places = {task: record.log_id for task, record in chosen if isinstance(record, TaskRecord)}
     places |= {
         t: first.decode()
         for t, first in zip(ended, firsts, strict=True)
         if isinstance(first, bytes)
     }
-    found = bus.events_at(list(places.values()))
-    return {task: found[place] for task, place in places.items() if place in found}
+    events = bus.events_at(list(places.values()))
+    return {task: events[place] for task, place in places.items() if place in events}
 
 
 def _open_row(task: TaskRecord, why: Waiting) -> dict[str, Any]:

@@ -56,9 +56,9 @@ def read_views(bus: Bus) -> KeptViews:
     days = sorted(bus.state().reports)[-REPORTS:]
     keys = [bus.keys.throttle, bus.keys.token_usage, *(bus.keys.report(day) for day in days)]
     replies = bus.client.pipeline(("GET", key) for key in keys)
-    found = dict(zip(keys, replies, strict=True))
-    spoilt = {key: fault for key, body in found.items() if (fault := first_fault(body))}
-    bodies = [None if key in spoilt else body for key, body in found.items()]
+    kept = dict(zip(keys, replies, strict=True))
+    spoilt = {key: fault for key, body in kept.items() if (fault := first_fault(body))}
+    bodies = [None if key in spoilt else body for key, body in kept.items()]
     reports = {day: body for day, body in zip(days, bodies[2:], strict=True) if body}
     return KeptViews(bodies[0], bodies[1], reports, spoilt)
 
@@ -78,9 +78,9 @@ def first_fault(body: Any) -> str:
 def check_folds(bus: Bus, until: str, size: int, live: State, advance: Advance) -> Check:
     """The whole log in turns of ``size``, against the live state."""
     state = State()
-    for found in entries(bus.client, bus.keys, until=until):
-        fold_in_turns(state, replaying.decoded(found), size)
-        advance(len(found))
+    for batch in entries(bus.client, bus.keys, until=until):
+        fold_in_turns(state, replaying.decoded(batch), size)
+        advance(len(batch))
     same = state.encode() == live.encode()
     name = f"from the start in turns of {size}"
     if same:
@@ -110,15 +110,15 @@ def _first_difference(bus: Bus, until: str, size: int) -> tuple[str, str]:
     kept = replaying.load_snapshot(bus.client, bus.keys)
     start = State()
     if kept is not None and not after(kept.meta.log_id, until):
-        for found in entries(bus.client, bus.keys, until=kept.meta.log_id):
-            fold_in_turns(start, replaying.decoded(found), 1)
+        for batch in entries(bus.client, bus.keys, until=kept.meta.log_id):
+            fold_in_turns(start, replaying.decoded(batch), 1)
         if start.encode() != kept.encode():
             words = f"the snapshot kept there is not the fold: {_differing(kept, start)}"
             return kept.meta.log_id, words
     else:
         kept = State()
-    for found in entries(bus.client, bus.keys, start.meta.log_id, until):
-        events = replaying.decoded(found)
+    for batch in entries(bus.client, bus.keys, start.meta.log_id, until):
+        events = replaying.decoded(batch)
         for at in range(0, len(events), size):
             fold_in_turns(start, events[at : at + size], size)
             for event in events[at : at + size]:
@@ -128,10 +128,10 @@ def _first_difference(bus: Bus, until: str, size: int) -> tuple[str, str]:
     return "", ""
 
 
-def _differing(one: State, other: State) -> str:
+def _differing(mine: State, other: State) -> str:
     """Which record differs, in words."""
     for name in RECORDS:
-        x, y = getattr(one, name), getattr(other, name)
+        x, y = getattr(mine, name), getattr(other, name)
         if x == y:
             continue
         if isinstance(x, Mapping) and isinstance(y, Mapping):
@@ -161,16 +161,16 @@ def archive_checks(bus: Bus) -> list[Check]:
 class Walk:
     """One walk along the log: the audit, the reports as issued, and each view at its place."""
 
-    def __init__(self, bus: Bus, found: KeptViews) -> None:
-        self._bus, self._views = bus, found
+    def __init__(self, bus: Bus, kept: KeptViews) -> None:
+        self._bus, self._views = bus, kept
         self.audit = Audit()
         self._state = State()
         self._reports = 0
         self._checks: list[Check] = []
         self._due: dict[str, list[Callable[[], Check]]] = {}
-        self._checks += [Check(key, False, fault) for key, fault in found.spoilt.items()]
-        self._expect(bus.keys.throttle, found.throttle, _throttle_view)
-        self._expect(bus.keys.token_usage, found.usage, views.token_usage_view)
+        self._checks += [Check(key, False, fault) for key, fault in kept.spoilt.items()]
+        self._expect(bus.keys.throttle, kept.throttle, _throttle_view)
+        self._expect(bus.keys.token_usage, kept.usage, views.token_usage_view)
 
     def _expect(
         self, key: str, body: bytes | None, render: Callable[[State], dict[str, Any]]
@@ -188,15 +188,15 @@ class Walk:
         self._due.setdefault(place, []).append(look)
 
     def run(self, until: str, advance: Advance) -> list[Check]:
-        for found in entries(self._bus.client, self._bus.keys, until=until):
-            for entry, event in replaying.owned(found):
+        for batch in entries(self._bus.client, self._bus.keys, until=until):
+            for entry, event in replaying.owned(batch):
                 if event.type == "report.issued":
                     self._report(event)
                 fold.apply(self._state, event)
                 self.audit.feed(entry)
                 for look in self._due.pop(event.log_id, ()):
                     self._checks.append(look())
-            advance(len(found))
+            advance(len(batch))
         for place in self._due:
             if place != "0-0" and not after(place, until):
                 gone = f"as of {place}, which is not on the log"
@@ -247,17 +247,17 @@ def _throttle_view(state: State) -> dict[str, Any]:
 
 def conserved(bus: Bus) -> list[SumRow]:
     """The sum of all charges on the raw log against windows, totals, reports, views and metrics."""
-    found = read_views(bus)
+    kept = read_views(bus)
     replaying.check_beginning(bus.client, bus.keys, "the log's sums cannot be added up")
     audit, rows = Audit(), list[SumRow]()
     pages = list(metrics.expected(beats(bus.client, bus.keys), audit))
     until, folded = bus.last_id(), 0
     due: dict[str, list[Callable[[], SumRow]]] = {}
-    if found.usage is not None:
-        usage: dict[str, Any] = msgspec.json.decode(found.usage)
+    if kept.usage is not None:
+        usage: dict[str, Any] = msgspec.json.decode(kept.usage)
         due.setdefault(usage["as_of"], []).append(lambda: usage_view(audit, usage))
-    if found.throttle is not None:
-        throttle: dict[str, Any] = msgspec.json.decode(found.throttle)
+    if kept.throttle is not None:
+        throttle: dict[str, Any] = msgspec.json.decode(kept.throttle)
         due.setdefault(throttle["as_of"], []).append(lambda: throttle_view(audit, throttle))
     for batch in entries(bus.client, bus.keys, until=until):
         for entry, event in replaying.owned(batch):
@@ -267,8 +267,8 @@ def conserved(bus: Bus) -> list[SumRow]:
             rows += [compare() for place, compare in pages if place == folded]
     state = bus.state(until)
     rows = books(audit, state) + rows
-    rows += [SumRow(key, fault, False) for key, fault in found.spoilt.items()]
-    for day, body in sorted(found.reports.items()):
+    rows += [SumRow(key, fault, False) for key, fault in kept.spoilt.items()]
+    for day, body in sorted(kept.reports.items()):
         report: dict[str, Any] = msgspec.json.decode(body)
         issued = state.reports.get(day)
         if issued is not None and not issued.late_at and issued.log_id == report.get("as_of"):

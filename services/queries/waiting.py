@@ -44,7 +44,7 @@ class Waiting:
         the failure."""
         self._state, self._now, self._missing = state, now, missing
         self._errors = errors or {}
-        self._crew = Placement(state, now)
+        self._placement = Placement(state, now)
         self._heads: dict[str, str] = {}  # what the first of each queue waits for, by task
 
     @cached_property
@@ -83,11 +83,13 @@ class Waiting:
 
     def _queued(self, task: TaskRecord) -> str:
         place = f"number {self.position(task):,} in the queue"
-        if never_fits(self._state, task, self._crew, self._now):
+        if never_fits(self._state, task, self._placement, self._now):
             return self._head(task, place)  # it waits behind nobody
         key = queue_key(task)
         while (head := self._state.queues.head(key)) is not None:
-            if head.id in self._heads or not never_fits(self._state, head, self._crew, self._now):
+            if head.id in self._heads or not never_fits(
+                self._state, head, self._placement, self._now
+            ):
                 break
             self._state.never_fits[head.id] = None  # the dispatcher sets it aside, too
         if head is None or head.id == task.id:
@@ -102,15 +104,15 @@ class Waiting:
         lowest = self._state.policy.min_priority
         if task.priority < PRIORITIES.index(lowest):
             return f"the policy admits only {lowest} priority and above"
-        posts = self._crew.route(task)
+        posts = self._placement.route(task)
         if not posts:
             return self._unserved(task, place)
         busy: list[str] = []
         refused: list[BudgetRefusal] = []
         for post in posts:
-            found = self._refused(task, post)
-            if found is not None:
-                refused.append(found)
+            refusal = self._refused(task, post)
+            if refusal is not None:
+                refused.append(refusal)
             elif post.worker.free > 0:
                 return place
             else:
@@ -128,25 +130,25 @@ class Waiting:
         keys = scopes.scope_keys(name, post.agent, post.model, task.project)
         asked = estimates.ask(state, task, post.model, keys)
         holds = post.worker.free > 0
-        found = budgets.refusal(state, keys, task.priority, asked, self._now, holds=holds)
-        if found is None:
+        refusal = budgets.refusal(state, keys, task.priority, asked, self._now, holds=holds)
+        if refusal is None:
             return None
-        return BudgetRefusal(name, found, asked[budgets.UNITS.index(found.unit)])
+        return BudgetRefusal(name, refusal, asked[budgets.UNITS.index(refusal.unit)])
 
     def _limits(self, refused: list[BudgetRefusal], priority: int) -> list[str]:
         """What keeps it from free workers, the first to reset in front; alike ones together."""
         groups: dict[tuple[object, ...], list[BudgetRefusal]] = {}
-        for one in sorted(refused, key=_nearest):
-            r = one.refusal
+        for each in sorted(refused, key=_nearest):
+            r = each.refusal
             own = r.scope.startswith("worker:")
-            empty = one.asked <= r.missing
+            empty = each.asked <= r.missing
             key = (r.unit, r.window, r.resets_at, empty) if own else (r.scope, r.unit, r.window)
-            groups.setdefault(key, []).append(one)
+            groups.setdefault(key, []).append(each)
         return [self._group(group, priority) for group in groups.values()]
 
     def _group(self, group: list[BudgetRefusal], priority: int) -> str:
         r, asked = group[0].refusal, group[0].asked
-        names = [one.worker for one in group]
+        names = [each.worker for each in group]
         if r.never or not r.scope.startswith("worker:"):
             return f"{_named(names)}: {refusal_text(r, priority, asked, self._now)}"
         has = "has" if len(names) == 1 else "have"
@@ -163,10 +165,10 @@ class Waiting:
     def _unserved(self, task: TaskRecord, place: str) -> str:
         keys = scopes.scope_keys("", task.agent, task.model, task.project)
         asked = estimates.ask(self._state, task, task.model, keys)
-        found = budgets.refusal(self._state, keys, task.priority, asked, self._now)
-        if found is not None and found.never:
-            amount = asked[budgets.UNITS.index(found.unit)]
-            return refusal_text(found, task.priority, amount, self._now)
+        refusal = budgets.refusal(self._state, keys, task.priority, asked, self._now)
+        if refusal is not None and refusal.never:
+            amount = asked[budgets.UNITS.index(refusal.unit)]
+            return refusal_text(refusal, task.priority, amount, self._now)
         return "; ".join(x for x in (self._nobody(task), place) if x)
 
     def _nobody(self, task: TaskRecord) -> str:
@@ -180,7 +182,7 @@ class Waiting:
         given = [
             name for letter, name in (("a", task.agent), ("m", task.model)) if letter in task.given
         ]
-        found = f"no live worker serves {' with '.join(given)}" if given else "no live worker"
+        why = f"no live worker serves {' with '.join(given)}" if given else "no live worker"
         alive = [w for w in self._state.workers.values() if w.status == ALIVE]
         paused = [w.name for w in alive if w.paused]
         notes = [_are("paused", paused)] if paused else []
@@ -190,11 +192,11 @@ class Waiting:
             f"{self._moment(self._state.accounts[name].until)}"
             for name in limited
         ]
-        return f"{found} ({'; '.join(notes)})" if notes else found
+        return f"{why} ({'; '.join(notes)})" if notes else why
 
 
-def _nearest(one: BudgetRefusal) -> tuple[bool, int, object]:
-    return one.refusal.never, one.refusal.resets_at, natural(one.worker)
+def _nearest(refused: BudgetRefusal) -> tuple[bool, int, object]:
+    return refused.refusal.never, refused.refusal.resets_at, natural(refused.worker)
 
 
 def _are(what: str, names: Sequence[str]) -> str:

@@ -54,9 +54,9 @@ class DailyReports(Projector):
     async def _find_missing(self) -> None:
         places, log = self._missing, self._keys.log
         replies = await self._client.all(("XRANGE", log, p, p) for p in places)
-        found = decoded(list(_entries(replies)))
+        events = decoded(list(_entries(replies)))
         waiting = {event.log_id for event in self._pending}
-        self._pending[:0] = [event for event in found if event.log_id not in waiting]
+        self._pending[:0] = [event for event in events if event.log_id not in waiting]
         self._missing = []
 
     async def _out(self, event: Event) -> None:

@@ -66,14 +66,14 @@ def _when(r: Reach, now: int) -> str:
 
 
 def _error_lines(state: State) -> list[str]:
-    found = [e for e in forecast.errors(state) if e.samples]
-    if not found:
+    learnt = [e for e in forecast.errors(state) if e.samples]
+    if not learnt:
         return []
     lines = ["Estimates (held against used):"]
     lines += [
         f"  {e.kind} on {e.model}: {count(e.samples, 'attempt')}, off by {e.percent} %, "
         f"{e.overruns:,} used more than was held"
-        for e in found[:SHOWN]
+        for e in learnt[:SHOWN]
     ]
     return [*lines, ""]
 

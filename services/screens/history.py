@@ -27,10 +27,12 @@ def history_text(story: Story, columns: int = 0) -> str:
     lines += _track_lines(story, columns)
     result = result_of(story.events)
     if isinstance(result, str) and result.strip():
-        found = result.strip().splitlines()
-        lines += ["", "Result:", *(f"  {line}" for line in found[:RESULT_LINES])]
-        if len(found) > RESULT_LINES:
-            lines.append(f"  … {len(found) - RESULT_LINES:,} more lines: --json has them all")
+        result_lines = result.strip().splitlines()
+        lines += ["", "Result:", *(f"  {line}" for line in result_lines[:RESULT_LINES])]
+        if len(result_lines) > RESULT_LINES:
+            lines.append(
+                f"  … {len(result_lines) - RESULT_LINES:,} more lines: --json has them all"
+            )
     return "\n".join(clip(line, columns) for line in lines)
 
 
@@ -38,9 +40,9 @@ def _text_lines(story: Story) -> list[str]:
     submitted = story.last("task.submitted")
     if submitted is None:
         return []
-    found = text_of(submitted, "text").strip().splitlines()
-    more = [f"  … {len(found) - 8:,} more lines"] if len(found) > 8 else []
-    return [*(f"  {line}" for line in found[:8]), *more]
+    text_lines = text_of(submitted, "text").strip().splitlines()
+    more = [f"  … {len(text_lines) - 8:,} more lines"] if len(text_lines) > 8 else []
+    return [*(f"  {line}" for line in text_lines[:8]), *more]
 
 
 def _facts(story: Story) -> list[str]:
@@ -68,8 +70,8 @@ def _facts(story: Story) -> list[str]:
     dispatched = story.last("task.dispatched")
     if dispatched is not None:
         payload = dispatched.data
-        most = f" of {submitted.data.max_attempts}" if submitted is not None else ""
-        rows.append(("Worker", f"{payload.worker}, attempt {payload.attempt}{most}"))
+        tries = f" of {submitted.data.max_attempts}" if submitted is not None else ""
+        rows.append(("Worker", f"{payload.worker}, attempt {payload.attempt}{tries}"))
         if payload.why:
             rows.append(("", payload.why))
         rows += _spent(story.charged, own_cost(story))
@@ -183,53 +185,62 @@ def _foreign(payload: Any, _event: Event) -> str:
 
 
 _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
-    "log.went_back": lambda d, _: (
-        f"from {d.was} to {d.now}; what came between is forgotten, with what it used"
+    "log.went_back": lambda payload, _: (
+        f"from {payload.was} to {payload.now}; what came between is forgotten, with what it used"
     ),
-    "log.trimmed": lambda d, _: f"cut by hand: it begins at {d.first} now",
+    "log.trimmed": lambda payload, _: f"cut by hand: it begins at {payload.first} now",
     "log.foreign_entries": _foreign,
     "task.submitted": _submitted,
-    "task.delegated": lambda d, _: f"{d.kind} → {d.agent}/{d.model}",
-    "task.deferred": lambda d, _: d.reason,
-    "task.dispatched": lambda d, _: (
-        f"attempt {d.attempt} to {d.worker} ({d.agent or 'any'}/{d.model}), "
-        f"holds {d.hold_tokens:,} tokens, {dollars(d.hold_nanos)}"
+    "task.delegated": lambda payload, _: f"{payload.kind} → {payload.agent}/{payload.model}",
+    "task.deferred": lambda payload, _: payload.reason,
+    "task.dispatched": lambda payload, _: (
+        f"attempt {payload.attempt} to {payload.worker} "
+        f"({payload.agent or 'any'}/{payload.model}), "
+        f"holds {payload.hold_tokens:,} tokens, {dollars(payload.hold_nanos)}"
     ),
-    "task.delivered": lambda d, _: f"attempt {d.attempt}",
-    "task.started": lambda d, _: f"attempt {d.attempt}",
-    "task.completed": lambda d, _: f"attempt {d.attempt}",
+    "task.delivered": lambda payload, _: f"attempt {payload.attempt}",
+    "task.started": lambda payload, _: f"attempt {payload.attempt}",
+    "task.completed": lambda payload, _: f"attempt {payload.attempt}",
     "task.failed": _failed,
     "task.cancel_requested": lambda _, event: text_of(event, "reason"),
     "task.cancelled": lambda _, event: text_of(event, "reason"),
-    "task.requeued": lambda d, _: d.reason,
-    "hold.extended": lambda d, _: f"{d.tokens:,} tokens, {dollars(d.nanos)}",
-    "hold.refused": lambda d, _: f"{d.action}: {d.reason}",
-    "redis.evicts": lambda d, _: f"maxmemory-policy {d.policy}, {d.evicted:,} keys dropped",
-    "redis.keeps": lambda d, _: f"no key is dropped any more; {d.evicted:,} were",
-    "clock.stepped": lambda d, _: f"{'-' if d.by < 0 else '+'}{span(abs(d.by))}",
-    "clock.confirmed": lambda _, event: text_of(event, "reason"),
-    "account.limited": lambda d, e: f"{d.account}: {first_line(text_of(e, 'evidence'))}",
-    "account.released": lambda d, e: f"{d.account} {text_of(e, 'reason')}".strip(),
-    "intake.opened": lambda d, _: f"{d.intake} for {d.name}",
-    "usage.recorded": lambda d, _: f"{d.agent} {d.model}".strip(),
-    "usage.corrected": lambda d, event: (
-        f"{d.action} attempt {d.attempt}: {text_of(event, 'reason')}" if d.action else d.agent
+    "task.requeued": lambda payload, _: payload.reason,
+    "hold.extended": lambda payload, _: f"{payload.tokens:,} tokens, {dollars(payload.nanos)}",
+    "hold.refused": lambda payload, _: f"{payload.action}: {payload.reason}",
+    "redis.evicts": lambda payload, _: (
+        f"maxmemory-policy {payload.policy}, {payload.evicted:,} keys dropped"
     ),
-    "progress.updated": lambda d, _: f"{d.agent} {d.task}",
+    "redis.keeps": lambda payload, _: f"no key is dropped any more; {payload.evicted:,} were",
+    "clock.stepped": lambda payload, _: f"{'-' if payload.by < 0 else '+'}{span(abs(payload.by))}",
+    "clock.confirmed": lambda _, event: text_of(event, "reason"),
+    "account.limited": lambda payload, event: (
+        f"{payload.account}: {first_line(text_of(event, 'evidence'))}"
+    ),
+    "account.released": lambda payload, event: (
+        f"{payload.account} {text_of(event, 'reason')}".strip()
+    ),
+    "intake.opened": lambda payload, _: f"{payload.intake} for {payload.name}",
+    "usage.recorded": lambda payload, _: f"{payload.agent} {payload.model}".strip(),
+    "usage.corrected": lambda payload, event: (
+        f"{payload.action} attempt {payload.attempt}: {text_of(event, 'reason')}"
+        if payload.action
+        else payload.agent
+    ),
+    "progress.updated": lambda payload, _: f"{payload.agent} {payload.task}",
     "worker.joined": _joined,
-    "worker.refused": lambda d, _: f"{d.worker}: session {d.holder} has the name",
-    "worker.left": lambda d, _: d.worker,
-    "worker.lost": lambda d, event: f"{d.worker}: {text_of(event, 'evidence')}",
-    "worker.paused": lambda d, event: f"{d.worker} {text_of(event, 'reason')}".strip(),
-    "worker.resumed": lambda d, _: d.worker,
-    "policy.changed": lambda d, event: (
-        f"{count(len(d.limits), 'limit')}, {count(len(d.prices), 'price')}: "
+    "worker.refused": lambda payload, _: f"{payload.worker}: session {payload.holder} has the name",
+    "worker.left": lambda payload, _: payload.worker,
+    "worker.lost": lambda payload, event: f"{payload.worker}: {text_of(event, 'evidence')}",
+    "worker.paused": lambda payload, event: f"{payload.worker} {text_of(event, 'reason')}".strip(),
+    "worker.resumed": lambda payload, _: payload.worker,
+    "policy.changed": lambda payload, event: (
+        f"{count(len(payload.limits), 'limit')}, {count(len(payload.prices), 'price')}: "
         + text_of(event, "reason")
     ),
-    "delegator.learnt": lambda d, event: (
-        f"from {count(d.rows, 'example')}: {text_of(event, 'reason')}"
+    "delegator.learnt": lambda payload, event: (
+        f"from {count(payload.rows, 'example')}: {text_of(event, 'reason')}"
     ),
-    "task.escalated": lambda d, _: f"{d.agent}/{d.model}: {d.reason}",
+    "task.escalated": lambda payload, _: f"{payload.agent}/{payload.model}: {payload.reason}",
     "alert.raised": _alert,
-    "report.issued": lambda d, _: f"{d.date} version {d.version}",
+    "report.issued": lambda payload, _: f"{payload.date} version {payload.version}",
 }

@@ -80,7 +80,7 @@ def _bars(title: str, rows: Mapping[str, Mapping[str, Any]], *, ranked: bool = T
             key: sum(rows[name][key] for name in rest) for key in ("tasks", "tokens", "cost_nanos")
         }
         table.append((f"{len(rest):,} more", sums))
-    most = max((row["tokens"] for _, row in table), default=0)
+    largest = max((row["tokens"] for _, row in table), default=0)
     wide = max([len(title), *(len(name) + 2 for name, _ in table)])
     figures = [
         (f"{row['tasks']:,}", f"{row['tokens']:,}", dollars(row["cost_nanos"], 2))
@@ -89,9 +89,9 @@ def _bars(title: str, rows: Mapping[str, Mapping[str, Any]], *, ranked: bool = T
     heads = ("tasks", "tokens", "cost")
     widths = [max([len(heads[i]), *(len(f[i]) for f in figures)]) for i in range(3)]
     lines = [f"{pad(title, wide)}  {' ' * BAR}  {_cells(heads, widths)}"]
-    for (name, row), found in zip(table, figures, strict=True):
-        bar = pad(_bar(row["tokens"], most), BAR)
-        lines.append(f"{pad('  ' + name, wide)}  {bar}  {_cells(found, widths)}")
+    for (name, row), figure in zip(table, figures, strict=True):
+        bar = pad(_bar(row["tokens"], largest), BAR)
+        lines.append(f"{pad('  ' + name, wide)}  {bar}  {_cells(figure, widths)}")
     return lines
 
 

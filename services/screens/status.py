@@ -257,11 +257,11 @@ def _floored(nanos: int) -> str:
 
 
 def savings_line(state: State, cells: dict[str, Cell] | None = None) -> str:
-    found = savings(state, cells)
-    if found is None:
+    saved = savings(state, cells)
+    if saved is None:
         return "⏳ Measured savings: not enough data yet"
-    actual, uniform = found["cost_nanos"], found["uniform_nanos"]
-    against = f"all on {found['model']} ({dollars(actual)}, not {dollars(uniform)})"
+    actual, uniform = saved["cost_nanos"], saved["uniform_nanos"]
+    against = f"all on {saved['model']} ({dollars(actual)}, not {dollars(uniform)})"
     if actual > uniform:
         return (
             f"❗ No savings: {views.percent_text(actual - uniform, uniform)} dearer than {against}"

@@ -18,7 +18,7 @@ from services.store.position import Position
 
 logger = logging.getLogger("asb")
 GUARD_S = 1.0  # how often it is looked whether the log still begins where it did
-PATIENCE_S = 0.01
+PAUSE_S = 0.01
 
 
 def entries_from_start(keys: Keys, count: int) -> tuple[str | int, ...]:
@@ -81,9 +81,9 @@ class Beginning:
         while True:
             place = state().meta.log_id
             there = await self._client.call("XRANGE", self._keys.log, place, place)
-            found = state()
-            if there and not found.ahead:
-                await self._client.call("SET", self._keys.snapshot, found.encode())
+            known = state()
+            if there and not known.ahead:
+                await self._client.call("SET", self._keys.snapshot, known.encode())
                 logger.warning("what stood before it is kept in a snapshot, and the bus goes on")
                 return
-            await anyio.sleep(PATIENCE_S)
+            await anyio.sleep(PAUSE_S)

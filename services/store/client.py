@@ -67,8 +67,8 @@ class Client:
         """The type of each key that is there."""
         names = [name_of(key) for key in keys]
         kinds = await self.all(("TYPE", name) for name in names)
-        found = zip(names, kinds, strict=True)
-        return {name: kind.decode() for name, kind in found if kind != b"none"}
+        pairs = zip(names, kinds, strict=True)
+        return {name: kind.decode() for name, kind in pairs if kind != b"none"}
 
     async def pipeline(self, commands: Iterable[Command]) -> list[Any]:
         """Many commands in one round trip, not a transaction. A refused one yields its

@@ -69,8 +69,8 @@ def _base_of(parts: Path) -> Path:
     """The file that the log of many parts begins with, as its manifest names it."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         manifest = (parts / "appendonly.aof.manifest").read_text(encoding="utf-8")
-        if found := re.search(r"^file (\S+) seq \d+ type b", manifest, re.MULTILINE):
-            return parts / found[1]
+        if match := re.search(r"^file (\S+) seq \d+ type b", manifest, re.MULTILINE):
+            return parts / match[1]
     return parts / "appendonly.aof.1.base.rdb"
 
 
@@ -81,10 +81,10 @@ def _writer_of(file: Path) -> Identity | None:
     except OSError:
         return None
     # An RDB file, or an append-only file that was rewritten: REDIS0010 … redis-ver 7.0.15 …
-    found = re.match(
+    match = re.match(
         rb"(?:REDIS|VALKEY)\d+\xfa.(redis|valkey)-ver.(\d+\.\d+\.\d+)", head, re.DOTALL
     )
-    return identity_of(found[1].decode(), found[2].decode()) if found else None
+    return identity_of(match[1].decode(), match[2].decode()) if match else None
 
 
 # -- locks and texts ---------------------------------------------------------------------------

@@ -61,11 +61,11 @@ class DeadLetters:
         await self._client.call("HDEL", self._keys.deadletter_marks, *marks)
 
 
-def cut(fields: Sequence[bytes], most: int) -> list[bytes]:
+def cut(fields: Sequence[bytes], bound: int) -> list[bytes]:
     """Names and values up to ``most`` bytes in all, the last one cut short; none without the
     other."""
     kept: list[bytes] = []
-    room = most
+    room = bound
     for part in fields[: 2 * FIELDS_MAX]:
         if room <= 0 and len(kept) % 2 == 0:
             break

@@ -253,10 +253,10 @@ class Embedded:
         pid = self._pid_to_stop()
         if pid is None:
             return
-        for sign, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
+        for sign, within_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
-            if _eventually(lambda: not self.alive(), patience_s):
+            if _eventually(lambda: not self.alive(), within_s):
                 break
         self._reap()
 
@@ -386,8 +386,8 @@ def _answering_pid(url: str, data_dir: Path) -> int | None:
     return int(match[1]) if match and ours else None
 
 
-def _eventually(condition: Callable[[], bool], patience_s: float) -> bool:
-    deadline = time.monotonic() + patience_s
+def _eventually(condition: Callable[[], bool], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
             return False

@@ -122,8 +122,8 @@ class Heartbeat:
         named: list[bytes] = await self._client.call("HGETALL", self._keys.services)
         fields = [field.decode("utf-8", "replace") for field in named[::2]]
         commands = [("EXISTS", _key_of(self._keys, field)) for field in fields]
-        found = await self._client.pipeline(commands)
-        gone = [field for field, there in zip(fields, found, strict=True) if there != 1]
+        replies = await self._client.pipeline(commands)
+        gone = [field for field, there in zip(fields, replies, strict=True) if there != 1]
         if gone:
             await self._client.call("HDEL", self._keys.services, *gone)
 
@@ -158,12 +158,12 @@ def beats(client: SyncClient, keys: Keys) -> list[Beat]:
     replies = client.pipeline(
         command for key in places for command in (("HGETALL", key), ("PTTL", key))
     )
-    found: list[Beat] = []
+    rows: list[Beat] = []
     for field, values, left in zip(fields, replies[::2], replies[1::2], strict=True):
         if not isinstance(values, list) or not values or not 0 < left <= KEPT_S * 1000:
             continue
         service, _, process = field.partition(":")
         texts = [v.decode("utf-8", "replace") for v in cast("list[bytes]", values)]
         figures = dict(zip(texts[::2], texts[1::2], strict=True))
-        found.append(Beat(service, process, figures, KEPT_S - left / 1000))
-    return found
+        rows.append(Beat(service, process, figures, KEPT_S - left / 1000))
+    return rows

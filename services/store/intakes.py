@@ -115,7 +115,7 @@ class Intakes:
         try:
             reply = await self._client.block(
                 "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", *intakes,
-                *(self._positions[d] for d in intakes),
+                *(self._positions[intake] for intake in intakes),
             )  # fmt: skip
         except CommandRefused as error:
             await self._find_closed(intakes, error)

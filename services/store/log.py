@@ -140,17 +140,17 @@ class Log:
 
     async def last_id(self) -> str:
         """The last id the log gave out, "0-0" for an empty one."""
-        found = await self._client.call("XREVRANGE", self._keys.log, "+", "-", "COUNT", 1)
-        return found[0][0].decode() if found else START
+        reply = await self._client.call("XREVRANGE", self._keys.log, "+", "-", "COUNT", 1)
+        return reply[0][0].decode() if reply else START
 
     async def holds(self, base: Base) -> bool:
         """Whether the event is (still) there, and still that one; the start of the log always is.
         An event of another time has taken its id on a log that went back and on again."""
         if base.event == START:
             return True
-        found = await self._client.call("XRANGE", self._keys.log, base.event, base.event)
-        if found:
-            return not base.at or int(found[0][1][9]) == base.at
+        reply = await self._client.call("XRANGE", self._keys.log, base.event, base.event)
+        if reply:
+            return not base.at or int(reply[0][1][9]) == base.at
         return await self._trimmed_to_nothing(base.event)
 
     async def _trimmed_to_nothing(self, entry_id: str) -> bool:
@@ -160,8 +160,8 @@ class Log:
             info = await self._client.call("XINFO", "STREAM", self._keys.log)
         except CommandRefused:  # no such key
             return False
-        found = dict(zip(info[0::2], info[1::2], strict=True))
-        return found[b"length"] == 0 and found[b"last-generated-id"].decode() == entry_id
+        stream = dict(zip(info[0::2], info[1::2], strict=True))
+        return stream[b"length"] == 0 and stream[b"last-generated-id"].decode() == entry_id
 
     async def read(self, cursor: str, until: str = "+") -> AsyncIterator[list[Event]]:
         """The events after ``cursor``, in batches. Raises LogError."""
@@ -201,13 +201,13 @@ class Log:
         replies = await self._client.all(
             ("HMGET", self._keys.duplicates(today - back), *wanted) for back in range(days + 1)
         )
-        found: dict[str, tuple[str, str]] = {}
+        taken: dict[str, tuple[str, str]] = {}
         for reply in replies:
             for key, value in zip(wanted, reply, strict=True):
                 if value is not None:
-                    found.setdefault(key, split_taken(value))
-        lost = await self._lost(place for _, place in found.values())
-        return {key: digest for key, (digest, place) in found.items() if place not in lost}
+                    taken.setdefault(key, split_taken(value))
+        lost = await self._lost(place for _, place in taken.values())
+        return {key: digest for key, (digest, place) in taken.items() if place not in lost}
 
     async def known_tasks(self, tasks: Iterable[str]) -> frozenset[str]:
         """Which of these task ids stand on the log, or stood on its trimmed part."""
@@ -215,13 +215,13 @@ class Log:
         replies = await self._client.all(
             ("LINDEX", self._keys.task_index(task), 0) for task in wanted
         )
-        found = {
+        places = {
             task: place.decode()
             for task, place in zip(wanted, replies, strict=True)
             if place is not None
         }
-        lost = await self._lost(found.values())
-        return frozenset(task for task, place in found.items() if place not in lost)
+        lost = await self._lost(places.values())
+        return frozenset(task for task, place in places.items() if place not in lost)
 
     async def _lost(self, places: Iterable[str]) -> set[str]:
         """Which of these places the log has lost at its end: a hand deleted the entry, or the log

@@ -52,6 +52,6 @@ class Texts(dict[str, str]):
             for task_id in islice(state.undelegated, FETCH_COUNT)
             if task_id not in self and (task := state.tasks.get(task_id)) is not None
         }
-        found = await log.texts(places) if places else {}
+        texts = await log.texts(places) if places else {}
         for task in places:
-            self[task] = found.get(task, "")  # a lost prompt must not hold up the queue
+            self[task] = texts.get(task, "")  # a lost prompt must not hold up the queue

@@ -19,9 +19,9 @@ def entries(
 ) -> Iterator[list[Any]]:
     """The raw entries after one place and up to another, in batches."""
     while True:
-        found: list[Any] = client.call("XRANGE", keys.log, f"({after}", until, "COUNT", COUNT)
-        if found:
-            after = found[-1][0].decode()
-            yield found
-        if len(found) < COUNT:
+        reply: list[Any] = client.call("XRANGE", keys.log, f"({after}", until, "COUNT", COUNT)
+        if reply:
+            after = reply[-1][0].decode()
+            yield reply
+        if len(reply) < COUNT:
             return

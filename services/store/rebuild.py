@@ -125,10 +125,10 @@ def first_event(client: SyncClient, keys: Keys) -> Event | None:
 def _given_out(client: SyncClient, keys: Keys) -> str:
     """The last id that the log gave out, "0-0" where there is no log."""
     try:
-        found = client.call("XINFO", "STREAM", keys.log)
+        reply = client.call("XINFO", "STREAM", keys.log)
     except CommandRefused:  # no such key
         return START
-    return dict(zip(found[0::2], found[1::2], strict=True))[b"last-generated-id"].decode()
+    return dict(zip(reply[0::2], reply[1::2], strict=True))[b"last-generated-id"].decode()
 
 
 @contextmanager

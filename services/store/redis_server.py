@@ -99,7 +99,7 @@ def find_server(
         elif origin == "on PATH" and identity.version < PREFERRED:
             older.append(ServerBinary(path, identity, origin))
         else:
-            reasons = [f"{one.shown} is older than {dotted(PREFERRED)[:-2]}" for one in older]
+            reasons = [f"{server.shown} is older than {dotted(PREFERRED)[:-2]}" for server in older]
             return ServerBinary(path, identity, origin, (*passed_over, *reasons))
     if older:
         return ServerBinary(older[0].path, older[0].identity, "on PATH", tuple(passed_over))
@@ -250,8 +250,8 @@ def identity_of(brand: str, version: str) -> Identity | None:
 def identity_in(info: str) -> Identity | None:
     """Who answers, from the text of INFO; Valkey tells a Redis version too, for old clients."""
     for brand in ("valkey", "redis"):
-        if found := re.search(rf"^{brand}_version:(\S+)", info, re.MULTILINE):
-            return identity_of(brand, found[1])
+        if match := re.search(rf"^{brand}_version:(\S+)", info, re.MULTILINE):
+            return identity_of(brand, match[1])
     return None
 
 

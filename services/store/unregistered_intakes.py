@@ -29,7 +29,7 @@ class UnregisteredIntakes:
 
     def __init__(self, client: Client, keys: Keys) -> None:
         self._client, self._keys = client, keys
-        self._told: set[str] = set()
+        self._named: set[str] = set()
         self.steps = 0
         self.busy_s = 0.0  # time spent waiting for the server's answers: what it spent, at most
 
@@ -37,7 +37,7 @@ class UnregisteredIntakes:
         """One walk through all keys; the intakes that are not ``known``. Raises
         RedisUnavailable."""
         pattern = self._keys.intake("*")
-        found: set[str] = set()
+        names: set[str] = set()
         cursor = b"0"
         while True:
             began = elapsed()
@@ -47,23 +47,23 @@ class UnregisteredIntakes:
             took = elapsed() - began
             self.steps += 1
             self.busy_s += took
-            found.update(key.decode("utf-8", "replace") for key in batch)
+            names.update(key.decode("utf-8", "replace") for key in batch)
             if cursor == b"0":
-                return sorted(found - set(known))
+                return sorted(names - set(known))
             if rest:
                 await anyio.sleep(took * SHARE)
 
     async def watch(self, known: Collection[str]) -> None:
         """One sweep, its findings told and kept, and the pause after it."""
-        found = await self.sweep(known)
-        for intake in found:
-            if intake not in self._told:
+        names = await self.sweep(known)
+        for intake in names:
+            if intake not in self._named:
                 logger.warning(
                     "the stream %s is not read: nobody opened this intake (asb acl %s opens it)",
                     intake,
                     intake[len(self._keys.main_intake) + 1 :],
                 )
-        self._told = set(found)
-        kept = msgspec.json.encode({"intakes": found[:NAMED], "count": len(found)})
+        self._named = set(names)
+        kept = msgspec.json.encode({"intakes": names[:NAMED], "count": len(names)})
         await self._client.call("SET", self._keys.unregistered_intakes, kept, "EX", KEPT_S)
         await anyio.sleep(SWEEP_S)

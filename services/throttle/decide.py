@@ -23,15 +23,15 @@ def decide(state: State, now: int, _inputs: Inputs) -> Decisions:
 
 
 def _level(state: State, key: str, limit: Limit, now: int) -> Decisions:
-    found = budgets.used(state, key, limit.window, now)
-    amount = found.of(limit.unit) + budgets.held(state, key, limit.unit)
+    use = budgets.used(state, key, limit.window, now)
+    amount = use.of(limit.unit) + budgets.held(state, key, limit.unit)
     level = budgets.level(amount, limit.amount)
     alert = AlertRaised(
         "level",
         key,
         limit.unit,
         limit.window,
-        found.start,
+        use.start,
         LEVELS[level],
         amount,
         limit.amount,
@@ -41,15 +41,15 @@ def _level(state: State, key: str, limit: Limit, now: int) -> Decisions:
 
 def _budget(state: State, budget: AlertBudget, now: int) -> Decisions:
     """Alert budgets look at what is used, not at what is held."""
-    found = budgets.used(state, "global", budget.window, now)
-    spent = found.of(budget.unit)
+    use = budgets.used(state, "global", budget.window, now)
+    spent = use.of(budget.unit)
     reached = budget.amount > 0 and 100 * spent >= budget.threshold_percent * budget.amount
     alert = AlertRaised(
         "budget",
         "global",
         budget.unit,
         budget.window,
-        found.start,
+        use.start,
         LEVELS[1],
         spent,
         budget.amount,

@@ -113,8 +113,8 @@ class Alerts(_Outgoing):
     marking are one script. It is not kept for absent subscribers; the event is."""
 
     async def _mark(self) -> str | None:
-        found = await self._client.call("GET", self._keys.alert_mark)
-        return found.decode() if found else None
+        reply = await self._client.call("GET", self._keys.alert_mark)
+        return reply.decode() if reply else None
 
     async def _begin(self, newest: str) -> None:
         await self._client.call("SET", self._keys.alert_mark, newest, "NX")
@@ -138,8 +138,8 @@ class Hook(_Outgoing):
         self._key = keys.hook(blake2b(reported, digest_size=8).hexdigest())
 
     async def _mark(self) -> str | None:
-        found = await self._client.call("HGET", self._key, "mark")
-        return found.decode() if found else None
+        reply = await self._client.call("HGET", self._key, "mark")
+        return reply.decode() if reply else None
 
     async def _begin(self, newest: str) -> None:
         await self._client.call("HSETNX", self._key, "mark", newest)
@@ -150,8 +150,8 @@ class Hook(_Outgoing):
         if LEVELS.index(level) < lowest:
             return
         tries = 1 if self._setting.command else hooks.TRIES
-        patience = tries * (self._setting.timeout_s + CLAIM_MARGIN_S) * 1_000_000
-        args: list[Argument] = [event.log_id, patience]
+        claim_us = tries * (self._setting.timeout_s + CLAIM_MARGIN_S) * 1_000_000
+        args: list[Argument] = [event.log_id, claim_us]
         claim = b""
         while claim in (b"", b"busy"):
             if claim:
@@ -164,11 +164,11 @@ class Hook(_Outgoing):
             await self._client.call("HSET", self._key, "mark", event.log_id)
 
     async def _run(self, body: bytes) -> None:
-        one = self._setting
-        if one.command:
-            await hooks.run_command(list(one.command), body, one.timeout_s)
+        hook = self._setting
+        if hook.command:
+            await hooks.run_command(list(hook.command), body, hook.timeout_s)
         else:
-            await hooks.post(one.url, body, one.timeout_s)
+            await hooks.post(hook.url, body, hook.timeout_s)
 
 
 _UNIT_WORDS = {"money": "COST", "tokens": "TOKEN", "tasks": "TASK"}
@@ -182,8 +182,8 @@ def message(event: Event) -> dict[str, Any]:
     if type(payload) is LogTrimmed:
         return {"type": "LOG_TRIMMED", "first": payload.first, **_place(event)}
     if type(payload) is LogForeignEntries:
-        found = {"count": payload.count, "first": payload.first, "last": payload.last}
-        return {"type": "FOREIGN_ENTRIES", **found, **_place(event)}
+        fields = {"count": payload.count, "first": payload.first, "last": payload.last}
+        return {"type": "FOREIGN_ENTRIES", **fields, **_place(event)}
     if type(payload) is RedisEvicts:
         return {
             "type": "REDIS_EVICTS",

@@ -25,6 +25,8 @@ def test_an_archive_is_verified_with_the_log_and_a_flipped_byte_is_named(tmp_pat
         assert up.run("archive", "--verify").stdout.startswith(f"verified: {segment['entries']}")
         checks = {c["name"]: c for c in up.ask("replay", "--verify")["checks"]}
         assert checks["archive"]["good"]
+        [row] = [c for c in up.ask("doctor")["checks"] if c["name"] == "archive"]
+        assert row["value"].startswith(f"1 segment up to {segment['last']}, with the words")
         path = Path(made["folder"]) / segment["file"]
         data = bytearray(path.read_bytes())
         data[40] ^= 4

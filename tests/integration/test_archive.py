@@ -148,3 +148,15 @@ def test_a_log_that_went_back_is_not_archived_over(
     assert sync.call("DEL", keys.log)
     with pytest.raises(AsbError, match="the log is empty"):
         Archive(sync, keys, tmp_path)
+
+
+def test_a_mark_that_somebody_else_wrote_is_named(
+    sync: SyncClient, keys: Keys, tmp_path: Path
+) -> None:
+    put(sync, keys, 3)
+    archive = Archive(sync, keys, tmp_path)
+    archive.extend(10)
+    sync.call("SET", keys.archive_mark, "mine")
+    with pytest.raises(ArchiveBroken, match="holds no record of asb") as caught:
+        archive.verify()
+    assert keys.archive_mark in caught.value.hint

@@ -25,7 +25,7 @@ SEED = """{
 }"""
 
 
-def reported(value: Any) -> document.Told:
+def reported(value: Any) -> document.ReadDocument:
     return read(msgspec.json.encode(value))
 
 
