@@ -25,7 +25,7 @@ from services.cli import options
 from services.cli.terminal import note, say, say_json
 from services.client.bus import Bus
 from services.runtime.errors import CommandRefused, RedisUnavailable, Refused
-from services.store.client import Command, translated
+from services.store.replies import Command
 
 GLOB = frozenset("*?[")
 SCAN_COUNT = 1_000
@@ -244,28 +244,12 @@ def _subscribe(bus: Bus, asked: Asked) -> None:
 
 
 def _listen(bus: Bus, channel: str) -> None:
-    listener = bus.client.pubsub()
-    try:
-        with translated(bus.client.shown):
-            if GLOB.intersection(channel):
-                listener.psubscribe(channel)
-            else:
-                listener.subscribe(channel)
-            while True:
-                found = listener.get_message(timeout=1.0)
-                if found is not None:
-                    _show(found)
-    finally:
-        listener.close()
-
-
-def _show(found: dict[str, Any]) -> None:
-    name = found["channel"].decode("utf-8", "replace")
-    if found["type"] in ("message", "pmessage"):
-        message = {"channel": name, "message": _parsed(found["data"])}
-        say_json(message, pretty=False)
-    elif found["type"] in ("subscribe", "psubscribe"):
-        note(f"listening on {name}; Ctrl-C stops")
+    for kind, *where, message in bus.client.messages(channel, pattern=bool(GLOB & set(channel))):
+        name = where[-1].decode("utf-8", "replace")
+        if kind in (b"message", b"pmessage"):
+            say_json({"channel": name, "message": _parsed(message)}, pretty=False)
+        else:
+            note(f"listening on {name}; Ctrl-C stops")
 
 
 def _parsed(data: bytes) -> Any:

@@ -16,7 +16,7 @@ from services.decider import Defaults, IntakeEntry, Known
 from services.intake import schema, submissions
 from services.intake.case import Case
 from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable
-from services.store.client import Command
+from services.store.replies import Command
 
 MAIN_INTAKE = Keys().main_intake
 NO_SECRET = b""  # what is made here is thrown away

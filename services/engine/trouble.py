@@ -10,7 +10,8 @@ import msgspec
 
 from events.keys import Keys
 from services.runtime.errors import AsbError, CommandRefused
-from services.store.client import WRONG_TYPE, WRONG_TYPE_HINT, Client
+from services.store.client import Client
+from services.store.replies import WRONG_TYPE, WRONG_TYPE_HINT
 
 logger = logging.getLogger("asb")
 

@@ -32,9 +32,10 @@ from projections.state import State
 from services.progress import marks
 from services.projector import Projector
 from services.runtime.errors import CommandRefused, RedisUnavailable
-from services.store.client import Client, Command
+from services.store.client import Client
 from services.store.log import after
 from services.store.rebuild import decoded
+from services.store.replies import Command
 from services.store.scripts import script
 from services.store.secret import Secret
 

@@ -20,7 +20,7 @@ from services.progress.projector import BATCH, Documents
 from services.projector import Projector, Setup
 from services.runtime.clock import elapsed
 from services.runtime.errors import CommandRefused, RedisUnsuitable
-from services.store.client import Client, translated
+from services.store.client import Client
 
 logger = logging.getLogger("asb")
 
@@ -69,33 +69,27 @@ class ProgressWatch:
 
     async def listen(self) -> None:
         """Listen until the connection is lost. Raises RedisUnavailable."""
-        pubsub = self._client.pubsub()
+        messages = self._client.messages(*self._keys.notices)
         try:
-            with translated(self._client.shown):
-                await pubsub.psubscribe(*self._keys.notices)
-                while True:
-                    message = await pubsub.get_message(timeout=PROBE_S)
-                    if message is not None:
-                        self._hear(message)
+            async for message in messages:
+                self._hear(message)
         except (CommandRefused, RedisUnsuitable) as error:
             logger.warning("asb may not listen to this Redis: %s", str(error).splitlines()[0])
             await anyio.sleep(RETRY_S)
         finally:
             self._set(False)
-            with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-                await pubsub.aclose()
+            await messages.aclose()
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        if message["type"] == "psubscribe":
-            # Once per connection, also where the client has connected anew without a word: what
-            # was written in between nobody heard.
+    def _hear(self, message: list[Any]) -> None:
+        if message[0] == b"psubscribe":  # what was written before nobody heard
             self._want_sweep()
             self._probe_wake.set()
-        elif message["type"] == "pmessage":
-            key = bytes(message["channel"]).partition(b"__:")[2]
+        elif message[0] == b"pmessage":
+            _, _, channel, word = message
+            key = bytes(channel).partition(b"__:")[2]
             if key == self._keys.probe.encode():
                 self._probe_heard.set()
-            elif message["data"] not in GONE:
+            elif word not in GONE:
                 self._documents.look(self._names([key]))
 
     async def probe(self) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator
 from projections.format import count
 from services.queries.missing import STANDS_STILL, MissingPart, missing
 from services.queries.stalled import no_engine
-from services.store.client import WRONG_TYPE_HINT
 from services.store.health import FactRow
 from services.store.heartbeat import DECIDES, PROJECTS, Beat
+from services.store.replies import WRONG_TYPE_HINT
 
 # Without these tasks still run; this is what does not happen.
 GOES_WITHOUT = {

@@ -1,9 +1,9 @@
 """One connection to Redis on which a request costs one write and one wake-up.
 
-redis-py makes the connection (URL, login, TLS); then its streams give way to this protocol, which
-feeds hiredis as bytes come in. Any number of requests may be under way; replies come in order.
+It feeds hiredis as bytes come in. Any number of requests may be under way; replies come in order.
 Against redis-py's own reading it saves two passes through the event loop per reply, which is what
-stands between submission and start (`make bench`).
+stands between submission and start (`make bench`). Where redis-py made the connection, its streams
+give way to this protocol.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from typing import Any
 
 import hiredis
 
+from services.store import address
+from services.store.address import CONNECT_SECONDS, Address
+from services.store.replies import classified, refused_login
+
 _hiredis: Any = hiredis
 
 
@@ -22,23 +26,59 @@ class Wire(asyncio.Protocol):
     """Requests out, replies back in order. Closed for good once anything goes wrong: a late reply
     must never answer another request."""
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection  # kept: its streams would close the transport when collected
-        self._transport: Any = connection._writer.transport
+    def __init__(self, maker: Any = None) -> None:
+        self._maker = maker  # redis-py's connection: its streams would close ours when collected
+        self._transport: Any = None
         self._loop = asyncio.get_running_loop()
         self._reader: Any = _hiredis.Reader()
         self._waiting: deque[tuple[asyncio.Future[Any], int, float]] = deque()
         self._replies: list[Any] = []
         self._alarm: asyncio.TimerHandle | None = None
         self.is_open = True
-        self._transport.set_protocol(self)
+        self.listens = False  # to channels: then more comes than was asked for
 
     @classmethod
-    async def open(cls, pool: Any) -> Wire:
-        """A new connection of redis-py's ``pool``. Raises what redis-py raises."""
-        connection = pool.make_connection()
-        await connection.connect()
-        return cls(connection)
+    async def open(cls, url: str, shown: str) -> Wire:
+        """Connect and log in. Raises OSError, RedisUnavailable and RedisUnsuitable."""
+        place = address.plain(url)
+        if place is None:
+            from services.store import with_redis_py
+
+            connection = await with_redis_py.asynchronous(url, shown)
+            wire = cls(connection)
+            wire.connection_made(connection._writer.transport)
+            connection._writer.transport.set_protocol(wire)
+            return wire
+        wire = cls()
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(CONNECT_SECONDS):
+            if place.path:
+                await loop.create_unix_connection(lambda: wire, place.path)
+            else:
+                await loop.create_connection(lambda: wire, place.host, place.port)
+        try:
+            await wire._begin(place, shown)
+        except BaseException:
+            wire.close()
+            raise
+        return wire
+
+    async def _begin(self, place: Address, shown: str) -> None:
+        if place.login is not None:
+            (reply,) = await self.ask(_hiredis.pack_command(place.login), 1, CONNECT_SECONDS)
+            if isinstance(reply, Exception):
+                raise refused_login(shown, str(reply))
+        if place.database:
+            select = _hiredis.pack_command(("SELECT", place.database))
+            (reply,) = await self.ask(select, 1, CONNECT_SECONDS)
+            if isinstance(reply, Exception):
+                raise classified(shown, str(reply))
+
+    async def next_pushed(self) -> Any:
+        """The next reply that nobody asked for: a message, where channels are listened to."""
+        if self._replies and not self._waiting:
+            return self._replies.pop(0)
+        return (await self.ask(b"", 1))[0]
 
     def ask(self, packed: bytes, count: int, within: float = math.inf) -> asyncio.Future[list[Any]]:
         """Write ``packed``; its ``count`` replies come as a list, errors in it as values.
@@ -53,12 +93,14 @@ class Wire(asyncio.Protocol):
         self._waiting.append((future, count, due))
         if self._alarm is None and due < math.inf:
             self._alarm = self._loop.call_at(due, self._look)
-        self._transport.write(packed)
+        if packed:
+            self._transport.write(packed)
         return future
 
     def close(self, error: Exception | None = None) -> None:
         """End it; whoever waits is told."""
-        self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
         self.connection_lost(error)
 
     def _look(self) -> None:
@@ -72,6 +114,9 @@ class Wire(asyncio.Protocol):
 
     # -- asyncio.Protocol ----------------------------------------------------------------------
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
     def data_received(self, data: bytes) -> None:
         reader = self._reader
         try:
@@ -84,6 +129,10 @@ class Wire(asyncio.Protocol):
     def _arrived(self, reply: Any) -> None:
         replies = self._replies
         replies.append(reply)
+        if not self._waiting:
+            if not self.listens:
+                self.close(ConnectionResetError("an answer that nobody asked for"))
+            return
         if len(replies) < self._waiting[0][1]:
             return
         future = self._waiting.popleft()[0]
@@ -93,7 +142,8 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
-        self._connection._reader = self._connection._writer = None
+        if self._maker is not None:
+            self._maker._reader = self._maker._writer = None
         if self._alarm is not None:
             self._alarm.cancel()
         while self._waiting:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from services.runtime.errors import CommandRefused
-from services.store.client import WRONG_TYPE, Client, wrong_type
+from services.store.client import Client
+from services.store.replies import WRONG_TYPE, wrong_type
 
 LUA = Path(__file__).parent / "lua"
 Argument = str | bytes | int

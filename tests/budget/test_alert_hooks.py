@@ -20,6 +20,7 @@ from services.runtime.settings import load
 from services.runtime.settings_types import AlertSettings, HookSetting
 from services.store.client import Client
 from tests.integration.test_engine_ground import Bus, limit, running
+from tests.subscribers import async_subscriber
 from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -63,7 +64,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 
 async def test_two_hosts_publish_each_alert_once(redis_url: str, namespace: str) -> None:
     bus = Hooked(redis_url, namespace)
-    pubsub = bus.client.pubsub()
+    pubsub = async_subscriber(bus.client.url)
     await pubsub.subscribe(bus.keys.alerts_channel)
     got: list[dict[str, Any]] = []
 
@@ -98,7 +99,7 @@ async def test_an_alert_nobody_published_before_a_crash_is_published_after_it(
     async with running(bus.host("intake", "throttle")):  # it decides, and never publishes
         await bus.use(850)
         await bus.said(1)
-    pubsub = bus.client.pubsub()
+    pubsub = async_subscriber(bus.client.url)
     await pubsub.subscribe(bus.keys.alerts_channel)
     await pubsub.get_message(timeout=2.0)
     async with running(bus.host("throttle")):

@@ -27,6 +27,7 @@ from tests.budget.ground import audit_of, raw_log, say
 from tests.e2e.cli import ASB, asb, environment
 from tests.examples import HOUR, MINUTE, SECOND
 from tests.shifted import LossyProxy, ShiftedServer
+from tests.subscribers import subscriber
 from tests.wait import wait_blocking
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(240)]
@@ -126,7 +127,7 @@ class Heard:
     """What a subscriber of asb:alerts is told."""
 
     def __init__(self, url: str) -> None:
-        self._pubsub = SyncClient(url).pubsub()
+        self._pubsub = subscriber(url)
         self._pubsub.subscribe(KEYS.alerts_channel)
 
     def all(self) -> list[dict[str, Any]]:

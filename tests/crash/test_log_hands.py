@@ -27,6 +27,7 @@ from services.store import rebuild
 from services.store.client import SyncClient
 from tests.e2e.cli import ASB, asb, environment
 from tests.servers import RedisServer
+from tests.subscribers import subscriber
 from tests.wait import wait_blocking
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
@@ -88,7 +89,7 @@ class Bus:
         self.client = SyncClient(self.server.url)
         self._submitted = itertools.count()
         self.alerts: list[dict[str, Any]] = []
-        self._listening = self.client.pubsub()
+        self._listening = subscriber(self.server.url)
         self._listening.subscribe(KEYS.alerts_channel)
 
     def start(self, *arguments: str) -> Part:

@@ -13,6 +13,7 @@ import pytest
 from services.store.client import SyncClient
 from tests.e2e.cli import ASB, asb, environment
 from tests.servers import RedisServer
+from tests.subscribers import subscriber
 from tests.wait import wait_blocking
 
 
@@ -71,8 +72,7 @@ def doctor(redis: RedisServer, folder: Path) -> dict[str, str]:
 def test_a_policy_that_is_changed_later_is_one_alert_until_mended(
     redis: RedisServer, tmp_path: Path
 ) -> None:
-    with contextlib.closing(SyncClient(redis.url)) as client:
-        pubsub = client.pubsub()
+    with contextlib.closing(subscriber(redis.url)) as pubsub:
         pubsub.subscribe("asb:alerts")
         redis.call("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
         wait_blocking(lambda: types(redis) == ["redis.evicts"], within=30, what="it is said")
@@ -85,7 +85,6 @@ def test_a_policy_that_is_changed_later_is_one_alert_until_mended(
             return any(alert["type"] == "REDIS_EVICTS" for alert in alerts)
 
         wait_blocking(heard, within=30, what="the alert is published")
-        pubsub.close()
     assert "may evict keys" in (tmp_path / "up.log").read_text()
     assert doctor(redis, tmp_path)["memory"] == "bad"
     shown = asb("alerts", f"--redis={redis.url}", cwd=tmp_path).stdout

@@ -23,6 +23,7 @@ from services.store.client import SyncClient
 from services.store.heartbeat import beats
 from tests.e2e.cli import AGENT, ROOT, Process, asb
 from tests.servers import RedisServer
+from tests.subscribers import subscriber
 from tests.wait import wait_blocking
 
 pytestmark = [pytest.mark.timeout(600)]
@@ -122,7 +123,7 @@ def test_a_snapshot_that_fails_is_one_alert_and_a_bad_row_until_one_succeeds(
         operator.call("ACL", "SETUSER", "asb", "on", ">pw", "&*", "+@all", *WITHOUT_SNAPSHOT)
         url = server.url.replace("://", "://asb:pw@")
         up = Process(tmp_path, "up", f"--redis={url}").says("asb is up")
-        heard = operator.pubsub()
+        heard = subscriber(server.url)
         heard.subscribe(KEYS.alerts_channel)
         try:
             submit(tmp_path, redis)

@@ -16,10 +16,10 @@ from projections.state import State
 from services.decider import Decider, Decisions, Inputs
 from services.engine.host import Host
 from services.projector import Setup
-from services.store.client import SyncClient
 from services.store.heartbeat import Heartbeat
 from services.store.prompts import Texts
 from tests.integration.test_engine_ground import Asb, Bus, Hands, asb_on, caught_up, running
+from tests.subscribers import subscriber
 from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -64,8 +64,7 @@ def reports(bus: Bus) -> list[Event]:
 @contextlib.contextmanager
 def listening(bus: Bus, pattern: str):
     """Messages on channels of this pattern, as they come."""
-    client = SyncClient(bus.url)
-    pubsub = client.pubsub()
+    pubsub = subscriber(bus.url)
     pubsub.psubscribe(pattern)
     heard: list[dict[str, Any]] = []
 
@@ -79,7 +78,6 @@ def listening(bus: Bus, pattern: str):
         yield listen
     finally:
         pubsub.close()
-        client.close()
 
 
 async def test_the_report_of_a_day_that_is_over_stands_in_redis_and_is_published_once(

@@ -1,0 +1,101 @@
+"""A connection to Redis for whoever waits for each answer."""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import Any
+
+import hiredis
+
+from services.store import address
+from services.store.address import CONNECT_SECONDS, Address
+from services.store.replies import classified, no_answer, refused_login
+
+_hiredis: Any = hiredis
+REPLY_SECONDS = 30.0
+_READ_BYTES = 1 << 20
+
+
+class Blocking:
+    """Requests out, replies back in order. After any error it is closed for good: a late reply must
+    never answer another request."""
+
+    def __init__(self, made: socket.socket, keeper: Any = None) -> None:
+        self._socket = made
+        self._keeper = keeper  # what else would close the socket when collected
+        self._reader: Any = _hiredis.Reader()
+        self._buffer = bytearray(_READ_BYTES)
+
+    @classmethod
+    def open(cls, url: str, shown: str) -> Blocking:
+        """Connect and log in. Raises RedisUnavailable and RedisUnsuitable."""
+        place = address.plain(url)
+        if place is None:
+            from services.store import with_redis_py
+
+            connection = with_redis_py.blocking(url, shown)
+            return cls(connection._sock, connection)
+        try:
+            opened = cls(_connected(place))
+            try:
+                opened._begin(place, shown)
+            except BaseException:
+                opened.close()
+                raise
+        except (OSError, hiredis.ProtocolError) as error:
+            raise no_answer(shown, error) from error
+        return opened
+
+    def _begin(self, place: Address, shown: str) -> None:
+        if place.login is not None:
+            (reply,) = self.ask(_hiredis.pack_command(place.login), 1)
+            if isinstance(reply, Exception):
+                raise refused_login(shown, str(reply))
+        if place.database:
+            (reply,) = self.ask(_hiredis.pack_command(("SELECT", place.database)), 1)
+            if isinstance(reply, Exception):
+                raise classified(shown, str(reply))
+
+    def ask(self, packed: bytes, count: int, within: float | None = REPLY_SECONDS) -> list[Any]:
+        """Write ``packed``; its ``count`` replies, errors among them as values.
+
+        Raises OSError when the connection is lost or nothing comes ``within`` seconds.
+        """
+        self._socket.settimeout(within)
+        if packed:
+            self._socket.sendall(packed)
+        return [self._next() for _ in range(count)]
+
+    def _next(self) -> Any:
+        while (reply := self._reader.gets()) is False:
+            size = self._socket.recv_into(self._buffer)
+            if not size:
+                raise ConnectionResetError("the connection was closed")
+            self._reader.feed(self._buffer, 0, size)
+        return reply
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next request may go here: nothing has come unasked, not even the end."""
+        looking = select.poll()
+        looking.register(self._socket, select.POLLIN)
+        return not looking.poll(0)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _connected(place: Address) -> socket.socket:
+    if place.path:
+        made = socket.socket(socket.AF_UNIX)
+        made.settimeout(CONNECT_SECONDS)
+        try:
+            made.connect(place.path)
+        except OSError:
+            made.close()
+            raise
+        return made
+    made = socket.create_connection((place.host, place.port), CONNECT_SECONDS)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made

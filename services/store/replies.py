@@ -1,0 +1,96 @@
+"""What Redis answers when it refuses, and which of our errors that is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from services.runtime.errors import CommandRefused, RedisUnavailable, RedisUnsuitable
+
+Word = str | bytes | int | float
+Command = Sequence[Word]
+
+WRONG_TYPE = "WRONGTYPE"  # how Redis begins the error
+WRONG_TYPE_HINT = (
+    "somebody wrote something else there: look at it (redis-cli TYPE), then RENAME or DEL it; "
+    "`asb doctor` shows every such key"
+)
+
+_RETRY_MAY_HELP = {
+    "LOADING": "it is still loading its data: wait a moment",
+    "READONLY": "it is a read-only replica: point --redis at the primary",
+    "MISCONF": "it cannot persist to disk: free disk space, then try again",
+    "OOM": "it is full: raise maxmemory, or trim old data",
+    "MASTERDOWN": "its primary is down: wait for the failover",
+    "CLUSTERDOWN": "the cluster is down: wait, or repair it",
+    "TRYAGAIN": "the cluster is moving this slot: wait a moment",
+    "UNBLOCKED": "it has changed its role: wait for the failover",
+    "BUSY": "a script is blocking it: wait, or SCRIPT KILL",
+}
+_WILL_NOT_HELP = {
+    "NOAUTH": "it wants a password: put it into the URL, redis://:PASSWORD@HOST",
+    "WRONGPASS": "user or password is wrong: check the URL",
+    "NOPERM": "this Redis user may not do that: see `asb acl`",
+}
+_TOO_MANY = "max number of clients"
+_SCRIPT_ERROR = re.compile(r"(?:ERR )?Error running script .* -([A-Z]+) ")
+
+
+def classified(shown: str, text: str) -> Exception:
+    """The error for one that the Redis at ``shown`` answered with ``text``: RedisUnavailable,
+    RedisUnsuitable or, where it is about one command only, CommandRefused."""
+    inner = _SCRIPT_ERROR.match(text)  # 6.2 wraps what a command in a script answered
+    code = inner[1] if inner else text.split(" ", 1)[0]
+    if code in _RETRY_MAY_HELP:
+        return RedisUnavailable(f"Redis at {shown}: {text}", hint=_RETRY_MAY_HELP[code])
+    if code in _WILL_NOT_HELP:
+        return RedisUnsuitable(f"Redis at {shown}: {text}", hint=_WILL_NOT_HELP[code])
+    if _TOO_MANY in text:
+        return RedisUnavailable(f"Redis at {shown}: {text}", hint="raise its maxclients")
+    return CommandRefused(text)
+
+
+def refused_login(shown: str, text: str) -> Exception:
+    """The error for a login that the Redis at ``shown`` answered with ``text``."""
+    error = classified(shown, text)
+    if isinstance(error, RedisUnavailable):
+        return error
+    return RedisUnsuitable(
+        f"Redis at {shown} refused the login: {text}", hint=_WILL_NOT_HELP["WRONGPASS"]
+    )
+
+
+def no_answer(shown: str, error: Exception) -> RedisUnavailable:
+    """The error for a connection that cannot be made, or was lost."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return RedisUnavailable(
+        f"no Redis answers at {shown}: {reason}",
+        hint="start it, or run `asb up` without --redis for an embedded one",
+    )
+
+
+# -- keys of another type --------------------------------------------------------------------------
+
+
+def wrong_type(keys: Mapping[str, str]) -> CommandRefused:
+    """The error for a key that holds something else than asb keeps there, among ``keys``, which
+    are given with the types they are of."""
+    named = " or ".join(f"{key} (a {kind})" for key, kind in keys.items())
+    return CommandRefused(f"{WRONG_TYPE} {named} is not what asb keeps there")
+
+
+def is_wrong_type(command: Command, error: Exception) -> bool:
+    """Whether the key of a plain command is to be named; a script's keys are its caller's."""
+    return str(error).startswith(WRONG_TYPE) and command[0] not in ("EVALSHA", "EVAL", "TYPE")
+
+
+def key_of(command: Command) -> Word:
+    """The (first) key of a plain command."""
+    if "STREAMS" in command:
+        return command[list(command).index("STREAMS") + 1]
+    return command[2] if command[0] in ("XINFO", "MEMORY", "OBJECT") else command[1]
+
+
+def name_of(key: Word) -> str:
+    """A key as text."""
+    return key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
