@@ -20,13 +20,14 @@ from projections.format import count, span
 from services import assembly
 from services.cli import options
 from services.cli.demo_tasks import submissions
-from services.cli.running import RunningBus, final_charge, hosted, one_error, stop_at_signals
+from services.cli.running import RunningBus, final_charge, hosted
 from services.cli.terminal import note, say
 from services.client.bus import Bus
 from services.client.submissions import Checker, Submission, send
 from services.queries.figures import by_name, worker_word
 from services.queries.status import prompts, running_texts
 from services.runtime import initial_policy, loop
+from services.runtime.ending import one_error, stop_at_signals
 from services.runtime.errors import Refused
 from services.runtime.settings import Settings
 from services.screens.status import metrics_screen, status_screen, symbol, throttle_screen

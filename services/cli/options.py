@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 from services.cli.arguments import OPTIONS, given
-from services.client import bus
-from services.client.bus import Bus
+from services.runtime import logs
 from services.runtime.settings import Settings, load
+
+if TYPE_CHECKING:
+    from services.client.bus import Bus
 
 
 def settings(**more: object) -> Settings:
@@ -22,8 +25,15 @@ def arguments() -> list[str]:
     return [f"{names[name]}={value}" for name, value in given.items()]
 
 
+def logs_to_stderr() -> None:
+    """What services and workers have to say goes to stderr, one line each."""
+    logs.to_stderr(settings().log_format)
+
+
 @contextlib.contextmanager
 def opened(**more: object) -> Generator[Bus]:
     """The bus that the options name. Raises AsbError where there is none."""
+    from services.client import bus  # with all that reading a log needs
+
     with bus.opened(settings(**more)) as found:
         yield found

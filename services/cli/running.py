@@ -7,13 +7,10 @@ from here, so that none outlives us, whatever ends us.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
 import signal
 import subprocess
-import threading
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 
 import anyio
 import anyio.to_thread
@@ -24,7 +21,8 @@ from services.cli import options
 from services.cli.terminal import note
 from services.engine.host import Host
 from services.runtime import own_process
-from services.runtime.errors import AsbError, CommandRefused
+from services.runtime.ending import one_error, stop_at_signals, when_stdin_closes
+from services.runtime.errors import AsbError
 from services.runtime.settings import Settings
 from services.store.client import Client
 from services.store.embedded import Embedded
@@ -135,7 +133,7 @@ async def run_bus(
     try:
         with one_error():
             async with (
-                hosted(settings, url, services) as running,
+                hosted(settings, url, services, lambda: _start(processes)) as running,
                 anyio.create_task_group() as tasks,
             ):
                 tasks.start_soon(stop_at_signals, running.stop, lambda: _kill(processes))
@@ -158,12 +156,17 @@ async def run_bus(
 
 @contextlib.asynccontextmanager
 async def hosted(
-    settings: Settings, url: str, services: Collection[str]
+    settings: Settings,
+    url: str,
+    services: Collection[str],
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> AsyncGenerator[RunningBus]:
-    """A host for ``services``, folded and ready; it ends with the block."""
+    """A host for ``services``, folded and ready; it ends with the block. ``meanwhile`` is called
+    before it folds, on a server that is fit to carry a bus."""
     client = Client(url)
     try:
         await check_server(client)
+        meanwhile()
         running = RunningBus(hosting.host(client, settings, services), anyio.Event())
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(running.host.run)
@@ -184,27 +187,10 @@ async def final_charge(host: Host) -> None:
             quiet = quiet + 1 if len(host.intakes) == 0 and not host.state.ahead else 0
 
 
-async def stop_at_signals(stop: anyio.Event, at_once: Callable[[], object]) -> None:
-    """The first SIGINT or SIGTERM, or a terminal that closes, sets ``stop``; on the next one
-    ``at_once`` is called."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-        async for _ in signals:
-            if stop.is_set():
-                at_once()
-            stop.set()
-
-
-def when_stdin_closes(end: Callable[[], object]) -> None:
-    """Call ``end`` when the process that started us is gone: then its end of our stdin closes.
-    It asks us to stop by a signal; that it went without one means that nobody waits for us."""
-    running = asyncio.get_running_loop()
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        running.call_soon_threadsafe(end)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _start(processes: Sequence[ChildProcess]) -> None:
+    """Before the host folds, which takes as long as a worker needs until it can join."""
+    for process in processes:
+        process.look_after(anyio.current_time())
 
 
 def _kill(processes: Sequence[ChildProcess]) -> None:
@@ -252,17 +238,3 @@ async def _revive(embedded: Embedded, url: str, stop: anyio.Event) -> None:
                 )
         with anyio.move_on_after(CHECK_S):
             await stop.wait()
-
-
-@contextlib.contextmanager
-def one_error() -> Generator[None]:
-    """A person reads one error, not a group of one."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        found = group.subgroup((AsbError, CommandRefused))
-        while isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]
-        if isinstance(found, AsbError | CommandRefused):
-            raise found from group
-        raise

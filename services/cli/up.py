@@ -27,7 +27,7 @@ from services.cli.drivers import (
 from services.cli.running import WorkerSpec, run_bus
 from services.cli.terminal import note
 from services.queries.stalled import not_at_work
-from services.runtime import logs, loop
+from services.runtime import loop
 from services.runtime.errors import AsbError
 from services.runtime.settings import Settings
 from services.runtime.urls import redacted
@@ -80,7 +80,7 @@ def up(
         silence=silence,
     )
     _check_workers(chosen_driver, workers)
-    logs_to_stderr()
+    options.logs_to_stderr()
     settings = options.settings(**{"embedded.port": port, "embedded.server": server})
     if workers:
         chosen_driver.prepare(settings)
@@ -217,7 +217,7 @@ def service(
         if problem := not_at_work(running, names, host_name()):
             raise AsbError(problem, hint="what holds it up stands on its standard error")
         return
-    logs_to_stderr()
+    options.logs_to_stderr()
     settings = options.settings()
     runs.sweep_left_behind(settings.data_dir)
     url = resolve_url(settings)
@@ -226,11 +226,6 @@ def service(
     if until_stdin_closes:
         say = ""
     loop.run(lambda: run_bus(settings, url, chosen, say=say, owned=until_stdin_closes))
-
-
-def logs_to_stderr() -> None:
-    """What services and workers have to say goes to stderr, one line each."""
-    logs.to_stderr(options.settings().log_format)
 
 
 def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> str:

@@ -19,11 +19,9 @@ from services.cli.drivers import (
     Permissions,
     Silence,
 )
-from services.cli.running import one_error, stop_at_signals, when_stdin_closes
 from services.cli.terminal import note
-from services.cli.up import logs_to_stderr
-from services.client.follow import Answers
 from services.runtime import loop
+from services.runtime.ending import one_error, stop_at_signals, when_stdin_closes
 from services.runtime.errors import Refused
 from services.runtime.settings import Settings
 from services.runtime.urls import redacted
@@ -88,7 +86,7 @@ def worker(
         silence=silence,
     )
     chosen.check(worker=name)
-    logs_to_stderr()
+    options.logs_to_stderr()
     settings = options.settings()
     worker_options = replace(
         chosen.worker(settings, name, agent=agent, models=tuple(model or ()), account=account),
@@ -145,6 +143,8 @@ def _tell(kind: str, workers: list[str], reason: str) -> None:
                 f"no worker named {', '.join(unknown)} ever joined",
                 hint="`asb status` lists them",
             )
+        from services.client.follow import Answers  # a worker needs none of it
+
         answers = Answers(bus)
         for name in workers:
             data: dict[str, object] = {"worker": name}

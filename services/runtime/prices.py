@@ -9,7 +9,6 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache
-from importlib.metadata import version
 from typing import Any
 
 from events.money import Price, Quote, nanos_of
@@ -49,6 +48,8 @@ def _lookup(model: str, day: date) -> Quote | None:
 @lru_cache(maxsize=1)
 def source() -> str:
     """The list and its version, as it stands on events."""
+    from importlib.metadata import version  # it reads mail headers, and loads what that needs
+
     return f"genai-prices {version('genai-prices')}"
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import NoReturn, cast
+from typing import NoReturn
 
 import anyio
 
 from events.keys import Keys
+from services.runtime.ending import one_error
 from services.runtime.errors import AsbError, ConfigError, RedisUnavailable
 from services.store.client import Client
 from services.worker import messages
@@ -44,7 +43,7 @@ async def serve(
     await options.driver.prepare()
     outbox = Outbox(client, keys.intake(options.intake))
     worker = _Worker(options, keys, client, outbox, stop or anyio.Event())
-    with _one_error():
+    with one_error():
         async with anyio.create_task_group() as group:
             group.start_soon(outbox.run)
             try:
@@ -56,27 +55,6 @@ async def serve(
                 if outbox.waiting:
                     log.error("Redis is away: %d reports are lost", outbox.waiting)
                 outbox.close()
-
-
-@contextmanager
-def _one_error() -> Generator[None]:
-    """A person reads one error, not a group of one."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        for error in _leaves(group):
-            if isinstance(error, AsbError):
-                raise error from group
-        raise
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        for part in group.exceptions:
-            yield from _leaves(part)
-    else:
-        yield error
 
 
 class _Worker:
