@@ -9,21 +9,18 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
-from importlib.metadata import PackageNotFoundError
 from typing import Annotated
 
 import typer
 
 from services.cli.arguments import check_texts, take_options
 from services.cli.commands import Commands
+from services.cli.table import VERSION
 from services.cli.terminal import note, say
 from services.runtime.errors import AsbError, CommandRefused
 
 app = typer.Typer(
     cls=Commands,
-    help="The bus for a fleet of AI agents: tasks go in, agents do them, budgets hold.",
-    epilog="Begin with: asb demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,10 +31,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        with contextlib.suppress(PackageNotFoundError):
-            say(f"asb {metadata.version('agent-stream-bus')}")
-            raise typer.Exit
-        say("asb, run from its sources")
+        say(f"asb {VERSION}")
         raise typer.Exit
 
 

@@ -1,0 +1,22 @@
+"""Where ``asb`` begins: help and version are said at once, everything else is loaded for a command.
+
+A person who types ``asb`` to see what there is should not wait for a parser of options.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """The program ``asb``: one command; the process ends with its exit code."""
+    asked = sys.argv[1] if len(sys.argv) > 1 else ""
+    if asked in ("-h", "--help", "--version"):
+        from services.cli import table
+
+        said = f"asb {table.VERSION}\n" if asked == "--version" else table.help_text()
+        sys.stdout.write(said)
+        return
+    from services.cli.main import main as run
+
+    run()
