@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -22,41 +21,35 @@ import msgspec
 
 from events.clock import ClockStepped
 from events.envelope import Event
-from events.worker import WorkerHeartbeat
 from projections import fold
-from projections.records import ALIVE
 from projections.state import State
-from services.decider import Decider, Inputs, IntakeEntry, Known, PastLost
+from services.decider import Decider, Inputs, IntakeEntry
+from services.engine.beside import Beside
+from services.engine.lookups import known
+from services.engine.past import Past
 from services.engine.standby import Standby
 from services.engine.stats import Stats
-from services.engine.trouble import Trouble, name_of
+from services.engine.trouble import RETRY_S, Trouble
 from services.engine.turn import Turn, run_turn
-from services.engine.worker_watch import LOOK_S, WorkerWatch
-from services.intake.decide import holders, lookups, newest_ms
-from services.intake.schema import DUPLICATE_DAYS
+from services.intake.decide import newest_ms
 from services.projector import Projector, Setup
-from services.runtime import errors
 from services.runtime.clock import ServerClock, elapsed
-from services.runtime.errors import AsbError, BeginningLost, RedisUnavailable, RedisUnsuitable
-from services.store import rebuild
-from services.store.beginning import Beginning, entries_from_start
-from services.store.client import SyncClient
+from services.runtime.errors import (
+    AsbError,
+    CommandRefused,
+    RedisUnavailable,
+)
 from services.store.dead_letters import DeadLetters
-from services.store.eviction_watch import EvictionWatch
 from services.store.heartbeat import BEAT_S, Heartbeat
 from services.store.intakes import Intakes
-from services.store.log import START, Appended, Base, Log, after, new_name, parse_id
+from services.store.log import START, Appended, Base, Log, after, new_name
 from services.store.position import Position
 from services.store.secret import Secret
-from services.store.unregistered_intakes import UnregisteredIntakes
 
 logger = logging.getLogger("asb")
 
 PEEK_COUNT = 128  # intake entries a turn may look at; it takes in as many as fit
 IDLE_S = 1.0  # how often an idle engine looks whether the log moved without it
-GC_EVERY = 50_000
-CUT_TRIES = 10  # how often, a second apart, a snapshot of a log cut by hand is looked for
-RETRY_S = (0.05, 2.0)  # first and longest pause while Redis is away
 
 
 class Host:
@@ -80,7 +73,6 @@ class Host:
         self._deciders, self._projectors = deciders, projectors
         self._inputs, self._texts = inputs, setup.texts
         self._whole_engine, self._standby = whole_engine, Standby(deciders)
-        self._watch = WorkerWatch(client, keys)
         inputs.log_name = inputs.log_name or new_name()
         self._arrived: deque[Any] = deque()
         self._followed = START  # the last event folded for good: not one of a turn under way
@@ -91,10 +83,11 @@ class Host:
         self._trouble = Trouble(client, keys)
         self._engine = "the engine" if deciders else "the reader of the log"
         self.log = Log(client, keys)
-        self._beginning = Beginning(client, keys, self.log, self._position, inputs)
-        self._eviction = EvictionWatch(client, inputs)
         self.intakes = Intakes(client, keys)
-        self._strays = UnregisteredIntakes(client, keys)
+        self._beside = Beside(
+            setup, self.log, self._position, inputs, self.intakes, lambda: self.state
+        )
+        self._past = Past(setup, self._position, self._beside.beginning, inputs)
         self.clock = ServerClock()
         self.state = State()
         self.stats = Stats()
@@ -104,21 +97,17 @@ class Host:
 
     async def run(self) -> None:
         """Run until cancelled. Raises LogError when the log must not be folded any further."""
-        self._rebuild()
+        self._restored(self._past.fold())
         await self._tell_time()
         async with anyio.create_task_group() as tasks:
-            for projector in self._projectors:
-                tasks.start_soon(self._through_outages, projector.run)
-            tasks.start_soon(self._through_outages, self._follow)
-            tasks.start_soon(self._through_outages, self._beat)
+            works = [*(p.run for p in self._projectors), self._follow, self._beat]
             if self._deciders:
-                tasks.start_soon(self._through_outages, self._read_intakes)
-                tasks.start_soon(self._through_outages, self._watch_workers)
-                tasks.start_soon(self._through_outages, self._trim_intakes)
-                tasks.start_soon(self._through_outages, self._guard)
-                tasks.start_soon(self._through_outages, self._watch_eviction)
-                if self._reads_intakes:
-                    tasks.start_soon(self._through_outages, self._watch_stray_intakes)
+                works.append(self._read_intakes)
+                works += self._beside.works(
+                    lambda: self._wake.set(), reads_intakes=self._reads_intakes
+                )
+            for work in works:
+                tasks.start_soon(self._trouble.through, work, self._lost)
             self.ready.set()
             try:
                 while True:
@@ -130,31 +119,14 @@ class Host:
         """Heartbeats of a host that ends in order end with it, where Redis answers."""
         with (
             anyio.move_on_after(1.0, shield=True),
-            contextlib.suppress(AsbError, errors.CommandRefused),
+            contextlib.suppress(AsbError, CommandRefused),
         ):
             await self._heartbeat.end()
 
-    async def _through_outages(self, work: Any) -> None:
-        """Run ``work`` again and again; while Redis is away, wait a little longer each time.
-
-        A command of its that Redis refuses (a key of another type, say) holds up this one work,
-        never the bus.
-        """
-        pause = RETRY_S[0]
-        name = name_of(work)
-        while True:
-            try:
-                await work()
-                self._trouble.over(name)
-                pause = RETRY_S[0]
-            except RedisUnavailable:
-                self._doubt = True
-                self._wake.set()
-                await anyio.sleep(pause)
-                pause = min(2 * pause, RETRY_S[1])
-            except errors.CommandRefused as error:
-                await self._trouble.tell(name, error)
-                await anyio.sleep(RETRY_S[1])
+    def _lost(self) -> None:
+        """A reader lost Redis: what it sees next may follow another past."""
+        self._doubt = True
+        self._wake.set()
 
     async def _beat(self) -> None:
         await self._heartbeat.beat(self.figures())
@@ -178,36 +150,25 @@ class Host:
             **msgspec.structs.asdict(self.stats),
         }
 
-    def _rebuild(self) -> None:
-        """Take the state from the log; whatever was in memory is gone."""
-        foreign: list[str] = []
-        client = SyncClient(self._client.url)
-        try:
-            first = client.call(*entries_from_start(self._keys, 100))
-            self.state = rebuild.rebuild(client, self._keys, foreign=foreign)
-        finally:
-            client.close()
-        self._position.begin(foreign)
-        self._beginning.restored(first)
-        # Turns make many records and no cycles: looking for these every 700 costs a third more.
-        gc.freeze()
-        gc.set_threshold(GC_EVERY, 20, 20)
+    def _restored(self, state: State) -> None:
+        """``state`` was folded from the log; what was in memory is gone."""
+        self.state = state
         self.stats.rebuilds += 1
-        self._followed = self._position.last_seen(self.state)
-        self.intakes.reset(self.state.intakes)
+        self._followed = self._position.last_seen(state)
+        self.intakes.reset(state.intakes)
         for projector in self._projectors:
-            projector.restored(self.state)
+            projector.restored(state)
 
     async def _tell_time(self) -> None:
         sent = elapsed()
         seconds, micros = await self._client.call("TIME")
         self._told(int(seconds) * 1_000_000 + int(micros), sent)
-        self._watch.found_again()
+        self._beside.watch.found_again()
 
     def _told(self, server_us: int, sent: float) -> None:
         """The server told its time. A step of it moves the expiry of heartbeats, too."""
         if self.clock.set(server_us, sent):
-            self._watch.found_again()
+            self._beside.watch.found_again()
 
     async def _step(self) -> None:
         try:
@@ -220,7 +181,7 @@ class Host:
                 await self._rest()
         except RedisUnavailable as error:
             await self._outage(error)
-        except errors.CommandRefused as error:  # nothing of the turn was written
+        except CommandRefused as error:  # nothing of the turn was written
             await self._trouble.tell(self._engine, error)
             await anyio.sleep(RETRY_S[1])
 
@@ -237,7 +198,7 @@ class Host:
             self._arrived.clear()
             try:
                 if not await self.log.holds(self._position.base(self.state)):
-                    await self._go_back()
+                    self._restored(await self._past.fold_again(self.state))
                 self._position.edited()
                 self.intakes.reset(self.state.intakes)
                 for projector in self._projectors:
@@ -247,42 +208,11 @@ class Host:
                     await self._secret.renew()
             except RedisUnavailable:
                 continue
-            except errors.CommandRefused as refused:
+            except CommandRefused as refused:
                 await self._trouble.tell(self._engine, refused)
                 continue
             logger.warning("Redis is back")
             return
-
-    async def _go_back(self) -> None:
-        """The last event folded is not on the log any more: fold what it still says, and have the
-        next turn tell of it."""
-        meta, untold = self.state.meta, self._inputs.past_lost
-        was, said = meta.log_id, meta.went_back or START
-        if untold is not None and not after(said, untold.said):
-            was = max(was, untold.was, key=parse_id)
-        self._position.used_up(was)
-        await self._rebuild_patiently()
-        if self._beginning.was_cut_behind(was):
-            return  # what this host had not folded was trimmed: nothing went back
-        now = self.state.meta.log_id
-        logger.warning("the log went back from %s to %s; it was folded again from there", was, now)
-        self._inputs.past_lost = PastLost(was, now, said)
-        await self._forget_torn_tail()
-
-    async def _rebuild_patiently(self) -> None:
-        """Where somebody cut the log, a host that knew it to its end keeps a snapshot soon."""
-        for _ in range(CUT_TRIES):
-            with contextlib.suppress(BeginningLost):
-                self._rebuild()
-                return
-            await anyio.sleep(IDLE_S)
-        self._rebuild()
-
-    async def _forget_torn_tail(self) -> None:
-        """Have Redis write its file anew. A tail torn within a transaction stays in the file, and
-        the next start would run that half together with what was written since (shown)."""
-        with contextlib.suppress(errors.CommandRefused, RedisUnsuitable):
-            await self._client.call("BGREWRITEAOF")
 
     async def _rest(self) -> None:
         """Wait until there is something to do: an entry, a timer, or the regular look."""
@@ -318,7 +248,9 @@ class Host:
         entries = self.intakes.peek(PEEK_COUNT) if self._reads_intakes else []
         inputs = self._inputs
         inputs.entries = entries
-        inputs.known = await self._known(entries)
+        inputs.known = await known(
+            self._client, self._keys, self.log, self.state, entries, self.clock.now()
+        )
         await self._texts.fetch(self.log, self.state)
         inputs.texts, inputs.overlay = self._texts, self._texts.overlay
         inputs.secret = await self._secret.value()
@@ -326,7 +258,10 @@ class Host:
         base, floor = self._position.base(self.state), self._position.floor(self.state)
         now = self.clock.now()
         inputs.step, inputs.latest = self.clock.step, self.clock.latest
-        inputs.absent_us, inputs.found_us = self._watch.absent_us(), self._watch.found_us()
+        inputs.absent_us, inputs.found_us = (
+            self._beside.watch.absent_us(),
+            self._beside.watch.found_us(),
+        )
         turn: Turn | None = None
         self.state.begin()
         try:
@@ -407,21 +342,6 @@ class Host:
             for projector in self._projectors:
                 projector.feed(turn.events, self.state)
 
-    async def _known(self, entries: Iterable[IntakeEntry]) -> Known:
-        ids, tasks = lookups(self.state, entries)
-        names = sorted(holders(self.state, entries))
-        if not ids and not tasks and not names:
-            return Known()
-        values = await self._client.pipeline(("GET", self._keys.worker(name)) for name in names)
-        return Known(
-            await self.log.taken_ids(ids, self.clock.now(), DUPLICATE_DAYS),
-            await self.log.known_tasks(tasks),
-            {
-                n: WorkerHeartbeat.read(value).session
-                for n, value in zip(names, values, strict=True)
-            },
-        )
-
     # -- others on the log -----------------------------------------------------------------------
 
     async def _follow(self) -> None:
@@ -474,27 +394,6 @@ class Host:
         """Whether work that another host should have done is a second old."""
         return self._standby.overdue(self.intakes.waited_s())
 
-    # -- beside the turns ------------------------------------------------------------------------
-
     async def _read_intakes(self) -> None:
         self.intakes.wake = self._wake
         await self.intakes.read_once()
-
-    async def _watch_workers(self) -> None:
-        """Look for the workers' heartbeats."""
-        workers = self.state.workers.values()
-        await self._watch.look([w for w in workers if w.status == ALIVE and w.heartbeat])
-        await anyio.sleep(LOOK_S)
-
-    async def _trim_intakes(self) -> None:
-        await anyio.sleep(60)
-        await self.intakes.trim(self.state.intakes)
-
-    async def _guard(self) -> None:
-        await self._beginning.guard(lambda: self.state, lambda: self._wake.set())
-
-    async def _watch_eviction(self) -> None:
-        await self._eviction.look(lambda: self.state, lambda: self._wake.set())
-
-    async def _watch_stray_intakes(self) -> None:
-        await self._strays.watch(self.intakes.names)

@@ -6,13 +6,15 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
+import anyio
 import msgspec
 
 from events.keys import Keys
-from services.runtime.errors import AsbError, CommandRefused
+from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable
 from services.store.client import Client
 from services.store.replies import WRONG_TYPE, WRONG_TYPE_HINT
 
+RETRY_S = (0.05, 2.0)  # first and longest pause while Redis is away
 logger = logging.getLogger("asb")
 
 
@@ -47,6 +49,27 @@ class Trouble:
         with contextlib.suppress(AsbError, CommandRefused):
             body = msgspec.json.encode(alert)
             await self._client.call("PUBLISH", self._keys.alerts_channel, body)
+
+    async def through(self, work: Callable[[], Awaitable[None]], lost: Callable[[], None]) -> None:
+        """Run ``work`` again and again; while Redis is away, wait a little longer each time, and
+        say that it was ``lost``.
+
+        A command of its that Redis refuses (a key of another type, say) holds up this one work,
+        never the bus.
+        """
+        pause, name = RETRY_S[0], name_of(work)
+        while True:
+            try:
+                await work()
+                self.over(name)
+                pause = RETRY_S[0]
+            except RedisUnavailable:
+                lost()
+                await anyio.sleep(pause)
+                pause = min(2 * pause, RETRY_S[1])
+            except CommandRefused as error:
+                await self.tell(name, error)
+                await anyio.sleep(RETRY_S[1])
 
     def over(self, service: str) -> None:
         """``service`` did its work."""

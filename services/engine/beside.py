@@ -1,0 +1,74 @@
+"""What an engine looks after beside its turns: heartbeats, intakes, the log's head, eviction."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+
+import anyio
+
+from projections.records import ALIVE
+from projections.state import State
+from services.decider import Inputs
+from services.engine.worker_watch import LOOK_S, WorkerWatch
+from services.projector import Setup
+from services.store.beginning import Beginning
+from services.store.eviction_watch import EvictionWatch
+from services.store.intakes import Intakes
+from services.store.log import Log
+from services.store.position import Position
+from services.store.unregistered_intakes import UnregisteredIntakes
+
+TRIM_S = 60.0  # how often intakes are trimmed
+
+
+class Beside:
+    """Each work runs by itself: one that has to wait holds up no other. ``state`` is asked for each
+    time: another takes its place when the log went back."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        log: Log,
+        position: Position,
+        inputs: Inputs,
+        intakes: Intakes,
+        state: Callable[[], State],
+    ) -> None:
+        self.watch = WorkerWatch(setup.client, setup.keys)
+        self.beginning = Beginning(setup.client, setup.keys, log, position, inputs)
+        self._eviction = EvictionWatch(setup.client, inputs)
+        self._unregistered = UnregisteredIntakes(setup.client, setup.keys)
+        self._intakes, self._state = intakes, state
+        self._wake: Callable[[], None] = lambda: None
+
+    def works(
+        self, wake: Callable[[], None], *, reads_intakes: bool
+    ) -> Iterator[Callable[[], Awaitable[None]]]:
+        """What to run again and again; ``wake`` has a turn follow."""
+        self._wake = wake
+        yield from (self.watch_workers, self.trim_intakes, self.guard, self.watch_eviction)
+        if reads_intakes:
+            yield self.watch_unregistered_intakes
+
+    async def watch_workers(self) -> None:
+        """Look for the workers' heartbeats."""
+        workers = self._state().workers.values()
+        await self.watch.look([w for w in workers if w.status == ALIVE and w.heartbeat])
+        await anyio.sleep(LOOK_S)
+
+    async def trim_intakes(self) -> None:
+        """Forget what was taken in an hour ago."""
+        await anyio.sleep(TRIM_S)
+        await self._intakes.trim(self._state().intakes)
+
+    async def guard(self) -> None:
+        """See to it that the log keeps its beginning."""
+        await self.beginning.guard(self._state, self._wake)
+
+    async def watch_eviction(self) -> None:
+        """Look whether the server drops keys."""
+        await self._eviction.look(self._state, self._wake)
+
+    async def watch_unregistered_intakes(self) -> None:
+        """Look for intakes that nobody opened."""
+        await self._unregistered.watch(self._intakes.names)
