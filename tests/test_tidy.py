@@ -16,7 +16,8 @@ from services.runtime.settings import NOT_SETTINGS, NOT_SETTINGS_PREFIXES, descr
 
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ("events", "projections", "services")
-FILE_LINES, FUNCTION_LINES, LUA_LINES = 500, 70, 90
+FILE_LINES, FUNCTION_LINES, LUA_LINES = 400, 70, 90
+CLI_PERCENT = 16  # of the source; 12 is the aim: what is not parse, ask or print moves out of it
 
 # The edges: only here may the outside world be touched.
 EDGES = tuple(
@@ -90,6 +91,12 @@ def test_functions_are_short() -> None:
         and (size := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES
     ]
     assert long == []
+
+
+def test_the_command_line_is_a_small_part() -> None:
+    lengths = {name_of(path): len(lines(path)) for path in sources(*TREES)}
+    ours = sum(n for name, n in lengths.items() if name.startswith("services/cli/"))
+    assert 100 * ours <= CLI_PERCENT * sum(lengths.values())
 
 
 def lines(path: Path) -> list[str]:

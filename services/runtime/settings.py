@@ -11,22 +11,36 @@ Whatever asb does not know is an error that names it: a typo must not pass as "n
 
 from __future__ import annotations
 
-import difflib
-import json
 import os
 import re
-import tomllib
 import zoneinfo
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast, get_args, get_origin
+from typing import Any, cast, get_args
 
 import msgspec
 from msgspec import Struct
 
 from services.runtime import setting_amounts
 from services.runtime.errors import ConfigError
+from services.runtime.setting_sources import (
+    LEAVES,
+    NOT_SETTINGS,
+    NOT_SETTINGS_PREFIXES,
+    SECTIONS,
+    Given,
+    Leaf,
+    bare,
+    did_you_mean,
+    expanded,
+    find_file,
+    from_environment,
+    from_file,
+    from_overrides,
+    home_folder,
+    short,
+)
 from services.runtime.settings_types import (
     AlertBudgetSetting,
     DelegatorSettings,
@@ -38,7 +52,6 @@ from services.runtime.settings_types import (
     PriceSetting,
     RouteSetting,
     RuleSetting,
-    Section,
     Settings,
     TaskSettings,
     Unit,
@@ -47,6 +60,8 @@ from services.runtime.settings_types import (
 from services.runtime.urls import redacted
 
 __all__ = [
+    "NOT_SETTINGS",
+    "NOT_SETTINGS_PREFIXES",
     "AlertBudgetSetting",
     "DelegatorSettings",
     "EmbeddedSettings",
@@ -65,12 +80,6 @@ __all__ = [
     "window_minutes",
 ]
 
-# Variables of ours that are no settings: what names the file, what tests read, and what a worker
-# tells the process that runs a task, which may well call `asb` itself.
-_TOLD_TO_TASKS = "TASK ATTEMPT SESSION WORKER MODEL AGENT KIND RUN USAGE_FILE"
-NOT_SETTINGS = frozenset({"ASB_CONFIG", *(f"ASB_{name}" for name in _TOLD_TO_TASKS.split())})
-NOT_SETTINGS_PREFIXES = ("ASB_TEST_", "ASB_RUN_")  # the second: from us to our own processes
-
 
 def told_by_tests(name: str) -> str:
     """A variable that only tests set."""
@@ -88,35 +97,6 @@ class SettingRow(Struct, frozen=True):
     raw: Any
 
 
-class _Leaf(Struct, frozen=True):
-    name: str
-    type: Any
-    meaning: str
-    default: Any  # None for data_dir, whose default depends on the environment
-
-    @property
-    def variable(self) -> str:
-        return "ASB_" + self.name.replace(".", "_").upper()
-
-    @property
-    def is_table(self) -> bool:
-        return get_origin(_bare(self.type)) is dict
-
-    @property
-    def is_list(self) -> bool:
-        return get_origin(_bare(self.type)) is tuple
-
-
-class _Given(Struct, frozen=True):
-    """One value as a source gave it; ``where`` is for error messages."""
-
-    name: str
-    value: Any
-    origin: Origin
-    where: str
-    strict: bool = True  # False: text that may stand for a number or a boolean
-
-
 def load(
     overrides: Mapping[str, object] | None = None,
     *,
@@ -131,10 +111,10 @@ def load(
     environ = os.environ if environ is None else environ
     cwd = Path.cwd() if cwd is None else cwd
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    file = _find_file(given.pop("config", None), environ, cwd)
-    values = {leaf.name: leaf.default for leaf in _LEAVES.values()}
-    values["data_dir"] = _home_folder(environ, "XDG_DATA_HOME", ".local/share") / "asb"
-    all_given = [*_from_file(file), *_from_environment(environ), *_from_overrides(given)]
+    file = find_file(given.pop("config", None), environ, cwd)
+    values = {leaf.name: leaf.default for leaf in LEAVES.values()}
+    values["data_dir"] = home_folder(environ, "XDG_DATA_HOME", ".local/share") / "asb"
+    all_given = [*from_file(file), *from_environment(environ), *from_overrides(given)]
     for one in all_given:
         base = file.parent if one.origin == "file" and file else cwd
         _take(values, one, base, environ)
@@ -147,7 +127,7 @@ def load(
 def describe(settings: Settings) -> list[SettingRow]:
     """Every setting with its origin, default and meaning, passwords hidden; in the file's order."""
     rows: list[SettingRow] = []
-    for leaf in _LEAVES.values():
+    for leaf in LEAVES.values():
         value = _shown(leaf, _value(settings, leaf.name))
         default = "$XDG_DATA_HOME/asb" if leaf.name == "data_dir" else _text(leaf.default)
         rows.append(
@@ -163,120 +143,17 @@ def describe(settings: Settings) -> list[SettingRow]:
     return rows
 
 
-# -- the sources -------------------------------------------------------------------------------
-
-
-def _find_file(named: object, environ: Mapping[str, str], cwd: Path) -> Path | None:
-    where = "--config"
-    if named is None and environ.get("ASB_CONFIG"):
-        named, where = environ["ASB_CONFIG"], "ASB_CONFIG"
-    if named is not None:
-        path = cwd / _expanded(str(named), environ)
-        if not path.is_file():
-            raise ConfigError(
-                f"{where} names {path}, and there is no such file", hint="check the path"
-            )
-        return path
-    for path in (
-        cwd / "asb.toml",
-        _home_folder(environ, "XDG_CONFIG_HOME", ".config") / "asb/config.toml",
-    ):
-        if path.is_file():
-            return path
-    return None
-
-
-def _from_file(path: Path | None) -> Iterator[_Given]:
-    if path is None:
-        return
-    try:
-        # Decimal, not float: 0.1 dollars are exactly 0.1 dollars.
-        content = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"cannot read the configuration {path}: {error}", hint="check the file"
-        ) from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}", hint="correct that line") from error
-    where = f"in {path}"
-    for key, value in content.items():
-        if key not in _SECTIONS:
-            yield _Given(name=_known(key, where), value=value, origin="file", where=where)
-            continue
-        if not isinstance(value, dict):
-            raise ConfigError(
-                f"{key} = {_short(value)} ({where}): expected a table", hint=f"write [{key}]"
-            )
-        for name, inner in cast("dict[str, Any]", value).items():
-            known = _known(f"{key}.{name}", where)
-            yield _Given(name=known, value=inner, origin="file", where=where)
-
-
-def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
-    by_variable = {leaf.variable: leaf for leaf in _LEAVES.values()}
-    for variable in sorted(environ):
-        ours = variable.startswith("ASB_") and variable not in NOT_SETTINGS
-        if not ours or variable.startswith(NOT_SETTINGS_PREFIXES):
-            continue
-        leaf = by_variable.get(variable)
-        if leaf is None:
-            raise ConfigError(
-                f"{variable} in the environment is not a setting of asb",
-                hint=_did_you_mean(variable, by_variable) or "`asb config` lists all settings",
-            )
-        text = environ[variable]
-        if not text:
-            continue  # an empty variable counts as not set, as everywhere on Unix
-        as_json = leaf.is_table or leaf.is_list
-        yield _Given(
-            name=leaf.name,
-            value=_from_json(variable, text) if as_json else text,
-            origin="environment",
-            where=f"{variable} in the environment",
-            strict=as_json,
-        )
-
-
-def _from_json(variable: str, text: str) -> Any:
-    try:
-        return json.loads(text, parse_float=Decimal)
-    except ValueError as error:
-        raise ConfigError(
-            f"{variable} = {_short(text)} in the environment is not valid JSON: {error}",
-            hint="lists and tables are written as JSON in the environment",
-        ) from error
-
-
-def _from_overrides(overrides: Mapping[str, object]) -> Iterator[_Given]:
-    where = "on the command line"
-    for name, value in overrides.items():
-        yield _Given(name=_known(name, where), value=value, origin="command line", where=where)
-
-
-def _known(name: str, where: str) -> str:
-    if name in _LEAVES:
-        return name
-    last = name.rpartition(".")[2]
-    same_key = [known for known in _LEAVES if known.rpartition(".")[2] == last]
-    hint = (
-        f"did you mean {same_key[0]}?" if same_key else _did_you_mean(name, [*_LEAVES, *_SECTIONS])
-    )
-    raise ConfigError(
-        f"{name} ({where}) is not a setting of asb", hint=hint or "`asb config` lists all settings"
-    )
-
-
 # -- one value ---------------------------------------------------------------------------------
 
 
-def _take(values: dict[str, Any], one: _Given, base: Path, environ: Mapping[str, str]) -> None:
+def _take(values: dict[str, Any], one: Given, base: Path, environ: Mapping[str, str]) -> None:
     """Check one given value and put it over what earlier sources said."""
-    leaf = _LEAVES[one.name]
+    leaf = LEAVES[one.name]
     value = setting_amounts.typed(_exact(one.value), leaf.name, one.where)
     if leaf.name == "data_dir" and isinstance(value, str | Path) and str(value):
-        values[leaf.name] = Path(os.path.normpath(base / _expanded(str(value), environ)))
+        values[leaf.name] = Path(os.path.normpath(base / expanded(str(value), environ)))
     elif leaf.is_table and isinstance(value, dict):
-        item_type = get_args(_bare(leaf.type))[1]
+        item_type = get_args(bare(leaf.type))[1]
         table = cast("dict[str, Any]", value)
         added = {
             key: _converted(one, item_type, v, f"{leaf.name}.{key}") for key, v in table.items()
@@ -288,7 +165,7 @@ def _take(values: dict[str, Any], one: _Given, base: Path, environ: Mapping[str,
         values[leaf.name] = _checked(one, _converted(one, leaf.type, value, leaf.name))
 
 
-def _converted(one: _Given, type_: Any, value: Any, name: str) -> Any:
+def _converted(one: Given, type_: Any, value: Any, name: str) -> Any:
     try:
         return msgspec.convert(value, type_, strict=one.strict)
     except msgspec.ValidationError as error:
@@ -302,18 +179,18 @@ def _converted(one: _Given, type_: Any, value: Any, name: str) -> Any:
                 inner[unknown[1]],
                 "it is not a setting of asb",
             )
-            hint = _did_you_mean(unknown[1], _ITEM_FIELDS)
+            hint = did_you_mean(unknown[1], _ITEM_FIELDS)
         elif not path and (allowed := _allowed(type_, value)):
             message = f"expected {allowed}"
         if one.name == "redis_url":
             inner = redacted(str(inner))
         raise ConfigError(
-            f"{full} = {_short(inner)} ({one.where}): {message}",
+            f"{full} = {short(inner)} ({one.where}): {message}",
             hint=hint or "correct that setting",
         ) from error
 
 
-def _checked(one: _Given, value: Any) -> Any:
+def _checked(one: Given, value: Any) -> Any:
     """The checks that a type cannot express."""
     problem = ""
     if one.name == "namespace" and not re.fullmatch(r"[A-Za-z0-9_-]+", value):
@@ -327,7 +204,7 @@ def _checked(one: _Given, value: Any) -> Any:
         problem = "expected the name of a time zone, such as UTC or Europe/Berlin"
     if problem:
         raise ConfigError(
-            f"{one.name} = {_short(value)} ({one.where}): {problem}", hint="correct that setting"
+            f"{one.name} = {short(value)} ({one.where}): {problem}", hint="correct that setting"
         )
     return value
 
@@ -364,28 +241,6 @@ def _is_zone(name: str) -> bool:
 # -- helpers -----------------------------------------------------------------------------------
 
 
-def _bare(type_: Any) -> Any:
-    return get_args(type_)[0] if hasattr(type_, "__metadata__") else type_
-
-
-def _walk(struct: type[Struct], prefix: str = "") -> Iterator[_Leaf]:
-    for one in msgspec.structs.fields(struct):
-        type_: Any = one.type
-        if prefix == "" and one.name in ("origins", "file"):
-            continue
-        if isinstance(type_, type) and issubclass(type_, Section):
-            yield from _walk(type_, f"{one.name}.")
-            continue
-        default = one.default if one.default is not msgspec.NODEFAULT else None
-        if one.default_factory is not msgspec.NODEFAULT:
-            default = one.default_factory()
-        metas = cast("tuple[msgspec.Meta, ...]", get_args(type_)[1:])
-        meaning = next(meta.description for meta in reversed(metas) if meta.description)
-        yield _Leaf(prefix + one.name, type_, meaning, default)
-
-
-_LEAVES = {leaf.name: leaf for leaf in _walk(Settings)}
-_SECTIONS = {name.partition(".")[0] for name in _LEAVES if "." in name}
 _ITEM_FIELDS = sorted(
     {
         one.name
@@ -401,7 +256,7 @@ def _built(values: Mapping[str, Any], origins: dict[str, Origin], file: Path | N
         section, _, key = name.rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[key] = value
     types = {one.name: one.type for one in msgspec.structs.fields(Settings)}
-    sections = {name: types[name](**tree.pop(name)) for name in _SECTIONS}
+    sections = {name: types[name](**tree.pop(name)) for name in SECTIONS}
     return Settings(**tree, **sections, origins=origins, file=file)
 
 
@@ -457,34 +312,7 @@ def _exact(value: Any) -> Any:
     return value
 
 
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else ""
-
-
-def _expanded(path: str, environ: Mapping[str, str]) -> Path:
-    if path == "~" or path.startswith("~/"):
-        return _home(environ) / path[2:]
-    return Path(path)
-
-
-def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ["HOME"]) if environ.get("HOME") else Path.home()
-
-
-def _home_folder(environ: Mapping[str, str], variable: str, fallback: str) -> Path:
-    named = Path(environ.get(variable, ""))
-    return named if named.is_absolute() else _home(environ) / fallback  # as the XDG rules say
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Decimal):
-        return str(value)
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _shown(leaf: _Leaf, value: Any) -> Any:
+def _shown(leaf: Leaf, value: Any) -> Any:
     return redacted(value) if leaf.name == "redis_url" and value else value
 
 

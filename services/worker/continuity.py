@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 from services.runtime.errors import CommandRefused
 from services.store.client import Client
+
+CLOCK_OFF_S = 1.0  # time that an entry seems to have lost: the server's clock is read again
 
 
 def order(entry_id: bytes) -> tuple[int, int]:
@@ -33,3 +38,15 @@ async def still_there(client: Client, intake: str, entry: bytes) -> bool:
         if not found or found[0][0] == entry:
             return True
     return order(found[0][0]) > order(entry)
+
+
+def clock_is_off(entries: list[Any], now: float) -> bool:
+    """Whether an attempt seems to have lost some of its time: it has come late, or the server's
+    clock has stepped back since it was read. ``now`` is the server's time, in seconds."""
+    for _, flat in entries:
+        fields = dict(zip(flat[::2], flat[1::2], strict=False)) if flat else {}
+        with contextlib.suppress(ValueError):
+            left = int(fields.get(b"deadline") or 0) / 1e6 - now
+            if left < int(fields.get(b"timeout_s") or 0) - CLOCK_OFF_S:
+                return True
+    return False

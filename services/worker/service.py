@@ -14,9 +14,10 @@ from services.runtime.ending import one_error
 from services.runtime.errors import AsbError, ConfigError, RedisUnavailable
 from services.store.client import Client
 from services.worker import messages
+from services.worker.attempt import Ending
 from services.worker.lease import holder_of
 from services.worker.outbox import Outbox
-from services.worker.session import Ending, Session
+from services.worker.session import Session
 from services.worker.task import WorkerOptions
 
 log = logging.getLogger("asb.worker")

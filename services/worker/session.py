@@ -16,8 +16,6 @@ returns only when everything it started is gone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import enum
 import logging
 import math
 from collections import deque
@@ -31,20 +29,12 @@ from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable, 
 from services.runtime.failpoints import point
 from services.store.client import Client
 from services.worker import messages
-from services.worker.continuity import last_id, order, still_there
+from services.worker.attempt import Attempt, Ending, Why, key_of, report
+from services.worker.continuity import clock_is_off, last_id, order, still_there
 from services.worker.identity import death_of, heartbeat
 from services.worker.lease import RETRY_S, Lease, holder_of
-from services.worker.messages import Report
 from services.worker.outbox import Outbox
-from services.worker.task import (
-    PROGRESS_BYTES,
-    LimitReached,
-    PermanentError,
-    Result,
-    RetryableError,
-    Task,
-    WorkerOptions,
-)
+from services.worker.task import PROGRESS_BYTES, Result, Task, WorkerOptions
 
 log = logging.getLogger("asb.worker")
 
@@ -54,50 +44,7 @@ ANSWER_S = 5.0  # how much later than BLOCK the answer may come before the conne
 REMEMBERED = 100_000  # attempts; twice as many at most are kept to know a repeated entry
 WAITING_MAX = 10_000  # dispatched beyond capacity: the reader pauses
 CANCEL_AGAIN_S = 5.0
-CLOCK_OFF_S = 1.0  # time that an entry seems to have lost: the server's clock is read again
 AHEAD_S = 60.0  # how long before its deadline a task gets a timer
-
-
-class Ending(enum.Enum):
-    STOPPED = "worker stopped"
-    LOST = "the session was declared lost"
-    LEASE_OVER = "the worker could not renew its lease"
-    TAKEN_OVER = "another worker of the same name has taken over"
-    REFUSED = "another worker of the same name is alive"
-
-
-class _Why(enum.Enum):
-    """Why an attempt was ended before its time."""
-
-    CANCELLED = 1
-    TIMED_OUT = 2
-    SESSION_OVER = 3
-
-
-class _Job:
-    """One attempt in the hands of this worker."""
-
-    __slots__ = ("began_at", "begun", "ended", "ends_at", "handle", "key", "task", "timer", "why")
-
-    def __init__(self, key: bytes, task: Task) -> None:
-        self.key = key
-        self.task = task
-        self.begun = False
-        self.began_at = 0.0
-        self.ended = False
-        self.ends_at = math.inf  # on the loop's clock
-        self.handle: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.why: _Why | None = None
-
-    def started_report(self) -> Report | None:
-        """Made when it is sent: an attempt that is over by then needs no word of its start."""
-        return None if self.ended else messages.started(self.task)
-
-
-def _key(fields: dict[bytes, bytes]) -> bytes:
-    """The attempt that an entry of the inbox is about."""
-    return fields.get(b"task", b"") + b"\0" + fields.get(b"attempt", b"")
 
 
 class Session:
@@ -119,8 +66,8 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._server_ahead = 0.0  # server time (s since the epoch) minus the loop's clock
         self._cursor = b"0-0"
-        self._jobs: dict[bytes, _Job] = {}
-        self._waiting: deque[_Job] = deque()
+        self._jobs: dict[bytes, Attempt] = {}
+        self._waiting: deque[Attempt] = deque()
         self._running = 0
         self._seen: set[bytes] = set()
         self._seen_before: set[bytes] = set()
@@ -206,7 +153,7 @@ class Session:
         self._ending = ending
         self._stopping = True
         for job in list(self._jobs.values()):
-            self._end(job, _Why.SESSION_OVER)
+            self._end(job, Why.SESSION_OVER)
         while handles := [j.handle for j in self._jobs.values() if j.handle is not None]:
             await asyncio.wait(handles, timeout=CANCEL_AGAIN_S)
             for job in list(self._jobs.values()):
@@ -249,7 +196,7 @@ class Session:
                 await anyio.sleep(RETRY_S)
                 doubt = not await self._look_around()
             elif entries:
-                if self._clock_is_off(entries):
+                if clock_is_off(entries, self._loop.time() + self._server_ahead):
                     self._server_ahead = 0.0
                     await self._read_clock_once()
                 self._take(entries)
@@ -264,18 +211,6 @@ class Session:
                 await self._read_clock()
             except RedisUnavailable:
                 await anyio.sleep(RETRY_S)
-
-    def _clock_is_off(self, entries: list[Any]) -> bool:
-        """Whether an attempt seems to have lost some of its time: it has come late, or the server's
-        clock has stepped back since it was read."""
-        now = self._loop.time() + self._server_ahead
-        for _, flat in entries:
-            fields = dict(zip(flat[::2], flat[1::2], strict=False)) if flat else {}
-            with contextlib.suppress(ValueError):
-                left = int(fields.get(b"deadline") or 0) / 1e6 - now
-                if left < int(fields.get(b"timeout_s") or 0) - CLOCK_OFF_S:
-                    return True
-        return False
 
     async def _read_some(self) -> list[Any]:
         block = int(min(BLOCK_S, self._options.lease_s / 4) * 1000)
@@ -321,7 +256,7 @@ class Session:
                 elif kind in (b"task.cancel_requested", b"task.requeued"):
                     self._take_cancel(fields)
                 elif kind in (b"hold.refused", b"hold.extended"):
-                    job = self._jobs.get(_key(fields))
+                    job = self._jobs.get(key_of(fields))
                     if job is not None:
                         job.task.told_of_hold(fields)
                 elif kind == b"worker.lost":
@@ -332,7 +267,7 @@ class Session:
             self._cursor = entry_id
 
     def _take_task(self, fields: dict[bytes, bytes]) -> None:
-        key = _key(fields)
+        key = key_of(fields)
         if key in self._seen or key in self._seen_before:
             return
         self._seen.add(key)
@@ -350,7 +285,7 @@ class Session:
             return
         point("worker.received")
         self.lease.accepted()
-        job = _Job(key, task)
+        job = Attempt(key, task)
         job.ends_at = self._ends_at(task)
         self._jobs[key] = job
         if self._running < self._options.capacity and not self._stopping:
@@ -359,11 +294,11 @@ class Session:
             self._waiting.append(job)
 
     def _take_cancel(self, fields: dict[bytes, bytes]) -> None:
-        job = self._jobs.get(_key(fields))
+        job = self._jobs.get(key_of(fields))
         if job is not None:
             reason = fields.get(b"reason", b"").decode("utf-8", "replace")
             job.task.cancel_reason = reason or "taken back by the engine"
-            self._end(job, _Why.CANCELLED)
+            self._end(job, Why.CANCELLED)
 
     # -- attempts ----------------------------------------------------------------------------
 
@@ -376,7 +311,7 @@ class Session:
         left = task.deadline_us / 1e6 - self._server_ahead - now
         return now + (min(left, task.timeout_s) if task.timeout_s else left)
 
-    def _start(self, job: _Job) -> None:
+    def _start(self, job: Attempt) -> None:
         job.began_at = self._loop.time()
         if job.ends_at < job.began_at + AHEAD_S:
             self._set_timer(job)
@@ -385,8 +320,8 @@ class Session:
         # is awaited in _end_everything, which nothing can skip.
         job.handle = self._loop.create_task(self._run(job))
 
-    def _set_timer(self, job: _Job) -> None:
-        job.timer = self._loop.call_at(job.ends_at, self._end, job, _Why.TIMED_OUT)
+    def _set_timer(self, job: Attempt) -> None:
+        job.timer = self._loop.call_at(job.ends_at, self._end, job, Why.TIMED_OUT)
 
     async def _watch_deadlines(self) -> None:
         """A timer for each task whose deadline is near. Most tasks end long before theirs, and a
@@ -398,7 +333,7 @@ class Session:
                 if job.timer is None and job.ends_at < near and job.handle is not None:
                     self._set_timer(job)
 
-    async def _run(self, job: _Job) -> None:
+    async def _run(self, job: Attempt) -> None:
         job.begun = True
         # Only now, in the task's own first step: if it ends in this step nothing is sent of it.
         self._outbox.add(job.started_report)
@@ -413,7 +348,7 @@ class Session:
             point("worker.done_before_report")
             self._ended(job, outcome)
 
-    def _end(self, job: _Job, why: _Why) -> None:
+    def _end(self, job: Attempt, why: Why) -> None:
         """Have an attempt end before its time; the first reason stands."""
         if job.ended:
             return
@@ -425,14 +360,15 @@ class Session:
         if not job.begun:  # waiting, or cancelled before its first step, which then never comes
             self._ended(job, None)
 
-    def _ended(self, job: _Job, outcome: Result | str | BaseException | None) -> None:
+    def _ended(self, job: Attempt, outcome: Result | str | BaseException | None) -> None:
         job.ended = True
         del self._jobs[job.key]
         if job.timer is not None:
             job.timer.cancel()
         if job.handle is not None:
             self._running -= 1
-        self._outbox.add(self._report(job, outcome))
+        over = self._ending or Ending.STOPPED
+        self._outbox.add(report(job, outcome, over, self._loop.time()))
         self._outbox.wake()
         if self._waiting and not self._stopping:
             self._start_waiting()
@@ -448,42 +384,6 @@ class Session:
             self._spare.set()
 
     # -- reports -----------------------------------------------------------------------------
-
-    def _report(self, job: _Job, outcome: Result | str | BaseException | None) -> Report:
-        duration = int((self._loop.time() - job.began_at) * 1000) if job.begun else 0
-        if job.why is not None:
-            return self._cut_short(job, duration)
-        if isinstance(outcome, BaseException):
-            return self._failure(job, outcome, duration)
-        try:
-            return messages.completed(job.task, outcome, duration)
-        except (TypeError, ValueError, AttributeError) as error:
-            return self._failure(job, PermanentError(f"not a result: {error}"), duration)
-
-    def _cut_short(self, job: _Job, duration: int) -> Report:
-        """However the handler took it: a task that was cancelled did not complete."""
-        task, begun = job.task, job.begun
-        if job.why is _Why.CANCELLED:
-            return messages.cancelled(task, task.cancel_reason, begun=begun, duration_ms=duration)
-        if job.why is _Why.TIMED_OUT:
-            error = f"timed out after {duration / 1000:.3g} s"
-        else:
-            error = (self._ending or Ending.STOPPED).value
-        return messages.failed(task, error, retryable=True, begun=begun, duration_ms=duration)
-
-    def _failure(self, job: _Job, error: BaseException, duration: int) -> Report:
-        permanent = isinstance(error, PermanentError)
-        plain = isinstance(error, PermanentError | RetryableError)
-        text = str(error) if plain and str(error) else f"{type(error).__name__}: {error}"
-        limit = error if isinstance(error, LimitReached) else None
-        return messages.failed(
-            job.task,
-            text,
-            retryable=not permanent,
-            begun=True,
-            duration_ms=duration,
-            limit=limit,
-        )
 
     async def _send_progress(self, task: Task, document: Any) -> None:
         report = messages.progress(task, document)
