@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import anyio
 
 from projections.records import ALIVE
 from projections.state import State
 from services.decider import Inputs
+from services.engine.trouble import Work
 from services.engine.worker_watch import LOOK_S, WorkerWatch
 from services.projector import Setup
 from services.store.beginning import Beginning
@@ -41,9 +42,7 @@ class Beside:
         self._intakes, self._state = intakes, state
         self._wake: Callable[[], None] = lambda: None
 
-    def works(
-        self, wake: Callable[[], None], *, reads_intakes: bool
-    ) -> Iterator[Callable[[], Awaitable[None]]]:
+    def works(self, wake: Callable[[], None], *, reads_intakes: bool) -> Iterator[Work]:
         """What to run again and again; ``wake`` has a turn follow."""
         self._wake = wake
         yield from (self.watch_workers, self.trim_intakes, self.guard, self.watch_eviction)

@@ -29,7 +29,7 @@ from services.engine.lookups import known
 from services.engine.past import Past
 from services.engine.standby import Standby
 from services.engine.stats import Stats
-from services.engine.trouble import RETRY_S, Trouble
+from services.engine.trouble import RETRY_S, Trouble, Work
 from services.engine.turn import Turn, run_turn
 from services.intake.decide import newest_ms
 from services.projector import Projector, Setup
@@ -100,7 +100,7 @@ class Host:
         self._restored(self._past.fold())
         await self._tell_time()
         async with anyio.create_task_group() as tasks:
-            works = [*(p.run for p in self._projectors), self._follow, self._beat]
+            works: list[Work] = [*(p.run for p in self._projectors), self._follow, self._beat]
             if self._deciders:
                 works.append(self._read_intakes)
                 works += self._beside.works(
