@@ -24,13 +24,13 @@ from events.envelope import Event
 from projections import fold
 from projections.state import State
 from services.decider import Decider, Inputs, IntakeEntry
-from services.engine.beside import Beside
 from services.engine.lookups import known
 from services.engine.past import Past
 from services.engine.standby import Standby
 from services.engine.stats import Stats
 from services.engine.trouble import RETRY_S, Trouble, Work
 from services.engine.turn import Turn, run_turn
+from services.engine.upkeep import Upkeep
 from services.intake.decide import newest_ms
 from services.projector import Projector, Setup
 from services.runtime.clock import ServerClock, elapsed
@@ -84,10 +84,10 @@ class Host:
         self._engine = "the engine" if deciders else "the reader of the log"
         self.log = Log(client, keys)
         self.intakes = Intakes(client, keys)
-        self._beside = Beside(
+        self._upkeep = Upkeep(
             setup, self.log, self._position, inputs, self.intakes, lambda: self.state
         )
-        self._past = Past(setup, self._position, self._beside.beginning, inputs)
+        self._past = Past(setup, self._position, self._upkeep.beginning, inputs)
         self.clock = ServerClock()
         self.state = State()
         self.stats = Stats()
@@ -103,7 +103,7 @@ class Host:
             works: list[Work] = [*(p.run for p in self._projectors), self._follow, self._beat]
             if self._deciders:
                 works.append(self._read_intakes)
-                works += self._beside.works(
+                works += self._upkeep.works(
                     lambda: self._wake.set(), reads_intakes=self._reads_intakes
                 )
             for work in works:
@@ -163,12 +163,12 @@ class Host:
         sent = elapsed()
         seconds, micros = await self._client.call("TIME")
         self._told(int(seconds) * 1_000_000 + int(micros), sent)
-        self._beside.watch.found_again()
+        self._upkeep.watch.found_again()
 
     def _told(self, server_us: int, sent: float) -> None:
         """The server told its time. A step of it moves the expiry of heartbeats, too."""
         if self.clock.set(server_us, sent):
-            self._beside.watch.found_again()
+            self._upkeep.watch.found_again()
 
     async def _step(self) -> None:
         try:
@@ -259,8 +259,8 @@ class Host:
         now = self.clock.now()
         inputs.step, inputs.latest = self.clock.step, self.clock.latest
         inputs.absent_us, inputs.found_us = (
-            self._beside.watch.absent_us(),
-            self._beside.watch.found_us(),
+            self._upkeep.watch.absent_us(),
+            self._upkeep.watch.found_us(),
         )
         turn: Turn | None = None
         self.state.begin()

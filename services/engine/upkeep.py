@@ -22,7 +22,7 @@ from services.store.unregistered_intakes import UnregisteredIntakes
 TRIM_S = 60.0  # how often intakes are trimmed
 
 
-class Beside:
+class Upkeep:
     """Each work runs by itself: one that has to wait holds up no other. ``state`` is asked for each
     time: another takes its place when the log went back."""
 
