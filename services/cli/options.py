@@ -26,6 +26,11 @@ def arguments() -> list[str]:
     return [f"{names[name]}={value}" for name, value in given.items()]
 
 
+def logs_to_stderr() -> None:
+    """What services and workers have to say goes to stderr, one line each."""
+    logs.to_stderr(settings().log_format)
+
+
 @contextlib.contextmanager
 def opened(**more: object) -> Generator[Bus]:
     """The bus that the options name. Raises AsbError where there is none."""

@@ -28,7 +28,7 @@ from services.engine.lookups import known
 from services.engine.past import Past
 from services.engine.standby import Standby
 from services.engine.stats import Stats
-from services.engine.trouble import RETRY_S, Trouble
+from services.engine.trouble import RETRY_S, Trouble, Work
 from services.engine.turn import Turn, run_turn
 from services.engine.upkeep import Upkeep
 from services.intake.decide import newest_ms
@@ -72,8 +72,7 @@ class Host:
         self._moved = ("", elapsed())  # where the log stood at the last beat that saw it move
         self._deciders, self._projectors = deciders, projectors
         self._inputs, self._texts = inputs, setup.texts
-        self._whole_engine = whole_engine
-        self._standby = Standby(deciders)
+        self._whole_engine, self._standby = whole_engine, Standby(deciders)
         inputs.log_name = inputs.log_name or new_name()
         self._arrived: deque[Any] = deque()
         self._followed = START  # the last event folded for good: not one of a turn under way
@@ -101,7 +100,7 @@ class Host:
         self._restored(self._past.fold())
         await self._tell_time()
         async with anyio.create_task_group() as tasks:
-            works = [*(p.run for p in self._projectors), self._follow, self._beat]
+            works: list[Work] = [*(p.run for p in self._projectors), self._follow, self._beat]
             if self._deciders:
                 works.append(self._read_intakes)
                 works += self._upkeep.works(

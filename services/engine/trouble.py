@@ -18,7 +18,10 @@ RETRY_S = (0.05, 2.0)  # first and longest pause while Redis is away
 logger = logging.getLogger("asb")
 
 
-def name_of(work: Callable[[], Awaitable[None]]) -> str:
+Work = Callable[[], Awaitable[None]]
+
+
+def name_of(work: Work) -> str:
     """What a person calls the work of a method: the service, or the part of the host."""
     owner = getattr(work, "__self__", None)
     part = getattr(work, "__name__", "work").strip("_").replace("_", " ")
@@ -50,7 +53,7 @@ class Trouble:
             body = msgspec.json.encode(alert)
             await self._client.call("PUBLISH", self._keys.alerts_channel, body)
 
-    async def through(self, work: Callable[[], Awaitable[None]], lost: Callable[[], None]) -> None:
+    async def through(self, work: Work, lost: Callable[[], None]) -> None:
         """Run ``work`` again and again; while Redis is away, wait a little longer each time, and
         say that it was ``lost``.
 
