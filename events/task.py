@@ -235,6 +235,8 @@ class TaskCancelled(AttemptEnd):
 
 @wire("task.requeued")
 class TaskRequeued(AttemptEnd):
-    """Back in the queue: a backoff is over, or the worker was lost."""
+    """Back in the queue: a backoff is over, the worker was lost, or the provider of the account
+    ``limited`` refused it, which counts as no try."""
 
     reason: Phrase = ""
+    limited: Label = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from events.clock import ClockConfirmed, ClockStepped
 from events.envelope import Event
-from projections import buckets, watches
+from projections import accounts, buckets, watches
 from projections.state import State, folds
 from projections.windows import HOUR, HOURS_KEPT, MINUTE
 
@@ -47,6 +47,7 @@ def stepped(state: State, event: Event[ClockStepped]) -> None:
             if value := getattr(task, name):
                 setattr(task, name, value + by)
         state.index(task)
+    accounts.stepped(state, by)
     if by < 0:
         _forget_the_future(state, event.at)
 

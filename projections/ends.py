@@ -15,7 +15,7 @@ from events.task import (
     TaskFailed,
     TaskRequeued,
 )
-from projections import buckets, charges, estimates, routing, spending, tallies, usage
+from projections import accounts, buckets, charges, estimates, routing, spending, tallies, usage
 from projections.records import (
     BACKOFF,
     CANCELLED,
@@ -37,6 +37,7 @@ def completed(state: State, event: Event[TaskCompleted]) -> None:
     if task is not None:
         state.meta.completed += 1
         routing.ended(state, task, event.at, completed=True)
+        accounts.worked(state, task.worker)
         close(state, task, COMPLETED, event.at)
 
 
@@ -68,6 +69,7 @@ def cancelled(state: State, event: Event[TaskCancelled]) -> None:
 def requeued(state: State, event: Event[TaskRequeued]) -> None:
     task = _end_attempt(state, event, 0, 0)
     if task is not None:
+        task.uncounted += bool(event.data.limited)
         back(state, task, QUEUED, 0)
 
 

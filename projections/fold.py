@@ -10,6 +10,7 @@ from events.envelope import Event, Payload, Unknown
 from events.task import TaskDelivered
 from events.worker import WorkerRefused
 from projections import (
+    accounts,
     alerts,
     attempts,
     clock,
@@ -27,6 +28,7 @@ from projections import (
 from projections.state import FOLDS, State, folds
 
 FILES = (
+    accounts,
     *(alerts, attempts, clock, continuity, ends, eviction, policy, progress, reports, routing),
     *(spending, tasks, workers),
 )

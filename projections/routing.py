@@ -65,5 +65,5 @@ def escalated(state: State, event: Event[TaskEscalated]) -> None:
     state.journal.touch(task)
     task.agent, task.model = payload.agent, payload.model
     task.escalated = True
-    task.max_attempts = task.attempt + 1
+    task.max_attempts = task.tries + 1
     state.index(task)

@@ -226,8 +226,8 @@ def less(actual: Charge, before: Charge) -> Charge:
 
 def retry_at(state: State, task: TaskRecord, defaults: Defaults, now: int) -> int:
     """When a task whose attempt failed is tried again, µs; 0 when that was the last."""
-    if task.attempt < task.max_attempts or escalates(state, task, defaults):
-        return now + backoff_us(defaults, task.attempt)
+    if task.tries < task.max_attempts or escalates(state, task, defaults):
+        return now + backoff_us(defaults, task.tries)
     return 0
 
 

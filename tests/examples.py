@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from events.account import AccountLimited, AccountReleased
 from events.clock import ClockConfirmed, ClockStepped
 from events.envelope import Payload
 from events.log import LogForeignEntries, LogTrimmed, LogWentBack
@@ -275,6 +276,8 @@ def every_payload() -> dict[str, Payload]:
         went_back(),
         trimmed(),
         foreign_entries(),
+        AccountLimited("claude@host", NOON + HOUR, 2, True, "w1", "t1", "5-hour limit"),
+        AccountReleased("claude@host", True, "by hand"),
         RedisEvicts("allkeys-lru", 1_129, "f00d"),
         RedisKeeps(1_129, "f00d"),
     ]

@@ -24,6 +24,14 @@ class ConfirmClock(Command):
     reason: Text = ""
 
 
+@command("account.released")
+class ReleaseAccount(Command):
+    """The workers of an account that its provider limited get tasks again."""
+
+    account: Label
+    reason: Text = ""
+
+
 class TaughtExample(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     """A text of which somebody says what kind of work it asks for, or the ``task`` whose text it
     is."""

@@ -9,6 +9,7 @@ import msgspec
 from events.document import Totals
 from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Saving
 from events.task import Charge
+from projections.records.accounts import Account
 from projections.records.budgets import Bucket, Raised, Scope
 from projections.records.charges import ChargedAttempt, Mark
 from projections.records.meta import Meta
@@ -49,6 +50,7 @@ class Snapshot(msgspec.Struct):
     disputes: dict[str, ChargedAttempt]
     torn: dict[str, int]
     flags: dict[str, Flagged]
+    accounts: dict[str, Account]
     tallies: Tallies
 
 
@@ -68,7 +70,7 @@ FORMAT = zlib.crc32(
             *(PolicyChanged, Limit, AlertBudget, Charge, Raised, Progress),
             *(Overlay, Taught, Routed),
             *(Learnt, Saving, Guard, Learning, Issued, Totals, ChargedAttempt, Mark, Flagged),
-            *(Tallies, Histogram, Returned, Difference, Block),
+            *(Tallies, Histogram, Returned, Difference, Block, Account),
         )
     ).encode()
     + b" %d %d" % (OUTCOMES_KEPT, OUTCOMES_BLOCK)

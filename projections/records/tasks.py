@@ -83,10 +83,16 @@ class TaskRecord(msgspec.Struct, array_like=True, gc=False):
     never_fits: str = ""  # why it can never run: a task it waited for did not complete
     past: tuple[PastAttempt, ...] = ()
     escalated: bool = False  # tried once more, on a more capable model
+    uncounted: int = 0  # attempts that a provider refused: they count as no try
 
     @property
     def priority_name(self) -> str:
         return PRIORITIES[self.priority]
+
+    @property
+    def tries(self) -> int:
+        """How many attempts count against the most that it may have."""
+        return self.attempt - self.uncounted
 
     @property
     def hold_left(self) -> tuple[int, int]:
@@ -120,7 +126,7 @@ class TaskRecord(msgspec.Struct, array_like=True, gc=False):
     @property
     def to_escalate(self) -> bool:
         """Whether its tries are used up and it waits for one more, on a more capable model."""
-        return bool(self.attempt) and self.attempt >= self.max_attempts and not self.escalated
+        return bool(self.tries) and self.tries >= self.max_attempts and not self.escalated
 
     @property
     def run_scopes(self) -> tuple[str, ...]:

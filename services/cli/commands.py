@@ -56,6 +56,7 @@ COMMANDS: Final[dict[str, dict[str, Place]]] = {
         "limits": Place("limits", "app", "What may be used: show it, change it."),
         "policy": Place("policy", "app", "Limits, prices, saving, guard."),
         "alerts": Place("alerts", "alerts", "Levels reached, and budgets passed."),
+        "account": Place("account", "app", "Provider limits: who waits, until when."),
         "prices": Place("prices", "prices", "What models cost."),
         "correct": Place("correct", "correct", "Put right what an attempt was charged."),
     },

@@ -62,7 +62,7 @@ def _dearness(state: State, model: str) -> int | None:
 def _escalations(state: State, model: str) -> Iterator[Event]:
     """Tasks that used up their tries on a cheap model get one on the capable one."""
     while model and (task := state.next_escalation()) is not None:
-        reason = f"{task.attempt} of {task.max_attempts} attempts failed, the last on"
+        reason = f"{task.tries} of {task.max_attempts} attempts failed, the last on"
         reason += f" {task.run_model}; escalate is on, so {model} tries once"
         yield decided(TaskEscalated(task.id, task.attempt, task.agent, model, reason), BY)
 

@@ -72,7 +72,7 @@ def _orphaned(state: State, task: TaskRecord) -> TaskRequeued | TaskFailed | Tas
     end = (task.id, task.attempt, task.session, False, charged)
     if task.cancelling:
         return TaskCancelled(*end, "its worker was lost while it was being cancelled")
-    if task.attempt >= task.max_attempts:
+    if task.tries >= task.max_attempts:
         return TaskFailed(*end, f"worker {task.worker} was lost in the last attempt")
     return TaskRequeued(*end, f"worker {task.worker} was lost")
 

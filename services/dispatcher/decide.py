@@ -10,7 +10,7 @@ from projections import budgets, estimates, scopes
 from projections.records import TaskRecord
 from projections.state import State
 from services.decider import Decider, Decisions, Inputs, decided
-from services.dispatcher import attempts, overruns
+from services.dispatcher import accounts, attempts, overruns
 from services.dispatcher.placement import Placement, Post
 
 BY = "dispatcher"
@@ -21,6 +21,7 @@ KEEP_ROOM_AFTER = 600_000_000  # µs: a task that waited this long at the head h
 def decide(state: State, now: int, inputs: Inputs) -> Decisions:
     """End what is over, then start what may start."""
     yield from attempts.decide(state, now, inputs)
+    yield from accounts.decide(state, now)
     yield from overruns.decide(state, now)
     yield from dispatch(state, now)
 
@@ -175,4 +176,6 @@ def in_words(refusal: budgets.Refusal) -> str:
     return f"{r.unit}/{r.window} of {r.scope}: {r.missing:,} missing of {r.limit:,}"
 
 
-DECIDER = Decider(BY, decide, attempts.EMITS | overruns.EMITS | {TaskDispatched, TaskDeferred})
+DECIDER = Decider(
+    BY, decide, attempts.EMITS | accounts.EMITS | overruns.EMITS | {TaskDispatched, TaskDeferred}
+)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from projections import budgets
+from projections.accounts import is_limited
 from projections.records import ALIVE, TaskRecord, Worker
 from projections.state import State
 
@@ -25,7 +26,11 @@ class Placement:
 
     def __init__(self, state: State, now: int) -> None:
         self._state, self._now = state, now
-        self._live = [w for w in state.workers.values() if w.status == ALIVE and not w.paused]
+        self._live = [
+            w
+            for w in state.workers.values()
+            if w.status == ALIVE and not w.paused and not is_limited(state, w)
+        ]
         self.free = sum(max(0, w.free) for w in self._live)
         self._routes: dict[tuple[str, str, str, str, str], list[Post]] = {}
         self._headrooms: dict[str, int] = {}

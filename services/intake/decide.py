@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from events.account import AccountLimited
 from events.envelope import Event, payload_class
+from events.task import TaskRequeued
 from events.worker import WorkerLost, WorkerRefused
 from projections.records import ALIVE
 from projections.state import State
 from services.decider import Decider, Decisions, Inputs, IntakeEntry, Rejection, Taken
 from services.intake import (
+    accounts,
     clock,
     corrections,
     intakes,
@@ -26,6 +29,7 @@ from services.intake.schema import Rejected
 
 newest_ms = intakes.newest_ms  # for the host, which sets intakes back
 FILES = (
+    accounts,
     *(clock, corrections, intakes, messages, policies, progress, routing, sessions, submissions),
 )  # each registers what it takes
 
@@ -121,6 +125,6 @@ def lookups(state: State, entries: Iterable[IntakeEntry]) -> tuple[set[str], set
 # A command becomes an event of the same name; a join may be refused, or end another session.
 EMITS = frozenset(
     {cls for name in HANDLERS if (cls := payload_class(name)) is not None}
-    | {WorkerLost, WorkerRefused}
+    | {WorkerLost, WorkerRefused, AccountLimited, TaskRequeued}
 )
 DECIDER = Decider("intake", decide, EMITS, takes_entries=True, entire=True)

@@ -24,6 +24,7 @@ from events.task import (
     TaskCompleted,
     TaskDelivered,
     TaskFailed,
+    TaskRequeued,
     TaskStarted,
 )
 from events.tokens import Reading, TokenParts
@@ -31,7 +32,7 @@ from events.usage import UsageCorrected, UsageRecorded
 from projections.records import RUNNING, PastAttempt, TaskRecord
 from services import ledger
 from services.decider import Rejection
-from services.intake import schema, torn, usage
+from services.intake import accounts, schema, torn, usage
 from services.intake.case import Case, takes
 from services.intake.schema import Rejected
 from services.intake.usage import ReportedFigures
@@ -195,9 +196,19 @@ def failed(case: Case, reported: ReportFailure) -> Iterable[Event | Rejection]:
     cut = _shorten_result(case, reported)
     attempt = (reported.task, reported.attempt, reported.session, False)
 
+    limit = accounts.read_limit(reported.limit)
+    current = _current(case, reported)
+    account = ""
+    if limit is not None and current is not None and not current.cancelling:
+        account, said = accounts.refused(case, current, limit)
+        yield from said
+
     def end(task: TaskRecord, charged: Charge) -> AttemptEnd:
         if task.cancelling:
             return TaskCancelled(*attempt, charged, reported.error)
+        if account:
+            reason = f"the provider of {account} refused it"
+            return TaskRequeued(*attempt, charged, reason, account)
         again = reported.retryable
         retry_at = ledger.retry_at(case.state, task, case.defaults, case.now) if again else 0
         return TaskFailed(*attempt, charged, reported.error or "failed", retry_at)

@@ -12,6 +12,7 @@ from projections.format import first_line
 from projections.records import RUNNING, Cell, Worker
 from projections.state import State
 from services.client.bus import Bus
+from services.queries.accounts import accounts_view
 from services.queries.figures import (
     average,
     by_name,
@@ -44,6 +45,7 @@ def status_view(state: State, now: int, texts: Mapping[str, str]) -> dict[str, A
         "disputed_tokens": total.disputed_tokens,
         "disputed_cost_nanos": total.disputed_nanos,
         "level": budgets.LEVELS[budgets.scope_level(state, "global", now)],
+        "accounts": [a for a in accounts_view(state, now)["accounts"] if a["limited"]],
         "throttle": [r for r in throttle_view(state, now)["windows"] if r["scope"] == "global"],
         "workers": [
             _worker_view(state, w, cells.get(w.name, Cell()), now, texts) for w in by_name(state)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from events.task import PRIORITIES
 from projections import budgets, estimates, scopes, windows
+from projections.accounts import account_of, is_limited
 from projections.format import clock, refusal_text, span
 from projections.queues import queue_key
 from projections.records import ALIVE, BACKOFF, BLOCKED, QUEUED, RUNNING, SUBMITTED, TaskRecord
@@ -70,7 +71,7 @@ class Waiting:
         if task.status == SUBMITTED:
             return "it has no route yet"
         if task.status == BACKOFF:
-            again = f"attempt {task.attempt + 1} of {task.max_attempts}"
+            again = f"try {task.tries + 1} of {task.max_attempts}"
             error = self._errors.get(task.failed_id, "")
             return f"{again} in {span(task.due - self._now)}" + (f": {error}" if error else "")
         return self._queued(task)
@@ -182,8 +183,16 @@ class Waiting:
             name for letter, name in (("a", task.agent), ("m", task.model)) if letter in task.given
         ]
         why = f"no live worker serves {' with '.join(given)}" if given else "no live worker"
-        paused = [w.name for w in self._state.workers.values() if w.status == ALIVE and w.paused]
-        return f"{why} ({_are('paused', paused)})" if paused else why
+        alive = [w for w in self._state.workers.values() if w.status == ALIVE]
+        paused = [w.name for w in alive if w.paused]
+        notes = [_are("paused", paused)] if paused else []
+        limited = sorted({account_of(w) for w in alive if is_limited(self._state, w)})
+        notes += [
+            f"{name} is limited by its provider until "
+            f"{self._moment(self._state.accounts[name].until)}"
+            for name in limited
+        ]
+        return f"{why} ({'; '.join(notes)})" if notes else why
 
 
 def _nearest(refused: BudgetRefusal) -> tuple[bool, int, object]:

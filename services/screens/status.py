@@ -10,6 +10,7 @@ from projections import budgets, usage, views
 from projections.format import SYMBOLS, first_line, limit_text
 from projections.records import ALIVE, LOST, Cell, Worker
 from projections.state import State
+from services.queries.accounts import account_text, limited
 from services.queries.figures import (
     STATUS_WINDOWS,
     average,
@@ -49,6 +50,7 @@ def status_screen(state: State, now: int, texts: Mapping[str, str]) -> str:
             *_global_lines(state, now, STATUS_WINDOWS),
             "",
             *_worker_lines(state, texts),
+            *(f"  🟠 Account {account_text(known, now)}" for known in limited(state)),
             "",
             *_level_lines(state, now),
         ]
