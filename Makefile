@@ -9,11 +9,11 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
-.PHONY: help install demo test bench prove reference lint clean
+.PHONY: help install demo test bench prove e2e reference lint clean
 
 help: ## this list
 	@echo "make TARGET [ARGS='…'] [PYTHON=python3.12]"
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | \
+	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | \
 		while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
 
 install: $(VENV)/.asb ## set up .venv, where `asb` then lies, and nothing else
@@ -22,7 +22,7 @@ demo: $(VENV)/.asb ## a bus, three workers and some dozens of tasks, on this mac
 	@$(VENV)/bin/asb demo $(ARGS)
 
 test: $(VENV)/.asb-dev ## all tests, against a real Redis (ARGS goes to pytest)
-	@$(PY) -m pytest -n 4 --dist loadfile -m 'not prove' $(ARGS)
+	@$(PY) -m pytest -n 4 --dist loadfile -m 'not prove and not real' $(ARGS)
 
 bench: $(VENV)/.asb-dev ## measure speed against the reference, on this machine
 	@$(PY) -m tests.bench $(ARGS)
@@ -32,6 +32,10 @@ prove: $(VENV)/.asb-dev ## the long runs: crashes and races by the thousand
 
 reference: $(VENV)/.asb-dev ## write ops/reference.md anew, from the code
 	@$(PY) -m tests.reference_page
+
+e2e: $(VENV)/.asb-dev ## the real agents from npm, against a mock of their providers on loopback
+	@$(PY) -m tests.real.install
+	@$(PY) -m pytest -m real tests/real $(ARGS)
 
 lint: $(VENV)/.asb-dev ## style and types
 	@$(VENV)/bin/ruff check .

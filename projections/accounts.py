@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from events.account import AccountLimited, AccountReleased
 from events.envelope import Event
-from projections.records import Account, Worker
+from projections.records import ProviderAccount, Worker
 from projections.state import State, folds
 
 ACCOUNTS_MAX = 1_000  # further ones are not remembered, and so never pause
@@ -28,7 +28,7 @@ def limited(state: State, event: Event[AccountLimited]) -> None:
     if known is None:
         if len(state.accounts) >= ACCOUNTS_MAX:
             return
-        known = Account(payload.account)
+        known = ProviderAccount(payload.account)
         state.journal.put(state.accounts, payload.account, known)
     state.journal.touch(known)
     known.since = known.since if known.limited else event.at

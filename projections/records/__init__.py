@@ -1,6 +1,6 @@
 """Every struct that a state is made of and that its encoding holds. No folds, no indexes."""
 
-from projections.records.accounts import Account
+from projections.records.accounts import ProviderAccount
 from projections.records.budgets import Bucket, Raised, Scope
 from projections.records.charges import NO_PARTS, ChargedAttempt, Mark, Parts
 from projections.records.meta import Meta
@@ -48,7 +48,6 @@ __all__ = [
     "RUNNING",
     "STARTED",
     "SUBMITTED",
-    "Account",
     "Block",
     "Bucket",
     "Cell",
@@ -65,6 +64,7 @@ __all__ = [
     "Parts",
     "PastAttempt",
     "Progress",
+    "ProviderAccount",
     "Raised",
     "Returned",
     "Routed",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Account(msgspec.Struct, array_like=True, gc=False):
+class ProviderAccount(msgspec.Struct, array_like=True, gc=False):
     """``limited``: its workers get nothing new until ``until`` (µs). ``refusals``: so many in a row
     since something was last completed on it. ``place``: log id of the newest refusal."""
 

@@ -9,7 +9,7 @@ import msgspec
 from events.document import Totals
 from events.policy import AlertBudget, Guard, Learning, Limit, PolicyChanged, Saving
 from events.task import Charge
-from projections.records.accounts import Account
+from projections.records.accounts import ProviderAccount
 from projections.records.budgets import Bucket, Raised, Scope
 from projections.records.charges import ChargedAttempt, Mark
 from projections.records.meta import Meta
@@ -50,7 +50,7 @@ class Snapshot(msgspec.Struct):
     disputes: dict[str, ChargedAttempt]
     torn: dict[str, int]
     flags: dict[str, Flagged]
-    accounts: dict[str, Account]
+    accounts: dict[str, ProviderAccount]
     tallies: Tallies
 
 
@@ -70,7 +70,7 @@ FORMAT = zlib.crc32(
             *(PolicyChanged, Limit, AlertBudget, Charge, Raised, Progress),
             *(Overlay, Taught, Routed),
             *(Learnt, Saving, Guard, Learning, Issued, Totals, ChargedAttempt, Mark, Flagged),
-            *(Tallies, Histogram, Returned, Difference, Block, Account),
+            *(Tallies, Histogram, Returned, Difference, Block, ProviderAccount),
         )
     ).encode()
     + b" %d %d" % (OUTCOMES_KEPT, OUTCOMES_BLOCK)

@@ -25,6 +25,7 @@ class Place(NamedTuple):
 COMMANDS: Final[dict[str, dict[str, Place]]] = {
     "Run a bus": {
         "up": Place("up", "up", "Run a bus until Ctrl-C."),
+        "fleet": Place("fleet", "app", "A bus with workers of several agents."),
         "demo": Place("demo", "demo", "See it at work, on a bus of its own."),
         "service": Place("up", "service", "Run some services alone."),
         "worker": Place("work", "worker", "Run a worker until Ctrl-C."),

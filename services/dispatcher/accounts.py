@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 from events.account import AccountReleased
-from projections.records import Account
+from projections.records import ProviderAccount
 from projections.state import State
 from services.decider import Decisions, decided
 
@@ -22,7 +22,7 @@ def decide(state: State, now: int) -> Decisions:
             yield decided(AccountReleased(name), BY)
 
 
-def goes_on_at(known: Account) -> int:
+def goes_on_at(known: ProviderAccount) -> int:
     """When its workers get tasks again, µs: up to a quarter minute and a tenth of the wait later,
     by a hash, so that every reader knows the same."""
     wait = max(0, known.until - known.since)

@@ -6,19 +6,19 @@ from typing import Any
 
 from projections.accounts import account_of
 from projections.format import span
-from projections.records import ALIVE, Account
+from projections.records import ALIVE, ProviderAccount
 from projections.state import State
 from projections.views import iso
 from services.dispatcher.accounts import goes_on_at
 from services.queries.figures import natural
 
 
-def limited(state: State) -> list[Account]:
+def limited(state: State) -> list[ProviderAccount]:
     """Those that are limited now, by name."""
     return [state.accounts[name] for name in sorted(state.accounts) if state.accounts[name].limited]
 
 
-def account_text(known: Account, now: int) -> str:
+def account_text(known: ProviderAccount, now: int) -> str:
     """``claude@host: limited until 2026-11-26 19:00:00 UTC, in 2 h (its provider says so)``"""
     at = goes_on_at(known)
     when = f"in {span(at - now)}" if at > now else "in a moment"
@@ -39,7 +39,7 @@ def accounts_view(state: State, now: int) -> dict[str, Any]:
 
 
 def _row(state: State, name: str) -> dict[str, Any]:
-    known = state.accounts.get(name) or Account(name)
+    known = state.accounts.get(name) or ProviderAccount(name)
     workers = [w for w in state.workers.values() if w.status == ALIVE and account_of(w) == name]
     return {
         "account": name,

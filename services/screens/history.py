@@ -213,6 +213,12 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "redis.keeps": lambda payload, _: f"no key is dropped any more; {payload.evicted:,} were",
     "clock.stepped": lambda payload, _: f"{'-' if payload.by < 0 else '+'}{span(abs(payload.by))}",
     "clock.confirmed": lambda _, event: text_of(event, "reason"),
+    "account.limited": lambda payload, event: (
+        f"{payload.account}: {first_line(text_of(event, 'evidence'))}"
+    ),
+    "account.released": lambda payload, event: (
+        f"{payload.account} {text_of(event, 'reason')}".strip()
+    ),
     "intake.opened": lambda payload, _: f"{payload.intake} for {payload.name}",
     "usage.recorded": lambda payload, _: f"{payload.agent} {payload.model}".strip(),
     "usage.corrected": lambda payload, event: (

@@ -23,6 +23,8 @@ from services.worker.usage import as_object
 _DENIED = ("tool_not_registered", "policy_violation", "permission_denied")
 _PERMANENT_EXIT = (41, 42, 52, 53, 55, *(status % 256 for status in (400, 401, 403, 404)))
 _LIMIT_EXIT = 429 % 256
+_CHAT_TOKENS = ("input", "output", "cached", "thoughts", "tool", "total")
+_CHATS = 100  # the newest are looked at
 _TRUST = (
     "Gemini does not trust this folder: start `gemini` in it once and trust it, "
     "or give the worker --permissions read, edit or all"
@@ -77,6 +79,8 @@ class GeminiStream(AgentStream):
         """What the exit status and stderr say where the stream says nothing."""
         if self.ended and not self.failed:
             return
+        if self.used is None and self.session:
+            self._read_chat(_home(environ))
         self.permanent = code in _PERMANENT_EXIT
         self.limit = self.limit or code == _LIMIT_EXIT
         self.no_call = self.no_call or (code in _PERMANENT_EXIT and not self.ended)
@@ -84,6 +88,21 @@ class GeminiStream(AgentStream):
             self.error = _TRUST
         elif not self.error:
             self.error = _reason(stderr)
+
+    def _read_chat(self, home: Path) -> None:
+        """What was used by a run that never came to its result stands in its chat's file."""
+        calls: dict[str, dict[str, Any]] = {}  # by message: a line is written again with its tools
+        for entry in _chat(home, self.session):
+            if entry.get("type") == "gemini" and object_in(entry, "tokens"):
+                calls[text_in(entry, "id")] = entry
+        models: dict[str, dict[str, int]] = {}
+        for entry in calls.values():
+            sums = models.setdefault(text_in(entry, "model"), dict.fromkeys(_CHAT_TOKENS, 0))
+            for name in _CHAT_TOKENS:
+                sums[name] += number_in(object_in(entry, "tokens"), name)
+        if models:
+            self.model = max(models, key=lambda name: models[name]["total"])
+            self.used, self.no_call = {"models": models}, False
 
     handlers: ClassVar[Mapping[str, Handle]] = {
         "init": init,
@@ -93,6 +112,25 @@ class GeminiStream(AgentStream):
         "error": error_line,
         "result": result,
     }
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    home = environ.get("GEMINI_CLI_HOME") or environ.get("HOME") or "~"
+    return Path(home).expanduser() / ".gemini"
+
+
+def _chat(home: Path, session: str) -> list[dict[str, Any]]:
+    """The lines of the session's chat; nothing where there is none to be read."""
+    try:
+        files = sorted(home.glob("tmp/*/chats/session-*.jsonl"), key=lambda p: p.stat().st_mtime)
+        for path in reversed(files[-_CHATS:]):
+            first, *rest = path.read_bytes().splitlines() or [b""]
+            head = as_object(first)
+            if head is not None and head.get("sessionId") == session:
+                return [entry for line in rest if (entry := as_object(line)) is not None]
+    except OSError:
+        pass
+    return []
 
 
 def _figures(usage: dict[str, Any]) -> dict[str, int]:

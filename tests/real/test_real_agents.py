@@ -1,0 +1,210 @@
+"""Claude Code, Codex and Gemini CLI themselves, driven by `asb up` against a mock of their
+providers: what asb charges is what was served, by part and model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from events.tokens import TokenParts
+from tests.e2e.cli import Up
+from tests.real import install
+from tests.real.mock_api import SERVED, SERVED_OPENAI, Mock
+from tests.wait import wait_blocking
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+AGENTS = ("claude", "codex", "gemini")
+_PARTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+
+
+class Real:
+    """A bus whose workers run one of the real programs, and the provider it talks to."""
+
+    def __init__(self, up: Up, mock: Mock) -> None:
+        self.up, self.mock = up, mock
+
+    def submit(self, text: str, *more: str) -> str:
+        done = self.up.run("submit", text, *more)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def ended(self, task: str, within: float = 90) -> dict[str, Any]:
+        """Its end, as ``asb task --json`` tells it."""
+
+        def look() -> dict[str, Any]:
+            view: dict[str, Any] = self.up.ask("task", task)
+            last = view["events"][-1]
+            over = view["status"] in ("completed", "failed", "cancelled")
+            return {**view, "end": last["data"]} if over else {}
+
+        return wait_blocking(look, within=within, what=f"{task} ends; {self.up.said}")
+
+    def story(self, task: str) -> dict[str, Any]:
+        view: dict[str, Any] = self.up.ask("task", task)
+        return view
+
+    def charged(self) -> TokenParts:
+        total = self.up.ask("metrics")["total"]
+        return TokenParts(*(total.get(name, 0) for name in _PARTS))
+
+    def served(self) -> TokenParts:
+        whole = TokenParts()
+        for _, parts in self.mock.served:
+            whole = whole.plus(parts)
+        return whole
+
+
+def settings_of(name: str, folder: Path, url: str) -> dict[str, str]:
+    """What makes the program talk to the mock, and to nobody else."""
+    home = folder / "home"
+    home.mkdir()
+    common = {"HOME": str(home), "PATH": f"{install.programs()}:{os.environ['PATH']}"}
+    if name == "claude":
+        return {**common, "ANTHROPIC_API_KEY": "test-key", "ANTHROPIC_BASE_URL": url,
+                "CLAUDE_CONFIG_DIR": str(home / "claude"), "DISABLE_TELEMETRY": "1",
+                "DISABLE_ERROR_REPORTING": "1", "CLAUDE_CODE_MAX_RETRIES": "0",
+                "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}  # fmt: skip
+    if name == "codex":
+        codex = folder / "codex"  # not below /tmp/…/home: Codex refuses some temporary folders
+        codex.mkdir()
+        (codex / "config.toml").write_text(
+            'model_provider = "mock"\ncheck_for_update_on_startup = false\n'
+            "[analytics]\nenabled = false\n[model_providers.mock]\n"
+            f'name = "mock"\nbase_url = "{url}/v1"\nenv_key = "MOCK_KEY"\nwire_api = "responses"\n'
+            "request_max_retries = 0\nstream_max_retries = 0\n"
+        )
+        return {**common, "CODEX_HOME": str(codex), "MOCK_KEY": "test-key"}
+    settings = home / ".gemini" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text(json.dumps({
+        "security": {"auth": {"selectedType": "gemini-api-key"}},
+        "privacy": {"usageStatisticsEnabled": False},
+        "general": {"enableAutoUpdate": False}}))  # fmt: skip
+    return {**common, "GEMINI_API_KEY": "test-key", "GOOGLE_GEMINI_BASE_URL": url,
+            "GEMINI_CLI_TRUST_WORKSPACE": "true", "GEMINI_TELEMETRY_ENABLED": "false"}  # fmt: skip
+
+
+@contextlib.contextmanager
+def real(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str, workers: int = 1
+) -> Generator[Real]:
+    mock = Mock().start()
+    for variable, value in settings_of(name, folder, mock.url).items():
+        monkeypatch.setenv(variable, value)
+    up = Up(folder, f"--workers={workers}", f"--driver={name}", *more)
+    try:
+        up.start()
+        yield Real(up, mock)
+    finally:
+        mock.let_go.set()
+        up.end()
+        mock.stop()
+
+
+MODELS = {"claude": "claude-haiku-5-5", "codex": "gpt-mock-1", "gemini": "gemini-2.5-flash"}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_what_is_charged_is_what_was_served(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with real(name, tmp_path, monkeypatch) as bus:
+        plain = bus.submit("say hello --help @nothing")
+        tool = bus.submit("USE-TOOL and say hello", "--model", MODELS[name])
+        for task in (plain, tool):
+            view = bus.ended(task)
+            assert view["status"] == "completed", view["end"]
+            assert view["result"].startswith("Answer to")
+        assert len(bus.mock.served) >= 3
+        assert bus.charged() == bus.served()
+        models = {m for m, cell in bus.up.ask("metrics")["by_model"].items() if cell["tokens"]}
+        assert MODELS[name] in models
+        assert models <= set(bus.mock.by_model())
+        prompt = next(p for p in bus.mock.prompts if "say hello --help" in p)
+        assert "nothing" in prompt
+
+
+def test_claude_subagents_are_charged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with real("claude", tmp_path, monkeypatch) as bus:
+        view = bus.ended(bus.submit("SUBAGENT please"))
+        assert view["status"] == "completed", view["end"]
+        assert len(bus.mock.served) == 3
+        assert bus.charged() == bus.served()
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_failure_in_mid_run_is_charged_what_was_served(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with real(name, tmp_path, monkeypatch, "--silence=8") as bus:
+        more = () if name != "codex" else ("--model", MODELS[name])
+        view = bus.ended(bus.submit("BREAK it", "--max-attempts", "1", *more), within=200)
+        assert view["status"] == "failed"
+        assert len(bus.mock.served) == 1
+        assert bus.charged() == bus.served()
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_refused_request_is_not_tried_again_and_costs_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with real(name, tmp_path, monkeypatch) as bus:
+        view = bus.ended(bus.submit("REFUSE-400 this"))
+        assert view["status"] == "failed"
+        assert view["end"]["attempt"] == 1
+        assert "400" in view["end"]["error"] or "mock" in view["end"]["error"]
+        assert bus.charged() == TokenParts()
+
+
+@pytest.mark.parametrize("name", ["claude", "codex"])
+def test_a_provider_s_limit_pauses_the_account(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with real(name, tmp_path, monkeypatch, workers=2) as bus:
+        tasks = [bus.submit(f"REFUSE-429 number {n}") for n in range(6)]
+
+        def limited() -> list[dict[str, Any]]:
+            rows: list[dict[str, Any]] = bus.up.ask("account")["accounts"]
+            return [row for row in rows if row["limited"]]
+
+        assert wait_blocking(limited, within=60)[0]["account"].startswith(f"{name}@")
+
+        def at_rest() -> bool:
+            return bus.up.ask("status")["tasks"]["running"] == 0
+
+        wait_blocking(at_rest, within=60)
+        attempts = [
+            event["data"]["attempt"]
+            for task in tasks
+            for event in bus.story(task)["events"]
+            if event["type"] == "task.dispatched"
+        ]
+        assert len(attempts) <= 2  # one a worker
+        assert bus.charged() == TokenParts()
+        assert "limited until" in bus.up.run("status").stdout
+
+
+@pytest.mark.parametrize("name", ["claude", "codex"])
+def test_cancelling_keeps_the_spend(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with real(name, tmp_path, monkeypatch) as bus:
+        task = bus.submit("HANG on")
+        wait_blocking(bus.mock.hanging.is_set, within=60)
+        assert bus.up.run("cancel", task).returncode == 0
+        view = bus.ended(task)
+        assert view["status"] == "cancelled"
+        if name == "claude":  # the answer had begun: its input was served
+            charged = bus.charged()
+            assert charged.input_tokens == SERVED.input_tokens
+            assert charged.cache_read_tokens == SERVED.cache_read_tokens
+        else:
+            assert bus.charged().whole in (0, SERVED_OPENAI.whole)
+        assert not [line for line in bus.up.processes() if " exec " in line]
