@@ -143,7 +143,7 @@ def test_claude_subagents_are_charged(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_failure_in_mid_run_is_charged_what_was_served(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with real(name, tmp_path, monkeypatch, "--silence=8") as bus:
+    with real(name, tmp_path, monkeypatch, "--silence=25") as bus:
         more = () if name != "codex" else ("--model", MODELS[name])
         view = bus.ended(bus.submit("BREAK it", "--max-attempts", "1", *more), within=200)
         assert view["status"] == "failed"
