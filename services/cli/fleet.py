@@ -102,7 +102,7 @@ def read(path: Path) -> Fleet:
                 f"{path}: {hands.driver} is an agent with a driver, so command has no place",
                 hint="what is added to its arguments is called arguments",
             )
-        if not hands.command and not hands.chosen.is_agent:
+        if not hands.command and not hands.chosen.is_agent:  # acp runs one, too
             raise ConfigError(
                 f"{path}: a [[workers]] names neither an agent's driver nor a command",
                 hint=f"it looks like this:\n{EXAMPLE}",
