@@ -6,14 +6,13 @@ from typing import Annotated
 
 import typer
 
-from projections.format import count, first_line
+from projections.format import count
 from services.cli import options
 from services.cli.limits import AsJson, Reason
 from services.cli.terminal import note, say, say_json
 from services.client.follow import Answers
 from services.queries.accounts import account_text, accounts_view
 from services.runtime.errors import Refused
-from services.screens.text import clip
 
 app = typer.Typer(
     help="Accounts at providers: who is refused, and until when.",
@@ -42,8 +41,6 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
     for row in view["accounts"]:
         if row["limited"]:
             say(account_text(state.accounts[row["account"]], now))
-            if row["evidence"]:
-                say(f"  {clip(first_line(row['evidence']), 78)}")
         else:
             say(f"{row['account']}: {count(len(row['workers']), 'worker')}, not limited")
 
