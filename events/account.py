@@ -11,7 +11,7 @@ class AccountLimited(Payload):
     """The provider of ``account`` refuses it: its workers get nothing new until ``until`` (µs).
 
     ``reset_told``: the provider named that moment; else it is a back-off, the ``refusals``-th in a
-    row. ``task`` and ``worker`` say who was refused; ``evidence`` quotes the agent.
+    row. ``task`` and ``worker`` say who was refused.
     """
 
     account: Label
@@ -25,7 +25,7 @@ class AccountLimited(Payload):
 
 @wire("account.released")
 class AccountReleased(Payload):
-    """The workers of ``account`` get tasks again; ``reason`` are words of an operator."""
+    """The workers of ``account`` get tasks again, by themselves or by an operator's word."""
 
     account: Label
     by_hand: bool = False

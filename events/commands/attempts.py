@@ -47,8 +47,8 @@ class ReportResult(ReportAttempt):
 
 @command("task.failed")
 class ReportFailure(ReportAttempt):
-    """The attempt failed; ``retryable`` false: trying again is of no use; ``limit``: the provider
-    of its account refused it."""
+    """The attempt failed; ``retryable`` false: trying again is of no use. ``limit``: its provider
+    refuses the account, an object with ``until`` (µs), ``evidence``, ``account``."""
 
     limit: Annotated[Any, PRIVATE] = None
 

@@ -26,7 +26,7 @@ class ConfirmClock(Command):
 
 @command("account.released")
 class ReleaseAccount(Command):
-    """A limited account goes on."""
+    """The workers of an account that its provider limited get tasks again."""
 
     account: Label
     reason: Text = ""

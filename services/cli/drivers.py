@@ -12,15 +12,16 @@ import typer
 from msgspec.structs import replace
 
 from services.runtime.settings import Settings
-from services.worker.drivers.agent import AgentDriver, Choice
+from services.worker.drivers.acp import AcpDriver
+from services.worker.drivers.agent import PERMISSIONS, AgentDriver, Choice
 from services.worker.drivers.command import CommandDriver
 from services.worker.drivers.formats import FORMATS
 from services.worker.drivers.table import AGENTS
 from services.worker.drivers.table import agent as agent_table
 from services.worker.task import Driver, WorkerOptions
 
-COMMAND = "command"
-DRIVERS = (*AGENTS, COMMAND)
+ACP, COMMAND = "acp", "command"
+DRIVERS = (*AGENTS, ACP, COMMAND)
 
 DriverName = Annotated[
     str | None, typer.Option("--driver", help=f"How tasks are done: {', '.join(DRIVERS)}.")
@@ -79,9 +80,10 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
             raise typer.BadParameter(
                 f"--format {self.output} is not known; one of {', '.join(FORMATS)}"
             )
-        if self.is_agent:
+        if self.name != COMMAND:
             if self.output != "text":
                 raise typer.BadParameter(f"--format is for commands; {self.name} has its own")
+            self._check_acp()
             return
         if worker and not self.words:
             raise typer.BadParameter(
@@ -94,9 +96,17 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
                     f"--{option} is for agents: --driver {' or '.join(AGENTS)}"
                 )
 
+    def _check_acp(self) -> None:
+        if self.name == ACP and not self.words:
+            raise typer.BadParameter("--driver acp needs the agent: --driver acp -- gemini --acp")
+        if self.name == ACP and self.isolated:
+            raise typer.BadParameter("--isolated is not for acp: set the agent's own variables")
+        if self.name == ACP and self.permissions not in (None, *PERMISSIONS):
+            raise typer.BadParameter(f"--permissions is one of {', '.join(PERMISSIONS)}")
+
     def made(self, settings: Settings, worker: str) -> Driver:
         """The driver for ``worker``."""
-        if not self.is_agent:
+        if self.name == COMMAND:
             return CommandDriver(self.words, format=self.output)
         folder = settings.data_dir.expanduser() / "agents" / self.name / worker
         choice = Choice(
@@ -107,6 +117,8 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
             first_s=self.silence,
             silence_s=self.silence,
         )
+        if self.name == ACP:
+            return AcpDriver(self.words, replace(choice, arguments=()))
         return AgentDriver(agent_table(self.name), choice)
 
     def prepare(self, settings: Settings) -> None:

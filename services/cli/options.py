@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Generator
 from typing import TYPE_CHECKING
@@ -26,12 +25,6 @@ def arguments() -> list[str]:
     return [f"{names[name]}={value}" for name, value in given.items()]
 
 
-def logs_to_stderr() -> None:
-    """What services and workers have to say goes to stderr, one line each."""
-    logs.to_stderr(settings().log_format)
-
-
-@contextlib.contextmanager
 def opened(**more: object) -> Generator[Bus]:
     """The bus that the options name. Raises AsbError where there is none."""
     from services.client import bus  # with all that reading a log needs

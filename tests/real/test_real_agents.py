@@ -208,3 +208,24 @@ def test_cancelling_keeps_the_spend(
         else:
             assert bus.charged().whole in (0, SERVED_OPENAI.whole)
         assert not [line for line in bus.up.processes() if " exec " in line]
+
+
+def test_gemini_through_the_agent_client_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mock = Mock().start()
+    for variable, value in settings_of("gemini", tmp_path, mock.url).items():
+        monkeypatch.setenv(variable, value)
+    command = ("gemini", "--acp", "-m", "gemini-2.5-flash")
+    up = Up(tmp_path, "--workers=1", "--driver=acp", "--permissions=read", "--", *command)
+    try:
+        bus = Real(up.start(), mock)
+        view = bus.ended(bus.submit("USE-TOOL and say hello"))
+        assert view["status"] == "completed", view["end"]
+        assert view["result"].startswith("Answer to")
+        # Its ACP mode tells neither cached tokens nor thoughts: what it tells is taken.
+        calls = len(mock.served)
+        assert bus.charged() == TokenParts(900 * calls, 30 * calls)
+    finally:
+        up.end()
+        mock.stop()

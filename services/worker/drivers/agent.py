@@ -188,7 +188,7 @@ class AgentDriver:
         task.on_pause = run.pause
         if task.paused:
             run.pause(True)
-        watch = _Watch(self._clocks, run, stream, task)
+        watch = Watch(self._clocks, run, stream, task)
         end = Exit()
         try:
             end = await watch.wait()
@@ -243,7 +243,7 @@ class AgentDriver:
         raise (PermanentError if stream.permanent or refused else RetryableError)(why)
 
 
-class _Watch:
+class Watch:
     """A run under its clocks. ``over``: which of them ran out, as words."""
 
     def __init__(self, clocks: Clocks, run: Supervised, stream: AgentStream, task: Task) -> None:

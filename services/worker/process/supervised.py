@@ -13,7 +13,7 @@ import math
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -35,6 +35,9 @@ class Exit(msgspec.Struct, frozen=True):
     errno: int | None = None
     ended: int = 0
     why: str = ""
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Tail:
@@ -89,6 +92,7 @@ class Supervised:
         self._stdin = stdin
         self._grace = grace_s
         self.interrupt_s = 0.0  # how long it has to end by itself after a SIGINT; 0: it gets none
+        self.talk: Talk | None = None  # holds a conversation in place of ``stdin`` and ``stdout``
         self._cwd = cwd
         self._lease = lease
         self._said = b""
@@ -177,9 +181,12 @@ class Supervised:
                 done.append(event)
                 group.start_soon(_then_set, event, work, *args)
 
-            start(_pump, process.stdout, self.stdout)
             start(_pump, process.stderr, self.stderr)
-            if self._stdin is not None:
+            if self.talk is not None:
+                start(self._talk, process)
+            else:
+                start(_pump, process.stdout, self.stdout)
+            if self._stdin is not None and self.talk is None:
                 start(_feed, process.stdin, self._stdin)
             await self._listen()
             if not self._said:  # killed: nobody ended what it looked after
@@ -189,6 +196,16 @@ class Supervised:
                     await event.wait()
                 await process.wait()
             group.cancel_scope.cancel()
+
+    async def _talk(self, process: asyncio.subprocess.Process) -> None:
+        """Hold the conversation; when it is over, so is the run."""
+        assert self.talk is not None
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            await self.talk(process.stdout, process.stdin)
+        finally:
+            self.end()
 
     async def _listen(self) -> None:
         """Until the supervisor's end of the socket is closed: it is gone, however it went."""
