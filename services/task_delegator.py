@@ -3,7 +3,7 @@
 from services.task_delegator import get_delegator
 
 result = get_delegator().delegate_task("Your task here")
-result["agent"], result["model"]
+result["agent"], result.model
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ __all__ = ["TaskDelegation", "TaskDelegator", "get_delegator"]
 
 
 class TaskDelegation(Mapping[str, object]):
-    """A delegation which can be read by attribute and by key."""
+    """A delegation which can be read by attribute and by key.
+
+    ``task_type`` (the kind of work), ``agent``, ``model``, ``complexity``,
+    ``estimated_tokens``, ``reasoning`` (why) and ``session_target`` (whose sessions take it: the
+    agent's); beside them ``kind`` and ``reason``, which are the names on the log, and
+    ``candidates``.
+    """
 
     def __init__(self, delegation: Delegation) -> None:
         self.delegation = delegation
@@ -30,6 +36,9 @@ class TaskDelegation(Mapping[str, object]):
         self.estimated_tokens = delegation.estimated_tokens
         self.candidates = delegation.candidates
         self.reason = delegation.reason
+        self.task_type = delegation.kind
+        self.reasoning = delegation.reason
+        self.session_target = delegation.agent
 
     def __getitem__(self, key: str) -> object:
         return self.to_dict()[key]
@@ -45,7 +54,9 @@ class TaskDelegation(Mapping[str, object]):
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, as JSON has them."""
-        return msgspec.json.decode(msgspec.json.encode(self.delegation), type=dict[str, object])
+        plain = msgspec.json.decode(msgspec.json.encode(self.delegation), type=dict[str, object])
+        first = {name: getattr(self, name) for name in ("task_type", "reasoning", "session_target")}
+        return {**plain, **first}
 
 
 class TaskDelegator:

@@ -11,6 +11,7 @@
 # ASB_AGENT      the agent it is, codex for example; without one it serves all
 # ASB_NAMESPACE  asb unless given
 # ASB_DOOR       its own intake stream, where `asb acl NAME` opened one
+# ASB_REDIS_URL  the Redis to join: redis://HOST:PORT as `asb up` prints it; else 127.0.0.1:6379
 # REDIS_CLI      redis-cli and its options: "redis-cli -h HOST --user NAME" (with REDISCLI_AUTH)
 #
 # The prompt is data: it is never part of a command line and never evaluated.
@@ -30,7 +31,13 @@ nl='
 private=$(mktemp -d) || exit 1
 export ASB_USAGE_FILE="$private/usage"
 
-redis() { ${REDIS_CLI:-redis-cli} --raw "$@"; }
+redis() {
+  ${REDIS_CLI:-redis-cli} ${ASB_REDIS_URL:+-u "$ASB_REDIS_URL" --no-auth-warning} --raw "$@"
+}
+where() { # where that is, without a password
+  if [ -n "${ASB_REDIS_URL:-}" ]; then echo "$ASB_REDIS_URL" | sed 's#//.*@#//#'
+  else echo "${REDIS_CLI:-127.0.0.1:6379}"; fi
+}
 
 # Where a process id means one process: host, boot, PID namespace. Empty where there is no telling.
 place=$(readlink /proc/self/ns/pid 2>/dev/null) &&
@@ -62,7 +69,7 @@ join() {
   esac
   [ -z "$dead" ] || redis DEL "$ns:worker:$name" >/dev/null
   cursor=0-0
-  echo "worker $name, session $session" >&2
+  echo "worker $name joined $(where), session $session" >&2
 }
 
 # The heartbeat, for half a lease: when it was gone for another half the engine takes the worker for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -27,7 +28,7 @@ BLOCK_MS = 1_000
 
 def alerts(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as alerts come.")] = False,
-    limit: Annotated[int, typer.Option(min=0, help="At most so many of the newest.")] = LIMIT,
+    limit: Annotated[int, typer.Option(min=0, help="So many of the newest; 0 for all.")] = LIMIT,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
 ) -> None:
     """List alerts: each level of a limit, and each alert budget, is said once per window.
@@ -37,7 +38,7 @@ def alerts(
     """
     with options.opened() as bus:
         cursor = bus.last_id()
-        found = _last(bus, limit, cursor)
+        found = _last(bus, limit or sys.maxsize, cursor)
         for event in reversed(found):
             _say(event, as_json)
         if not found and not follow:

@@ -1,12 +1,14 @@
-"""The command line before a command sees it: options that hold everywhere, texts, ``--watch``."""
+"""The command line before a command sees it: options that hold everywhere, and texts."""
 
 from __future__ import annotations
 
 import sys
 
+from events.harmless import harmless
 from services.cli.terminal import note
 
-WATCH_S = 2.0
+# Options that may stand without their value, and which that is then.
+UNSAID = {"--watch": "2", "--week": "this", "--month": "this"}
 
 # Options that every command takes; `main` fills this before the command runs.
 given: dict[str, str] = {}
@@ -22,7 +24,8 @@ OPTIONS = {
 def take_options(arguments: list[str]) -> list[str]:
     """Move the options that hold everywhere into ``given``, wherever they stand before ``--``.
 
-    ``--watch`` may stand without its seconds, which the parser does not know: they are put in.
+    ``--watch``, ``--week`` and ``--month`` may stand without a value, which the parser does not
+    know: it is put in.
     """
     given.clear()
     rest: list[str] = []
@@ -39,11 +42,17 @@ def take_options(arguments: list[str]) -> list[str]:
             given[OPTIONS[name]] = found
         else:
             rest.append(argument)
-    return _with_seconds(rest)
+    return _with_values(rest)
 
 
 def check_texts(arguments: list[str]) -> None:
     """A task's text that begins like an option is none: say where it goes. Ends with 2."""
+    for argument in arguments:
+        if argument == "--":
+            break
+        if not argument.isascii() and harmless(argument).count("\\udc"):
+            note(f"error: {argument[:40]!r} is not UTF-8\nhint: give it another name")
+            sys.exit(2)
     before = ""
     for argument in arguments if arguments[:1] == ["submit"] else ():
         if argument == "--":
@@ -58,10 +67,10 @@ def check_texts(arguments: list[str]) -> None:
         before = argument
 
 
-def _with_seconds(arguments: list[str]) -> list[str]:
-    if "--watch" in arguments:
-        place = arguments.index("--watch") + 1
-        following = arguments[place] if place < len(arguments) else ""
-        if not following.replace(".", "", 1).isdecimal():
-            arguments.insert(place, str(WATCH_S))
+def _with_values(arguments: list[str]) -> list[str]:
+    for name, value in UNSAID.items():
+        if name in arguments:
+            place = arguments.index(name) + 1
+            if place == len(arguments) or arguments[place].startswith("-"):
+                arguments.insert(place, value)
     return arguments

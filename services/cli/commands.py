@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from importlib import import_module
 from typing import Any, Final, NamedTuple, cast
 
@@ -78,6 +79,14 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Command | None:
         return loaded(cmd_name) if cmd_name in _PLACES else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Of a name that is no command the nearest ones are named."""
+        if args[0] not in _PLACES:
+            near = difflib.get_close_matches(args[0], _PLACES, n=3)
+            more = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{more}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Names and summaries from the table: help needs no command."""

@@ -22,6 +22,7 @@ from services.cli import options
 from services.cli.demo_tasks import submissions
 from services.cli.running import RunningBus, final_charge, hosted, one_error, stop_at_signals
 from services.cli.terminal import note, say
+from services.cli.up import logs_to_stderr
 from services.client.bus import Bus
 from services.client.submissions import Checker, Submission, send
 from services.queries.figures import by_name, worker_word
@@ -59,7 +60,7 @@ def demo(
     The agent is simulated (it waits, reports invented usage, and sometimes fails) unless you name
     a command after --, which gets each prompt on its standard input.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logs_to_stderr(logging.WARNING)
     settings = options.settings(redis_url="")
     folder = _folder(settings.data_dir / "demo", keep)
     chosen = settings.embedded

@@ -10,9 +10,8 @@ import msgspec
 import typer
 
 from events.policy import PolicyChanged
-from projections import flags, usage
+from projections import flags
 from projections.format import count
-from projections.prices import quote
 from projections.records import ALIVE
 from projections.state import State
 from services.cli import clock, log_checks, options
@@ -26,6 +25,7 @@ from services.queries.figures import running_count, waiting_count
 from services.queries.findings import Check, Look, rows
 from services.queries.metrics import metrics_row
 from services.queries.missing import missing_names
+from services.queries.notices import names_text, unpriced
 from services.queries.programs import program_rows
 from services.queries.service_rows import service_rows
 from services.queries.stalled import UNTAKEN_S, silent
@@ -266,15 +266,13 @@ def usage_row(state: State, now: int) -> FactRow:
 
 def price_row(state: State) -> FactRow:
     """Models that something was charged for and whose price nobody knows."""
-    used = usage.by(state.lifetime, "model")
-    unpriced = sorted(m for m, cell in used.items() if cell.tokens and quote(state, m) is None)
-    if not unpriced:
+    models = unpriced(state.lifetime, state)
+    if not models:
         return ("prices", "known of every model that was used", "ok", "")
-    named = ", ".join(m or "usage that names no model" for m in unpriced[:NAMED])
-    more = f" and {len(unpriced) - NAMED:,} more" if len(unpriced) > NAMED else ""
+    named = names_text([model or "usage that names no model" for model in models])
     return (
         "prices",
-        f"nobody knows that of {named}{more}: it costs what its agent says, else what was held",
+        f"nobody knows that of {named}: it costs what its agent says, else what was held",
         "warn",
         "`asb policy price MODEL --input … --output …` sets one; so does [policy.prices] at first",
     )

@@ -6,6 +6,7 @@ once lose nothing. It stands on the log as ``policy.changed``; replay knows the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -51,6 +52,7 @@ Amount = Annotated[
 ]
 Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The same as JSON.")]
+Show = Callable[[Bus, State], None]
 
 
 @app.callback()
@@ -192,14 +194,17 @@ def amount_of(unit: str, text: str) -> int:
     return nanos_of(typed("AMOUNT", text, amounts.dollars))
 
 
-def change_policy(what: str, change: dict[str, object], reason: str) -> None:
-    """Send a difference, wait until it stands on the log, and show what holds then."""
+def change_policy(
+    what: str, change: dict[str, object], reason: str, show: Show | None = None
+) -> None:
+    """Send a difference, wait until it stands on the log, and show what holds then: the limits,
+    or what ``show`` says."""
     with options.opened() as bus:
         answers = Answers(bus)
         answers.expect(bus.send("policy.changed", {**change, "reason": reason}), what)
         refused = answers.refused(note)
         if not refused:
-            say_limits(bus, bus.state())
+            (show or say_limits)(bus, bus.state())
     if refused:
         raise typer.Exit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -35,7 +36,7 @@ def events(
     since: Annotated[str | None, typer.Option(help="Only events after this log id.")] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=0, help="At most so many: the first after --since, else the last."),
+        typer.Option(min=0, help="So many: the first after --since, else the last; 0 for all."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
 ) -> None:
@@ -47,8 +48,9 @@ def events(
         _check_id(since)
     with options.opened() as bus:
         cursor, shown = bus.last_id(), 0
-        if not follow or since is not None or limit:
-            for event in _past(bus, types, since, limit, cursor):
+        if not follow or since is not None or limit is not None:
+            most = limit or (LIMIT if limit is None and since is None else sys.maxsize)
+            for event in _past(bus, types, since, most, cursor):
                 _show(event, as_json)
                 shown += 1
         if follow:
@@ -57,20 +59,18 @@ def events(
             note("no events" + (" of that kind" if types or since else " yet"))
 
 
-def _past(
-    bus: Bus, types: set[str], since: str | None, limit: int | None, until: str
-) -> Iterator[Event]:
+def _past(bus: Bus, types: set[str], since: str | None, most: int, until: str) -> Iterator[Event]:
     if since is None:
-        yield from reversed(_last(bus, types, LIMIT if limit is None else limit))
+        yield from reversed(_last(bus, types, most))
         return
-    left = limit
+    left = most
     for found in replaying.read_log(bus.client, bus.keys, since, until):
         for event in found:
             if not types or event.type in types:
                 if left == 0:
                     return
                 yield event
-                left = None if left is None else left - 1
+                left -= 1
 
 
 def _last(bus: Bus, types: set[str], most: int) -> list[Event]:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated
 
 import typer
 
+from projections.format import count
+from projections.records import ALIVE
 from services.cli import options
-from services.cli.terminal import note, say
+from services.cli.running import bus_beside
+from services.cli.terminal import activation, note, say
+from services.client.bus import Bus, opened
+from services.client.follow import Follower
 from services.concurrent_task_manager import ConcurrentTaskManager
-from services.runtime.errors import AsbError, RedisUnavailable
+from services.queries.stalled import Stalled
+from services.runtime.errors import AsbError, RedisUnavailable, Refused
+from services.runtime.settings import Settings
 
 AUTO_S = 10
+ALONE_S = 10.0  # how long tasks wait here for a first worker
+GIVE_WORKERS = """\
+  asb up --workers 3 -- ./my-agent.sh             # three, which run your command
+  asb worker concurrent_worker1 -- ./my-agent.sh  # or one, on a bus that runs"""
 HELP = """\
 add TEXT     submit a task
 status       queue, totals, throttle, workers
@@ -30,19 +41,74 @@ def manager(
         list[str] | None, typer.Argument(help="Tasks to add; without any, a prompt.")
     ] = None,
 ) -> None:
-    """The task manager's prompt: add, status, metrics, throttle, distribute, auto, quit."""
-    found = ConcurrentTaskManager(settings=options.settings())
-    try:
-        if tasks:
-            for text in tasks:
-                say(f"{found.add_task(text)}  {text}")
-            time.sleep(0.2)  # so that the screen shows them where they went
-            say()
-            say(found.status())
-        else:
-            _prompt(found)
-    finally:
-        found.close()
+    """Do tasks and show the status screen; without tasks the task manager's prompt.
+
+    Where no bus runs it starts one, which lives as long as the command; what was added stays in
+    its data folder. With tasks it ends when all of them have ended (exit code 1 when one failed),
+    or after 10 s without a worker: the tasks wait for one.
+    """
+    settings = options.settings()
+    with bus_beside(settings):
+        found = ConcurrentTaskManager(settings=settings)
+        try:
+            if tasks:
+                _batch(found, tasks, settings)
+            else:
+                _prompt(found)
+        finally:
+            found.close()
+
+
+def _batch(found: ConcurrentTaskManager, tasks: list[str], settings: Settings) -> None:
+    """Add the tasks and wait for their ends."""
+    with opened(settings) as bus:
+        attended = _Attended(bus)
+        follower = Follower(bus, attended.look, quiet_s=1.0)
+        for text in tasks:
+            task = found.add_task(text)
+            follower.expect(task, task)
+            say(f"{task}  {text}")
+        sys.stdout.flush()
+        failed, gave_up = 0, False
+        try:
+            for ended in follower.ends():
+                failed += not ended.good
+        except NobodyWorks:
+            gave_up = True
+    say()
+    say(found.status())
+    if gave_up:
+        raise Refused(
+            f"no worker took them within {ALONE_S:.0f} s; the tasks stay and wait for one",
+            hint="asb up --workers 3 -- ./my-agent.sh gives them three",
+        )
+    if failed:
+        note(f"error: {count(failed, 'task')} failed\nhint: `asb tasks --failed` says why")
+        raise typer.Exit(1)
+
+
+class NobodyWorks(Exception):
+    """No worker has come within the time that is waited for one."""
+
+
+class _Attended:
+    """Looks, while nothing is heard of the tasks, whether anybody is there to do them."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus, self._began = bus, time.monotonic()
+        self._stalled, self._warned = Stalled(bus, note), False
+
+    def look(self, tasks: Collection[str]) -> None:
+        workers = self._bus.state().workers.values()
+        if any(worker.status == ALIVE for worker in workers):
+            self._stalled.look(tasks)
+            return
+        if not self._warned:
+            first = "".join(f"  {line}\n" for line in activation())
+            note(f"No worker is there. In another terminal:\n{first}{GIVE_WORKERS}")
+            self._warned = True
+        if time.monotonic() - self._began >= ALONE_S:
+            raise NobodyWorks
 
 
 def _prompt(found: ConcurrentTaskManager) -> None:

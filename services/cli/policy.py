@@ -14,9 +14,17 @@ from services.cli.terminal import say, say_json
 
 app = typer.Typer(
     help="The policy in force: limits, prices, saving, guard.",
+    invoke_without_command=True,
 )
 app.add_typer(clock.app, name="clock")
 app.command("price")(prices.price)
+
+
+@app.callback()
+def policy(context: typer.Context, as_json: AsJson = False) -> None:
+    """The policy in force: limits, prices, saving, guard; with a command, change it."""
+    if context.invoked_subcommand is None:
+        show(as_json)
 
 
 @app.command()

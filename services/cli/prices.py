@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -16,12 +17,13 @@ from services.cli import options
 from services.cli.limits import Reason, change_policy
 from services.cli.terminal import note, say, say_json, width
 from services.cli.typed import typed
+from services.client.bus import Bus
 from services.queries.prices import PARTS, price_view
 from services.runtime.errors import Refused
 from services.screens.text import table
 
 WHY = {
-    "book": "the price book on the log (the seed's, or of the first settings)",
+    "book": "the price book on the log, as it came or as the first settings had it",
     "override": "the price book on the log, set on this bus or in its configuration",
     "local": "a local model: it costs nothing",
     "unknown": "nobody knows its price: it settles at the hold, or at its agent's own figure",
@@ -37,19 +39,26 @@ def prices(
     with options.opened() as bus:
         state = bus.state()
     names = [model] if model else sorted({*state.policy.prices, *_used(state)})
-    rows = [price_view(state, name) for name in names]
     if as_json:
+        rows = [price_view(state, name) for name in names]
         say_json({"book": state.policy.book, "prices": rows})
         return
-    heads = ("MODEL", "INPUT", "CACHED", "WRITE", "OUTPUT", "FROM")
-    cells = [(row["model"], *(_dollars(row, part) for part in PARTS), _from(row)) for row in rows]
-    say(table(heads, cells, right="INPUT CACHED WRITE OUTPUT", most=width()))
+    say_prices(state, names)
     note(
         "dollars per million tokens: fresh input, read from a cache, written to a cache, output;\n"
         "a flat price is one for every counted token"
     )
     if model:
-        say(f"{model}: {WHY.get(rows[0]['source'], 'the price list ' + rows[0]['source'])}")
+        source = price_view(state, model)["source"]
+        say(f"{model}: {WHY.get(source, f'the price list {source}')}")
+
+
+def say_prices(state: State, names: Sequence[str]) -> None:
+    """The table of prices, for these models."""
+    rows = [price_view(state, name) for name in names]
+    heads = ("MODEL", "INPUT", "CACHED", "WRITE", "OUTPUT", "FROM")
+    cells = [(row["model"], *(_dollars(row, part) for part in PARTS), _from(row)) for row in rows]
+    say(table(heads, cells, right="INPUT CACHED WRITE OUTPUT", most=width()))
 
 
 def _used(state: State) -> set[str]:
@@ -69,7 +78,7 @@ def _from(row: dict[str, Any]) -> str:
 
 
 def price(
-    model: str,
+    model: Annotated[str, typer.Argument(help="The model's name, as tasks and agents give it.")],
     flat: Annotated[str | None, typer.Option(help="Dollars per thousand counted tokens.")] = None,
     input_: Annotated[str | None, typer.Option("--input", help="Dollars per million.")] = None,
     output: Dollars = None,
@@ -79,8 +88,12 @@ def price(
     reason: Reason = "",
 ) -> None:
     """Set what a model costs from now on; what is charged already keeps its price."""
+
+    def answer(_bus: Bus, state: State) -> None:
+        say_prices(state, [model])
+
     if remove:
-        change_policy(f"price of {model}", {"remove_prices": [model]}, reason)
+        change_policy(f"price of {model}", {"remove_prices": [model]}, reason, answer)
         return
     given = {
         "--flat": flat,
@@ -98,7 +111,7 @@ def price(
     except ValueError as error:
         raise Refused(str(error), hint="nothing was changed") from error
     change: dict[str, object] = {"set_prices": {model: msgspec.to_builtins(found)}}
-    change_policy(f"price of {model}", change, reason)
+    change_policy(f"price of {model}", change, reason, answer)
 
 
 def _price(

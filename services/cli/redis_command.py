@@ -98,8 +98,11 @@ def _get(bus: Bus, asked: Asked) -> None:
         ) from error
     if found is None:
         raise Refused(f"{key} does not exist", hint=f"asb redis --command keys: {_all(bus.keys)}")
+    if sys.stdout.isatty():
+        say(found.decode("utf-8", "backslashreplace"))
+        return
     sys.stdout.flush()
-    sys.stdout.buffer.write(found + b"\n")
+    sys.stdout.buffer.write(found + b"\n")  # to a program exactly
     sys.stdout.buffer.flush()
 
 

@@ -13,6 +13,7 @@ from services.cli import options
 from services.cli.terminal import note, say, say_json, width
 from services.client.bus import Bus
 from services.queries.figures import savings
+from services.queries.notices import notices
 from services.queries.reports import (
     period_of,
     report_facts,
@@ -30,9 +31,12 @@ def report(
         str | None, typer.Option("--date", help="A day: 2026-11-22, today or yesterday.")
     ] = None,
     week: Annotated[
-        str | None, typer.Option(help="A week: 2026-W47, this or last; Monday begins it.")
+        str | None,
+        typer.Option(metavar="[WEEK]", help="A week: this, last or 2026-W47; Monday begins it."),
     ] = None,
-    month: Annotated[str | None, typer.Option(help="A month: 2026-11, this or last.")] = None,
+    month: Annotated[
+        str | None, typer.Option(metavar="[MONTH]", help="A month: this, last or 2026-11.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, in the seed's shape.")] = False,
     publish: Annotated[
         bool, typer.Option("--publish", help="Publish the day's report on asb:tokens:report.")
@@ -62,7 +66,8 @@ def report(
             say_json(view)
             return
         head = f"{period.whole} REPORT {period.name} ({report_standing(state, period, now)})"
-        say(report_screen(head, found, facts, texts, savings_line(state, cells), width()))
+        noticed = notices(state, cells)
+        say(report_screen(head, noticed, found, facts, texts, savings_line(state, cells), width()))
 
 
 # -- what is said --------------------------------------------------------------------------------

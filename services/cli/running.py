@@ -18,8 +18,10 @@ from collections.abc import AsyncGenerator, Callable, Collection, Generator, Seq
 import anyio
 import anyio.to_thread
 import msgspec
+from anyio.from_thread import start_blocking_portal
 
 from services import hosting
+from services.assembly import SERVICES
 from services.cli import options
 from services.cli.terminal import note
 from services.engine.host import Host
@@ -27,7 +29,7 @@ from services.runtime import own_process
 from services.runtime.errors import AsbError, CommandRefused
 from services.runtime.settings import Settings
 from services.store.client import Client
-from services.store.embedded import Embedded
+from services.store.embedded import Embedded, address_of, start
 from services.store.health import check_server
 
 CHECK_S = 0.3  # how often the embedded Redis and the workers are looked after
@@ -173,6 +175,22 @@ async def hosted(
     finally:
         with anyio.CancelScope(shield=True):
             await client.close()
+
+
+@contextlib.contextmanager
+def bus_beside(settings: Settings) -> Generator[None]:
+    """A bus of our own, for as long as the block lasts, where no other is to be used."""
+    if settings.redis_url is not None or address_of(settings.data_dir) is not None:
+        yield
+        return
+    given = settings.embedded
+    with start(settings.data_dir, given.port, given.appendfsync, given.server) as server:
+        note(
+            f"no bus runs: this one does until it ends, on {server.url}, data in {server.data_dir}"
+        )
+        run = hosted(settings, server.url, SERVICES)
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(run):
+            yield
 
 
 async def final_charge(host: Host) -> None:

@@ -70,12 +70,17 @@ def submit(
     from_: From = None,
     take: Take = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all have ended.")] = False,
+    wait_limit: Annotated[
+        float | None,
+        typer.Option(min=0, max=10**9, help="Wait, but so many seconds at most; the tasks go on."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
     on_error: OnError = "stop",
 ) -> None:
     """Submit tasks: arguments, a file, or lines on the standard input (`-`).
 
-    Prints one task id a line. Exit code 1 when a task was refused, or with --wait failed.
+    Prints one task id a line. Exit code 1 when a task was refused, with --wait also when one
+    failed or had not ended in time.
 
     With --after, --id or --model only the engine can say whether it takes a task: its answer is
     waited for, 1.5 s at most. Without one by then the tasks stand at the intake, and `asb task ID`
@@ -102,8 +107,13 @@ def submit(
         good, bad = _sorted([*_read(checker, texts, file), *source.checked(checker)])
         if bad and on_error == "stop":
             raise _none_in(bad, good)
-        verdict = not wait and bool(after or id_ or model)
-        failed = _run(bus, good, source, wait=wait, as_json=as_json, verdict=verdict)
+        follower = None
+        if wait or wait_limit is not None:
+            follower = Follower(bus, Stalled(bus, note).look)
+        verdict = follower is None and bool(after or id_ or model)
+        failed = _run(bus, good, source, follower, as_json=as_json, verdict=verdict)
+        if follower is not None:
+            failed += _wait(follower, len(good), as_json, wait_limit)
     if bad:
         note(_listed(bad, good))
     if bad or failed:
@@ -171,10 +181,15 @@ def _listed(bad: list[BadLine], good: list[Submission]) -> str:
 
 
 def _run(
-    bus: Bus, good: list[Submission], source: Source, *, wait: bool, as_json: bool, verdict: bool
+    bus: Bus,
+    good: list[Submission],
+    source: Source,
+    follower: Follower | None,
+    *,
+    as_json: bool,
+    verdict: bool,
 ) -> int:
-    """Send, print, and wait where asked; how many failed or were refused."""
-    follower = Follower(bus, Stalled(bus, note).look) if wait else None
+    """Send, print, and tell a follower; how many were refused."""
     verdicts = _Verdicts(bus, good) if verdict else None
     sent: list[str] = []
     try:
@@ -184,7 +199,7 @@ def _run(
                 follower.expect(entry, task, one.id, one.data)
             if verdicts is not None:
                 verdicts.expect(entry, one)
-            if as_json and not wait:
+            if as_json and follower is None:
                 sent.append(msgspec.json.encode({"task": task, "entry": entry}).decode())
             elif not as_json:
                 sent.append(task)
@@ -194,8 +209,6 @@ def _run(
     finally:
         _print(sent)
     source.done()
-    if follower is not None:
-        return _wait(follower, len(good), as_json)
     return verdicts.refused() if verdicts is not None else 0
 
 
@@ -262,10 +275,11 @@ def _bar(total: int) -> Progress:
 # -- waiting -----------------------------------------------------------------------------------
 
 
-def _wait(follower: Follower, expected: int, as_json: bool) -> int:
+def _wait(follower: Follower, expected: int, as_json: bool, limit_s: float | None) -> int:
+    """Print how each task ended; how many did not end well, or not within the time."""
     failed = 0
     try:
-        for ended in follower.ends():
+        for ended in follower.ends(limit_s):
             failed += not ended.good
             if as_json:
                 say_json(ended_view(ended), pretty=False)
@@ -273,12 +287,20 @@ def _wait(follower: Follower, expected: int, as_json: bool) -> int:
                 say(_outcome(ended, whole=expected == 1))
                 sys.stdout.flush()
     except KeyboardInterrupt:
-        note(
-            "not waiting any longer; the tasks go on\n"
-            "hint: `asb tasks` lists them, `asb task ID` shows one, `asb cancel ID` stops it"
-        )
+        _say_on(follower.open)
         raise typer.Exit(1) from None
-    return failed
+    if follower.open:
+        _say_on(follower.open)
+    return failed + len(follower.open)
+
+
+def _say_on(tasks: list[str]) -> None:
+    more = f" and {len(tasks) - 1:,} more" if len(tasks) > 1 else ""
+    task = tasks[0] if tasks else "ID"
+    note(
+        f"not waiting any longer; {task}{more} go on\n"
+        f"hint: `asb task {task}` shows it, `asb tasks` lists all, `asb cancel {task}` stops it"
+    )
 
 
 def _outcome(ended: Ended, *, whole: bool) -> str:

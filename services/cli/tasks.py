@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import islice
 from typing import Annotated, Any
 
@@ -51,7 +52,7 @@ def tasks(
     wanted = wanted or set(STATUSES)
     with options.opened() as bus:
         state, now = bus.state(), bus.now()
-        shown = list(islice(choose(state, wanted), limit or None))
+        shown = list(islice(choose(state, wanted), min(limit, sys.maxsize) or None))
         rows = task_rows(bus, state, now, shown)
     if as_json:
         say_json(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import secrets
 from collections.abc import Callable, Collection
 from typing import Annotated
@@ -11,7 +12,6 @@ import typer
 
 from events.keys import Keys
 from events.worker import WorkerHeartbeat
-from projections.format import count
 from projections.records import ALIVE
 from services import assembly
 from services.cli import options
@@ -25,12 +25,12 @@ from services.cli.drivers import (
     Silence,
 )
 from services.cli.running import WorkerSpec, run_bus
-from services.cli.terminal import note
+from services.cli.terminal import activation, note
 from services.queries.stalled import not_at_work
 from services.runtime import logs, loop
 from services.runtime.errors import AsbError
 from services.runtime.settings import Settings
-from services.runtime.urls import redacted
+from services.runtime.urls import redacted, redis_cli
 from services.store import embedded, rebuild
 from services.store.client import SyncClient
 from services.store.embedded import Embedded, resolve_url
@@ -228,9 +228,9 @@ def service(
     loop.run(lambda: run_bus(settings, url, chosen, say=say, owned=until_stdin_closes))
 
 
-def logs_to_stderr() -> None:
+def logs_to_stderr(level: int = logging.INFO) -> None:
     """What services and workers have to say goes to stderr, one line each."""
-    logs.to_stderr(options.settings().log_format)
+    logs.to_stderr(options.settings().log_format, level)
 
 
 def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> str:
@@ -240,11 +240,13 @@ def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embed
     lines = [
         "asb is up",
         f"  Redis     {redacted(url)}{which}",
+        f"  By hand   {redis_cli(url)}",
         f"  Data      {server.data_dir}" if server is not None else "  Data      in that Redis",
-        f"  Services  {', '.join(assembly.SERVICES)}",
-        f"  Workers   {count(len(specs), 'worker') if specs else 'none yet'}",
+        f"  Services  {len(assembly.SERVICES)}, all of them (asb doctor says how each fares)",
+        f"  Workers   {', '.join(spec.name for spec in specs[:5]) or 'none yet'}"
+        + (f" and {len(specs) - 5} more" if len(specs) > 5 else ""),
     ]
-    try_next = ['asb submit "Write documentation for the API"', "asb status --watch"]
+    try_next = [*activation(), 'asb submit "Write documentation for the API"', "asb status --watch"]
     if not specs:
         try_next.insert(0, "asb worker w1 --driver claude")
     extra = "".join(f" {a}" for a in options.arguments() if not a.startswith("--redis="))

@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from projections.format import count
 from services.audit.check import Audit
-from services.cli.terminal import note, say, say_json
+from services.cli.terminal import say, say_json
 from services.client.bus import Bus
 from services.queries.verify import (
     BATCHES,
@@ -49,7 +49,7 @@ def verified(bus: Bus, until: str | None, as_json: bool) -> bool:
     replaying.check_beginning(bus.client, bus.keys, "the log cannot be folded from its start")
     checks: list[Check] = []
     rates: dict[str, int] = {}
-    _tell(as_json, f"snapshot and tail up to {until}: {count(total, 'event')}", began)
+    whole = f"{count(total, 'event')} up to {until}, read in {time.monotonic() - began:.2f} s"
     with _progress(total * (len(BATCHES) + 1), as_json) as advance:
         for size in BATCHES:
             began = time.monotonic()
@@ -65,7 +65,8 @@ def verified(bus: Bus, until: str | None, as_json: bool) -> bool:
     if as_json:
         say_json(_as_json(until, total, digest, good, checks, rates, walk.audit))
     else:
-        _say(checks, rates, walk.audit, digest, good, total)
+        say(f"✅ VERIFIED: {whole}" if good else f"🔴 NOT VERIFIED: {whole}: see what is marked")
+        _say(checks, rates, walk.audit, digest)
     return good
 
 
@@ -103,8 +104,6 @@ def _say(
     rates: dict[str, int],
     audit: Audit,
     digest: str,
-    good: bool,
-    total: int,
 ) -> None:
     for check in checks:
         say(f"{'✅' if check.good else '🔴'} {check.name}: {check.value}")
@@ -116,14 +115,6 @@ def _say(
         say(f"{name}: {rate:,} events/s")
     say(f"holds open: {audit.open_holds:,}")
     say(f"digest {digest}")
-    say("verified" if good else "NOT VERIFIED: something is not what the log says")
-    if not total:
-        note("the log is empty")
-
-
-def _tell(as_json: bool, text: str, began: float) -> None:
-    if not as_json:
-        say(f"{text} ({time.monotonic() - began:.2f} s)")
 
 
 @contextlib.contextmanager

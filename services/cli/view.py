@@ -20,7 +20,7 @@ from services.queries.stalled import catch_up, no_engine
 from services.queries.status import metrics_view, prompts, running_texts, status_view, throttle_view
 from services.runtime.errors import AsbError, LogError, RedisUnsuitable
 from services.screens.forecast import forecast_text
-from services.screens.status import metrics_screen, status_screen, throttle_screen
+from services.screens.status import Shown, metrics_screen, status_screen, throttle_screen
 from services.screens.text import clip
 from services.store.heartbeat import beats
 
@@ -30,21 +30,33 @@ AsJson = Annotated[bool, typer.Option("--json", help="The same figures as JSON."
 Watch = Annotated[
     float | None,
     typer.Option(
-        min=0.1, metavar="[SECONDS]", help="Show it again and again, every 2 s unless you say."
+        min=0.1,
+        max=86_400,
+        metavar="[SECONDS]",
+        help="Show it again and again, every 2 s unless you say.",
     ),
 ]
+
+Everyone = Annotated[bool, typer.Option("--all", help="Workers that left or were lost as well.")]
 
 Render = Callable[[State, int, dict[str, str]], Any]
 
 
-def status(as_json: AsJson = False, watch: Watch = None) -> None:
+def status(as_json: AsJson = False, watch: Watch = None, everyone: Everyone = False) -> None:
     """Queue, totals, throttle and workers: the bus on one screen."""
-    _show(as_json, watch, status_screen, status_view)
+    shown = Shown(everyone)
+    _show(
+        as_json,
+        watch,
+        lambda state, now, texts: status_screen(state, now, texts, shown),
+        status_view,
+    )
 
 
 def metrics(
     as_json: AsJson = False,
     watch: Watch = None,
+    everyone: Everyone = False,
     ahead: Annotated[
         bool, typer.Option("--forecast", help="Where it goes at the present rate.")
     ] = False,
@@ -64,17 +76,17 @@ def metrics(
     _show(
         as_json,
         watch,
-        lambda state, _now, _texts: metrics_screen(state),
+        lambda state, _now, _texts: metrics_screen(state, Shown(everyone)),
         lambda state, now, _texts: metrics_view(state, now),
     )
 
 
-def throttle(as_json: AsJson = False, watch: Watch = None) -> None:
+def throttle(as_json: AsJson = False, watch: Watch = None, everyone: Everyone = False) -> None:
     """How far each budget is used, and the throttle level of every worker."""
     _show(
         as_json,
         watch,
-        lambda state, now, _texts: throttle_screen(state, now),
+        lambda state, now, _texts: throttle_screen(state, now, Shown(everyone)),
         lambda state, now, _texts: throttle_view(state, now),
     )
 

@@ -20,7 +20,7 @@ from services.cli.drivers import (
     Silence,
 )
 from services.cli.running import one_error, stop_at_signals, when_stdin_closes
-from services.cli.terminal import note
+from services.cli.terminal import note, say
 from services.cli.up import logs_to_stderr
 from services.client.follow import Answers
 from services.runtime import loop
@@ -126,17 +126,17 @@ def pause(
     reason: Annotated[str, typer.Option(help="Why, for those who wonder.")] = "",
 ) -> None:
     """Give workers no new tasks; what they run goes on."""
-    _tell("worker.paused", workers, reason)
+    _tell("worker.paused", workers, reason, "is paused: no new tasks; what it runs goes on")
 
 
 def resume(
     workers: Annotated[list[str], typer.Argument(help="Workers that get tasks again.")],
 ) -> None:
     """Give paused workers tasks again."""
-    _tell("worker.resumed", workers, "")
+    _tell("worker.resumed", workers, "", "gets tasks again")
 
 
-def _tell(kind: str, workers: list[str], reason: str) -> None:
+def _tell(kind: str, workers: list[str], reason: str, outcome: str) -> None:
     with options.opened() as bus:
         state = bus.state()
         unknown = [name for name in workers if name not in state.workers]
@@ -147,9 +147,15 @@ def _tell(kind: str, workers: list[str], reason: str) -> None:
             )
         answers = Answers(bus)
         for name in workers:
+            if state.workers[name].paused == (kind == "worker.paused"):
+                say(f"{name} {outcome} (as before)")  # of that the engine says nothing
+                continue
             data: dict[str, object] = {"worker": name}
             if reason:
                 data["reason"] = reason
             answers.expect(bus.send(kind, data), name)
-        if answers.refused(note):
+        refused = answers.refused(note)
+        for name in answers.events:
+            say(f"{name} {outcome}")
+        if refused:
             raise typer.Exit(1)

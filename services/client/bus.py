@@ -82,11 +82,18 @@ class BusUser:
         redis_url: str | None = None,
         namespace: str | None = None,
         settings: Settings | None = None,
+        *,
+        bus: Bus | None = None,
     ) -> None:
+        """``bus``: one that is open already, and stays so; else the one that the rest names."""
+        if bus is not None:
+            self._opened: contextlib.AbstractContextManager[Bus] = contextlib.nullcontext(bus)
+            self._bus = self._opened.__enter__()
+            return
         given = {"redis_url": redis_url, "namespace": namespace}
         named = {name: value for name, value in given.items() if value is not None}
         self._opened = opened(settings or load(named))
-        self._bus: Bus = self._opened.__enter__()
+        self._bus = self._opened.__enter__()
 
     def close(self) -> None:
         self._opened.__exit__(None, None, None)

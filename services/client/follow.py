@@ -62,8 +62,13 @@ class Follower:
     tasks that are open, whenever nothing has been heard of any of them for a while.
     """
 
-    def __init__(self, bus: Bus, quiet: Callable[[Collection[str]], object] | None = None) -> None:
-        self._bus, self._quiet = bus, quiet
+    def __init__(
+        self,
+        bus: Bus,
+        quiet: Callable[[Collection[str]], object] | None = None,
+        quiet_s: float = QUIET_S,
+    ) -> None:
+        self._bus, self._quiet, self._quiet_s = bus, quiet, quiet_s
         self._cursor = bus.last_id()
         self._letters = last_dead_letter(bus)
         self._entries: dict[str, str] = {}  # intake entry id → task
@@ -77,12 +82,17 @@ class Follower:
         if key:
             self._given[task] = (key, data)
 
-    def ends(self) -> Iterator[Ended]:
-        """One by one, as they end."""
+    @property
+    def open(self) -> list[str]:
+        """The tasks that have not ended yet."""
+        return list(self._open)
+
+    def ends(self, within_s: float | None = None) -> Iterator[Ended]:
+        """One by one, as they end; until all have, or the time is over."""
         yield from self._ended_before()
-        heard = time.monotonic()
-        while self._open:
-            if self._quiet is not None and time.monotonic() - heard >= QUIET_S:
+        began = heard = time.monotonic()
+        while self._open and (within_s is None or time.monotonic() - began < within_s):
+            if self._quiet is not None and time.monotonic() - heard >= self._quiet_s:
                 self._quiet(self._open)
                 heard = time.monotonic()
             reply: Any = self._bus.client.call(

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
 import msgspec
 
 from events.document import moment
+from events.harmless import OBEYED
 from events.task import KINDS, PRIORITIES
 from events.words import keyed_digest
 from projections.charges import DISPUTES_MAX
 from projections.state import State
 
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-NAME = re.compile(r"[^\s\x00-\x20\x7f:*?\[\]{}]{1,100}\Z")  # worker, agent: they become key parts
-LABEL = re.compile(r"[^\x00-\x1f\x7f]{1,200}\Z")  # model, project
-TASK_ID = re.compile(r"[^\s\x00-\x20\x7f*?\[\]{}]{1,200}\Z")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # what no text of a task may hold
+# Worker, agent: they become parts of keys.
+NAME = re.compile(f"[^\\s{OBEYED}:*?\\[\\]{{}}]{{1,100}}\\Z")
+LABEL = re.compile(f"[^\\t\\n{OBEYED}]{{1,200}}\\Z")  # model, project
+TASK_ID = re.compile(f"[^\\s{OBEYED}*?\\[\\]{{}}]{{1,200}}\\Z")
 _INTEGERS = frozenset(
     [
         "attempt",
@@ -52,8 +55,12 @@ class Rejected(Exception):
 
 
 def digest_of(kind: str, data: bytes, secret: bytes) -> str:
-    """The content of an entry as the engine remembers it beside its idempotency key: keyed by the
-    secret of the bus, since data holds texts."""
+    """The meaning of an entry as the engine remembers it beside its idempotency key: the order of
+    an object's fields and the blanks between them say nothing. Keyed by the secret of the bus,
+    since data holds texts."""
+    # What is no JSON stays as it was written; it is refused for that.
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
+        data = msgspec.json.encode(msgspec.json.decode(data), order="sorted")
     return keyed_digest(kind.encode() + b"\0" + data, secret)
 
 

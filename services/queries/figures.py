@@ -48,10 +48,11 @@ def average(amount: int, tasks: int) -> int:
 
 
 def savings(state: State, cells: dict[str, Cell] | None = None) -> dict[str, Any] | None:
-    """What was spent, and what the same tokens cost on the dearest model of the price book.
+    """What measured usage cost, and what the same tokens cost on the dearest model of the price
+    book. What was estimated stays out: an estimate saves nothing.
 
     For all time, or for ``cells``.
-    None without data: nothing completed, or nothing with a known price.
+    None without data: nothing completed, or nothing measured at a known price.
     """
     prices = state.policy.prices
     done = state.meta.completed if cells is None else usage.total(cells.values()).completed
@@ -62,9 +63,10 @@ def savings(state: State, cells: dict[str, Cell] | None = None) -> dict[str, Any
     actual = uniform = tokens = 0
     for model, cell in usage.by(cells, "model").items():
         if model in prices:
-            actual += cell.nanos
+            guessed = hold_nanos(cell.estimated_tokens, prices[model])
+            actual += max(0, cell.nanos - guessed)
             uniform += _priced_as(state, cell, dearest)
-            tokens += cell.tokens
+            tokens += cell.tokens - cell.estimated_tokens
     if not uniform:
         return None
     return {"model": dearest, "cost_nanos": actual, "uniform_nanos": uniform, "tokens": tokens}
@@ -73,8 +75,8 @@ def savings(state: State, cells: dict[str, Cell] | None = None) -> dict[str, Any
 def _priced_as(state: State, cell: Cell, model: str) -> int:
     price = state.policy.prices[model]
     if price.flat:
-        return hold_nanos(cell.tokens, price)
+        return hold_nanos(cell.tokens - cell.estimated_tokens, price)
     parts = TokenParts(
         cell.input_tokens, cell.output_tokens, cell.cache_read_tokens, cell.cache_write_tokens
     )
-    return cost_nanos(parts, price) + hold_nanos(cell.estimated_tokens, price)
+    return cost_nanos(parts, price)

@@ -22,6 +22,7 @@ from services.queries.report_facts import Collector, Facts
 from services.store import rebuild
 
 DEAREST = 10
+DAYS = (date(1970, 1, 2), date(9998, 12, 31))  # a bus has no others
 
 
 class Period(msgspec.Struct, frozen=True):
@@ -42,17 +43,23 @@ def period_of(
 ) -> Period:
     today = date.fromisoformat(day_of(now, state.zone).date)
     if week is not None:
-        first = _week(week, today)
+        first = _existing(_week(week, today))
         name = "{}-W{:02}".format(*first.isocalendar())
         return _spanning(state, name, [first + timedelta(n) for n in range(7)])
     if month is not None:
-        first = _month(month, today)
+        first = _existing(_month(month, today))
         days: list[date] = []
         while (following := first + timedelta(len(days))).month == first.month:
             days.append(following)
         return _spanning(state, f"{first:%Y-%m}", days)
     wanted_day = _named(day or "today", today, {"today": 0, "yesterday": 1}, date.fromisoformat)
-    return _spanning(state, wanted_day.isoformat(), [wanted_day])
+    return _spanning(state, _existing(wanted_day).isoformat(), [wanted_day])
+
+
+def _existing(day: date) -> date:
+    if not DAYS[0] <= day <= DAYS[1]:
+        raise typer.BadParameter(f"{day}: days go from {DAYS[0]} to {DAYS[1]}")
+    return day
 
 
 def _named(text: str, today: date, words: dict[str, int], parse: Callable[[str], date]) -> date:

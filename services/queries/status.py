@@ -20,6 +20,7 @@ from services.queries.figures import (
     waiting_count,
     worker_word,
 )
+from services.queries.notices import level_of, notices_view
 
 
 def status_view(state: State, now: int, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def status_view(state: State, now: int, texts: Mapping[str, str]) -> dict[str, A
     total = usage.total(state.lifetime.values())
     cells = usage.by(state.lifetime, "worker")
     meta = state.meta
+    level, reason = level_of(state, "global", now)
     return {
         "as_of": meta.log_id,
         "at": views.iso(now),
@@ -43,7 +45,9 @@ def status_view(state: State, now: int, texts: Mapping[str, str]) -> dict[str, A
         "cost_nanos": total.nanos,
         "disputed_tokens": total.disputed_tokens,
         "disputed_cost_nanos": total.disputed_nanos,
-        "level": budgets.LEVELS[budgets.scope_level(state, "global", now)],
+        "level": budgets.LEVELS[level],
+        "level_reason": reason or None,
+        "notices": notices_view(state),
         "throttle": [r for r in throttle_view(state, now)["windows"] if r["scope"] == "global"],
         "workers": [
             _worker_view(state, w, cells.get(w.name, Cell()), now, texts) for w in by_name(state)
@@ -103,6 +107,7 @@ def metrics_view(state: State, now: int) -> dict[str, Any]:
             agent: {"count": flagged.count, "last": flagged.flag, "log_id": flagged.log_id}
             for agent, flagged in sorted(state.flags.items())
         },
+        "notices": notices_view(state),
         "savings": savings(state),
     }
 
@@ -110,6 +115,24 @@ def metrics_view(state: State, now: int) -> dict[str, Any]:
 def throttle_view(state: State, now: int) -> dict[str, Any]:
     """``asb throttle --json``: as in the key ``asb:throttle``, at this moment."""
     return views.throttle_view(state, now)
+
+
+def throttle_stats(state: State, now: int, worker: str | None = None) -> dict[str, Any]:
+    """The level, use and holds of all work, and of each worker; or of one worker."""
+    if worker is not None:
+        return _scope_stats(state, f"worker:{worker}", now)
+    workers = {w.name: _scope_stats(state, f"worker:{w.name}", now) for w in by_name(state)}
+    return {"global": _scope_stats(state, "global", now), "workers": workers}
+
+
+def _scope_stats(state: State, key: str, now: int) -> dict[str, Any]:
+    used = {window: budgets.used(state, key, window, now) for window in ("hour", "day", "month")}
+    return {
+        "level": budgets.LEVELS[budgets.scope_level(state, key, now)],
+        **{f"tokens_{window}": use.tokens for window, use in used.items()},
+        **{f"cost_{window}": use.nanos / 1e9 for window, use in used.items()},
+        "held_tokens": budgets.held(state, key, "tokens"),
+    }
 
 
 def running_texts(state: State) -> dict[str, str]:

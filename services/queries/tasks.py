@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from events.envelope import Event, text_of
 from events.task import PRIORITIES
@@ -22,6 +22,7 @@ from projections.records import (
 from projections.state import State
 from projections.views import iso
 from services.client.bus import Bus
+from services.client.follow import is_end
 from services.queries.missing import missing_names
 from services.queries.waiting import Waiting
 from services.store.heartbeat import beats
@@ -62,6 +63,7 @@ def task_rows(bus: Bus, state: State, now: int, chosen: list[Row]) -> list[dict[
         missing_names(beats(bus.client, bus.keys)),
         last_errors(bus, (record for _, record in chosen)),
     )
+    errors = _errors(bus, chosen)
     rows: list[dict[str, Any]] = []
     for task_id, record in chosen:
         event = submissions.get(task_id)
@@ -71,6 +73,7 @@ def task_rows(bus: Bus, state: State, now: int, chosen: list[Row]) -> list[dict[
         submitted_at = event.at if event is not None else row.pop("_at", now)
         row.pop("_at", None)
         row["submitted_at"], row["age_us"] = iso(submitted_at), now - submitted_at
+        row["error"] = errors.get(task_id) or None
         rows.append({"task": task_id, **row})
     return rows
 
@@ -80,6 +83,33 @@ def last_errors(bus: Bus, tasks: Iterable[TaskRecord | Outcome | None]) -> dict[
     backoffs = (t for t in tasks if isinstance(t, TaskRecord) and t.status == BACKOFF)
     events = bus.events_at([task.failed_id for task in backoffs])
     return {place: text_of(event, "error")[:ERROR_MAX] for place, event in events.items()}
+
+
+LAST = 8  # entries of a task's index among which its end stands; later ones tell usage
+
+
+def _errors(bus: Bus, chosen: list[Row]) -> dict[str, str]:
+    """Why tasks failed or were cancelled, by task."""
+    ended = [
+        task
+        for task, row in chosen
+        if isinstance(row, Outcome) and row.status in (FAILED, CANCELLED)
+    ]
+    replies: list[Any] = bus.client.pipeline(
+        ("LRANGE", bus.keys.task_index(task), -LAST, -1) for task in ended
+    )
+    places = {
+        task: [place.decode() for place in cast("list[bytes]", reply)]
+        for task, reply in zip(ended, replies, strict=True)
+        if isinstance(reply, list)
+    }
+    events = bus.events_at([place for several in places.values() for place in several])
+    errors: dict[str, str] = {}
+    for task, several in places.items():
+        for event in (events[place] for place in several if place in events):
+            if is_end(event):
+                errors[task] = text_of(event, "error") or text_of(event, "reason")
+    return errors
 
 
 def _submissions(bus: Bus, chosen: list[Row]) -> dict[str, Event]:

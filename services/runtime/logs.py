@@ -12,6 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from events.harmless import harmless
+
 LogFormat = Literal["text", "json"]
 _ID = re.compile(r"\d{10,}-\d+")  # of the log, of an intake entry, of a session
 
@@ -50,11 +52,19 @@ class JsonLines(logging.Formatter):
         return msgspec.json.encode(line).decode()
 
 
-def to_stderr(kind: LogFormat) -> None:
+class HarmlessLines(logging.Formatter):
+    """Lines for people: they quote what agents wrote, and a terminal may read them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record, with nothing in it that a terminal obeys."""
+        return harmless(super().format(record))
+
+
+def to_stderr(kind: LogFormat, level: int = logging.INFO) -> None:
     """From here on this process logs to its standard error, one line each."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if kind == "json" else logging.Formatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    handler.setFormatter(JsonLines() if kind == "json" else HarmlessLines("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def as_json() -> bool:

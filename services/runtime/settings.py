@@ -44,7 +44,7 @@ from services.runtime.settings_types import (
     Unit,
     window_minutes,
 )
-from services.runtime.urls import redacted
+from services.runtime.urls import names_a_redis, redacted
 
 __all__ = [
     "AlertBudgetSetting",
@@ -318,7 +318,7 @@ def _checked(one: _Given, value: Any) -> Any:
     problem = ""
     if one.name == "namespace" and not re.fullmatch(r"[A-Za-z0-9_-]+", value):
         problem = "expected letters, digits, - and _ only"
-    elif one.name == "redis_url" and not re.match(r"(rediss?|unix)://.", value):
+    elif one.name == "redis_url" and not names_a_redis(value):
         problem, value = (
             "expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH",
             redacted(value),

@@ -2,6 +2,32 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
+
+def names_a_redis(url: str) -> bool:
+    """Whether ``url`` can be the address of a Redis: its scheme, and a port that there can be."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # asking for it checks it
+    except ValueError:
+        return False
+    if parts.scheme == "unix":
+        return len(parts.path) > 1
+    return parts.scheme in ("redis", "rediss") and bool(parts.netloc)
+
+
+def redis_cli(url: str) -> str:
+    """The command line that speaks to the Redis at ``url``; a password is not in it."""
+    parts = urlsplit(url)
+    if parts.scheme != "redis" or parts.username or parts.password:
+        return f"redis-cli -u {redacted(url)}"
+    host = "" if parts.hostname in (None, "127.0.0.1", "localhost") else f" -h {parts.hostname}"
+    port = f" -p {parts.port}" if parts.port not in (None, 6379) else ""
+    number = parts.path.strip("/")
+    base = f" -n {number}" if number.isdecimal() and int(number) else ""
+    return f"redis-cli{host}{port}{base}"
+
 
 def redacted(url: str) -> str:
     """``url`` without its password, for messages and logs."""

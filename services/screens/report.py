@@ -25,14 +25,16 @@ HEADS = {"agents": "agent", "models": "model", "kinds": "kind", "projects": "pro
 
 def report_screen(
     head: str,
+    noticed: Sequence[str],
     report: Mapping[str, Any],
     facts: Facts,
     texts: Mapping[str, str],
     savings: str,
     columns: int,
 ) -> str:
-    """``report`` is what `projections.report_views` made, ``texts`` the prompts of named tasks."""
-    lines = [head, RULE, *_total(report["total"], facts)]
+    """``report`` is what `projections.report_views` made, ``noticed`` what to know before it is
+    trusted, ``texts`` the prompts of named tasks."""
+    lines = [head, RULE, *_total(report["total"], facts), *(f"  {line}" for line in noticed)]
     if "days" in report:
         lines += ["", *_bars("Per day", report["days"], ranked=False)]
     for name, title in HEADS.items():
@@ -65,16 +67,8 @@ def _total(total: Mapping[str, Any], facts: Facts) -> list[str]:
         + (f"  ({', '.join(ended)})" if ended else ""),
         f"  Tokens used:      {total['tokens_used']:,}" + (f"  ({parts})" if parts else ""),
         f"  Cost:             {dollars(total['cost_nanos'])}",
-        *_disputed(total),
         f"  Average per task: {total['avg_tokens_per_task']:,} tokens",
     ]
-
-
-def _disputed(total: Mapping[str, Any]) -> list[str]:
-    if not total["disputed_tokens"] and not total["disputed_cost_nanos"]:
-        return []
-    money = dollars(total["disputed_cost_nanos"])
-    return [f"  Disputed:         {total['disputed_tokens']:,} tokens, {money}, not charged"]
 
 
 def _bars(title: str, rows: Mapping[str, Mapping[str, Any]], *, ranked: bool = True) -> list[str]:
@@ -87,13 +81,13 @@ def _bars(title: str, rows: Mapping[str, Mapping[str, Any]], *, ranked: bool = T
         }
         table.append((f"{len(rest):,} more", sums))
     largest = max((row["tokens"] for _, row in table), default=0)
-    wide = max(len(title), *(len(name) + 2 for name, _ in table))
+    wide = max([len(title), *(len(name) + 2 for name, _ in table)])
     figures = [
         (f"{row['tasks']:,}", f"{row['tokens']:,}", dollars(row["cost_nanos"], 2))
         for _, row in table
     ]
     heads = ("tasks", "tokens", "cost")
-    widths = [max(len(heads[i]), *(len(f[i]) for f in figures)) for i in range(3)]
+    widths = [max([len(heads[i]), *(len(f[i]) for f in figures)]) for i in range(3)]
     lines = [f"{pad(title, wide)}  {' ' * BAR}  {_cells(heads, widths)}"]
     for (name, row), figure in zip(table, figures, strict=True):
         bar = pad(_bar(row["tokens"], largest), BAR)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from events.money import dollars
 from events.policy import Limit
 from projections import budgets, usage, views
 from projections.format import SYMBOLS, first_line, limit_text
-from projections.records import ALIVE, LOST, Cell, Worker
+from projections.records import ALIVE, LEFT, Cell, Worker
 from projections.state import State
 from services.queries.figures import (
     STATUS_WINDOWS,
@@ -19,9 +21,11 @@ from services.queries.figures import (
     waiting_count,
     worker_word,
 )
+from services.queries.notices import level_of, notices, present
 from services.screens.text import clip, pad
 
 RULE = "=" * 80
+ABSENT = "absent"  # of a worker that is expected and never joined
 
 
 NAME_CELLS = (20, 40)  # the seed's column for names, and how far long names may widen it
@@ -33,29 +37,51 @@ UNIT_WORDS = {"tokens": "Tokens", "money": "Cost", "tasks": "Tasks"}
 WINDOW_ORDER = {"hour": 1, "day": 2, "week": 3, "month": 4}
 
 
-def status_screen(state: State, now: int, texts: Mapping[str, str]) -> str:
+NO_WORKERS = "  no workers yet: asb worker w1 -- my-agent"
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """Which workers a screen lists: ``everyone``, those that left as well; ``absent`` ones where
+    no other is."""
+
+    everyone: bool = False
+    absent: tuple[str, ...] = ()
+
+    def of(self, state: State) -> tuple[list[Worker], str]:
+        """The workers, and a line for those that are left out ("" for none)."""
+        here, gone = (by_name(state), "") if self.everyone else present(state)
+        return here or [Worker(name, "", status=ABSENT) for name in self.absent], gone
+
+
+PRESENT = Shown()
+
+
+def status_screen(state: State, now: int, texts: Mapping[str, str], shown: Shown = PRESENT) -> str:
     """The screen of ``asb status``. ``texts``: prompts of running tasks, by task id."""
     total = usage.total(state.lifetime.values())
+    waiting = waiting_count(state)
+    why = "  (asb tasks --waiting says what each waits for)" if waiting else ""
+    workers, gone = shown.of(state)
     return "\n".join(
         [
             "CONCURRENT TASK MANAGER STATUS",
             RULE,
-            f"Tasks in queue: {waiting_count(state):,}",
+            f"Tasks in queue: {waiting:,}{why}",
             f"Total completed: {state.meta.completed:,}",
             f"Total tokens used: {total.tokens:,}",
             f"Estimated cost: {dollars(total.nanos)}",
-            *disputed_lines(total),
+            *notices(state),
             "",
             *_global_lines(state, now, STATUS_WINDOWS),
             "",
-            *_worker_lines(state, texts),
+            *_worker_lines(state, texts, workers, gone),
             "",
-            *_level_lines(state, now),
+            *_level_lines(state, now, workers),
         ]
     )
 
 
-def metrics_screen(state: State) -> str:
+def metrics_screen(state: State, shown: Shown = PRESENT) -> str:
     """The screen of ``asb metrics``."""
     total = usage.total(state.lifetime.values())
     done = state.meta.completed
@@ -68,13 +94,14 @@ def metrics_screen(state: State) -> str:
         f"  Estimated total cost:   {dollars(total.nanos)}",
         f"  Average tokens/task:    {average(total.tokens, done):,}",
         f"  Average cost/task:      {_floored(average(total.nanos, done))}",
-        *_flag_lines(state),
-        *(f"  {line}" for line in disputed_lines(total)),
+        *(f"  {line}" for line in notices(state)),
         "",
         "Per-Worker Metrics:",
     ]
     cells = usage.by(state.lifetime, "worker")
-    names = sorted({*state.workers, *cells}, key=natural)
+    listed, gone = shown.of(state)
+    left_out = {w.name for w in state.workers.values()} - {w.name for w in listed}
+    names = sorted({w.name for w in listed} | set(cells) - left_out, key=natural)
     if not names:
         lines.append("  none yet")
     for name in names:
@@ -87,6 +114,8 @@ def metrics_screen(state: State) -> str:
             f"    Avg tokens/task:  {average(cell.tokens, cell.completed):,}",
             "",
         ]
+    if gone:
+        lines += [f"  {gone}", ""]
     if lines[-1]:
         lines.append("")
     return "\n".join(
@@ -99,29 +128,17 @@ def metrics_screen(state: State) -> str:
     )
 
 
-def _flag_lines(state: State) -> list[str]:
-    """Usage that contradicts itself or cannot be read, where there was any."""
-    ever = sum(flagged.count for flagged in state.flags.values())
-    return [f"  Reports with a flag:    {ever:,} (`asb doctor` says which)"] if ever else []
-
-
-def disputed_lines(total: Cell) -> list[str]:
-    """What was reported beyond the plausibility bound and waits for a correction, if anything."""
-    if not total.disputed_tokens and not total.disputed_nanos:
-        return []
-    money = dollars(total.disputed_nanos)
-    return [f"Disputed: {total.disputed_tokens:,} tokens, {money}, not charged (asb correct)"]
-
-
-def throttle_screen(state: State, now: int) -> str:
+def throttle_screen(state: State, now: int, shown: Shown = PRESENT) -> str:
     """The screen of ``asb throttle``: the seed's two throttle blocks, and cost per month."""
-    shown = [*STATUS_WINDOWS, ("money", "month")]
+    workers, gone = shown.of(state)
+    windows = [*STATUS_WINDOWS, ("money", "month")]
     limits = budgets.limits_for(state, "global")
     more = sorted(
-        {(x.unit, x.window) for x in limits} - set(shown),
+        {(x.unit, x.window) for x in limits} - set(windows),
         key=lambda w: (list(UNIT_WORDS).index(w[0]), WINDOW_ORDER.get(w[1], 0), w[1]),
     )
-    return "\n".join([*_global_lines(state, now, (*shown, *more)), "", *_level_lines(state, now)])
+    lines = [*_global_lines(state, now, (*windows, *more)), "", *_level_lines(state, now, workers)]
+    return "\n".join([*lines, f"  {gone}"] if gone else lines)
 
 
 def _global_lines(state: State, now: int, windows: tuple[tuple[str, str], ...]) -> list[str]:
@@ -130,7 +147,9 @@ def _global_lines(state: State, now: int, windows: tuple[tuple[str, str], ...]) 
     rows = [_global_row(state, now, w, limits.get(w)) for w in windows]
     label_cells = max(len(label) for label in labels)
     of_cells = max(len(of) for of, _ in rows)
-    return ["Global Throttle Status:"] + [
+    level, reason = level_of(state, "global", now)
+    why = f": {reason}" if reason else ""
+    return [f"Global Throttle Status: {SYMBOLS[level]} {budgets.LEVELS[level]}{why}"] + [
         f"  {label:<{label_cells}} {of:<{of_cells}} {share}".rstrip()
         for label, (of, share) in zip(labels, rows, strict=True)
     ]
@@ -158,27 +177,32 @@ def _unit_text(unit: str, amount: int) -> str:
     return dollars(amount, 2) if unit == "money" else f"{amount:,}"
 
 
-def _worker_lines(state: State, texts: Mapping[str, str]) -> list[str]:
-    workers = by_name(state)
+def _worker_lines(
+    state: State, texts: Mapping[str, str], workers: list[Worker], gone: str
+) -> list[str]:
+    folded = [f"  {gone}"] if gone else []
     if not workers:
-        return ["Worker Status:", "  no workers yet"]
+        return ["Worker Status:", NO_WORKERS, *folded]
     cells = usage.by(state.lifetime, "worker")
     name_cells = _name_cells(workers)
     tokens = [f"{cells.get(w.name, Cell()).tokens:,}" for w in workers]
     token_cells = max(len(t) for t in tokens)
     done_cells = max(2, *(len(f"{w.completed:,}") for w in workers))
-    return ["Worker Status:"] + [
-        f"  {_name(w, name_cells)} {symbol(w)} {worker_word(w):<8}"
-        f" | Done: {w.completed:>{done_cells},}"
-        f" | Tokens: {used:>{token_cells}} | Task: {_task(w, texts)}"
-        for w, used in zip(workers, tokens, strict=True)
-    ]
+    return (
+        ["Worker Status:"]
+        + [
+            f"  {_name(w, name_cells)} {symbol(w)} {worker_word(w):<8}"
+            f" | Done: {w.completed:>{done_cells},}"
+            f" | Tokens: {used:>{token_cells}} | Task: {_task(w, texts)}"
+            for w, used in zip(workers, tokens, strict=True)
+        ]
+        + folded
+    )
 
 
-def _level_lines(state: State, now: int) -> list[str]:
-    workers = by_name(state)
+def _level_lines(state: State, now: int, workers: list[Worker]) -> list[str]:
     if not workers:
-        return ["Throttle Levels:", "  no workers yet"]
+        return ["Throttle Levels:", NO_WORKERS]
     name_cells = _name_cells(workers)
     hours = [f"{_tokens(state, w, 'hour', now):,}" for w in workers]
     days = [f"{_tokens(state, w, 'day', now):,}" for w in workers]
@@ -211,7 +235,7 @@ def _name(worker: Worker, cells: int) -> str:
 
 def symbol(worker: Worker) -> str:
     if worker.status != ALIVE:
-        return "⚫" if worker.status == LOST else "⚪"
+        return "⚪" if worker.status == LEFT else "⚫"
     if worker.running:
         return "🔴"
     return "🟡" if worker.paused else "🟢"
@@ -235,7 +259,7 @@ def savings_line(state: State, cells: dict[str, Cell] | None = None) -> str:
     if saved is None:
         return "⏳ Measured savings: not enough data yet"
     actual, uniform = saved["cost_nanos"], saved["uniform_nanos"]
-    against = f"everything on {saved['model']} ({dollars(actual)} instead of {dollars(uniform)})"
+    against = f"all on {saved['model']} ({dollars(actual)}, not {dollars(uniform)})"
     if actual > uniform:
         return (
             f"❗ No savings: {views.percent_text(actual - uniform, uniform)} dearer than {against}"

@@ -6,14 +6,17 @@ from typing import Any
 
 from rich.cells import cell_len
 
+from events.harmless import one_line
 from projections.format import first_line, span
 from services.screens.text import folded, table
 
+REASON = 400  # characters of a reason; `asb task ID` has the whole
 TEXT_CELLS = 24  # what the text of a task gets at least, where columns can give way
 
 
 def tasks_table(rows: list[dict[str, Any]], most: int) -> str:
-    below = most > 0 and any(row["waiting"] for row in rows)  # each reason on a line of its own
+    reasons = [row["waiting"] or row["error"] for row in rows]
+    below = most > 0 and any(reasons)  # each reason on a line of its own
     columns: dict[str, list[str]] = {
         "TASK": [row["task"] for row in rows],
         "STATUS": [row["status"] for row in rows],
@@ -23,10 +26,13 @@ def tasks_table(rows: list[dict[str, Any]], most: int) -> str:
         "WORKER": [row["worker"] or "-" for row in rows],
         "AGE": [span(row["age_us"]) for row in rows],
         "WAITS FOR": [row["waiting"] or "-" for row in rows],
+        "FAILED FOR": [one_line(row["error"] or "-") for row in rows],
         "TEXT": [first_line(row["text"]) for row in rows],
     }
     if below or not any(row["waiting"] for row in rows):
         del columns["WAITS FOR"]
+    if below or not any(row["error"] for row in rows):
+        del columns["FAILED FOR"]
     if 0 < most < 120 and not any(row["worker"] for row in rows):
         del columns["WORKER"]
     for name in ("KIND", "PRIORITY", "ROUTE") if most else ():  # the text needs some room, too
@@ -39,8 +45,8 @@ def tasks_table(rows: list[dict[str, Any]], most: int) -> str:
     if not below:
         return "\n".join(lines)
     shown = lines[:1]
-    for line, row in zip(lines[1:], rows, strict=True):
+    for line, reason in zip(lines[1:], reasons, strict=True):
         shown.append(line)
-        if row["waiting"]:
-            shown.append(folded(row["waiting"], most, "    "))
+        if reason:
+            shown.append(folded(first_line(reason)[:REASON], most, "    "))
     return "\n".join(shown)

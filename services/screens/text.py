@@ -1,4 +1,5 @@
-"""Text that fits a terminal: cells, folding, tables. PURE."""
+"""Text that fits a terminal: cells, folding, tables. What a terminal obeys is made harmless before
+it is measured. PURE."""
 
 from __future__ import annotations
 
@@ -6,11 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
+from events.harmless import one_line
+
 NARROW = 40  # columns: below that a table is not squeezed any further
 
 
 def clip(text: str, columns: int) -> str:
     """``text`` cut to ``columns`` terminal cells, with … where something is missing."""
+    text = one_line(text)
     if columns <= 0 or cell_len(text) <= columns:
         return text
     return set_cell_size(text, columns - 1).rstrip() + "…"
@@ -18,15 +22,18 @@ def clip(text: str, columns: int) -> str:
 
 def pad(text: str, columns: int) -> str:
     """``text`` filled with blanks to ``columns`` cells; longer text stays as it is."""
+    text = one_line(text)
     return text + " " * max(0, columns - cell_len(text))
 
 
 def pad_left(text: str, columns: int) -> str:
+    text = one_line(text)
     return " " * max(0, columns - cell_len(text)) + text
 
 
 def folded(text: str, columns: int, indent: str = "") -> str:
     """``text`` over as many lines as it takes, each begun with ``indent``, nothing cut off."""
+    text = one_line(text)
     if columns <= 0 or cell_len(indent + text) <= columns:
         return indent + text
     room = max(10, columns - cell_len(indent))
@@ -68,6 +75,7 @@ def table(
     ``most`` columns of terminal: the last column is cut to what is left of them.
     """
     figures = set(right.split())
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [
         max(cell_len(heads[i]), *(cell_len(row[i]) for row in rows), 0) if rows else cell_len(head)
         for i, head in enumerate(heads)

@@ -18,6 +18,7 @@ import anyio
 import msgspec
 
 from events.envelope import Event
+from events.harmless import one_line
 from events.keys import Keys
 from projections.state import State
 from services.projector import Projector, Setup
@@ -179,7 +180,7 @@ def main() -> None:
         try:
             keep(client, Keys(os.environ["ASB_RUN_NAMESPACE"]))
         except (AsbError, CommandRefused) as error:
-            sys.stderr.write(str(error).splitlines()[0] + "\n")
+            sys.stderr.write(one_line(str(error).splitlines()[0]) + "\n")
             sys.exit(1)
 
 

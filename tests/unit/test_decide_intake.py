@@ -82,6 +82,36 @@ def test_the_same_id_with_other_content_is_refused_and_kept() -> None:
     assert "used before, with other content" in errors(bus)[0]
 
 
+def test_the_same_object_in_another_order_is_the_same_submission() -> None:
+    bus = Bus()
+    for data in (b'{"text":"k","priority":"low"}', b'{ "priority": "low",\n "text": "k" }'):
+        bus.put([b"type", b"task.submitted", b"data", data, b"id", b"K1"])
+        bus.run()
+    assert len(bus.of("task.submitted")) == 1
+    assert errors(bus) == []
+
+
+@pytest.mark.parametrize("sign", ["\x9b31m", "\u202e", "\x1b[2J", "\u2028"])
+def test_labels_hold_nothing_that_a_terminal_obeys(sign: str) -> None:
+    bus, task = bus_running()
+    for fields in (
+        {"text": "x", "task": f"t{sign}"},
+        {"text": "x", "model": f"m{sign}"},
+        {"text": "x", "project": f"p{sign}"},
+        {"text": "x", "agent": f"a{sign}"},
+    ):
+        bus.send("task.submitted", **fields)
+    for name in ("agent", "worker", "model", "project", "kind", "task"):
+        given: dict[str, Any] = {"agent": "codex", "total_tokens": 5, name: f"n{sign}"}
+        bus.send("usage.recorded", **given)
+    bus.send("worker.joined", worker="w2", models=[f"m{sign}"])
+    bus.run()
+    assert len(errors(bus)) == 11
+    bus.report("task.completed", task, usage={"total_tokens": 5}, model=f"m{sign}")
+    bus.run()
+    assert bus.of("task.completed")[0].charged.tokens == 5  # no result is lost for its label
+
+
 def test_one_id_at_two_intakes_is_two_things() -> None:
     bus = Bus()
     bus.submit(given_id="order-1")

@@ -20,7 +20,13 @@ from projections.state import State
 from services.queries.status import status_view
 from services.runtime import initial_policy
 from services.runtime.settings import load
-from services.screens.status import metrics_screen, savings_line, status_screen, throttle_screen
+from services.screens.status import (
+    Shown,
+    metrics_screen,
+    savings_line,
+    status_screen,
+    throttle_screen,
+)
 from services.screens.text import clip, table
 from tests.examples import NOON
 
@@ -90,7 +96,7 @@ Total completed: 12
 Total tokens used: 48,523
 Estimated cost: $0.1456
 
-Global Throttle Status:
+Global Throttle Status: 🟢 NONE
   Tokens/hour: 48,523 / 500K  (9.7%)
   Tokens/day:  48,523 / 5M    (0.97%)
   Cost/hour:   $0.15 / $5.00  (2.9%)
@@ -143,7 +149,7 @@ Per-Worker Metrics:
 
 Cost Optimization:
   ✅ Task delegation enabled - routing to optimal models
-  ✅ Measured savings: 0.00% vs everything on sonnet ($0.1456 instead of $0.1456)"""
+  ✅ Measured savings: 0.00% vs all on sonnet ($0.1456, not $0.1456)"""
 
 
 def test_metrics_is_the_seeds_screen(seed: Bench) -> None:
@@ -151,7 +157,7 @@ def test_metrics_is_the_seeds_screen(seed: Bench) -> None:
 
 
 THROTTLE = """\
-Global Throttle Status:
+Global Throttle Status: 🟢 NONE
   Tokens/hour: 48,523 / 500K     (9.7%) + 1,010 held
   Tokens/day:  48,523 / 5M       (0.97%) + 1,010 held
   Cost/hour:   $0.15 / $5.00     (2.9%) + $0.01 held
@@ -197,7 +203,7 @@ def test_savings_are_measured_against_the_dearest_model() -> None:
     bench.join("w1")
     bench.spend("w1", 1_000_000, 1, model="haiku")
     line = savings_line(bench.state)
-    assert "91.7% vs everything on sonnet ($0.2500 instead of $3.0000)" in line
+    assert "91.7% vs all on sonnet ($0.2500, not $3.0000)" in line
 
 
 def test_words_and_order_of_workers() -> None:
@@ -207,8 +213,20 @@ def test_words_and_order_of_workers() -> None:
     workers = bench.state.workers
     workers["w2"].paused = True
     workers["w3"].status, workers["w10"].status = LOST, LEFT
-    lines = status_screen(bench.state, bench.now, {}).partition("Worker Status:\n")[2]
-    assert [line[2:34].rstrip() for line in lines.splitlines()[:4]] == [
+    text = status_screen(bench.state, bench.now, {})
+    lines = text.partition("Worker Status:\n")[2].splitlines()
+    assert [line[2:34].rstrip() for line in lines[:4]] == [
+        "w1                   🟢 IDLE",
+        "w2                   🟡 PAUSED",
+        "1 left and 1 lost: --all shows t",
+        "",
+    ]
+    for screen in (metrics_screen(bench.state), throttle_screen(bench.state, bench.now)):
+        assert "w10" not in screen
+        assert "1 left and 1 lost: --all shows them" in screen
+    text = status_screen(bench.state, bench.now, {}, Shown(everyone=True))
+    lines = text.partition("Worker Status:\n")[2].splitlines()
+    assert [line[2:34].rstrip() for line in lines[:4]] == [
         "w1                   🟢 IDLE",
         "w2                   🟡 PAUSED",
         "w3                   ⚫ LOST",
@@ -224,6 +242,57 @@ def test_long_names_and_hundreds_of_workers_stay_aligned() -> None:
     columns = {line.index("|") for line in lines.partition("\n\n")[0].splitlines()}
     assert len(columns) == 1
     assert columns.pop() < 60
+
+
+def test_the_global_level_stands_on_its_line_with_its_reason() -> None:
+    bench = Bench()
+    bench.join("w1")
+    bench.spend("w1", 3_600_000, 1)  # $10.80 of $5 an hour
+    text = status_screen(bench.state, bench.now, {})
+    assert "Global Throttle Status: 🚨 CRITICAL: tokens/hour overall at 720.0%" in text
+    assert "Cost/hour:   $10.80 / $5.00" in text
+    view = status_view(bench.state, bench.now, {})
+    assert (view["level"], view["level_reason"]) == ("CRITICAL", "tokens/hour overall at 720.0%")
+
+
+def test_waiting_tasks_name_the_command_that_says_why() -> None:
+    bench = Bench()
+    assert "--waiting" not in status_screen(bench.state, bench.now, {})
+    bench.queue("t1")
+    text = status_screen(bench.state, bench.now, {})
+    assert "Tasks in queue: 1  (asb tasks --waiting says" in text
+
+
+def test_estimates_unpriced_disputed_unreadable_and_foreign_are_named_where_figures_are() -> None:
+    bench = Bench()
+    bench.join("w1")
+    bench.spend("w1", 1000, 1)
+    assert status_view(bench.state, bench.now, {})["notices"] == {
+        "estimated_tokens": 0, "unpriced_models": [], "disputed_tokens": 0,
+        "disputed_cost_nanos": 0, "unreadable_reports": 0, "foreign_tokens": {},
+    }  # fmt: skip
+    guess = Charge("codex", "sonnet", "w1", tokens=500, nanos=1_500_000, estimated=True)
+    bench.fold(UsageRecorded("codex", guess, "sonnet"))
+    other = Charge("gemini", "own-model", input_tokens=70, tokens=70, flag="x is no number",
+                   disputed_tokens=5)  # fmt: skip
+    bench.fold(UsageRecorded("gemini", other, "own-model"))
+    for text in (status_screen(bench.state, bench.now, {}), metrics_screen(bench.state)):
+        assert "Estimated:  500 of these tokens: no usage was told" in text
+        assert "Unpriced:   own-model (asb prices)" in text
+        assert "Disputed:   5 tokens, $0.0000, not charged (asb correct)" in text
+        assert "Unreadable: 1 report of gemini (asb doctor)" in text
+        assert "Foreign:    70 tokens that gemini told" in text
+        assert max(map(len, text.splitlines())) <= 80
+
+
+def test_savings_come_from_measured_usage_only() -> None:
+    bench = Bench()
+    bench.join("w1")
+    bench.spend("w1", 1_000_000, 1, model="haiku")
+    before = savings_line(bench.state)
+    guess = Charge("claude", "haiku", "w1", tokens=2_000_000, nanos=500_000_000, estimated=True)
+    bench.fold(UsageRecorded("claude", guess, "haiku"))
+    assert savings_line(bench.state) == before
 
 
 def test_several_running_tasks_show_the_first_and_how_many_more() -> None:

@@ -149,7 +149,7 @@ def test_doctor_metrics_and_the_log_show_what_is_flagged() -> None:
     assert "total 20 against parts of 12" in value
     assert "flagged" in hint
     assert usage_row(bus.state, bus.now + DAY)[2] == "ok"
-    assert "Reports with a flag:    2" in metrics_screen(bus.state)
+    assert "Unreadable: 2 reports of" in metrics_screen(bus.state)
     assert set(metrics_view(bus.state, bus.now)["flags"]) == {"otel", "probe"}
     lines = [describe(event) for event in bus.events]
     assert "probe T · flagged: total: not a whole number of tokens" in lines
@@ -161,7 +161,7 @@ def test_a_bus_without_flags_says_so() -> None:
     bus.send("usage.recorded", agent="otel", input_tokens=5)
     bus.run()
     assert usage_row(bus.state, bus.now)[2] == "ok"
-    assert "flag" not in metrics_screen(bus.state)
+    assert "Unreadable" not in metrics_screen(bus.state)
 
 
 def test_agents_beyond_a_thousand_share_one_record_of_flags() -> None:
