@@ -52,6 +52,7 @@ COMMANDS: Final[dict[str, dict[str, Place]]] = {
         "replay": Place("log", "replay", "The state at any moment, or its proof."),
         "doctor": Place("doctor", "doctor", "How things stand, and what to do."),
         "config": Place("doctor", "config", "Every setting, and where it came from."),
+        "completion": Place("completion", "completion", "Commands and options, for your shell."),
     },
     "Budgets": {
         "limits": Place("limits", "app", "What may be used: show it, change it."),

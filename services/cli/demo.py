@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import shutil
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +21,7 @@ from services import assembly
 from services.cli import options
 from services.cli.demo_tasks import submissions
 from services.cli.running import RunningBus, final_charge, hosted, one_error, stop_at_signals
-from services.cli.terminal import note, say
+from services.cli.terminal import activation, note, say, width
 from services.cli.up import logs_to_stderr
 from services.client.bus import Bus
 from services.client.submissions import Checker, Submission, send
@@ -30,8 +30,8 @@ from services.queries.status import prompts, running_texts
 from services.runtime import initial_policy, loop
 from services.runtime.errors import Refused
 from services.runtime.settings import Settings
-from services.screens.status import metrics_screen, status_screen, symbol, throttle_screen
-from services.screens.text import pad
+from services.screens.status import status_screen, symbol
+from services.screens.text import clip, pad
 from services.store import embedded
 from services.store.client import Client, SyncClient
 from services.worker import Driver, WorkerOptions, serve
@@ -65,18 +65,16 @@ def demo(
     folder = _folder(settings.data_dir / "demo", keep)
     chosen = settings.embedded
     with embedded.start(folder, chosen.port, chosen.appendfsync, chosen.server) as server:
-        note(f"Redis {server.url} (embedded, append-only), data in {folder}")
+        note(f"Redis {server.url} (embedded, append-only), data in {_short(folder)}")
         driver = "your command" if command else "a SIMULATED agent: its work and usage are invented"
         note(f"{count(workers, 'worker')}, each running {driver}")
-        done = loop.run(_run, settings, server.url, list(command or []), workers, tasks, speed)
-    note("")
+        done, shown = loop.run(
+            _run, settings, server.url, list(command or []), workers, tasks, speed
+        )
     if not command:
         note("The figures are true sums over the log; the work and its usage were simulated.")
-    note(f"Data: {folder} (look into it again: asb --data-dir {folder} up)")
-    note("Try next:")
-    note("  asb up --workers 3 --driver claude            a bus that stays, with your agent")
-    note('  asb submit "Write documentation for the API" --wait')
-    note("  asb status --watch")
+    note(next_steps(_short(folder)))
+    say(shown)
     if not done:
         raise typer.Exit(1)
 
@@ -102,8 +100,8 @@ def _folder(folder: Path, keep: bool) -> Path:
 
 async def _run(
     settings: Settings, url: str, command: list[str], workers: int, tasks: int, speed: float
-) -> bool:
-    """Run it all; True when every task ended, False when it was stopped before."""
+) -> tuple[bool, str]:
+    """Run it all; whether every task ended (not where it was stopped before), and the screen."""
     done, shown = False, ""
     with one_error():
         async with hosted(settings, url, assembly.SERVICES) as running:
@@ -128,9 +126,7 @@ async def _run(
             finally:
                 with anyio.CancelScope(shield=True):
                     await client.close()
-    say(shown)
-    sys.stdout.flush()
-    return done
+    return done, shown
 
 
 async def _serve(options: WorkerOptions, keys: Keys, client: Client, stop: anyio.Event) -> None:
@@ -226,18 +222,34 @@ def _frame(show: Show, ended: int, line: str) -> str:
 
 
 def _screens(settings: Settings, url: str) -> str:
-    """The seed's three screens, from the log."""
+    """The status screen, from the log, while the workers are still there."""
     b = Bus(settings, SyncClient(url), Keys(settings.namespace))
     try:
         state, now = b.state(), b.now()
         texts = prompts(b, running_texts(state))
     finally:
         b.client.close()
-    return "\n\n".join(
-        (
-            "",
-            status_screen(state, now, texts),
-            metrics_screen(state),
-            throttle_screen(state, now),
-        )
+    lines = status_screen(state, now, texts).splitlines()
+    return "\n".join(clip(line, width()) for line in lines)
+
+
+def _short(folder: Path) -> str:
+    """A folder as it can be pasted into a shell, short where it lies at home."""
+    home = Path.home()
+    if folder.is_relative_to(home) and " " not in str(folder):
+        return f"~/{folder.relative_to(home)}"
+    return shlex.quote(str(folder))
+
+
+def next_steps(folder: str) -> str:
+    """What to type after the demo; every line can be pasted."""
+    first = "".join(f"  {line}\n" for line in activation())
+    return (
+        "Try next, line by line (any command is an agent, sh as well; --driver claude, codex\n"
+        f"or gemini runs yours):\n{first}"
+        "  asb up --workers 3 -- sh -c 'sleep 2; tr a-z A-Z'\n"
+        f"and in another terminal:\n{first}"
+        '  asb submit "Write documentation for the API" --wait\n'
+        "  asb status\n"
+        f"The demo's own bus again: asb --data-dir {folder} up\n"
     )

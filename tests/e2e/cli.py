@@ -32,7 +32,9 @@ def environment() -> dict[str, str]:
     return {**found, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
 
 
-def asb(*arguments: str, stdin: str | bytes = "", cwd: Path) -> subprocess.CompletedProcess[str]:
+def asb(
+    *arguments: str, stdin: str | bytes = "", cwd: Path, seconds: float = 25
+) -> subprocess.CompletedProcess[str]:
     """One command, to its end."""
     return subprocess.run(
         [*ASB, *arguments],
@@ -42,7 +44,7 @@ def asb(*arguments: str, stdin: str | bytes = "", cwd: Path) -> subprocess.Compl
         errors="surrogateescape",
         cwd=cwd,
         env=environment(),
-        timeout=25,
+        timeout=seconds,
         check=False,
     )
 
