@@ -43,7 +43,9 @@ def learn(
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
 ) -> None:
-    """Teach the bus by examples, on top of what it knows; says what that changes.
+    """Teach the bus by examples.
+
+    On top of what it knows; it says what that changes.
 
     Without FILE it learns again from the examples that stand on the bus: those whose words were
     forgotten are dropped.
@@ -118,7 +120,7 @@ def _say_taught(taught: TaughtWeights, count: int, forgotten: int) -> None:
 
 @app.command()
 def check(file: File) -> None:
-    """How often it is right on labelled tasks, and what it takes for what."""
+    """How often it is right on labelled tasks."""
     tasks = _tasks(file)
     outcomes = evaluate.evaluate(tasks, _delegator())
     right = sum(o.delegation.kind == o.task.kind for o in outcomes)

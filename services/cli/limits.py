@@ -70,7 +70,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command("set")
 def set_(scope: Scope, unit: Unit, window: Window, amount: Amount, reason: Reason = "") -> None:
-    """Add a limit, or change its amount; 0 refuses everything.
+    """Add a limit, or change it; 0 refuses everything.
 
     Lowering it below present use stops new work and touches nothing that runs.
     """
@@ -81,7 +81,7 @@ def set_(scope: Scope, unit: Unit, window: Window, amount: Amount, reason: Reaso
 
 @app.command()
 def remove(scope: Scope, unit: Unit, window: Window, reason: Reason = "") -> None:
-    """Remove a limit: no limit refuses nothing. What was used is not forgotten."""
+    """Remove a limit; what was used is not forgotten."""
     what = f"limit on {unit}/{window} of {scope}"
     change_policy(what, {"remove_limits": [_named(scope, unit, window)]}, reason)
 
@@ -94,7 +94,10 @@ def alert(
     at: Annotated[str, typer.Option(help="Percent at which to warn, from 1 to 1000.")] = "80",
     reason: Reason = "",
 ) -> None:
-    """Add or change an alert budget: it warns and never refuses; `off` as AMOUNT removes it."""
+    """Add or change an alert budget.
+
+    It warns and never refuses; `off` as AMOUNT removes it.
+    """
     _check_name("global", unit, window)
     change: dict[str, object]
     if amount == "off":
@@ -112,7 +115,10 @@ def saving(
     kinds: Annotated[str | None, typer.Option(help="Kinds of task that allow it: ui,docs.")] = None,
     reason: Reason = "",
 ) -> None:
-    """Prefer the cheap model: always, or from a level of the whole bus on."""
+    """Prefer the cheap model.
+
+    Always, or from a level of the whole bus on.
+    """
     if start not in SAVING:
         raise typer.BadParameter(f"WHEN {start}: one of {', '.join(SAVING)}")
     with options.opened() as bus:
@@ -134,7 +140,10 @@ def guard(
     ] = None,
     reason: Reason = "",
 ) -> None:
-    """What to do with a task that uses more than it may: warn, pause or cancel."""
+    """What happens to a task that uses too much.
+
+    Warn, pause its worker, or cancel it.
+    """
     if action not in GUARD:
         raise typer.BadParameter(f"ACTION {action}: one of {', '.join(GUARD)}")
     with options.opened() as bus:

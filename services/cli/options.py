@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Generator
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ def arguments() -> list[str]:
     return [f"{names[name]}={value}" for name, value in given.items()]
 
 
+@contextlib.contextmanager
 def opened(**more: object) -> Generator[Bus]:
     """The bus that the options name. Raises AsbError where there is none."""
     from services.client import bus  # with all that reading a log needs

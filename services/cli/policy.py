@@ -35,7 +35,10 @@ def plausible(
     money: Annotated[str | None, typer.Option(help="Dollars, likewise.")] = None,
     reason: Reason = "",
 ) -> None:
-    """What one attempt can plausibly use; what is reported beyond it is disputed (asb correct)."""
+    """Bound what reports can charge one attempt.
+
+    What is reported beyond it is disputed (asb correct).
+    """
     change: dict[str, object] = {}
     if tokens is not None:
         change["plausible_tokens"] = amount_of("tokens", tokens)

@@ -87,7 +87,10 @@ def price(
     remove: Annotated[bool, typer.Option("--remove", help="Take it out of the book.")] = False,
     reason: Reason = "",
 ) -> None:
-    """Set what a model costs from now on; what is charged already keeps its price."""
+    """Set what a model costs from now on.
+
+    What is charged already keeps its price.
+    """
 
     def answer(_bus: Bus, state: State) -> None:
         say_prices(state, [model])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from typer.core import TyperGroup
 
 from services.cli.commands import COMMANDS, loaded
 from tests.e2e.cli import ASB, ROOT, environment
@@ -39,9 +40,43 @@ def test_help_names_every_command_and_loads_none() -> None:
                    for m in modules.split())  # fmt: skip
 
 
+def test_first_lines_of_help_are_whole_at_80_columns() -> None:
+    places = [place for group in COMMANDS.values() for place in group.values()]
+    assert max(len(place.summary) for place in places) <= 80 - 15
+    for name in NAMES:
+        command = loaded(name)
+        if isinstance(command, TyperGroup):
+            for below, inner in command.commands.items():
+                first = (inner.help or "").partition("\n\n")[0]
+                assert 0 < len(first) <= 65, f"{name} {below}: {first}"
+
+
+def test_completion_knows_commands_and_options_in_each_shell() -> None:
+    for shell in ("bash", "zsh", "fish"):
+        done = subprocess.run(
+            [*ASB, "completion", shell], capture_output=True, text=True, check=True,
+            env=environment(),
+        )  # fmt: skip
+        assert "--waiting" in done.stdout or "-l waiting" in done.stdout
+        assert "min-priority" in done.stdout
+    ask = """source /dev/stdin; complete_it() { COMP_WORDS=(asb "$@"); COMP_CWORD=$#
+        COMPREPLY=(); _asb; echo "${COMPREPLY[*]}"; }
+        complete_it stat; complete_it tasks --w; complete_it limits min
+        complete_it limits set --r"""
+    script = subprocess.run(
+        [*ASB, "completion", "bash"], capture_output=True, text=True, check=True, env=environment()
+    ).stdout
+    said = subprocess.run(
+        ["bash", "-c", ask], input=script, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["status", "--waiting", "min-priority", "--reason", "--redis"]
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
 def test_a_name_that_is_no_command_ends_with_2() -> None:
     done = subprocess.run(
         [*ASB, "statsu"], capture_output=True, text=True, check=False, env=environment()
     )
     assert done.returncode == 2
     assert "statsu" in done.stderr
+    assert "Did you mean status" in done.stderr
