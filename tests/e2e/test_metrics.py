@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from events.keys import Keys
 from services.queries.metrics import Served, addresses, read
+from services.runtime.errors import RedisUnavailable
 from services.store.client import SyncClient
 from services.store.heartbeat import beats
 from services.store.redis_server import free_port
@@ -119,6 +121,10 @@ def test_the_exporter_goes_with_its_bus(up: Up) -> None:
     up.process.kill()
     up.process.wait()
     wait_blocking(lambda: not Path(f"/proc/{pid}").exists(), within=30, what="it ends")
+    client = SyncClient(up.url)  # the Redis that was left behind
+    with contextlib.suppress(RedisUnavailable):
+        client.call("SHUTDOWN", "NOSAVE")
+    client.close()
 
 
 def test_a_port_that_was_asked_for_and_is_taken_is_an_error(tmp_path: Path) -> None:
