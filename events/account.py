@@ -10,14 +10,14 @@ from events.words import Label, Text
 class AccountLimited(Payload):
     """The provider of ``account`` refuses it: its workers get nothing new until ``until`` (µs).
 
-    ``reset_told``: the provider named that moment; else it is a back-off, the ``refusals``-th in a
+    ``reset_named``: the provider named that moment; else it is a back-off, the ``refusals``-th in a
     row. ``task`` and ``worker`` say who was refused.
     """
 
     account: Label
     until: int
     refusals: int = 1
-    reset_told: bool = False
+    reset_named: bool = False
     worker: Label = ""
     task: Label = ""
     evidence: Text = ""

@@ -33,7 +33,7 @@ def limited(state: State, event: Event[AccountLimited]) -> None:
     state.journal.touch(known)
     known.since = known.since if known.limited else event.at
     known.limited, known.until = True, payload.until
-    known.refusals, known.reset_told = payload.refusals, payload.reset_told
+    known.refusals, known.reset_named = payload.refusals, payload.reset_named
     known.place = event.log_id
 
 
@@ -58,6 +58,6 @@ def worked(state: State, worker: str) -> None:
 def stepped(state: State, by: int) -> None:
     """The clock stepped: a back-off moves along, a reset that a provider named does not."""
     for known in state.accounts.values():
-        if known.limited and not known.reset_told:
+        if known.limited and not known.reset_named:
             state.journal.touch(known)
             known.until += by

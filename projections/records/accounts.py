@@ -14,5 +14,5 @@ class ProviderAccount(msgspec.Struct, array_like=True, gc=False):
     until: int = 0
     since: int = 0
     refusals: int = 0
-    reset_told: bool = False
+    reset_named: bool = False
     place: str = ""

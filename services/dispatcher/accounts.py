@@ -26,5 +26,5 @@ def goes_on_at(known: ProviderAccount) -> int:
     """When its workers get tasks again, µs: up to a quarter minute and a tenth of the wait later,
     by a hash, so that every reader knows the same."""
     wait = max(0, known.until - known.since)
-    most = min(JITTER_MAX, wait // 10) + 1
-    return known.until + zlib.crc32(f"{known.name} {known.place}".encode()) % most
+    longest = min(JITTER_MAX, wait // 10) + 1
+    return known.until + zlib.crc32(f"{known.name} {known.place}".encode()) % longest

@@ -39,12 +39,12 @@ def read_limit(value: Any) -> LimitReport | None:
     if not value:
         return None
     try:
-        found = msgspec.convert(value, LimitReport, strict=False)
+        limit = msgspec.convert(value, LimitReport, strict=False)
     except msgspec.ValidationError:
         words = cast("object", value)
-        found = LimitReport(evidence=str(words) if not isinstance(words, bool) else "")
-    schema.check_name(found.account or None, "account", schema.LABEL)
-    return found
+        limit = LimitReport(evidence=str(words) if not isinstance(words, bool) else "")
+    schema.check_name(limit.account or None, "account", schema.LABEL)
+    return limit
 
 
 def refused(case: Case, task: TaskRecord, limit: LimitReport) -> tuple[str, Iterable[Event]]:
@@ -57,17 +57,17 @@ def refused(case: Case, task: TaskRecord, limit: LimitReport) -> tuple[str, Iter
         refusals = max(1, refusals)  # one of those that were under way when it paused
     else:
         refusals += 1
-    told = limit.until > case.now
+    named = limit.until > case.now
     until = case.now + min(BACKOFF << min(refusals - 1, 20), BACKOFF_MAX)
-    if told:
+    if named:
         until = min(limit.until, case.now + UNTIL_MAX)
-    if known is not None and known.limited and (until <= known.until or not told):
+    if known is not None and known.limited and (until <= known.until or not named):
         return account, ()
     payload = AccountLimited(
         account,
         until,
         refusals,
-        told,
+        named,
         task.worker,
         task.id,
         limit.evidence[:EVIDENCE_CHARACTERS],

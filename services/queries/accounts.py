@@ -25,7 +25,7 @@ def account_text(known: ProviderAccount, now: int) -> str:
     """``claude@host: limited until 2026-11-26 19:00:00 UTC, in 2 h (its provider says so)``"""
     at = goes_on_at(known)
     when = f"in {span(at - now)}" if at > now else "in a moment"
-    why = "its provider says so" if known.reset_told else "tried again then: no reset was told"
+    why = "its provider says so" if known.reset_named else "tried again then: no reset was told"
     until = iso(known.until)[:19].replace("T", " ")
     return f"{known.name}: limited until {until} UTC, {when} ({why})"
 
@@ -56,7 +56,7 @@ def _row(state: State, name: str, evidence: Mapping[str, str]) -> dict[str, Any]
         "limited": known.limited,
         "until": iso(known.until) if known.limited else None,
         "goes_on_at": iso(goes_on_at(known)) if known.limited else None,
-        "reset_told": known.reset_told if known.limited else None,
+        "reset_named": known.reset_named if known.limited else None,
         "evidence": evidence.get(known.place, "") if known.limited else "",
         "workers": sorted((w.name for w in workers), key=natural),
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from events.envelope import Event, beside, text_of
+from events.envelope import Event, beside, text_of, words_of
 from events.money import dollars
 from events.task import AttemptEnd
 from projections import views
@@ -21,6 +21,16 @@ def own_cost(story: Story) -> int | None:
     figures = [beside(event).reported.cost_nanos for event in ends]
     nanos = [figure for figure in figures if figure is not None]
     return sum(nanos) if nanos else None
+
+
+def denials(story: Story) -> tuple[int, list[str]]:
+    """How often its agents were refused a permission, and for which tools."""
+    reports = [words_of(e) for e in story.events if isinstance(e.data, AttemptEnd) and e.origin]
+    counts = [words.get("denials") for words in reports]
+    tools = [
+        tool for words in reports for tool in words.get("denied") or () if isinstance(tool, str)
+    ]
+    return sum(n for n in counts if type(n) is int), sorted(set(tools))
 
 
 def history_view(story: Story) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from events.task import Charge
 from projections import views
 from projections.format import count, first_line, span
 from services.client.story import Story, result_of
-from services.queries.history import own_cost
+from services.queries.history import denials, own_cost
 from services.screens.status import RULE
 from services.screens.text import clip
 
@@ -75,6 +75,9 @@ def _facts(story: Story) -> list[str]:
         if payload.why:
             rows.append(("", payload.why))
         rows += _spent(story.charged, own_cost(story))
+        number, tools = denials(story)
+        if number:
+            rows.append(("Refused", f"{count(number, 'permission')}: {', '.join(tools)}"))
     return [f"{name + ':' if name else '':<12}{value}" for name, value in rows]
 
 

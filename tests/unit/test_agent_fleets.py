@@ -9,7 +9,10 @@ import pytest
 
 from events.money import Price
 from projections.prices import Quote
+from services.client.story import Story
 from services.dispatcher.placement import is_cheap
+from services.queries.history import denials
+from services.screens.history import history_text
 from services.worker.drivers.table import AGENTS, agent
 from tests.given import Bus
 
@@ -130,3 +133,17 @@ def test_the_models_that_were_used_are_what_is_priced() -> None:
 def _price(model: str) -> Any:
     dollars = {"claude-haiku-5-5": 100_000_000, "claude-opus-5-5": 4_000_000_000}
     return Quote(Price(dollars[model]), "a list") if model in dollars else None
+
+
+def test_permissions_that_were_refused_are_shown_on_the_task() -> None:
+    bus = Bus()
+    task = running(bus)
+    bus.report("task.failed", task, error="x", denials=2, denied=["Bash", "Write"])
+    bus.run()
+    bus.wait(60)
+    bus.report("task.completed", task, result="ok", denials=1, denied=["Bash"])
+    bus.run()
+    events = [e for e in bus.events if getattr(e.data, "task", "") == task]
+    story = Story(task, events, "completed")
+    assert denials(story) == (3, ["Bash", "Write"])
+    assert "Refused:    3 permissions: Bash, Write" in history_text(story)
