@@ -110,11 +110,10 @@ _NAMES = {
     "tokens_in prompt_eval_count",
     OUTPUT: "output_tokens completion_tokens completion output output_token_count candidates "
     "candidates_token_count tokens_out eval_count",
-    READ: "cache_read_tokens cache_read_input_tokens cache_read cache_read_input_token_count "
-    "cached_read_tokens",
+    READ: "cache_read_tokens cache_read_input_tokens cache_read cached_read_tokens "
+    "cache_read_input_token_count",
     WRITE: "cache_write_tokens cache_creation_tokens cache_creation_input_tokens cache_write "
-    "cache_write_input_tokens cache_creation cache_write_input_token_count "
-    "cached_write_tokens",
+    "cache_write_input_tokens cache_creation cache_write_input_token_count cached_write_tokens",
     # Codex, OpenAI, Gemini, DeepSeek, OpenTelemetry: within the input.
     READ_WITHIN: "cached_input_tokens cached_tokens cached cached_content_token_count "
     "prompt_cache_hit_tokens cache_read.input_tokens",
