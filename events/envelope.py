@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from copy import copy
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
 import msgspec
 
-from events.words import FORGOTTEN, TextMark, marks_of, private_fields
+from events.words import FORGOTTEN, TextMark, marks_of, nothings, private_fields
 
 FIELDS = ("type", "id", "source", "from", "at", "data")
 
@@ -31,6 +29,7 @@ class Payload(msgspec.Struct, omit_defaults=True, gc=False):
     type: ClassVar[str]
     wire_version: ClassVar[int] = 1
     private: ClassVar[tuple[str, ...]] = ()
+    blanks: ClassVar[tuple[tuple[str, Any], ...]] = ()  # the same, each with what is nothing
 
 
 if TYPE_CHECKING:  # a bare ``Event`` is an event of any type; no module is loaded for saying so
@@ -76,6 +75,7 @@ def wire(name: str) -> Any:
 
     def register(cls: type[Payload]) -> type[Payload]:
         cls.type, cls.private = name, private_fields(cls)
+        cls.blanks = nothings(cls)
         _registry[name.encode()] = (cls, msgspec.json.Decoder(cls))
         return cls
 
@@ -119,10 +119,16 @@ def encode(
     ``writers`` are further private fields of whoever wrote it, ``others`` what he told beside
     the fields that asb knows, ``reported`` the numbers he told.
     """
-    words = {name: value for name in payload.private if (value := getattr(payload, name))}
+    words: dict[str, Any] = {}
+    for name, nothing in payload.blanks:  # taken out while the rest is encoded: a copy costs more
+        if value := getattr(payload, name):
+            words[name] = value
+            setattr(payload, name, nothing)
+    body = _with_version(payload, _encoder.encode(payload))
+    for name, value in words.items():
+        setattr(payload, name, value)
     if not words and not writers and not others and reported is None:
-        return _with_version(payload, _encoder.encode(payload))
-    body = _with_version(payload, _encoder.encode(_public(payload) if words else payload))
+        return body
     words = {**(writers or {}), **words}
     more: dict[str, Any] = {}
     if reported is not None:
@@ -133,27 +139,10 @@ def encode(
     return body[:-1] + b"," + _encoder.encode(more)[1:] if more else body
 
 
-def _public(payload: Payload) -> Payload:
-    """``payload`` without its private fields."""
-    public = copy(payload)
-    blank(public)
-    return public
-
-
 def blank(payload: Payload) -> None:
     """Empty its private fields."""
-    for name, value in _blanks_of(type(payload)):
-        setattr(payload, name, value)
-
-
-@cache
-def _blanks_of(cls: type[Payload]) -> tuple[tuple[str, Any], ...]:
-    """The private fields of a class, each with what it is where nothing was written."""
-    fields = [f for f in msgspec.structs.fields(cls) if f.name in cls.private]
-    made = [
-        f.default if f.default is not msgspec.NODEFAULT else f.default_factory() for f in fields
-    ]
-    return tuple(zip((f.name for f in fields), made, strict=True))
+    for name, nothing in payload.blanks:
+        setattr(payload, name, nothing)
 
 
 def _with_version(payload: Payload, body: bytes) -> bytes:

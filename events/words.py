@@ -13,8 +13,8 @@ later and whatever is folded from it stays the same.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
-from functools import cache
 from hashlib import blake2b
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
@@ -46,6 +46,8 @@ def keyed_digest(content: bytes, secret: bytes) -> str:
 
 def mark_of(value: Any, secret: bytes) -> TextMark:
     """The mark of a text, or of any other value by its JSON."""
+    if type(value) is str:
+        return TextMark(len(value), keyed_digest(value.encode(errors="surrogatepass"), secret))
     if isinstance(value, msgspec.Raw) and bytes(value).startswith(b'"'):
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):  # no JSON: its bytes
             value = msgspec.json.decode(value)
@@ -68,25 +70,41 @@ def marks_of(
 # -- declarations ----------------------------------------------------------------------------------
 
 
-@cache
 def private_fields(cls: type[msgspec.Struct]) -> tuple[str, ...]:
-    """The fields of ``cls`` that are declared private."""
-    return tuple(f.name for f in msgspec.structs.fields(cls) if _is_declared(f.type, PRIVATE))
+    """The fields of ``cls`` that are declared private, as their annotations are written: to
+    evaluate these for every class would double the time a process takes to start."""
+    written: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        written.update(vars(base).get("__annotations__", {}))
+    return tuple(n for n in cls.__struct_fields__ if _PRIVATE.search(str(written.get(n, ""))))
 
 
-@cache
+_PRIVATE = re.compile(r"\b(Text|PRIVATE)\b")
+
+
 def public_fields(cls: type[msgspec.Struct]) -> frozenset[str]:
     """The fields of ``cls`` that are not private."""
     return frozenset(cls.__struct_fields__) - set(private_fields(cls))
 
 
+def nothings(cls: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
+    """The private fields of ``cls``, each with what it holds where nothing was written."""
+    fields, defaults = cls.__struct_fields__, cls.__struct_defaults__
+    values = dict(zip(fields[len(fields) - len(defaults) :], defaults, strict=True))
+    made = ((name, values[name]) for name in private_fields(cls))
+    return tuple((name, x.factory() if hasattr(x, "factory") else x) for name, x in made)
+
+
 def undeclared_fields(cls: type[msgspec.Struct]) -> list[str]:
     """Fields that can hold text and do not say whether that is private; private ones of a struct
     within, which could not be told apart on the wire, too. Every command and event has none."""
+    fields = msgspec.structs.fields(cls)
+    written = {field.name for field in fields if _is_declared(field.type, PRIVATE)}
+    assert written == set(private_fields(cls)), f"{cls.__name__}: {written}"
     return [
         f"{cls.__name__}.{field.name}"
-        for field in msgspec.structs.fields(cls)
-        if not _is_declared(field.type, PRIVATE) and not _is_public(field.type)
+        for field in fields
+        if field.name not in written and not _is_public(field.type)
     ]
 
 

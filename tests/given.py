@@ -277,7 +277,7 @@ class Bus:
     def _overlay(self) -> tuple[str, dict[str, str]]:
         """What the delegator was taught last, as a host fetches it from the log."""
         place = self.state.meta.overlay.place
-        taught = [e for e in self.events if e.log_id == place]
+        taught = [e for e in self.events if e.log_id == place] if place else []
         return place, words_of(taught[-1]).get("overlay", {}) if taught else {}
 
     def texts(self, kind: str, name: str) -> list[str]:

@@ -280,7 +280,7 @@ def price_row(state: State) -> FactRow:
 
 def _policy_row(bus: Bus, state: State) -> FactRow:
     if not state.meta.events:
-        return ("policy", "the log is empty: the settings seed it at the first start", "ok", "")
+        return ("policy", "the log is empty: the settings fill it at the first start", "ok", "")
     differing = differences(initial_policy.policy(bus.settings), state.policy)
     if not differing:
         return ("policy", "the log's policy is that of the settings", "ok", "")

@@ -37,7 +37,7 @@ def report(
     month: Annotated[
         str | None, typer.Option(metavar="[MONTH]", help="A month: this, last or 2026-11.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, in the seed's shape.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     publish: Annotated[
         bool, typer.Option("--publish", help="Publish the day's report on asb:tokens:report.")
     ] = False,
