@@ -39,27 +39,36 @@ OnError = Annotated[
 ]
 
 
+Priority = Annotated[str | None, typer.Option(help="low, normal, high or critical.")]
+Kind = Annotated[str | None, typer.Option(help="Its kind, where the delegator need not guess.")]
+OnlyAgent = Annotated[str | None, typer.Option(help="Only an agent of this name may do it.")]
+Id = Annotated[
+    str | None,
+    typer.Option(
+        "--id",
+        help="Task id and idempotency key: the same submission again changes nothing. "
+        "For several tasks -1, -2, … is added.",
+    ),
+]
+After = Annotated[
+    list[str] | None, typer.Option(help="Only once this task is completed; may be repeated.")
+]
+WaitLimit = Annotated[
+    float | None,
+    typer.Option(min=0, max=10**9, help="Wait, but so many seconds at most; the tasks go on."),
+]
+
+
 def submit(
     text: Texts = None,
-    priority: Annotated[str | None, typer.Option(help="low, normal, high or critical.")] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="Its kind, where the delegator need not guess.")
-    ] = None,
-    agent: Annotated[str | None, typer.Option(help="Only an agent of this name may do it.")] = None,
+    priority: Priority = None,
+    kind: Kind = None,
+    agent: OnlyAgent = None,
     model: Annotated[str | None, typer.Option(help="Only with this model.")] = None,
     worker: Annotated[str | None, typer.Option(help="Only this worker.")] = None,
     project: Annotated[str | None, typer.Option(help="The project it is charged on.")] = None,
-    id_: Annotated[
-        str | None,
-        typer.Option(
-            "--id",
-            help="Task id and idempotency key: the same submission again changes nothing. "
-            "For several tasks -1, -2, … is added.",
-        ),
-    ] = None,
-    after: Annotated[
-        list[str] | None, typer.Option(help="Only once this task is completed; may be repeated.")
-    ] = None,
+    id_: Id = None,
+    after: After = None,
     timeout: Annotated[int | None, typer.Option(help="Seconds an attempt may take.")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Attempts before it has failed.")] = None,
     estimate: Annotated[int | None, typer.Option(help="Tokens it may take.")] = None,
@@ -70,10 +79,7 @@ def submit(
     from_: From = None,
     take: Take = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all have ended.")] = False,
-    wait_limit: Annotated[
-        float | None,
-        typer.Option(min=0, max=10**9, help="Wait, but so many seconds at most; the tasks go on."),
-    ] = None,
+    wait_limit: WaitLimit = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
     on_error: OnError = "stop",
 ) -> None:

@@ -33,12 +33,12 @@ def unpriced(cells: dict[str, Cell], state: State) -> list[str]:
 
 def foreign(cells: dict[str, Cell], state: State) -> dict[str, int]:
     """Agents that told usage of work that asb did not give out, and their tokens."""
-    found: dict[str, int] = {}
+    told_by: dict[str, int] = {}
     for key, cell in cells.items():
         agent, _, _, worker, _ = key.split(SEPARATOR)
         if cell.tokens and worker not in state.workers:
-            found[agent] = found.get(agent, 0) + cell.tokens
-    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+            told_by[agent] = told_by.get(agent, 0) + cell.tokens
+    return dict(sorted(told_by.items(), key=lambda item: (-item[1], item[0])))
 
 
 def notices(state: State, cells: dict[str, Cell] | None = None) -> list[str]:
@@ -56,7 +56,7 @@ def notices(state: State, cells: dict[str, Cell] | None = None) -> list[str]:
         much = f"{total.disputed_tokens:,} tokens, {dollars(total.disputed_nanos)}"
         lines.append(f"Disputed:   {much}, not charged (asb correct)")
     agents = {key.split(SEPARATOR)[0] for key in cells}
-    flagged = {a: found.count for a, found in state.flags.items() if everything or a in agents}
+    flagged = {a: flags.count for a, flags in state.flags.items() if everything or a in agents}
     if flagged:
         reports = count(sum(flagged.values()), "report")
         lines.append(f"Unreadable: {reports} of {names_text(sorted(flagged))} (asb doctor)")
@@ -100,6 +100,6 @@ def notices_view(state: State) -> dict[str, Any]:
         "unpriced_models": unpriced(state.lifetime, state),
         "disputed_tokens": total.disputed_tokens,
         "disputed_cost_nanos": total.disputed_nanos,
-        "unreadable_reports": sum(found.count for found in state.flags.values()),
+        "unreadable_reports": sum(flags.count for flags in state.flags.values()),
         "foreign_tokens": foreign(state.lifetime, state),
     }
