@@ -119,7 +119,7 @@ def up(
         typer.Option(help="Program of the embedded Redis: redis-server or valkey-server."),
     ] = None,
 ) -> None:
-    """Run a bus until Ctrl-C with the workers of a file: some of Claude Code, some of Codex, …
+    """Run a bus until Ctrl-C with the workers that a file names.
 
     A section [[workers]] names a driver or a command, how many (count), and what `asb worker`
     takes: permissions, cwd, isolated, capacity, account, models, silence, arguments. Where a bus

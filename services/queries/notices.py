@@ -33,12 +33,12 @@ def unpriced(cells: dict[str, Cell], state: State) -> list[str]:
 
 def foreign(cells: dict[str, Cell], state: State) -> dict[str, int]:
     """Agents that told usage of work that asb did not give out, and their tokens."""
-    told_by: dict[str, int] = {}
+    by_agent: dict[str, int] = {}
     for key, cell in cells.items():
         agent, _, _, worker, _ = key.split(SEPARATOR)
         if cell.tokens and worker not in state.workers:
-            told_by[agent] = told_by.get(agent, 0) + cell.tokens
-    return dict(sorted(told_by.items(), key=lambda item: (-item[1], item[0])))
+            by_agent[agent] = by_agent.get(agent, 0) + cell.tokens
+    return dict(sorted(by_agent.items(), key=lambda item: (-item[1], item[0])))
 
 
 def notices(state: State, cells: dict[str, Cell] | None = None) -> list[str]:
