@@ -37,10 +37,6 @@ e2e: $(VENV)/.asb-dev ## the real agents from npm, against a mock of their provi
 reference: $(VENV)/.asb-dev ## write ops/reference.md anew, from the code
 	@$(PY) -m tests.reference_page
 
-e2e: $(VENV)/.asb-dev ## the real agents from npm, against a mock of their providers on loopback
-	@$(PY) -m tests.real.install
-	@$(PY) -m pytest -m real tests/real $(ARGS)
-
 lint: $(VENV)/.asb-dev ## style and types
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .

@@ -99,7 +99,8 @@ class State:
         # What was folded before may hold a level nobody has spoken of yet.
         self.dirty_scopes: set[str] = set(self.scopes)
         self._dirty_before: set[str] = set()
-        self.never_fits: dict[str, None] = {}  # tasks that no limit in force would ever admit
+        # Tasks that no limit in force would ever admit.
+        self.never_fits = dict.fromkeys(t.id for t in self.tasks.values() if self._is_deferred(t))
         self.queues = Queues(self.tasks, self.never_fits)
         self.standing = Standing(self.tasks.values())
         self._counts_before: tuple[dict[str, int], dict[tuple[str, int], int]] = ({}, {})
@@ -109,6 +110,11 @@ class State:
         self.dependents: dict[str, dict[str, None]] = {}
         for task in sorted(self.tasks.values(), key=lambda t: t.n):
             self.index(task)
+
+    def _is_deferred(self, task: TaskRecord) -> bool:
+        """Whether the log says of ``task`` that no limit in force would ever admit it."""
+        new = task.n > self.meta.policy_after
+        return task.status == QUEUED and new and bool(task.deferred)
 
     def move(self, task: TaskRecord, status: str) -> None:
         """``task``, an open one whose record was touched, goes to another status."""
@@ -220,9 +226,12 @@ class State:
             if isinstance(record, TaskRecord) and self.tasks.get(record.id) is record:
                 self.index(record)
         self.sums.clear()
+        set_aside = [task for name in self.never_fits if (task := self.tasks.get(name))]
         self.try_again()
         if self.policy is not self.meta.policy:
             self.set_policy(self.meta.policy)
+            set_aside = list(self.tasks.values())
+        self.never_fits.update((task.id, None) for task in set_aside if self._is_deferred(task))
         self.dirty_scopes = self._dirty_before
         self.tallies.events, self.standing.counts = self._counts_before
 

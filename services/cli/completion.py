@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from typer.core import TyperGroup
@@ -26,7 +26,7 @@ def completion(
 
 def _lines() -> dict[str, list[str]]:
     """Command line so far → what may follow."""
-    everywhere = ["--redis", "--namespace", "--config", "--data-dir", "--help"]
+    everywhere = ["--redis", "--namespace", "--config", "--data-dir", "--log-format", "--help"]
     names = [name for group in COMMANDS.values() for name in group]
     lines = {"": [*names, "--version", *everywhere]}
     for name in names:
@@ -35,7 +35,7 @@ def _lines() -> dict[str, list[str]]:
         if isinstance(command, TyperGroup):
             for below, inner in command.commands.items():
                 lines[name].insert(0, below)
-                lines[f"{name} {below}"] = [*_options(inner), *everywhere]
+                lines[f"{name} {below}"] = [*_options(cast("Command", inner)), *everywhere]
     return lines
 
 
