@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from events.task import KINDS
-from projections.records import FAILED, RUNNING
+from projections.records import COMPLETED, FAILED, RUNNING
 from projections.state import State
 from services.cli import options
 from services.cli.lookup import say_foreign
@@ -122,6 +122,7 @@ def cancel(
 ) -> None:
     """Cancel tasks: waiting ones at once; of running ones every process is ended first."""
     with options.opened() as bus:
+        _check_open(bus, ids)
         answers = Answers(bus)
         for task_id in ids:
             data: dict[str, object] = {"task": task_id}
@@ -135,6 +136,23 @@ def cancel(
     if refused:
         note("hint: `asb tasks` lists what there is; what has ended stays as it is")
         raise typer.Exit(1)
+
+
+def _check_open(bus: Bus, ids: list[str]) -> None:
+    """Refuse what is mistyped before anything is sent: no dead letter shall stay of it. Where no
+    engine runs, what stands at an intake may become such a task, and it is for the engine to say.
+    """
+    if "intake" in missing_names(beats(bus.client, bus.keys)):
+        return
+    state = bus.state()
+    for task_id in (x for x in ids if x not in state.tasks):
+        events = story(bus, task_id)
+        if not events:
+            raise unknown(bus, state, task_id)
+        raise Refused(
+            f"task {task_id} has ended: it is {status_of(events)}",
+            hint="what has ended stays as it is; nothing was cancelled",
+        )
 
 
 def retry(
@@ -165,10 +183,15 @@ def _again(bus: Bus, state: State, task_id: str) -> Submission:
         raise unknown(bus, state, task_id)
     fields: dict[str, Any] = msgspec.json.decode(events[0].raw)
     words = fields.pop("words", {})
+    after: list[str] = list(fields.get("after") or ())
     if not words.get("text"):
         raise Refused(f"the text of task {task_id} was forgotten", hint="submit it anew")
     for name in ("v", "task", "after", "marks", "reported"):
         fields.pop(name, None)
+    for before in after:
+        status = status_of(story(bus, before))
+        if status != COMPLETED:
+            note(f"{task_id} was to wait for {before}, which is {status}: now it does not")
     fields |= words
     fields["retry_of"] = task_id
     return Submission(msgspec.json.encode(fields))

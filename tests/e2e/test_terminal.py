@@ -57,7 +57,7 @@ deadletter retry {letter} | deadletter drop no-such | completion bash
 # Those that run until they are stopped; here what they meet at their start.
 LASTING_LINES = (
     "events --follow", "alerts --follow", "status --watch", "redis --command subscribe --channel c",
-    "worker w9 -- cat", "service views",
+    "worker w9 -- cat", "service progress",
 )  # fmt: skip
 
 
