@@ -304,7 +304,7 @@ def _say_on(tasks: list[str]) -> None:
     more = f" and {len(tasks) - 1:,} more" if len(tasks) > 1 else ""
     task = tasks[0] if tasks else "ID"
     note(
-        f"not waiting any longer; {task}{more} go on\n"
+        f"not waiting any longer; the tasks go on: {task}{more}\n"
         f"hint: `asb task {task}` shows it, `asb tasks` lists all, `asb cancel {task}` stops it"
     )
 

@@ -15,7 +15,7 @@ from services.runtime.settings import load
 from services.runtime.urls import redis_cli
 from services.task_delegator import get_delegator
 from services.token_throttle import TokenThrottle
-from tests.e2e.cli import ROOT, Process, Up, environment
+from tests.e2e.cli import ROOT, Up, environment
 from tests.wait import wait_blocking
 
 
@@ -166,12 +166,3 @@ def test_the_python_names_of_the_seed(bus: Up) -> None:
     manager.print_throttle_status()
     manager.close()
     throttler.close()
-
-
-def test_a_service_alone_ends_quietly(bus: Up, tmp_path: Path) -> None:
-    process = Process(tmp_path, "service", "progress", f"--data-dir={bus.data}")
-    try:
-        process.says("Ctrl-C stops")
-        assert process.stop() == 0
-    finally:
-        process.end()

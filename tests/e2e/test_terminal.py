@@ -50,7 +50,8 @@ redis --command publish --channel c --value v
 redis --command ttl --key {key} | redis --command del --key asb:progress:a:b
 redis --command xadd --key asb:report:own --value {"a":1} | acl mallory | acl viewer --role viewer
 deadletter | deadletter --json | deadletter show {letter} | deadletter show {letter} --json
-deadletter retry {letter} | deadletter drop no-such | completion bash
+deadletter retry {letter} | deadletter drop no-such | completion bash | account | account --json
+account release no-such | archive | archive --verify | fleet up no-such.toml
 """.strip().splitlines()
     for line in lines.split(" | ")
 )
@@ -144,7 +145,7 @@ def test_every_command_of_the_table_stands_among_these_lines() -> None:
     }
     first = {line.split()[0] for line in (*COMMAND_LINES, *LASTING_LINES)}
     assert {name for group in COMMANDS.values() for name in group} - first == {"up", "demo"}
-    for name in ("limits", "policy", "delegator"):
+    for name in ("limits", "policy", "delegator", "account", "fleet"):
         group = loaded(name)
         assert isinstance(group, TyperGroup)
         assert {(name, below) for below in cast("dict[str, Any]", group.commands)} <= named

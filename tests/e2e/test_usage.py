@@ -110,7 +110,11 @@ def done_by(bus: Up, worker: str, text: str) -> dict[str, Any]:
 
     found = wait_blocking(story, within=120, what="the end of the task")
     end = found["events"][-1]["data"]
-    return {**end["charged"], "result": found["result"], "error": end.get("error", "")}
+    return {
+        **end["charged"],
+        "result": found["result"],
+        "error": end.get("words", {}).get("error", ""),
+    }
 
 
 def parts(charged: dict[str, Any]) -> tuple[int, ...]:
@@ -206,7 +210,7 @@ def test_a_figure_that_cannot_be_read_is_named_by_log_metrics_and_doctor(bus: Up
     assert (seen["tokens_total"], seen["flagged"]) == (0, True)
     flag = "flagged: total: not a whole number of tokens"
     assert f"probe T · {flag}" in bus.run("events", "--type=progress.updated").stdout
-    assert "Reports with a flag:" in bus.run("metrics").stdout
+    assert "Unreadable: 1 report of probe (asb doctor)" in bus.run("metrics").stdout
     [row] = [c for c in bus.ask("doctor")["checks"] if c["name"] == "usage"]
     assert row["verdict"] == "warn"
     assert "probe" in row["value"]
