@@ -46,18 +46,19 @@ class Beginning:
     ) -> None:
         self._client, self._keys, self._log = client, keys, log
         self._position, self._inputs = position, inputs
-        self._first, self._cut = START, False
+        self._first, self._cut = "", False  # "": it was not looked since the log began
 
     def restored(self, entries: list[Any]) -> None:
         """The log, which begins with ``entries``, was folded from there or from a snapshot."""
-        self._first = first_of(entries)
+        # One cut to nothing before the first look must not pass for the empty log of the start.
+        self._first = first_of(entries) if entries else ""
         self._cut = _is_cut(entries)
         self._inputs.trimmed = ""
 
     def was_cut_behind(self, place: str) -> bool:
         """Whether the entry at ``place`` is missing because the log begins behind it now, cut by
         hand, and not because it went back."""
-        return self._cut and after(self._first, place)
+        return self._cut and bool(self._first) and after(self._first, place)
 
     async def guard(self, state: Callable[[], State], wake: Callable[[], None]) -> None:
         """One look, after a pause. ``wake`` lets a turn tell of what was found."""
