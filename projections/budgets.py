@@ -6,6 +6,7 @@ scope stands in ``buckets``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -192,18 +193,17 @@ def window_rows(state: State, now: int) -> list[dict[str, Any]]:
     return rows
 
 
+def amounts(state: State, key: str, now: int) -> Iterator[tuple[Limit, int]]:
+    """Each limit of a scope, with what is used and held of its window."""
+    for limit in limits_for(state, key):
+        use = used(state, key, limit.window, now).of(limit.unit)
+        yield limit, use + held(state, key, limit.unit)
+
+
 def scope_level(state: State, key: str, now: int) -> int:
     """The strictest level over all windows of a scope."""
-    return max(
-        (
-            level(
-                used(state, key, x.window, now).of(x.unit) + held(state, key, x.unit),
-                x.amount,
-            )
-            for x in limits_for(state, key)
-        ),
-        default=0,
-    )
+    levels = (level(amount, limit.amount) for limit, amount in amounts(state, key, now))
+    return max(levels, default=0)
 
 
 def policy_problem(policy: PolicyChanged) -> str:

@@ -100,7 +100,7 @@ class State:
         self.dirty_scopes: set[str] = set(self.scopes)
         self._dirty_before: set[str] = set()
         # Tasks that no limit in force would ever admit.
-        self.never_fits = dict.fromkeys(t.id for t in self.tasks.values() if self._is_deferred(t))
+        self.never_fits = dict.fromkeys(t.id for t in self.tasks.values() if self.is_deferred(t))
         self.queues = Queues(self.tasks, self.never_fits)
         self.standing = Standing(self.tasks.values())
         self._counts_before: tuple[dict[str, int], dict[tuple[str, int], int]] = ({}, {})
@@ -111,7 +111,7 @@ class State:
         for task in sorted(self.tasks.values(), key=lambda t: t.n):
             self.index(task)
 
-    def _is_deferred(self, task: TaskRecord) -> bool:
+    def is_deferred(self, task: TaskRecord) -> bool:
         """Whether the log says of ``task`` that no limit in force would ever admit it."""
         new = task.n > self.meta.policy_after
         return task.status == QUEUED and new and bool(task.deferred)
@@ -231,7 +231,7 @@ class State:
         if self.policy is not self.meta.policy:
             self.set_policy(self.meta.policy)
             set_aside = list(self.tasks.values())
-        self.never_fits.update((task.id, None) for task in set_aside if self._is_deferred(task))
+        self.never_fits.update((task.id, None) for task in set_aside if self.is_deferred(task))
         self.dirty_scopes = self._dirty_before
         self.tallies.events, self.standing.counts = self._counts_before
 

@@ -113,12 +113,14 @@ def delegated(state: State, event: Event[TaskDelegated]) -> None:
 
 @folds(TaskDeferred)
 def deferred(state: State, event: Event[TaskDeferred]) -> None:
-    """It was said that ``limit`` never admits this task. Whether that is so under the policy of
-    the day is worked out when the task is tried, not remembered here."""
+    """It was said that ``limit`` never admits this task: it is set aside, until another policy is
+    in force."""
     task = state.tasks.get(event.data.task)
     if task is not None and event.data.limit not in task.deferred:
         state.journal.touch(task)
         task.deferred = (*task.deferred, event.data.limit)
+        if state.is_deferred(task):
+            state.never_fits[task.id] = None
 
 
 def back(state: State, task: TaskRecord, status: str, due: int) -> None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 class Service(msgspec.Struct, frozen=True):
-    """A service: the module with its ``decider(settings)``, the one with its
-    ``projectors(setup)``; "" for what it is not."""
+    """A service: the module with its ``DECIDER``, the one with its ``projectors(setup)``; "" for
+    what it is not."""
 
     decider: str = ""
     projectors: str = ""

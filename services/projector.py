@@ -102,12 +102,9 @@ class Views(Projector):
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """What projectors are made of: one host's connection, keys, prompts and settings."""
+    """What a host and its projectors are made of: connection, keys, prompts and settings."""
 
     client: Client
     keys: Keys
     texts: Texts
     settings: Settings
-
-
-MakeProjectors = Callable[[Setup], Sequence[Projector]]

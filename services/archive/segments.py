@@ -20,7 +20,7 @@ import msgspec
 
 from services.runtime.errors import AsbError
 
-Entry: TypeAlias = tuple[bytes, list[bytes]]  # as redis-py hands it over: id, fields
+Entry: TypeAlias = tuple[bytes, list[bytes]]  # as Redis answers: id, fields
 CHAIN = "chain.jsonl"
 ROOT = "0" * 64  # what the first record follows
 

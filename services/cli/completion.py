@@ -7,7 +7,9 @@ from typing import Annotated, cast
 import typer
 from typer.core import TyperGroup
 
-from services.cli.commands import COMMANDS, Command, loaded
+from services.cli.arguments import OPTIONS
+from services.cli.commands import Command, loaded
+from services.cli.table import PLACES
 from services.cli.terminal import say
 from services.screens.completion import SHELLS, script
 
@@ -26,8 +28,8 @@ def completion(
 
 def _lines() -> dict[str, list[str]]:
     """Command line so far → what may follow."""
-    everywhere = ["--redis", "--namespace", "--config", "--data-dir", "--log-format", "--help"]
-    names = [name for group in COMMANDS.values() for name in group]
+    everywhere = [*OPTIONS, "--help"]
+    names = list(PLACES)
     lines = {"": [*names, "--version", *everywhere]}
     for name in names:
         command = loaded(name)

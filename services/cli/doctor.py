@@ -21,11 +21,12 @@ from services.cli.deadletters import dropped_count
 from services.cli.terminal import note, say, say_json, width
 from services.client.bus import Bus
 from services.queries.archived import archive_rows
-from services.queries.figures import running_count, waiting_count
+from services.queries.figures import names_text, running_count, waiting_count
 from services.queries.findings import Check, Look, rows
 from services.queries.metrics import metrics_row
 from services.queries.missing import missing_names
-from services.queries.notices import names_text, unpriced
+from services.queries.notices import NAMED as NOTICED
+from services.queries.notices import unpriced
 from services.queries.programs import program_rows
 from services.queries.service_rows import service_rows
 from services.queries.stalled import UNTAKEN_S, silent
@@ -34,7 +35,7 @@ from services.runtime import initial_policy
 from services.runtime.settings import describe
 from services.runtime.urls import redacted
 from services.screens.text import folded, table
-from services.snapshots.projector import decode_record
+from services.snapshots.projector import decode_record, due_after
 from services.store.client import Client
 from services.store.data_folder import record_of
 from services.store.health import FactRow, ServerFacts, durability, facts_table, read_facts
@@ -120,7 +121,7 @@ def _snapshot(look: Look) -> Iterator[FactRow]:
     client, keys, state = look.bus.client, look.bus.keys, look.state
     record = decode_record(client.call("GET", keys.snapshot_record))
     there = record.log_id and client.call("XRANGE", keys.log, record.log_id, record.log_id)
-    behind = state.meta.events - record.events if there else state.meta.events
+    behind = record.tail(state.meta.events) if there else state.meta.events
     tail = f"a start folds {count(behind, 'event')}"
     if record.failures:
         tries = count(record.failures, "time")
@@ -128,7 +129,7 @@ def _snapshot(look: Look) -> Iterator[FactRow]:
         yield ("snapshots", f"it has failed {tries}: {record.error}; {tail}", "bad", hint)
         return
     words = tail if there else f"none yet; {tail}"
-    most = SNAPSHOT_LATE * max(look.bus.settings.snapshots.every_events, 2 * len(state.tasks))
+    most = SNAPSHOT_LATE * due_after(look.bus.settings.snapshots.every_events, len(state.tasks))
     hint = "the service `snapshots` should have written one: its errors stand on standard error"
     yield ("snapshots", words, "warn" if behind > most else "ok", hint)
 
@@ -269,7 +270,7 @@ def price_row(state: State) -> FactRow:
     models = unpriced(state.lifetime, state)
     if not models:
         return ("prices", "known of every model that was used", "ok", "")
-    named = names_text([model or "usage that names no model" for model in models])
+    named = names_text([model or "usage that names no model" for model in models], NOTICED)
     return (
         "prices",
         f"nobody knows that of {named}: it costs what its agent says, else what was held",

@@ -12,9 +12,10 @@ def main() -> None:
     """The program ``asb``: one command; the process ends with its exit code."""
     asked = sys.argv[1] if len(sys.argv) > 1 else ""
     if asked in ("-h", "--help", "--version"):
-        from services.cli import table
+        from services.cli.table import help_text
+        from services.runtime import VERSION
 
-        said = f"asb {table.VERSION}\n" if asked == "--version" else table.help_text()
+        said = f"asb {VERSION}\n" if asked == "--version" else help_text()
         sys.stdout.write(said)
         return
     from services.cli.main import main as run

@@ -16,8 +16,8 @@ import typer
 
 from services.cli.arguments import check_texts, take_options
 from services.cli.commands import Commands
-from services.cli.table import VERSION
 from services.cli.terminal import note, prepare, say
+from services.runtime import VERSION
 from services.runtime.errors import AsbError, CommandRefused
 
 app = typer.Typer(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-VERSION: Final = "0.1.0"
 EVERYWHERE = (
     "Every command takes: --redis URL, --namespace NAME, --config FILE, --data-dir FOLDER, "
     "--log-format text|json."

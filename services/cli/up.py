@@ -25,6 +25,7 @@ from services.cli.drivers import (
 )
 from services.cli.running import WorkerSpec, run_bus
 from services.cli.terminal import activation, note
+from services.queries.figures import names_text
 from services.queries.stalled import not_at_work
 from services.runtime import loop
 from services.runtime.errors import AsbError
@@ -237,8 +238,7 @@ def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embed
         f"  By hand   {redis_cli(url)}",
         f"  Data      {server.data_dir}" if server is not None else "  Data      in that Redis",
         f"  Services  {len(assembly.SERVICES)}, all of them (asb doctor says how each fares)",
-        f"  Workers   {', '.join(spec.name for spec in specs[:5]) or 'none yet'}"
-        + (f" and {len(specs) - 5} more" if len(specs) > 5 else ""),
+        f"  Workers   {names_text([spec.name for spec in specs], 5) or 'none yet'}",
     ]
     try_next = [*activation(), 'asb submit "Write documentation for the API"', "asb status --watch"]
     if not specs:

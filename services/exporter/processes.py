@@ -10,8 +10,8 @@ import msgspec
 from projections.state import State
 from services.assembly import STARTABLE
 from services.exporter.catalogue import Sample
-from services.queries.stalled import stalled_s
-from services.snapshots.projector import SnapshotRecord
+from services.queries.stalled import engines, stalled_s
+from services.snapshots.projector import SnapshotRecord, due_after
 from services.store.heartbeat import Beat
 
 KEPT_S = 600.0
@@ -117,10 +117,7 @@ def _services(polled: Polled, state: State, places: Places) -> Iterator[Sample]:
 
 
 def _engine(beats: Sequence[Beat]) -> Iterator[Sample]:
-    active = [
-        beat for beat in beats if beat.service == "intake" and beat.figures.get("role") == "active"
-    ]
-    waiting = max((beat.number("waiting") for beat in active), default=0)
+    waiting = max((engine.number("waiting") for engine in engines(beats)), default=0)
     held_up = {beat.service for beat in beats if beat.figures.get("holding")}
     yield Sample("asb_intake_waiting", (), waiting)
     yield Sample("asb_engine_stalled_seconds", (), stalled_s(beats))
@@ -130,11 +127,10 @@ def _engine(beats: Sequence[Beat]) -> Iterator[Sample]:
 def _snapshot(
     record: SnapshotRecord, state: State, now: int, every_events: int
 ) -> Iterator[Sample]:
-    events = state.meta.events
-    tail = events - record.events if record.events <= events else events
+    tail = record.tail(state.meta.events)
     age = max(0, now - record.at) / 1_000_000 if tail and record.at else 0.0
     yield Sample("asb_snapshot_tail_events", (), tail)
-    yield Sample("asb_snapshot_due_events", (), max(every_events, 2 * len(state.tasks)))
+    yield Sample("asb_snapshot_due_events", (), due_after(every_events, len(state.tasks)))
     yield Sample("asb_snapshot_age_seconds", (), age)
     yield Sample("asb_snapshot_failures", (), record.failures)
     yield Sample("asb_snapshot_bytes", (), record.size)

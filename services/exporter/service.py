@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from importlib import metadata
 from typing import Any, Protocol, cast
 
 import anyio
@@ -33,6 +32,7 @@ from services.exporter import figures, processes
 from services.exporter.catalogue import ROWS, Durations, Sample
 from services.exporter.processes import Counted, Places, Polled
 from services.projector import Projector, Setup
+from services.runtime import VERSION
 from services.runtime.clock import ServerClock, elapsed
 from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable
 from services.snapshots.projector import decode_record
@@ -71,12 +71,10 @@ class Exporter(Projector):
         self._clock = ServerClock()
         self._pairs = figures.Pairs()
         self._places, self._counted, self._polled = Places(), Counted(), Polled()
-        self._version = _version()
         self.port = 0
 
     def feed(self, events: Sequence[Event], state: State) -> None:
-        self._state = state
-        self._places.reached(state.meta.events, elapsed())
+        self.restored(state)
 
     def restored(self, state: State) -> None:
         self._state = state
@@ -150,7 +148,7 @@ class Exporter(Projector):
         rows: list[Iterable[Sample | Durations]] = [
             figures.samples(self._state, now, self._pairs),
             processes.samples(self._polled, self._state, now, self._places, self._counted, every),
-            [Sample("asb_build", (self._version,), 1)],
+            [Sample("asb_build", (VERSION,), 1)],
         ]
         return list(exposed(sample for group in rows for sample in group))
 
@@ -225,10 +223,3 @@ def poll(client: SyncClient, keys: Keys) -> tuple[Polled, int]:
 def projectors(setup: Setup) -> list[Projector]:
     """What `asb service exporter` runs."""
     return [Exporter(setup)]
-
-
-def _version() -> str:
-    try:
-        return metadata.version("agent-stream-bus")
-    except metadata.PackageNotFoundError:  # run from its sources
-        return "unknown"

@@ -9,6 +9,7 @@ from projections import usage
 from projections.state import State
 from projections.windows import HOUR, HOURS_KEPT, MINUTE, MINUTES_KEPT
 from services.audit.check import Audit
+from services.queries.figures import names_text
 
 UNITS = ("tokens", "nano-dollars", "tasks")
 
@@ -150,8 +151,7 @@ def report_view(audit: Audit, day: str, report: Mapping[str, Any]) -> SumRow:
 
 def sum_row(name: str, value: str, wrong: list[str]) -> SumRow:
     """One comparison; ``wrong`` names what is not as the log says."""
-    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-    said = f"; NOT as the log says: {', '.join(wrong[:3])}{more}" if wrong else ""
+    said = f"; NOT as the log says: {names_text(wrong, 3)}" if wrong else ""
     return SumRow(name, value + said, not wrong)
 
 

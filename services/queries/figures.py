@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from events.money import cost_nanos, hold_nanos
@@ -80,3 +81,9 @@ def _priced_as(state: State, cell: Cell, model: str) -> int:
         cell.input_tokens, cell.output_tokens, cell.cache_read_tokens, cell.cache_write_tokens
     )
     return cost_nanos(parts, price)
+
+
+def names_text(names: Sequence[str], shown: int) -> str:
+    """The first ``shown`` of ``names``, and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more:,} more" if more > 0 else "")

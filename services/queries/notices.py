@@ -11,15 +11,9 @@ from projections.prices import quote
 from projections.records import ALIVE, LOST, Cell, Worker
 from projections.state import State
 from projections.usage import SEPARATOR
-from services.queries.figures import by_name
+from services.queries.figures import by_name, names_text
 
-NAMED = 3  # names that a line shows; of more it says how many
-
-
-def names_text(names: list[str]) -> str:
-    """The first few of ``names``, and how many more there are."""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+NAMED = 3  # names that a line shows
 
 
 def unpriced(cells: dict[str, Cell], state: State) -> list[str]:
@@ -50,7 +44,7 @@ def notices(state: State, cells: dict[str, Cell] | None = None) -> list[str]:
     if total.estimated_tokens:
         lines.append(f"Estimated:  {total.estimated_tokens:,} of these tokens: no usage was told")
     if models := unpriced(cells, state):
-        named = names_text([model or "(no model named)" for model in models])
+        named = names_text([model or "(no model named)" for model in models], NAMED)
         lines.append(f"Unpriced:   {named} (asb prices)")
     if total.disputed_tokens or total.disputed_nanos:
         much = f"{total.disputed_tokens:,} tokens, {dollars(total.disputed_nanos)}"
@@ -59,10 +53,10 @@ def notices(state: State, cells: dict[str, Cell] | None = None) -> list[str]:
     flagged = {a: flags.count for a, flags in state.flags.items() if everything or a in agents}
     if flagged:
         reports = count(sum(flagged.values()), "report")
-        lines.append(f"Unreadable: {reports} of {names_text(sorted(flagged))} (asb doctor)")
+        lines.append(f"Unreadable: {reports} of {names_text(sorted(flagged), NAMED)} (asb doctor)")
     if others := foreign(cells, state):
         tokens = sum(others.values())
-        lines.append(f"Foreign:    {tokens:,} tokens that {names_text(list(others))} told")
+        lines.append(f"Foreign:    {tokens:,} tokens that {names_text(list(others), NAMED)} told")
     return lines
 
 
@@ -70,9 +64,7 @@ def level_of(state: State, key: str, now: int) -> tuple[int, str]:
     """The strictest level over all windows of a scope, and the window that makes it: its name
     and how full it is; "" where there is nothing to say."""
     worst, reason, share = 0, "", (0, 1)
-    for limit in budgets.limits_for(state, key):
-        amount = budgets.used(state, key, limit.window, now).of(limit.unit)
-        amount += budgets.held(state, key, limit.unit)
+    for limit, amount in budgets.amounts(state, key, now):
         level = budgets.level(amount, limit.amount)
         fuller = amount * share[1] > share[0] * max(1, limit.amount)
         if level and (level, fuller) > (worst, False):

@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Iterator, Mapping
 
 from services.store.health import FactRow
+from services.worker.drivers.table import AGENTS
 
-AGENTS = ("claude", "codex", "gemini")
 ANSWER_S = 3.0  # nobody waits for a doctor for long
 LENGTH = 40  # characters of a version that are shown
 _VERSION = re.compile(r"\d+(?:\.\d+)+[\w.+-]*|\d+\.\d+[a-z]?")
@@ -50,7 +50,7 @@ def program_rows() -> Iterator[FactRow]:
     named = ", ".join(f"{name} {version}" for name, version in present.items())
     yield (
         "agents",
-        named or "none of claude, codex, gemini on PATH; any command will do",
+        named or f"none of {', '.join(AGENTS)} on PATH; any command will do",
         "ok",
         "",
     )

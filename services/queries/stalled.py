@@ -22,18 +22,10 @@ from services.store.heartbeat import Beat, beats
 from services.store.log import after
 
 UNTAKEN_S = 2.0  # what waits first at an intake for longer has no engine that takes it
-
-
 LOOK_S = 0.1
-
-
 LOOKED_AT = 500  # entries at an intake
-
-
-NO_ENGINE = "no engine runs: what is submitted waits at the intake; start `asb up`"
-
-
 STALLED_S = 5  # an engine that took nothing in for longer, while entries wait, is told of
+NO_ENGINE = "no engine runs: what is submitted waits at the intake; start `asb up`"
 
 
 class Unanswered:
@@ -123,16 +115,15 @@ def no_engine(running: Collection[Beat]) -> str:
     return ""
 
 
+def engines(running: Collection[Beat]) -> list[Beat]:
+    """Those that take in what comes; a standby does not."""
+    return [b for b in running if b.service == "intake" and b.figures.get("role") == "active"]
+
+
 def stalled_s(running: Collection[Beat]) -> int:
     """For how many seconds the engine has taken nothing in though entries wait, by its own
     clock."""
-    engines = [
-        beat
-        for beat in running
-        if beat.service == "intake" and beat.figures.get("role") == "active"
-    ]
-    reported = [engine.figures.get("stalled_s", "") for engine in engines]
-    return max((int(text) for text in reported if text.isdecimal()), default=0)
+    return max((engine.number("stalled_s") for engine in engines(running)), default=0)
 
 
 def catch_up(bus: Bus, state: State) -> None:

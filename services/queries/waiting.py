@@ -17,9 +17,9 @@ from projections.state import State
 from projections.views import iso
 from services.dispatcher.decide import never_fits
 from services.dispatcher.placement import Placement, Post
-from services.queries.figures import natural
+from services.queries.figures import names_text, natural
 
-NAMED = 5  # workers that a reason names; of more it says how many
+NAMED = 5  # workers that a reason names
 
 
 class BudgetRefusal(NamedTuple):
@@ -150,13 +150,13 @@ class Waiting:
         r, asked = group[0].refusal, group[0].asked
         names = [each.worker for each in group]
         if r.never or not r.scope.startswith("worker:"):
-            return f"{_named(names)}: {refusal_text(r, priority, asked, self._now)}"
+            return f"{names_text(names, NAMED)}: {refusal_text(r, priority, asked, self._now)}"
         has = "has" if len(names) == 1 else "have"
         much = "no" if asked <= r.missing else "too few" if r.unit != "money" else "too little"
         rolling = windows.rolling_minutes(r.window) > 0
         until = "" if rolling else f" until {self._moment(r.resets_at)}"
         how = f"{r.unit}/{r.window}" + (", rolling" if rolling else "")
-        return f"{_named(names)} {has} {much} {r.unit} left{until} ({how})"
+        return f"{names_text(names, NAMED)} {has} {much} {r.unit} left{until} ({how})"
 
     def _moment(self, at: int) -> str:
         text = clock(at)[:5] if at - self._now < windows.DAY else iso(at)[:16].replace("T", " ")
@@ -200,9 +200,4 @@ def _nearest(refused: BudgetRefusal) -> tuple[bool, int, object]:
 
 
 def _are(what: str, names: Sequence[str]) -> str:
-    return f"{_named(names)} {'is' if len(names) == 1 else 'are'} {what}"
-
-
-def _named(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    return f"{names_text(names, NAMED)} {'is' if len(names) == 1 else 'are'} {what}"

@@ -47,6 +47,11 @@ class SnapshotRecord(msgspec.Struct, omit_defaults=True):
     error: str = ""
     at: int = 0
 
+    def tail(self, events: int) -> int:
+        """Of ``events`` on the log those behind the snapshot. One that reaches further than the log
+        is of a log that has gone back since: it is worth nothing."""
+        return events - self.events if self.events <= events else events
+
 
 _records = msgspec.json.Decoder(SnapshotRecord)
 
@@ -61,8 +66,13 @@ def decode_record(data: bytes | None) -> SnapshotRecord:
         return SnapshotRecord()
 
 
+def due_after(every_events: int, open_tasks: int) -> int:
+    """The tail from which a new snapshot is due, in events: a snapshot carries the open tasks."""
+    return max(every_events, 2 * open_tasks)
+
+
 class Snapshots(Projector):
-    """Lets a snapshot be written when the tail exceeds max(``every_events``, 2 × open tasks)."""
+    """Lets a snapshot be written when the tail exceeds ``due_after``."""
 
     def __init__(self, client: Client, keys: Keys, every_events: int = EVERY_EVENTS) -> None:
         super().__init__()
@@ -91,16 +101,11 @@ class Snapshots(Projector):
             "snapshot_ms": record.took_ms,
             "snapshot_failures": record.failures,
             "snapshot_error": record.error,
-            "tail": self._tail(record),
+            "tail": record.tail(self._events),
         }
 
-    def _tail(self, record: SnapshotRecord) -> int:
-        """Events behind the snapshot. One that reaches further than the log is of a log that has
-        gone back since: it is worth nothing."""
-        return self._events - record.events if record.events <= self._events else self._events
-
     def _due(self, record: SnapshotRecord) -> bool:
-        return self._tail(record) > max(self._every, 2 * self._open)
+        return record.tail(self._events) > due_after(self._every, self._open)
 
     async def flush(self, woken: bool) -> None:
         """Let one be written, if it is due."""
@@ -131,7 +136,7 @@ class Snapshots(Projector):
                 "type": "SNAPSHOT_FAILED",
                 "error": error,
                 "log_id": record.log_id,
-                "tail": self._tail(record),
+                "tail": record.tail(self._events),
                 "hint": "reading the bus gets slower with every event; see `asb doctor`",
             }
             body = msgspec.json.encode(alert)

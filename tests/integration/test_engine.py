@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from events.envelope import text_of
+from services.store import beginning
 from tests.integration.test_engine_ground import (
     Bus,
     Hands,
@@ -391,3 +392,15 @@ async def test_who_asks_for_the_name_of_a_living_worker_ends(bus: Bus) -> None:
             async with working(bus, "w1", lease_s=6):
                 await wait_until(lambda: bus.events("worker.left"), within=20)
     assert "is alive" in str(refused.value.exceptions[0])
+
+
+async def test_a_log_cut_to_nothing_before_the_first_look_at_its_head_is_noticed(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bus that began on an empty log must not take an emptied one for that."""
+    monkeypatch.setattr(beginning, "GUARD_S", 1.5)
+    async with running(bus.host()):
+        await bus.submit()
+        await wait_until(lambda: bus.events("task.delegated"), what="the first task on the log")
+        await bus.client.call("XTRIM", bus.keys.log, "MAXLEN", 0)
+        await wait_until(lambda: bus.events("log.trimmed"), what="the event that says so")

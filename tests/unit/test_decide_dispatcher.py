@@ -11,7 +11,7 @@ from events.policy import Learning
 from services.dispatcher import decide as dispatcher
 from tests import examples
 from tests.examples import HOUR, limit, policy
-from tests.given import Bus, given
+from tests.given import Bus, given, replayed
 
 
 def workers_of(bus: Bus) -> list[str]:
@@ -249,6 +249,26 @@ def test_what_never_fits_is_said_once_and_does_not_hold_up_the_rest() -> None:
     assert dispatched_tasks(bus) == [small]
     bus.wait(90_000)
     assert len(bus.of("task.deferred")) == 1
+
+
+@pytest.mark.parametrize("again", ["undone turn", "restart"])
+def test_what_never_fits_is_not_said_again_of_a_worker_that_came_later(again: str) -> None:
+    """A turn that is undone, and a restart, leave it set aside as the log says, though the worker
+    that would be asked first is another one by then."""
+    bus = Bus(policy(limit("worker", "money", "hour", 0)))
+    bus.join("w2")
+    tasks = [bus.submit(), bus.submit()]
+    bus.run()
+    bus.join("w1")
+    bus.run()
+    if again == "restart":
+        bus.state = replayed(bus.log)
+    else:
+        bus.join("w3")
+        bus.decide()
+        bus.journal()
+    bus.run()
+    assert [deferred.task for deferred in bus.of("task.deferred")] == tasks
 
 
 def test_what_never_fitted_is_tried_again_when_the_policy_changes() -> None:

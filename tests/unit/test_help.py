@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.table import PLACES, VERSION, help_text
+from services.cli.table import PLACES, help_text
+from services.runtime import VERSION
 
 ROOT = Path(__file__).parents[2]
 WHAT_TAKES_LONG = {"typer", "msgspec", "rich", "redis", "anyio", "asyncio", "importlib.metadata"}
