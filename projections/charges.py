@@ -106,9 +106,15 @@ def of_attempt(state: State, task: str, attempt: int) -> ChargedAttempt | None:
     )
 
 
-def is_plain(charge: ChargedAttempt, model: str) -> bool:
-    """Whether the outcome of its task says all of it: charged once, at its end, undisputed."""
-    if charge.is_disputed or charge.estimated_tokens or len(charge.marks) > 1:
+def is_plain(charge: ChargedAttempt, model: str, worker: str) -> bool:
+    """Whether the outcome of its task says all of it: charged once, at its end, undisputed, to the
+    ``worker`` that the outcome names (none where the task was cancelled in the queue)."""
+    if (
+        charge.worker != worker
+        or charge.is_disputed
+        or charge.estimated_tokens
+        or len(charge.marks) > 1
+    ):
         return False
     plain = (charge.at, model, 0)
     return all((mark.at, mark.model, mark.day_at) == plain for mark in charge.marks)

@@ -140,7 +140,7 @@ def close(state: State, task: TaskRecord, status: str, at: int) -> None:
     past, parts = task.past, NO_PARTS
     if past and past[-1].heard and past[-1].attempt == task.attempt:
         charge = past[-1].charge
-        if charge.at == at and is_plain(charge, task.run_model):
+        if charge.at == at and is_plain(charge, task.run_model, task.worker):
             past, parts = past[:-1], charge.parts
     outcome = Outcome(
         meta.ended,

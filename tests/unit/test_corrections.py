@@ -262,6 +262,23 @@ def test_an_earlier_attempt_is_corrected_by_its_number() -> None:
     sound(bus)
 
 
+def test_an_attempt_stays_its_workers_when_the_task_is_cancelled_in_the_same_moment() -> None:
+    """Corrected after its worker was lost, cancelled in the queue at the very microsecond of that
+    end, corrected again: what is taken back is taken from the worker that was charged."""
+    bus = Bus(policy())
+    bus.join("w1")
+    task = bus.submit(model="sonnet")
+    bus.run()
+    bus.silent.add("w1")
+    bus.wait(61)
+    assert correct(bus, task, tokens=1) == []
+    bus.send("task.cancel_requested", task=task)
+    bus.run()
+    assert correct(bus, task, tokens=0) == []
+    assert {cell.tokens for cell in bus.state.lifetime.values()} == {0}
+    sound(bus)
+
+
 def test_a_running_attempt_is_not_corrected() -> None:
     bus, task = started()
     assert "still runs" in correct(bus, task, tokens=1)[0]
