@@ -161,19 +161,8 @@ def send(
 
 
 def _xadd(intake: str, submission: Submission) -> Command:
-    if submission.id:
-        return (
-            "XADD",
-            intake,
-            "*",
-            "type",
-            "task.submitted",
-            "data",
-            submission.data,
-            "id",
-            submission.id,
-        )
-    return ("XADD", intake, "*", "type", "task.submitted", "data", submission.data)
+    key = ("id", submission.id) if submission.id else ()
+    return ("XADD", intake, "*", "type", "task.submitted", "data", submission.data, *key)
 
 
 def _lost(error: AsbError, done: int, under_way: int, whole: int) -> AsbError:

@@ -117,7 +117,8 @@ def no_engine(running: Collection[Beat]) -> str:
 
 def engines(running: Collection[Beat]) -> list[Beat]:
     """Those that take in what comes; a standby does not."""
-    return [b for b in running if b.service == "intake" and b.figures.get("role") == "active"]
+    intakes = (beat for beat in running if beat.service == "intake")
+    return [beat for beat in intakes if beat.figures.get("role") == "active"]
 
 
 def stalled_s(running: Collection[Beat]) -> int:

@@ -25,7 +25,7 @@ def defaults(settings: Settings) -> Defaults:
 
 
 def policy(settings: Settings) -> PolicyChanged:
-    """The policy a config file would seed an empty log with."""
+    """The policy with which an empty log begins, by a config file."""
     p = settings.policy
     return PolicyChanged(
         tuple(Limit(x.scope, x.unit, x.window, _amount(x)) for x in p.limits),

@@ -21,11 +21,13 @@ class Address(NamedTuple):
     database: int
 
     @property
-    def login(self) -> tuple[str, ...] | None:
-        """The command that logs in, None where nobody asks for one."""
-        if not self.password:
-            return None
-        return ("AUTH", *((self.user,) if self.user else ()), self.password)
+    def opening(self) -> list[tuple[str | int, ...]]:
+        """The commands that come first: who we are, and which database."""
+        login = ("AUTH", *((self.user,) if self.user else ()), self.password)
+        return [
+            *([login] if self.password else ()),
+            *([("SELECT", self.database)] if self.database else ()),
+        ]
 
 
 def plain(url: str) -> Address | None:

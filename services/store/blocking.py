@@ -10,7 +10,7 @@ import hiredis
 
 from services.store import address
 from services.store.address import CONNECT_SECONDS, Address
-from services.store.replies import classified, no_answer, refused_login
+from services.store.replies import no_answer, refused_opening
 
 _hiredis: Any = hiredis
 REPLY_SECONDS = 30.0
@@ -48,14 +48,10 @@ class Blocking:
         return opened
 
     def _begin(self, place: Address, shown: str) -> None:
-        if place.login is not None:
-            (reply,) = self.ask(_hiredis.pack_command(place.login), 1)
+        for command in place.opening:
+            (reply,) = self.ask(_hiredis.pack_command(command), 1)
             if isinstance(reply, Exception):
-                raise refused_login(shown, str(reply))
-        if place.database:
-            (reply,) = self.ask(_hiredis.pack_command(("SELECT", place.database)), 1)
-            if isinstance(reply, Exception):
-                raise classified(shown, str(reply))
+                raise refused_opening(shown, command, str(reply))
 
     def ask(self, packed: bytes, count: int, within: float | None = REPLY_SECONDS) -> list[Any]:
         """Write ``packed``; its ``count`` replies, errors among them as values.

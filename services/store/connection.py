@@ -17,7 +17,7 @@ import hiredis
 
 from services.store import address
 from services.store.address import CONNECT_SECONDS, Address
-from services.store.replies import classified, refused_login
+from services.store.replies import refused_opening
 
 _hiredis: Any = hiredis
 
@@ -64,15 +64,10 @@ class Wire(asyncio.Protocol):
         return wire
 
     async def _begin(self, place: Address, shown: str) -> None:
-        if place.login is not None:
-            (reply,) = await self.ask(_hiredis.pack_command(place.login), 1, CONNECT_SECONDS)
+        for command in place.opening:
+            (reply,) = await self.ask(_hiredis.pack_command(command), 1, CONNECT_SECONDS)
             if isinstance(reply, Exception):
-                raise refused_login(shown, str(reply))
-        if place.database:
-            select = _hiredis.pack_command(("SELECT", place.database))
-            (reply,) = await self.ask(select, 1, CONNECT_SECONDS)
-            if isinstance(reply, Exception):
-                raise classified(shown, str(reply))
+                raise refused_opening(shown, command, str(reply))
 
     async def next_pushed(self) -> Any:
         """The next reply that nobody asked for: a message, where channels are listened to."""

@@ -60,6 +60,11 @@ def refused_login(shown: str, text: str) -> Exception:
     )
 
 
+def refused_opening(shown: str, command: Command, text: str) -> Exception:
+    """The error for a ``command`` that opens a connection and was answered with ``text``."""
+    return refused_login(shown, text) if command[0] == "AUTH" else classified(shown, text)
+
+
 def no_answer(shown: str, error: Exception) -> RedisUnavailable:
     """The error for a connection that cannot be made, or was lost."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
