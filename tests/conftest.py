@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import signal
 from collections.abc import AsyncGenerator, Generator
 
 import hypothesis
@@ -18,6 +19,9 @@ from tests.servers import shared_server
 # A shared machine is slow at times: a deadline per example would only find that out.
 hypothesis.settings.register_profile("asb", deadline=None)
 hypothesis.settings.load_profile("asb")
+
+# A shell starts what it puts into the background deaf to Ctrl-C, and so would be all we start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Keys that may stay without an expiry: they are the record, or views of it that are rewritten.
 _MAY_STAY = re.compile(

@@ -40,6 +40,23 @@ def test_help_names_every_command_and_loads_none() -> None:
                    for m in modules.split())  # fmt: skip
 
 
+def test_a_command_with_options_loads_no_library_of_validators() -> None:
+    """The parser's newer editions do, and take longer over it than a whole command."""
+    code = (
+        "import sys; sys.argv = ['asb', 'config', '--redis', 'redis://127.0.0.1:1']\n"
+        "from services.cli.main import main\n"
+        "try: main()\n"
+        "finally: print('LOADED', *sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=True, cwd=ROOT, env=environment(),
+    )  # fmt: skip
+    text, _, modules = done.stdout.partition("LOADED")
+    assert "redis://127.0.0.1:1" in text
+    assert "pydantic" not in modules.split()
+
+
 def test_first_lines_of_help_are_whole_at_80_columns() -> None:
     places = [place for group in COMMANDS.values() for place in group.values()]
     assert max(len(place.summary) for place in places) <= 80 - 15

@@ -72,7 +72,7 @@ async def test_a_view_of_a_later_place_is_left_alone(bus: Bus) -> None:
 
 
 async def test_a_projector_alone_keeps_the_views(bus: Bus) -> None:
-    async with running(bus.host("intake", "delegator", "dispatcher", "throttle", "inbox")):
+    async with running(bus.host("intake", "delegator", "dispatcher", "inbox")):
         await bus.submit()
         await wait_until(lambda: bus.events("task.delegated"))
     assert await view(bus, bus.keys.throttle) == {}
