@@ -173,5 +173,15 @@ class Keys(msgspec.Struct, frozen=True):
         return self._internal("archive")
 
     @property
+    def checkpoints(self) -> str:
+        """Hash ``events log-id -> state``: states along the log, for its past moments."""
+        return self._internal("checkpoints")
+
+    @property
+    def checkpoint_blocks(self) -> str:
+        """Hash ``digest -> block``: the ended tasks of those states, each block once."""
+        return self._internal("checkpoint-blocks")
+
+    @property
     def snapshot(self) -> str:
         return self._internal("snapshot")

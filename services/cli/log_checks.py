@@ -102,7 +102,8 @@ def _wanted(look: Look) -> Iterator[tuple[str, str]]:
     """Keys and the type each must be of, where it is there."""
     keys = look.bus.keys
     yield from ((key, "stream") for key in (keys.log, keys.main_intake, keys.deadletter))
-    yield (keys.deadletter_marks, "hash")
+    hashes = (keys.deadletter_marks, keys.checkpoints, keys.checkpoint_blocks)
+    yield from ((key, "hash") for key in hashes)
     texts = (
         keys.secret,
         keys.snapshot,

@@ -13,6 +13,7 @@ from projections import fold
 from projections.state import State, decode_state
 from services.runtime.errors import BeginningLost, CommandRefused
 from services.runtime.failpoints import point
+from services.store import checkpoints
 from services.store.client import SyncClient
 from services.store.log import READ_COUNT, START, after, decoded, owned
 
@@ -67,8 +68,8 @@ def rebuild(
     beginning and no snapshot knows what stood there.
     """
     with _no_looking_for_cycles():
-        state = load_snapshot(client, keys) if snapshot else None
-        if state is None or (until != "+" and after(state.meta.log_id, until)):
+        state = _base(client, keys, until) if snapshot else None
+        if state is None:
             state = State()
             check_beginning(client, keys)
         for events in read_log(client, keys, state.meta.log_id, until, foreign):
@@ -76,6 +77,14 @@ def rebuild(
                 fold.apply(state, event)
             if progress is not None:
                 progress(len(events))
+    return state
+
+
+def _base(client: SyncClient, keys: Keys, until: str) -> State | None:
+    """The state to begin with: the newest kept one that reaches no further than ``until``."""
+    state = load_snapshot(client, keys)
+    if state is None or (until != "+" and after(state.meta.log_id, until)):
+        return checkpoints.nearest(client, keys, until)
     return state
 
 
@@ -143,10 +152,31 @@ def _no_looking_for_cycles() -> Generator[None]:
             gc.enable()
 
 
-def write_snapshot(client: SyncClient, keys: Keys) -> tuple[State, int]:
-    """Fold up to the end of the log and keep the result; that state and its size in bytes."""
-    state = rebuild(client, keys)
+def write_snapshot(
+    client: SyncClient, keys: Keys, every_events: int = checkpoints.EVERY_EVENTS
+) -> tuple[State, int]:
+    """Fold up to the end of the log and keep the result; that state and its size in bytes. On the
+    way a checkpoint is kept every ``every_events``."""
+    state = _with_checkpoints(client, keys, every_events)
     data = state.encode()
     point("snapshot.before_set")
     client.call("SET", keys.snapshot, data)
     return state, len(data)
+
+
+def _with_checkpoints(client: SyncClient, keys: Keys, every_events: int) -> State:
+    with _no_looking_for_cycles():
+        state = _base(client, keys, "+")
+        if state is None:
+            state = State()
+            check_beginning(client, keys)
+            checkpoints.forget_all(client, keys)
+        last = max((place.events for place in checkpoints.places(client, keys)), default=0)
+        for events in read_log(client, keys, state.meta.log_id):
+            for event in events:
+                fold.apply(state, event)
+            if state.meta.events - last >= every_events:
+                checkpoints.keep(client, keys, state)
+                last = state.meta.events
+        checkpoints.thin(client, keys)
+    return state
