@@ -23,10 +23,33 @@ CLI_PERCENT = 16  # of the source; 12 is the aim: what is not parse, ask or prin
 # The edges: only here may the outside world be touched.
 EDGES = tuple(
     f"services/{room}/"
-    for room in ("runtime", "store", "worker", "client", "queries", "cli", "snapshots", "exporter")
+    for room in (
+        "runtime",
+        "store",
+        "worker",
+        "client",
+        "queries",
+        "cli",
+        "snapshots",
+        "exporter",
+        "top",
+        "web",
+    )
 )
 OUTSIDE = frozenset(
-    {"redis", "prometheus_client", "time", "random", "uuid", "socket", "subprocess", "secrets"}
+    {
+        "redis",
+        "prometheus_client",
+        "textual",
+        "starlette",
+        "uvicorn",
+        "time",
+        "random",
+        "uuid",
+        "socket",
+        "subprocess",
+        "secrets",
+    }
 )
 CLOCKS = frozenset({"now", "utcnow", "today"})  # of datetime and date
 
@@ -144,6 +167,8 @@ RANKS = {
     "token_throttle": 12,
     "concurrent_task_manager": 12,
     "exporter": 13,
+    "top": 13,
+    "web": 13,
     "cli": 13,
 }
 PURE_SERVICE, PROJECTOR = 3, 7

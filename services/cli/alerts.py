@@ -16,7 +16,7 @@ from projections.views import iso, percent_text
 from services.cli import options
 from services.cli.terminal import note, say, say_json
 from services.client.bus import Bus
-from services.screens.history import describe
+from services.queries.describe import describe
 from services.store import rebuild
 from services.throttle.projector import ALERTS, is_alert, message
 

@@ -16,9 +16,9 @@ from services.cli import options
 from services.cli.terminal import note, say, say_json, width
 from services.cli.verify import verified
 from services.client.bus import Bus
+from services.queries.describe import describe
 from services.queries.history import event_view
 from services.queries.status import prompts, running_texts, status_view
-from services.screens.history import describe
 from services.screens.status import status_screen
 from services.screens.text import folded
 from services.store import rebuild as replaying

@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, dict[str, Place]]] = {
         "routes": Place("routes", "routes", "Where each kind of task goes."),
     },
     "See": {
+        "top": Place("top", "top", "Watch the fleet, now or at any moment."),
         "status": Place("view", "status", "The bus on one screen."),
         "metrics": Place("view", "metrics", "Tokens and cost, in all and by worker."),
         "report": Place("reports", "report", "Tokens and cost of a day, week or month."),

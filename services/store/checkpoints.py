@@ -101,7 +101,7 @@ def _load(client: SyncClient, keys: Keys, place: Checkpoint) -> State | None:
 def keep(client: SyncClient, keys: Keys, state: State) -> None:
     """Keep ``state``. Raises CommandRefused where a key of ours is of another type."""
     snapshot = encoding.decode(state.encode())
-    if snapshot is None or None in packed:
+    if snapshot is None:
         return
     blocks = _take_out(snapshot)
     kept = Kept(state.meta.at, _packed(snapshot), list(blocks))

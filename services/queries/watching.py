@@ -1,0 +1,136 @@
+"""A bus that is watched: its state followed, its newest events, a past moment, one task.
+
+What is watched is looked at again and again: whoever watches waits for a Redis that goes away, and
+a log that went back is folded anew, and told.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import msgspec
+
+from projections import fold
+from projections.state import State
+from services.client.bus import Bus
+from services.client.follow import story
+from services.client.lookup import unknown
+from services.client.story import Story, status_of
+from services.queries.fleet import Beside, Overview
+from services.queries.missing import missing_names
+from services.queries.moment import Moment, is_before, state_at
+from services.queries.overview import overview, places_of_texts
+from services.queries.stalled import no_engine
+from services.queries.status import prompts
+from services.queries.tasks import last_errors
+from services.queries.timeline import EventRow, TaskPage, event_row, task_page
+from services.queries.waiting import Waiting
+from services.store import rebuild
+from services.store.heartbeat import beats
+
+TAIL = 200  # events of the end of the log that a watch remembers
+TEXTS_MAX = 2_000
+
+
+class Scene(msgspec.Struct, frozen=True):
+    """What is shown of one moment: the fleet, and the events before it, the oldest first."""
+
+    overview: Overview
+    events: list[EventRow]
+
+
+class Prompts:
+    """Prompts that were fetched, by task: at most ``TEXTS_MAX``, the oldest forgotten first."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+
+    def missing(self, places: Mapping[str, str]) -> dict[str, str]:
+        """Those of ``places`` (task → log id) that are not here."""
+        return {task: place for task, place in places.items() if task not in self.texts}
+
+    def add(self, texts: Mapping[str, str]) -> None:
+        self.texts |= texts
+        for task in list(self.texts)[: max(0, len(self.texts) - TEXTS_MAX)]:
+            del self.texts[task]
+
+
+def beside_of(bus: Bus, state: State) -> Beside:
+    """What other processes and keys know of a live bus."""
+    running = beats(bus.client, bus.keys)
+    letters = bus.client.call("XLEN", bus.keys.deadletter)
+    errors = last_errors(bus, (state.tasks.get(name) for name in places_of_texts(state)))
+    return Beside(missing_names(running), letters, no_engine(running), errors)
+
+
+def events_before(bus: Bus, until: str, number: int = TAIL) -> list[EventRow]:
+    """The last ``number`` events up to ``until``, the oldest first."""
+    entries = bus.client.call("XREVRANGE", bus.keys.log, until, "-", "COUNT", number)
+    return [event_row(event) for event in reversed(rebuild.decoded(entries))]
+
+
+def events_after(bus: Bus, log_id: str, until: str, number: int) -> list[EventRow]:
+    """The last ``number`` events of those after ``log_id`` and up to ``until``."""
+    entries = bus.client.call("XREVRANGE", bus.keys.log, until, f"({log_id}", "COUNT", number)
+    return [event_row(event) for event in reversed(rebuild.decoded(entries))]
+
+
+def past(bus: Bus, chosen: Moment) -> Scene:
+    """The fleet as it was. Raises Refused where the log had not begun."""
+    state, now = state_at(bus, chosen)
+    texts = prompts(bus, places_of_texts(state))
+    shown = overview(state, now, texts, live=False)
+    return Scene(shown, events_before(bus, shown.as_of))
+
+
+def task_at(bus: Bus, task: str, chosen: Moment | None = None) -> TaskPage:
+    """A task as it stands, or as it stood. Raises Refused where there was none."""
+    state, now = (bus.state(), bus.now()) if chosen is None else state_at(bus, chosen)
+    as_of = state.meta.log_id
+    events = [event for event in story(bus, task) if not is_before(as_of, event.log_id)]
+    if not events:
+        raise unknown(bus, state, task)
+    record, outcome = state.tasks.get(task), state.outcomes.get(task)
+    status = record.status if record else outcome.status if outcome else status_of(events)
+    waits = ""
+    if record is not None:
+        gone = missing_names(beats(bus.client, bus.keys)) if chosen is None else ()
+        waits = Waiting(state, now, gone, last_errors(bus, [record])).reason(record)
+    return task_page(Story(task, events, status, waits), as_of)
+
+
+class Watch:
+    """Follows one bus. Every method may raise RedisUnavailable: then a new one goes on."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._state = bus.state()
+        self._prompts = Prompts()
+        self._tail = deque(events_before(bus, self._state.meta.log_id), maxlen=TAIL)
+        self.went_back = 0  # how often the log lost what had been seen of it
+
+    def look(self) -> Scene:
+        """The fleet as it is now."""
+        if not self._stands():
+            self.went_back += 1
+            self._state = self._bus.state()
+            self._tail = deque(events_before(self._bus, self._state.meta.log_id), maxlen=TAIL)
+        state = self._state
+        for events in rebuild.read_log(self._bus.client, self._bus.keys, state.meta.log_id):
+            for event in events:
+                fold.apply(state, event)
+                self._tail.append(event_row(event))
+        places = self._prompts.missing(places_of_texts(state))
+        self._prompts.add(prompts(self._bus, places) if places else {})
+        beside = beside_of(self._bus, state)
+        shown = overview(state, self._bus.now(), self._prompts.texts, beside)
+        return Scene(shown, list(self._tail))
+
+    def _stands(self) -> bool:
+        """Whether the last event that was folded is still there, and still that one."""
+        meta = self._state.meta
+        if not meta.events:
+            return True
+        entries = self._bus.client.call("XRANGE", self._bus.keys.log, meta.log_id, meta.log_id)
+        return bool(entries) and int(entries[0][1][9]) == meta.at
