@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import sys
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 
 from events.task import KINDS
-from projections.records import COMPLETED, FAILED, RUNNING
-from projections.state import State
+from projections.records import FAILED, RUNNING
 from services.cli import options
 from services.cli.lookup import say_foreign
 from services.cli.terminal import note, say, say_json, width
 from services.client.bus import Bus
 from services.client.follow import Answers, story
 from services.client.lookup import foreign, unknown
+from services.client.orders import again_of
 from services.client.story import Story, status_of
-from services.client.submissions import Submission, send
+from services.client.submissions import send
 from services.queries.history import history_view
 from services.queries.missing import missing_names
 from services.queries.tasks import ENDED, WAITING, choose, count, last_errors, task_rows
@@ -161,7 +160,7 @@ def retry(
     """Submit ended tasks again, as new tasks that name the old ones; prints the new ids."""
     with options.opened() as bus:
         state = bus.state()
-        again = [_again(bus, state, task_id) for task_id in ids]
+        again = [again_of(bus, state, task_id, note) for task_id in ids]
         answers = Answers(bus)
         for entry, task_id in zip(send(bus, again), ids, strict=True):
             say(entry)
@@ -169,29 +168,3 @@ def retry(
         refused = answers.refused(note)
     if refused:
         raise typer.Exit(1)
-
-
-def _again(bus: Bus, state: State, task_id: str) -> Submission:
-    """The old submission without its place in the world: id, and what it waited for."""
-    if task_id in state.tasks:
-        raise Refused(
-            f"task {task_id} has not ended: it is {state.tasks[task_id].status}",
-            hint=f"cancel it first: asb cancel {task_id}",
-        )
-    events = story(bus, task_id)
-    if not events:
-        raise unknown(bus, state, task_id)
-    fields: dict[str, Any] = msgspec.json.decode(events[0].raw)
-    words = fields.pop("words", {})
-    after: list[str] = list(fields.get("after") or ())
-    if not words.get("text"):
-        raise Refused(f"the text of task {task_id} was forgotten", hint="submit it anew")
-    for name in ("v", "task", "after", "marks", "reported"):
-        fields.pop(name, None)
-    for before in after:
-        status = status_of(story(bus, before))
-        if status != COMPLETED:
-            note(f"{task_id} was to wait for {before}, which is {status}: now it does not")
-    fields |= words
-    fields["retry_of"] = task_id
-    return Submission(msgspec.json.encode(fields))

@@ -16,9 +16,9 @@ from services.queries.fleet import Need, Overview, TaskRow, WindowRow
 from services.queries.timeline import EventRow, TaskPage
 from services.queries.urgency import WorkerRow
 from services.screens.figures import age, amount, bar_cells, money, short, spark
-from services.screens.text import clip, pad, pad_left
+from services.screens.text import clip, pad, pad_left, squeezed
 
-WIDE = 76  # columns from which on the second-rank figures are shown
+WIDE, BROAD = 76, 100  # columns from which on the second- and third-rank figures are shown
 LEVEL_STYLES = {
     "NONE": "green",
     "WARNING": "yellow",
@@ -58,16 +58,24 @@ def _title(view: Overview, width: int) -> Text:
 
 def _shown_windows(view: Overview) -> list[WindowRow]:
     overall = [row for row in view.windows if row.scope == "global"]
-    overall.sort(key=lambda row: (row.unit != "money", row.unit, row.window != "day"))
+    overall.sort(key=lambda row: ((row.unit, row.window) != ("money", "day"), -_share(row)))
     near = [row for row in view.windows if row.scope != "global" and row.level != "NONE"]
     return overall[:WINDOW_ROWS] + near[:2]
+
+
+def _share(row: WindowRow) -> int:
+    return 1000 * (row.used + row.held) // max(1, row.limit)
+
+
+def _label(width: int) -> int:
+    return 24 if width >= BROAD else 14 if width >= WIDE else 12
 
 
 def _window(row: WindowRow, now: int, width: int) -> Text:
     name = f"{row.unit}/{row.window}"
     if row.scope != "global":
         name = limit_name(row.unit, row.window, row.scope)
-    label, cells = (24, 24) if width >= 100 else (14, 16) if width >= WIDE else (12, 10)
+    label, cells = _label(width), 24 if width >= BROAD else 16 if width >= WIDE else 10
     line = Text(pad(clip(name, label), label) + " ")
     filled, held, free = bar_cells(row.used, row.held, row.limit, cells)
     style = LEVEL_STYLES[row.level]
@@ -75,7 +83,7 @@ def _window(row: WindowRow, now: int, width: int) -> Text:
     line.append(f" {pad_left(row.percentage, 6)}", style if row.level != "NONE" else "")
     line.append(f"  {amount(row.unit, row.used)}")
     if row.held:
-        line.append(f" +{amount(row.unit, row.held)} held", "dim")
+        line.append(f" +{amount(row.unit, row.held)}" + (" held" if width >= BROAD else ""), "dim")
     line.append(f" of {amount(row.unit, row.limit)}", "dim")
     ends = "rolling" if not row.resets_at else f"resets in {age(row.resets_at - now)}"
     style = "dim"
@@ -86,7 +94,7 @@ def _window(row: WindowRow, now: int, width: int) -> Text:
 
 def _burn(view: Overview, width: int) -> Text:
     burn = view.burn
-    line = Text(pad("burn", 14 if width >= WIDE else 12) + " ", "")
+    line = Text(pad("burn", _label(width)) + " ", "")
     line.append(f"{money(burn.cost_nanos)}/h", "bold").append(f" · {short(burn.tokens)} tokens/h  ")
     line.append(spark(burn.spark_tokens, 30 if width >= WIDE else 12), "cyan")
     if burn.ends_at:
@@ -98,7 +106,7 @@ def _burn(view: Overview, width: int) -> Text:
 
 def _queue_line(view: Overview, width: int) -> Text:
     queue, tasks = view.queue, view.tasks
-    line = Text(pad("queue", 14 if width >= WIDE else 12) + " ", "")
+    line = Text(pad("queue", _label(width)) + " ", "")
     line.append(f"{tasks.waiting:,} waiting", "bold" if tasks.waiting else "")
     line.append(f" · {tasks.running:,} running · {tasks.completed:,} done")
     if tasks.failed:
@@ -124,20 +132,23 @@ def needs(view: Overview, width: int) -> Text | None:
 
 def workers(view: Overview, width: int) -> list[Text]:
     """A line for each worker, the most urgent first."""
-    names = _width((row.worker for row in view.workers), 8, 20 if width >= WIDE else 12)
+    names = _width((row.worker for row in view.workers), 8, 20 if width >= BROAD else 12)
     return [_worker(row, names, width) for row in view.workers]
 
 
 def _worker(row: WorkerRow, names: int, width: int) -> Text:
     mark, style = MARKS[row.word]
     line = Text(f"{mark} ", style)
-    line.append(f"{pad(clip(row.worker, names), names)} ", "bold").append(f"{row.word:<8}", style)
+    line.append(f"{pad(squeezed(row.worker, names), names)} ", "bold").append(
+        f"{row.word:<8}", style
+    )
     if width >= WIDE:
         runs = f"{row.agent or 'any'}/{row.model}" if row.model else row.agent or "any"
         line.append(f"{pad(clip(runs, 16), 16)} ", "dim")
     line.append(f"{age(row.sign_age):>5} ", "" if row.word != "stalled" else "bold red")
     line.append(f"{row.evidence[:1]} ", "dim")
-    line.append(f"{short(row.tokens):>6} {money(row.cost_nanos):>8} ")
+    line.append(f"{short(row.tokens):>6} " if width >= BROAD else "")
+    line.append(f"{money(row.cost_nanos):>8} ")
     if row.attempt > 1:
         line.append(f"{row.attempt}/{row.max_attempts} ", "yellow")
     line.append(one_line(row.title) or row.task)
@@ -163,9 +174,9 @@ def _task(row: TaskRow, width: int) -> Text:
     title = one_line(row.title) or row.task
     if width >= WIDE:
         line.append(f"{pad(clip(row.kind or '-', 13), 13)} ", "dim")
-        room = max(16, (width - 40) // 2)
+        room = max(16, (width - 30) // 2)
         line.append(f"{pad(clip(title, room), room)} ")
-        line.append(f"~{short(row.estimate_tokens):<6} ", "dim")
+        line.append(f"~{short(row.estimate_tokens):<6} " if width >= BROAD else "", "dim")
     else:
         line.append(f"{pad(clip(title, 24), 24)} ")
     line.append(one_line(row.why or f"{row.worker} {row.evidence} {age(row.sign_age)}"), "yellow")

@@ -20,6 +20,19 @@ def clip(text: str, columns: int) -> str:
     return set_cell_size(text, columns - 1).rstrip() + "…"
 
 
+def squeezed(text: str, columns: int) -> str:
+    """``text`` cut to ``columns`` cells in its middle: names of a kind differ at their ends."""
+    text = one_line(text)
+    if cell_len(text) <= columns or columns < 4:
+        return clip(text, columns)
+    tail = ""
+    for char in reversed(text):
+        if cell_len(char + tail) > columns // 2:
+            break
+        tail = char + tail
+    return set_cell_size(text, columns - 1 - cell_len(tail)).rstrip() + "…" + tail
+
+
 def pad(text: str, columns: int) -> str:
     """``text`` filled with blanks to ``columns`` cells; longer text stays as it is."""
     text = one_line(text)
