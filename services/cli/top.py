@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 from services.cli import options
 from services.cli.terminal import say, say_json, width
 from services.queries.moment import HOW, moment
-from services.queries.watching import Scene, Watch, past
+from services.queries.watching import FleetWatch, Scene, past
 from services.screens import fleet
 
 COLUMNS = 80  # where the output goes to a file
@@ -24,14 +23,14 @@ def top(
         str | None, typer.Option(metavar="ID|TIME", help=f"The fleet as it was: {HOW}.")
     ] = None,
 ) -> None:
-    """Watch the fleet: budgets, queue, workers, events; keys act, ? lists them.
+    """FleetWatch the fleet: budgets, queue, workers, events; keys act, ? lists them.
 
     Any moment of the log: --at, and [ ] { } < > on the screen.
     """
-    person = sys.stdout.isatty() and sys.stdin.isatty() and os.environ.get("TERM") != "dumb"
+    person = sys.stdout.isatty() and sys.stdin.isatty()
     if once or as_json or not person:
         with options.opened() as bus:
-            scene = Watch(bus).look() if at is None else past(bus, moment(at, bus.now()))
+            scene = FleetWatch(bus).look() if at is None else past(bus, moment(at, bus.now()))
         _print(scene, as_json)
         return
     from services.top.app import run  # textual, for those who look at it

@@ -50,7 +50,7 @@ def cancel(bus: Bus, task: str, reason: str = "") -> Reply:
     data: dict[str, object] = {"task": task}
     if reason:
         data["reason"] = reason
-    return _told(bus, "task.cancel_requested", data, f"{task} is being cancelled")
+    return _ordered(bus, "task.cancel_requested", data, f"{task} is being cancelled")
 
 
 def retry(bus: Bus, task: str) -> Reply:
@@ -71,10 +71,12 @@ def pause(bus: Bus, worker: str, *, resume: bool = False) -> Reply:
     outcome = f"{worker} gets tasks again" if resume else f"{worker} is paused: no new tasks"
     if known.paused != resume:
         return Reply(True, f"{outcome} (as before)")
-    return _told(bus, "worker.resumed" if resume else "worker.paused", {"worker": worker}, outcome)
+    return _ordered(
+        bus, "worker.resumed" if resume else "worker.paused", {"worker": worker}, outcome
+    )
 
 
-def _told(bus: Bus, kind: str, data: dict[str, object], outcome: str) -> Reply:
+def _ordered(bus: Bus, kind: str, data: dict[str, object], outcome: str) -> Reply:
     answers = Answers(bus)
     answers.expect(bus.send(kind, data), kind)
     return _answered(answers, outcome)

@@ -146,7 +146,7 @@ class Overview(msgspec.Struct, frozen=True):
     notices: list[str]
 
 
-class Beside(msgspec.Struct, frozen=True):
+class Surroundings(msgspec.Struct, frozen=True):
     """What only other processes and keys know, of a live bus: services that nobody runs, dead
     letters, and what the last failures of waiting tasks said, by log id."""
 

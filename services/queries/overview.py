@@ -23,7 +23,6 @@ from projections.windows import HOUR, MINUTE
 from services.queries.accounts import account_text, limited
 from services.queries.figures import running_count, waiting_count
 from services.queries.fleet import (
-    Beside,
     Burn,
     Counts,
     Need,
@@ -31,6 +30,7 @@ from services.queries.fleet import (
     Plot,
     Queue,
     Series,
+    Surroundings,
     TaskRow,
     Today,
     WindowRow,
@@ -47,7 +47,7 @@ SPARK_MINUTES = 60
 TITLE_MAX = 200
 
 
-NOTHING_BESIDE = Beside()
+NOTHING_AROUND = Surroundings()
 
 
 def places_of_texts(state: State) -> dict[str, str]:
@@ -60,7 +60,7 @@ def overview(
     state: State,
     now: int,
     texts: Mapping[str, str],
-    beside: Beside = NOTHING_BESIDE,
+    beside: Surroundings = NOTHING_AROUND,
     *,
     live: bool = True,
 ) -> Overview:
@@ -262,7 +262,7 @@ def _task_row(
 
 
 def _needs(
-    state: State, now: int, beside: Beside, total: Cell, rows: list[WindowRow]
+    state: State, now: int, beside: Surroundings, total: Cell, rows: list[WindowRow]
 ) -> list[Need]:
     needs: list[Need] = []
     if beside.no_engine:

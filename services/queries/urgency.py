@@ -50,8 +50,8 @@ def sign_of(state: State, task: TaskRecord) -> tuple[str, int]:
     """The last sign of a running task: what it was, and when (µs)."""
     signs = [(task.dispatched_at, "dispatched"), (task.started_at, "started")]
     signs += [(mark.at, "usage") for mark in task.marks[-1:]]
-    if (told := state.progress.get(f"{task.run_agent}:{task.id}")) is not None:
-        signs.append((told.at, "progress"))
+    if (document := state.progress.get(f"{task.run_agent}:{task.id}")) is not None:
+        signs.append((document.at, "progress"))
     at, evidence = max(signs)
     return evidence, at
 

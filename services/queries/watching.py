@@ -17,7 +17,7 @@ from services.client.bus import Bus
 from services.client.follow import story
 from services.client.lookup import unknown
 from services.client.story import Story, status_of
-from services.queries.fleet import Beside, Overview
+from services.queries.fleet import Overview, Surroundings
 from services.queries.missing import missing_names
 from services.queries.moment import Moment, is_before, state_at
 from services.queries.overview import overview, places_of_texts
@@ -56,12 +56,12 @@ class Prompts:
             del self.texts[task]
 
 
-def beside_of(bus: Bus, state: State) -> Beside:
+def surroundings_of(bus: Bus, state: State) -> Surroundings:
     """What other processes and keys know of a live bus."""
     running = beats(bus.client, bus.keys)
     letters = bus.client.call("XLEN", bus.keys.deadletter)
     errors = last_errors(bus, (state.tasks.get(name) for name in places_of_texts(state)))
-    return Beside(missing_names(running), letters, no_engine(running), errors)
+    return Surroundings(missing_names(running), letters, no_engine(running), errors)
 
 
 def events_before(bus: Bus, until: str, number: int = TAIL) -> list[EventRow]:
@@ -100,7 +100,7 @@ def task_at(bus: Bus, task: str, chosen: Moment | None = None) -> TaskPage:
     return task_page(Story(task, events, status, waits), as_of)
 
 
-class Watch:
+class FleetWatch:
     """Follows one bus. Every method may raise RedisUnavailable: then a new one goes on."""
 
     def __init__(self, bus: Bus) -> None:
@@ -123,7 +123,7 @@ class Watch:
                 self._tail.append(event_row(event))
         places = self._prompts.missing(places_of_texts(state))
         self._prompts.add(prompts(self._bus, places) if places else {})
-        beside = beside_of(self._bus, state)
+        beside = surroundings_of(self._bus, state)
         shown = overview(state, self._bus.now(), self._prompts.texts, beside)
         return Scene(shown, list(self._tail))
 

@@ -22,7 +22,7 @@ from services.runtime.settings import Settings
 from services.screens import fleet
 from services.screens.text import clip
 from services.top.following import Following
-from services.top.panel import Asking, Confirming, Line, Panel, Reading
+from services.top.panel import Asking, Confirming, Line, Panel, ReadingPage
 
 MINUTE_MS = 60_000
 KEYS = "Tab panel  ⏎ task  / filter  p pause  r retry  C cancel  [ ] scrub  @ go to  ? help  q quit"
@@ -57,7 +57,7 @@ class Top(App[None]):
     #head, #needs { height: auto; background: ansi_default; }
     #workers { height: 4fr; } #queue { height: 3fr; } #events { height: 3fr; }
     Panel { min-height: 2; background: ansi_default; }
-    Reading { background: ansi_default; layout: vertical; }
+    ReadingPage { background: ansi_default; layout: vertical; }
     Asking, Confirming { background: transparent; layout: vertical; align: left bottom; }
     #question { height: 1; background: ansi_default; }
     #page { height: 1fr; background: ansi_default; } #foot, #keys, #said { height: 1; }
@@ -201,7 +201,7 @@ class Top(App[None]):
         self._ask("filter (empty: all)", panel.set_filter)
 
     def action_help(self) -> None:
-        self.push_screen(Reading(Text(HELP), "q: back"))
+        self.push_screen(ReadingPage(Text(HELP), "q: back"))
 
     def _ask(self, question: str, then: Callable[[str], object]) -> None:
         def answered(text: str | None) -> None:
@@ -210,11 +210,11 @@ class Top(App[None]):
 
         self.push_screen(Asking(question), answered)
 
-    def on_panel_chosen(self, event: Panel.Chosen) -> None:
+    def on_panel_opened(self, event: Panel.Opened) -> None:
         if event.line.task:
             self._open(event.line.task)
         else:
-            self.push_screen(Reading(event.line.text.copy(), "q: back"))
+            self.push_screen(ReadingPage(event.line.text.copy(), "q: back"))
 
     @work(thread=True, exclusive=True, group="task")
     def _open(self, task: str) -> None:
@@ -224,7 +224,7 @@ class Top(App[None]):
         if page is not None:
             lines = fleet.task(page, self.size.width - 2)
             foot = "r: do it again  C: cancel  j k: scroll  q: back"
-            reading = Reading(Text("\n").join(lines), foot, "rC")
+            reading = ReadingPage(Text("\n").join(lines), foot, "rC")
             self.call_from_thread(self.push_screen, reading, partial(self._act_on, task))
 
     def _act_on(self, task: str, key: str | None) -> None:

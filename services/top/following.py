@@ -9,7 +9,7 @@ from typing import Any
 
 from services.client.bus import Bus, opened
 from services.projector import PAUSE_S
-from services.queries.watching import Scene, Watch
+from services.queries.watching import FleetWatch, Scene
 from services.runtime.errors import AsbError
 from services.runtime.settings import Settings
 
@@ -46,7 +46,7 @@ class Following:
             self._ends.wait(AGAIN_S)
 
     def _follow(self, bus: Bus) -> None:
-        watch, back, first = Watch(bus), 0, True
+        watch, back, first = FleetWatch(bus), 0, True
         while not self._ends.is_set():
             scene = watch.look()
             missed = self._missed(scene) if first else ""

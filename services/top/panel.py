@@ -36,7 +36,7 @@ class Panel(Widget, can_focus=True):
         self._cursor, self._top, self._moved = 0, 0, False
         self._note = self._filter = ""
 
-    class Chosen(Message):
+    class Opened(Message):
         """Enter on a line."""
 
         def __init__(self, line: Line) -> None:
@@ -115,7 +115,7 @@ class Panel(Widget, can_focus=True):
         elif event.key in ("end", "G"):
             self.move(len(self._lines))
         elif event.key == "enter" and self.line is not None:
-            self.post_message(self.Chosen(self.line))
+            self.post_message(self.Opened(self.line))
         else:
             return
         event.stop()
@@ -132,7 +132,7 @@ class Panel(Widget, can_focus=True):
         self.refresh()
 
 
-class Reading(ModalScreen[str]):
+class ReadingPage(ModalScreen[str]):
     """A page to read; ends with the key that was pressed, where that acts on it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -12,8 +12,8 @@ from projections import flags
 from projections.state import decode_state
 from services.cli.doctor import usage_row
 from services.client.story import Story
-from services.queries.status import metrics_view
 from services.queries.describe import describe
+from services.queries.status import metrics_view
 from services.screens.history import history_text
 from services.screens.status import metrics_screen
 from tests.examples import DAY, limit, policy
