@@ -132,4 +132,4 @@ def up(
         hands.chosen.prepare(settings)
     options.logs_to_stderr()
     specs = [spec for hands in fleet.workers for spec in hands.specs()]
-    run_up(settings, lambda _url, _keeper: specs, {"--port": port, "--server": server})
+    run_up(settings, lambda _taken: specs, {"--port": port, "--server": server})

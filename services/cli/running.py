@@ -17,6 +17,7 @@ import anyio.to_thread
 import msgspec
 from anyio.from_thread import start_blocking_portal
 
+from projections.state import State
 from services import hosting
 from services.assembly import SERVICES
 from services.cli import options
@@ -43,6 +44,14 @@ class WorkerSpec(msgspec.Struct, frozen=True):
 
     name: str
     arguments: tuple[str, ...]
+
+
+Hired = Callable[[State], Sequence[WorkerSpec]]  # the workers to run, by what is known of others
+
+
+def nobody(_state: State) -> Sequence[WorkerSpec]:
+    """A bus without workers of its own."""
+    return ()
 
 
 class ChildProcess:
@@ -120,22 +129,29 @@ async def run_bus(
     services: Collection[str],
     *,
     embedded: Embedded | None = None,
-    workers: Sequence[WorkerSpec] = (),
+    hired: Hired = nobody,
     readers: Sequence[str] = (),
-    say: str = "",
+    banner: Callable[[Sequence[WorkerSpec]], str] = lambda _: "",
     owned: bool = False,
 ) -> None:
-    """Run ``services`` (and ``workers``, and ``readers``) until SIGINT or SIGTERM; then stop in
+    """Run ``services`` (and the ``hired``, and ``readers``) until SIGINT or SIGTERM; then stop in
     order. ``owned``: the end of our standard input ends us, too.
 
     A second signal does not wait for running tasks. Raises AsbError where it cannot go on.
     """
-    processes = [worker_process(spec) for spec in workers]
+    specs: list[WorkerSpec] = []
+    processes: list[ChildProcess] = []
     beside = [reader_process(name) for name in readers]
+
+    def hire(state: State) -> None:
+        specs.extend(hired(state))
+        processes.extend(worker_process(spec) for spec in specs)
+        _start(processes)
+
     try:
         with one_error():
             async with (
-                hosted(settings, url, services, lambda: _start(processes)) as running,
+                hosted(settings, url, services, hire) as running,
                 anyio.create_task_group() as tasks,
             ):
                 tasks.start_soon(stop_at_signals, running.stop, lambda: _kill(processes))
@@ -145,7 +161,7 @@ async def run_bus(
                     when_stdin_closes(running.stop.set)
                 if processes or beside:
                     tasks.start_soon(_look_after, [*processes, *beside], running.stop)
-                if say:
+                if say := banner(specs):
                     note(say)
                 await running.stop.wait()
                 await _stop_workers(processes)
@@ -161,15 +177,16 @@ async def hosted(
     settings: Settings,
     url: str,
     services: Collection[str],
-    meanwhile: Callable[[], object] = lambda: None,
+    hire: Callable[[State], object] = nobody,
 ) -> AsyncGenerator[RunningBus]:
-    """A host for ``services``, folded and ready; it ends with the block. ``meanwhile`` is called
-    before it folds, on a server that is fit to carry a bus."""
+    """A host for ``services``, folded and ready; it ends with the block. ``hire`` is called with
+    what it has folded, before its first turn."""
     client = Client(url)
     try:
         await check_server(client)
-        meanwhile()
         running = RunningBus(hosting.host(client, settings, services), anyio.Event())
+        running.host.begin()
+        hire(running.host.state)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(running.host.run)
             await running.host.ready.wait()
@@ -206,7 +223,7 @@ async def final_charge(host: Host) -> None:
 
 
 def _start(processes: Sequence[ChildProcess]) -> None:
-    """Before the host folds, which takes as long as a worker needs until it can join."""
+    """At once, not when they are looked after: a worker takes a while until it can join."""
     for process in processes:
         process.look_after(anyio.current_time())
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from events.keys import Keys
 from events.worker import WorkerHeartbeat
 from projections.records import ALIVE
+from projections.state import State
 from services import assembly
 from services.cli import options
 from services.cli.drivers import (
@@ -23,7 +25,7 @@ from services.cli.drivers import (
     Permissions,
     Silence,
 )
-from services.cli.running import WorkerSpec, run_bus
+from services.cli.running import Hired, WorkerSpec, run_bus
 from services.cli.terminal import activation, note
 from services.queries.figures import names_text
 from services.queries.stalled import not_at_work
@@ -31,7 +33,7 @@ from services.runtime import loop
 from services.runtime.errors import AsbError
 from services.runtime.settings import Settings
 from services.runtime.urls import redacted, redis_cli
-from services.store import embedded, rebuild
+from services.store import embedded
 from services.store.client import SyncClient
 from services.store.embedded import Embedded, resolve_url
 from services.store.heartbeat import beats, host_name
@@ -86,22 +88,23 @@ def up(
         chosen_driver.prepare(settings)
     do = (f"--capacity={capacity}", *chosen_driver.arguments())
 
-    def hired(url: str, keeper: str) -> list[WorkerSpec]:
-        return [WorkerSpec(name, do) for name in _names(workers, settings, url, keeper)]
+    def hired(taken: Collection[str]) -> list[WorkerSpec]:
+        return [WorkerSpec(name, do) for name in _names(workers, taken)]
 
     run_up(settings, hired, {"--port": port, "--server": server})
 
 
-Hired = Callable[[str, str], list[WorkerSpec]]  # the workers to run, by Redis' URL and our keeper
-
-
-def run_up(settings: Settings, hired: Hired, for_a_start: dict[str, object]) -> None:
-    """A bus with these workers until it is told to stop. ``for_a_start``: options of the embedded
-    Redis, which is not always ours to start."""
+def run_up(
+    settings: Settings,
+    hired: Callable[[Collection[str]], list[WorkerSpec]],
+    for_a_start: dict[str, object],
+) -> None:
+    """A bus with workers until it is told to stop: those ``hired``, by the names that are taken.
+    ``for_a_start``: options of the embedded Redis, which is not always ours to start."""
     runs.sweep_left_behind(settings.data_dir)
     url = settings.redis_url
     if url is not None:
-        _run(settings, url, hired(url, ""), None)
+        _run(settings, url, lambda state: hired(_taken(state, settings, url, "")), None)
         return
     chosen = settings.embedded
     with embedded.start(
@@ -110,16 +113,16 @@ def run_up(settings: Settings, hired: Hired, for_a_start: dict[str, object]) -> 
         if not running.owned:
             _say_joined(running, for_a_start)
         keeper = _keeper(running)
-        specs = [
-            WorkerSpec(spec.name, (f"--keeper={keeper}", *spec.arguments))
-            for spec in hired(running.url, keeper)
-        ]
-        _run(settings, running.url, specs, running)
+
+        def kept(state: State) -> list[WorkerSpec]:
+            specs = hired(_taken(state, settings, running.url, keeper))
+            return [WorkerSpec(s.name, (f"--keeper={keeper}", *s.arguments)) for s in specs]
+
+        _run(settings, running.url, kept, running)
     note("stopped")
 
 
-def _run(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> None:
-    say = _banner(settings, url, specs, server)
+def _run(settings: Settings, url: str, hired: Hired, server: Embedded | None) -> None:
     readers = ("exporter",) if settings.metrics.enabled else ()
     loop.run(
         lambda: run_bus(
@@ -127,9 +130,9 @@ def _run(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded
             url,
             assembly.SERVICES,
             embedded=server,
-            workers=specs,
+            hired=hired,
             readers=readers,
-            say=say,
+            banner=lambda specs: _banner(settings, url, specs, server),
         )
     )
 
@@ -166,24 +169,22 @@ def _keeper(server: Embedded) -> str:
     return f"{lock.st_dev:x}-{lock.st_ino:x}.{secrets.token_hex(4)}"
 
 
-def _names(number: int, settings: Settings, url: str, keeper: str) -> list[str]:
-    """Names for our workers, those of living ones left out. A crashed one's is free at once."""
-    if not number:
-        return []
-    client = SyncClient(url)
+def _taken(state: State, settings: Settings, url: str, keeper: str) -> set[str]:
+    """The names of living workers. A crashed one's is free at once."""
     keys = Keys(settings.namespace)
-    try:
-        known = rebuild.rebuild(client, keys).workers.values()
-        alive = [worker for worker in known if worker.status == ALIVE]
+    alive = [worker for worker in state.workers.values() if worker.status == ALIVE]
+    with contextlib.closing(SyncClient(url)) as client:
         values = client.pipeline(("GET", keys.worker(worker.name)) for worker in alive)
-    finally:
-        client.close()
-    taken = {
+    return {
         worker.name
         for worker, value in zip(alive, values, strict=True)
         if not worker.heartbeat
         or (isinstance(value, bytes) and not death_of(WorkerHeartbeat.read(value), keeper))
     }
+
+
+def _names(number: int, taken: Collection[str]) -> list[str]:
+    """Names for our workers; says so where they are not the first ones."""
     names = free_names(number, taken)
     if clash := [name for name in free_names(number, set()) if name in taken]:
         note(f"at work already: {', '.join(clash)}; new ones: {', '.join(names)}")
@@ -225,10 +226,12 @@ def service(
     say = f"{', '.join(chosen)} on {redacted(url)}; Ctrl-C stops"
     if until_stdin_closes:
         say = ""
-    loop.run(lambda: run_bus(settings, url, chosen, say=say, owned=until_stdin_closes))
+    loop.run(lambda: run_bus(settings, url, chosen, banner=lambda _: say, owned=until_stdin_closes))
 
 
-def _banner(settings: Settings, url: str, specs: list[WorkerSpec], server: Embedded | None) -> str:
+def _banner(
+    settings: Settings, url: str, specs: Sequence[WorkerSpec], server: Embedded | None
+) -> str:
     which = "  (embedded)" if server is not None else ""
     if server is not None and not server.owned:
         which = "  (embedded, started by another process: it lives as long as that one)"

@@ -34,11 +34,7 @@ from services.engine.upkeep import Upkeep
 from services.intake.decide import newest_ms
 from services.projector import Projector, Setup
 from services.runtime.clock import ServerClock, elapsed
-from services.runtime.errors import (
-    AsbError,
-    CommandRefused,
-    RedisUnavailable,
-)
+from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable
 from services.store.dead_letters import DeadLetters
 from services.store.heartbeat import BEAT_S, Heartbeat
 from services.store.intakes import Intakes
@@ -95,9 +91,14 @@ class Host:
 
     # -- life ----------------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Fold the log. Raises LogError when it must not be folded, and RedisUnavailable."""
+        self._restored(self._past.fold())
+
     async def run(self) -> None:
         """Run until cancelled. Raises LogError when the log must not be folded any further."""
-        self._restored(self._past.fold())
+        if not self.stats.rebuilds:
+            self.begin()
         await self._tell_time()
         async with anyio.create_task_group() as tasks:
             works: list[Work] = [*(p.run for p in self._projectors), self._follow, self._beat]
