@@ -52,6 +52,28 @@ class UsageCorrected(Payload):
     reason: Text = ""
 
 
+@wire("usage.compared")
+class UsageCompared(Payload):
+    """Another meter (``against``) told ``other_tokens`` counted tokens of an attempt for which
+    ``meter`` told ``tokens``; nothing is charged for it. ``alert``: they are further apart than
+    they should be.
+    """
+
+    agent: Label
+    task: Label
+    attempt: int
+    meter: Label
+    tokens: int
+    against: Label
+    other_tokens: int
+    alert: bool = False
+
+    @property
+    def difference(self) -> int:
+        """How many tokens more the other meter tells."""
+        return self.other_tokens - self.tokens
+
+
 NO_DOCUMENT = msgspec.Raw()
 
 

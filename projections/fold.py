@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from events.envelope import Event, Payload, Unknown
 from events.task import TaskDelivered
+from events.usage import UsageCompared
 from events.worker import WorkerRefused
 from projections import (
     accounts,
@@ -43,6 +44,13 @@ def unknown(state: State, _event: Event[Unknown]) -> None:
 @folds(TaskDelivered, WorkerRefused)
 def no_change(_state: State, _event: Event[TaskDelivered | WorkerRefused]) -> None:
     """A fact for people, not for the state."""
+
+
+@folds(UsageCompared)
+def compared(state: State, event: Event[UsageCompared]) -> None:
+    """Meters of one attempt, side by side: nothing is charged."""
+    if event.data.alert:
+        state.meta.compared_said = event.log_id
 
 
 def apply(state: State, event: Event) -> None:

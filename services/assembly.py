@@ -37,6 +37,7 @@ SERVICES: Final[Mapping[str, Service]] = {
 # Readers beside the bus, in processes of their own: what they do is off the engine's loop.
 READERS: Final[Mapping[str, Service]] = {
     "exporter": Service(projectors="services.exporter.service"),
+    "telemetry": Service(projectors="services.telemetry.service"),
 }
 STARTABLE: Final = {**SERVICES, **READERS}
 DECIDERS: Final = tuple(name for name, service in SERVICES.items() if service.decider)

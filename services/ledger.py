@@ -67,6 +67,14 @@ def _priced(state: State, models: ByModel, weight: int) -> tuple[int, str] | Non
     return nanos, ", ".join(sources)
 
 
+_RANKS = {"telemetry": 1, "transcript": 2, "stream": 3, "progress": 4, "estimate": 5}
+
+
+def rank(meter: str) -> int:
+    """How good a meter is, 0 the best; what we do not know speaks for its agent."""
+    return _RANKS.get(meter, 0)
+
+
 def final_charge(
     state: State,
     task: TaskRecord,
@@ -81,7 +89,8 @@ def final_charge(
     plausibility bound, or, when nobody knows it, the rest of the hold, marked as estimated.
 
     ``running``: it goes on, so what is disputed of it does not shrink. The last word of its driver
-    says how much was used in all, and with that how much is disputed.
+    says how much was used in all, and with that how much is disputed. At
+    the end a better meter's figure takes the place of a worse one's, down as well.
     """
     usage, model = reading.usage, model or task.run_model
     if usage is None and task.used is not None and task.used.meter == "progress":
@@ -113,7 +122,9 @@ def final_charge(
         )
         before = (0, 0)
         if task.used is not None:
-            charged = _not_negative(less(charged, task.used))
+            charged = less(charged, task.used)
+            better = not running and rank(meter) < rank(task.used.meter)
+            charged = charged if better else _not_negative(charged)
             before = (task.used.disputed_tokens, task.used.disputed_nanos)
         charged = plausible(state, charged, room(state, task), before)
         if running:
@@ -130,7 +141,9 @@ def unstarted(task: TaskRecord) -> Charge:
     return Charge(task.run_agent, task.run_model, task.worker, task.project, task.kind)
 
 
-def late(state: State, past: PastAttempt, usage: TokenParts) -> Charge:
+def late(
+    state: State, past: PastAttempt, usage: TokenParts, meter: str = "driver", models: ByModel = ()
+) -> Charge:
     """A late actual: it takes the place of what was estimated for that attempt, in its window and
     in its scopes. What a meter had measured before is not taken back."""
     before = past.charge
@@ -140,6 +153,7 @@ def late(state: State, past: PastAttempt, usage: TokenParts) -> Charge:
         model=before.model,
         usage=usage,
         fallback_nanos=before.nanos,
+        models=models,
     )
     more = replace(
         actual,
@@ -152,7 +166,7 @@ def late(state: State, past: PastAttempt, usage: TokenParts) -> Charge:
         worker=before.worker,
         project=before.project,
         kind=before.kind,
-        meter="driver",
+        meter=meter,
         window_at=before.at if before.estimated_tokens or past.estimated_nanos else 0,
     )
     p = state.policy

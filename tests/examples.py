@@ -39,7 +39,14 @@ from events.task import (
     TaskStarted,
     TaskSubmitted,
 )
-from events.usage import HoldExtended, HoldRefused, ProgressUpdated, UsageCorrected, UsageRecorded
+from events.usage import (
+    HoldExtended,
+    HoldRefused,
+    ProgressUpdated,
+    UsageCompared,
+    UsageCorrected,
+    UsageRecorded,
+)
 from events.worker import (
     HeldAttempt,
     IntakeOpened,
@@ -255,6 +262,7 @@ def every_payload() -> dict[str, Payload]:
         hold_refused(),
         usage_recorded(),
         usage_corrected(),
+        UsageCompared("codex", "t1", 1, "driver", 5_000, "telemetry", 3_000, alert=True),
         progress_updated(),
         joined(
             agent="codex",

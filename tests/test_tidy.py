@@ -34,6 +34,7 @@ EDGES = tuple(
         "exporter",
         "top",
         "web",
+        "telemetry",
     )
 )
 OUTSIDE = frozenset(
@@ -159,6 +160,7 @@ RANKS = {
     "engine": 6,
     "assembly": 8,
     "hosting": 8,
+    "telemetry": 8,
     "worker": 9,
     "client": 9,
     "queries": 10,

@@ -13,7 +13,8 @@ from events.words import PRIVATE, PUBLIC, Label, Text
 class ReportAttempt(Command):
     """What all reports of an attempt share. ``usage`` is what the agent told of its tokens, under
     whatever names; ``started`` false: no model was called; ``cost_usd``: the agent's own figure;
-    ``calls``: how often it called a model, where it knows."""
+    ``calls``: how often it called a model, where it knows. ``meter`` names who says so, ``meters``
+    what others say of the same, by their names."""
 
     task: Label
     attempt: int
@@ -24,6 +25,8 @@ class ReportAttempt(Command):
     retryable: bool = True
     started: bool = True
     usage: Annotated[Any, PRIVATE] = None
+    meter: Label = ""
+    meters: Annotated[Any, PRIVATE] = None
     model: Label = ""
     cost_usd: Annotated[Any, PUBLIC] = None  # numbers; what is none is not kept
     duration_ms: Annotated[Any, PUBLIC] = None
@@ -69,7 +72,6 @@ class RecordUsage(ReportAttempt, kw_only=True):
     worker: Label = ""
     project: Label = ""
     kind: Label = ""
-    meter: Label = ""
     time: Annotated[Any, PRIVATE] = None
 
 

@@ -12,6 +12,7 @@ import typer
 from msgspec.structs import replace
 
 from services.runtime.settings import Settings
+from services.worker import records
 from services.worker.drivers.acp import AcpDriver
 from services.worker.drivers.agent import PERMISSIONS, AgentDriver, Choice
 from services.worker.drivers.command import CommandDriver
@@ -116,6 +117,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
             arguments=self.words,
             first_s=self.silence,
             silence_s=self.silence,
+            records=records.path_in(settings.data_dir),
         )
         if self.name == ACP:
             return AcpDriver(self.words, replace(choice, arguments=()))

@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, dict[str, Place]]] = {
         "demo": Place("demo", "demo", "See it at work, on a bus of its own."),
         "service": Place("up", "service", "Run some services alone."),
         "worker": Place("work", "worker", "Run a worker until Ctrl-C."),
+        "telemetry": Place("telemetry", "app", "Count agents that asb did not start."),
         "pause": Place("work", "pause", "Give workers no new tasks."),
         "resume": Place("work", "resume", "Give paused workers tasks again."),
     },
@@ -57,6 +58,7 @@ COMMANDS: Final[dict[str, dict[str, Place]]] = {
         "alerts": Place("alerts", "alerts", "Levels reached, and budgets passed."),
         "account": Place("account", "app", "Provider limits: who waits, until when."),
         "prices": Place("prices", "prices", "What models cost."),
+        "usage": Place("usage", "app", "What killed attempts used, by their transcripts."),
         "correct": Place("correct", "correct", "Put right what an attempt was charged."),
     },
     "Redis": {

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from events.account import AccountLimited
 from events.envelope import Event, payload_class
 from events.task import TaskRequeued
+from events.usage import UsageCompared
 from events.worker import WorkerLost, WorkerRefused
 from projections.records import ALIVE
 from projections.state import State
@@ -125,6 +126,6 @@ def lookups(state: State, entries: Iterable[IntakeEntry]) -> tuple[set[str], set
 # A command becomes an event of the same name; a join may be refused, or end another session.
 EMITS = frozenset(
     {cls for name in HANDLERS if (cls := payload_class(name)) is not None}
-    | {WorkerLost, WorkerRefused, AccountLimited, TaskRequeued}
+    | {WorkerLost, WorkerRefused, AccountLimited, TaskRequeued, UsageCompared}
 )
 DECIDER = Decider("intake", decide, EMITS, takes_entries=True, entire=True)

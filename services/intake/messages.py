@@ -32,7 +32,7 @@ from events.usage import UsageCorrected, UsageRecorded
 from projections.records import RUNNING, PastAttempt, TaskRecord
 from services import ledger
 from services.decider import Rejection
-from services.intake import accounts, schema, torn, usage
+from services.intake import accounts, meters, schema, torn, usage
 from services.intake.case import Case, takes
 from services.intake.schema import Rejected
 from services.intake.usage import ReportedFigures
@@ -109,7 +109,12 @@ def _charged(
     if _was_free(task, reported, figures.reading):
         return ledger.unstarted(task)
     charged = ledger.final_charge(
-        case.state, task, figures.reading, model=figures.model, own_cost=figures.own_cost
+        case.state,
+        task,
+        figures.reading,
+        model=figures.model,
+        own_cost=figures.own_cost,
+        meter=meters.name_of(reported.meter),
     )
     charged.flag = figures.flag
     return charged
@@ -165,8 +170,13 @@ def _ended(
     if task is None:
         yield from _stale(case, reported, figures, stale, cut)
         return
-    payload = end(task, _charged(case, task, reported, figures))
-    yield case.reported(payload, reported, figures.numbers(reported, cut))
+    corrections, charged = meters.taken_back(case, task, _charged(case, task, reported, figures))
+    for number, correction in enumerate(corrections):
+        event = case.event(correction)
+        event.id = f"{case.entry.id}.back{number}"
+        yield event
+    yield case.reported(end(task, charged), reported, figures.numbers(reported, cut))
+    yield from meters.compared(case, reported, task.run_agent, figures.reading.usage)
 
 
 def _shorten_result(case: Case, reported: ReportAttempt) -> int:
@@ -255,6 +265,8 @@ def usage_recorded(case: Case, command: RecordUsage) -> Iterable[Event]:
             running=True,
         )
         charged.tasks = 0
+        if task.used is not None and not charged.tokens and not charged.nanos:
+            charged.meter = min(meter, task.used.meter, key=ledger.rank)
         attempt = task.attempt
     elif command.task in state.tasks or command.task in state.outcomes:
         yield from _usage_afterwards(case, command, figures)
@@ -300,7 +312,9 @@ def _usage_afterwards(
     for past in record.past:
         if past.attempt == (command.attempt or record.attempt) and not past.heard:
             case.check_speaks_for(past.worker)
-            charged = ledger.late(case.state, past, figures.reading.usage or TokenParts())
+            reading, meter = figures.reading, command.meter[:METER_MAX] or "reported"
+            parts = reading.usage or TokenParts()
+            charged = ledger.late(case.state, past, parts, meter, reading.models)
             charged.flag = figures.flag
             payload = UsageCorrected(command.agent, charged, command.task, past.attempt)
             yield case.reported(payload, command, figures.numbers(command))

@@ -109,6 +109,10 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
         if payload.action
         else payload.agent
     ),
+    "usage.compared": lambda payload, _: (
+        f"{payload.meter} {payload.tokens:,}, {payload.against} {payload.other_tokens:,}: "
+        f"{payload.difference:+,} tokens"
+    ),
     "progress.updated": lambda payload, _: f"{payload.agent} {payload.task}",
     "worker.joined": _joined,
     "worker.refused": lambda payload, _: f"{payload.worker}: session {payload.holder} has the name",

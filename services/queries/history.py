@@ -9,6 +9,7 @@ import msgspec
 from events.envelope import Event, beside, text_of, words_of
 from events.money import dollars
 from events.task import AttemptEnd
+from events.usage import UsageCompared
 from projections import views
 from projections.views import iso
 from services.client.follow import Ended
@@ -33,6 +34,16 @@ def denials(story: Story) -> tuple[int, list[str]]:
     return sum(n for n in counts if type(n) is int), sorted(set(tools))
 
 
+def compared(story: Story) -> dict[int, tuple[str, int, dict[str, int]]]:
+    """By attempt: the meter that is charged and its counted tokens, and those of the others."""
+    attempts: dict[int, tuple[str, int, dict[str, int]]] = {}
+    for payload in (event.data for event in story.events):
+        if isinstance(payload, UsageCompared):
+            entry = attempts.setdefault(payload.attempt, (payload.meter, payload.tokens, {}))
+            entry[2][payload.against] = payload.other_tokens
+    return attempts
+
+
 def history_view(story: Story) -> dict[str, Any]:
     """``asb task ID --json``."""
     submitted = story.last("task.submitted")
@@ -47,6 +58,10 @@ def history_view(story: Story) -> dict[str, Any]:
         "cost_nanos": charged.nanos,
         "disputed_tokens": charged.disputed_tokens,
         "disputed_cost_nanos": charged.disputed_nanos,
+        "meters": [
+            {"attempt": attempt, "charged": meter, "tokens": {meter: tokens, **others}}
+            for attempt, (meter, tokens, others) in compared(story).items()
+        ],
         "result": result_of(story.events),
         "events": [event_view(event) for event in story.events],
     }

@@ -356,6 +356,17 @@ class MetricsSettings(Section, frozen=True, kw_only=True):
     ] = 9464
 
 
+class TelemetrySettings(Section, frozen=True, kw_only=True):
+    port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="port on loopback where `asb service telemetry` receives agents' telemetry",
+        ),
+    ] = 4318
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """All settings, checked. ``origins`` says where each one that is not a default came from."""
 
@@ -379,5 +390,6 @@ class Settings(Section, frozen=True, kw_only=True):
     deadletters: DeadLetterSettings = DeadLetterSettings()
     metrics: MetricsSettings = MetricsSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     origins: dict[str, Origin] = field(default_factory=dict[str, Origin])
     file: Path | None = None

@@ -9,7 +9,7 @@ from projections import views
 from projections.format import count, span
 from services.client.story import Story, result_of
 from services.queries.describe import describe
-from services.queries.history import denials, own_cost
+from services.queries.history import compared, denials, own_cost
 from services.screens.status import RULE
 from services.screens.text import clip
 
@@ -73,10 +73,20 @@ def _facts(story: Story) -> list[str]:
         if payload.why:
             rows.append(("", payload.why))
         rows += _spent(story.charged, own_cost(story))
+        rows += [("Meters", line) for line in _meters(story)]
         number, tools = denials(story)
         if number:
             rows.append(("Refused", f"{count(number, 'permission')}: {', '.join(tools)}"))
     return [f"{name + ':' if name else '':<12}{value}" for name, value in rows]
+
+
+def _meters(story: Story) -> list[str]:
+    """Who told of what attempts used, and how far the others are from what is charged."""
+    lines: list[str] = []
+    for attempt, (meter, tokens, others) in compared(story).items():
+        each = [f"{name} {there:,} ({there - tokens:+,})" for name, there in others.items()]
+        lines.append(f"attempt {attempt}: {meter} {tokens:,}; {', '.join(each)}")
+    return lines
 
 
 def _spent(charge: Charge, own: int | None) -> list[tuple[str, str]]:

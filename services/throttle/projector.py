@@ -16,6 +16,7 @@ from events.log import LogForeignEntries, LogTrimmed, LogWentBack
 from events.money import NANOS_PER_DOLLAR
 from events.policy import AlertRaised
 from events.server import RedisEvicts
+from events.usage import UsageCompared
 from projections import views
 from projections.budgets import LEVELS
 from projections.state import State
@@ -31,14 +32,31 @@ BUSY_S = 0.5  # how often a host looks whether another has run a hook
 CLAIM_MARGIN_S = 5
 
 
-# What is published as an alert. What is about the log or its server is of the highest level.
-ALERTS = (AlertRaised, LogWentBack, LogTrimmed, LogForeignEntries, RedisEvicts, ClockStepped)
+# What is published as an alert.
+ALERTS = (
+    *(AlertRaised, LogWentBack, LogTrimmed, LogForeignEntries, RedisEvicts, ClockStepped),
+    UsageCompared,
+)
 
 
 def is_alert(event: Event) -> bool:
-    """Whether subscribers are told of it: of a step of the clock only where it is a large one."""
+    """Whether subscribers are told of it: of a step of the clock only where it is a large one, of
+    meters that were compared only where they are far apart."""
     data = event.data
-    return type(data) in ALERTS and not (type(data) is ClockStepped and not data.is_large)
+    if type(data) is ClockStepped:
+        return data.is_large
+    if type(data) is UsageCompared:
+        return data.alert
+    return type(data) in ALERTS
+
+
+def level_of(event: Event) -> str:
+    """How grave an alert is: what is about the log or its server is of the highest level, meters
+    that differ are a warning."""
+    data = event.data
+    if type(data) is AlertRaised:
+        return data.level
+    return LEVELS[1] if type(data) is UsageCompared else LEVELS[-1]
 
 
 class _Outgoing(Projector):
@@ -64,7 +82,7 @@ class _Outgoing(Projector):
         places = [known.log_id for known in state.raised.values()]
         meta = state.meta
         places += [meta.went_back, meta.trimmed_said, meta.foreign_said, meta.eviction_said]
-        places.append(meta.large_step_id)
+        places += [meta.large_step_id, meta.compared_said]
         places = [place for place in places if place]
         self._newest = max(places, key=parse_id, default=START)
         self._pending = []
@@ -146,7 +164,7 @@ class Hook(_Outgoing):
 
     async def _hand_on(self, event: Event) -> None:
         lowest = LEVELS.index(self._setting.level)
-        level = event.data.level if type(event.data) is AlertRaised else LEVELS[-1]
+        level = level_of(event)
         if LEVELS.index(level) < lowest:
             return
         tries = 1 if self._setting.command else hooks.TRIES
@@ -193,6 +211,8 @@ def message(event: Event) -> dict[str, Any]:
         }
     if type(payload) is ClockStepped:
         return {"type": "CLOCK_STEPPED", "by_us": payload.by, **_place(event)}
+    if type(payload) is UsageCompared:
+        return {"type": "USAGE_DIFFERS", **_compared(payload), **_place(event)}
     money = payload.unit == "money"
     scale = NANOS_PER_DOLLAR if money else 1
     return {
@@ -209,6 +229,16 @@ def message(event: Event) -> dict[str, Any]:
         "usage_exact": payload.usage,
         "budget_exact": payload.budget,
         **_place(event),
+    }
+
+
+def _compared(payload: UsageCompared) -> dict[str, Any]:
+    return {
+        "task": payload.task,
+        "attempt": payload.attempt,
+        payload.meter: payload.tokens,
+        payload.against: payload.other_tokens,
+        "difference": payload.difference,
     }
 
 

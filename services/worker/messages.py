@@ -73,6 +73,8 @@ class _Attempt(msgspec.Struct, omit_defaults=True):
     retryable: bool | None = None
     reason: str = ""
     usage: Any = None
+    meter: str = ""
+    meters: dict[str, Any] | None = None
     model: str = ""
     cost_usd: float | str | None = None
     duration_ms: int | None = None
@@ -114,15 +116,15 @@ def progress(task: Task, document: Any) -> Report:
     return "progress.updated", _encode(body)
 
 
-def spent(task: Task, usage: Any, model: str) -> Report:
-    """What a running attempt has used by now, in all."""
+def spent(task: Task, usage: Any, model: str, meter: str) -> Report:
+    """What a running attempt has used by now, in all, by the word of ``meter``."""
     body = {
         "v": 1,
         "agent": task.agent or task.worker,
         "worker": task.worker,
         "task": task.id,
         "attempt": task.attempt,
-        "meter": "driver",
+        "meter": meter,
         "model": model,
         "usage": usage_of(usage),
     }
@@ -139,6 +141,7 @@ def completed(task: Task, outcome: Result | str | None, duration_ms: int) -> Rep
     body = _body(task)
     body.duration_ms = duration_ms
     body.usage = usage_of(task.spent if result.usage is None else result.usage)
+    _compared(body, task)
     body.model = str(result.model or task.model_used or task.model)
     body.cost_usd = _possible(result.cost_usd)
     extra = {**(task.extra or {}), **(result.extra or {})}
@@ -219,11 +222,19 @@ def _ended(body: _Attempt, task: Task, begun: bool, duration_ms: int) -> _Attemp
     """With what the attempt used, however it went wrong."""
     body.started = begun
     body.usage = usage_of(task.spent)
+    _compared(body, task)
     body.calls = task.calls
     body.model = task.model_used
     body.cost_usd = _possible(task.cost_usd)
     body.duration_ms = duration_ms
     return body
+
+
+def _compared(body: _Attempt, task: Task) -> None:
+    """Who says what was used, and what the others say."""
+    body.meter = task.meter
+    if task.other_meters:
+        body.meters = {name: usage_of(usage) for name, usage in task.other_meters.items()}
 
 
 def _body(task: Task) -> _Attempt:

@@ -393,7 +393,7 @@ class Session:
         self._outbox.add(report)
         self._outbox.wake()
 
-    async def _send_spent(self, task: Task, usage: Any, model: str) -> None:
+    async def _send_spent(self, task: Task, usage: Any, model: str, meter: str) -> None:
         await self._outbox.wait_for_room()
-        self._outbox.add(messages.spent(task, usage, model))
+        self._outbox.add(messages.spent(task, usage, model, meter))
         self._outbox.wake()

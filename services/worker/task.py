@@ -123,9 +123,11 @@ class Task:
         "extra",
         "id",
         "kind",
+        "meter",
         "model",
         "model_used",
         "on_pause",
+        "other_meters",
         "over_budget",
         "priority",
         "session",
@@ -141,7 +143,7 @@ class Task:
         *,
         worker: str,
         send: Callable[[Task, Any], Awaitable[None]],
-        spend: Callable[[Task, Any, str], Awaitable[None]] | None = None,
+        spend: Callable[[Task, Any, str, str], Awaitable[None]] | None = None,
     ) -> None:
         """From the fields of an inbox entry. Raises ValueError where task or attempt is missing."""
         get = fields.get
@@ -159,6 +161,8 @@ class Task:
         self.cancelled = False  # set before the handler is cancelled, for code that must not be
         self.cancel_reason = ""
         self.spent: Usage | object | None = None  # a driver's may be as its program wrote it
+        self.meter = ""  # a driver's: who says so ("": the driver), and what others say
+        self.other_meters: dict[str, Any] | None = None
         self.calls: int | None = None  # to models, where a driver knows: 0 releases the hold
         self.model_used = ""  # a driver's: which it really was, and what its program says it cost
         self.cost_usd: float | str | None = None
@@ -180,11 +184,12 @@ class Task:
         more = Usage(**tokens)
         self.spent = self.spent.plus(more) if isinstance(self.spent, Usage) else more
 
-    async def used_so_far(self, usage: Any, model: str) -> None:
+    async def used_so_far(self, usage: Any, model: str, meter: str = "driver") -> None:
         """Report what was used by now, in all: so that a runaway is seen before its end. ``usage``
-        is what ``Result.usage`` may be, under the ``model`` that was really used."""
+        is what ``Result.usage`` may be, under the ``model`` that was really used; ``meter`` says
+        who knows it."""
         if self._spend is not None:
-            await self._spend(self, usage, model)
+            await self._spend(self, usage, model, meter)
 
     @property
     def paused(self) -> bool:

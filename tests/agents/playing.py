@@ -24,7 +24,9 @@ class Stage:
         for name in scripted.PARTS:
             # A launcher with the agent's name: what the script sees as its own.
             launcher = self.bin / name
-            launcher.write_text(f"#!{sys.executable}\n{_LAUNCH.format(path=scripted.__file__)}")
+            launcher.write_text(
+                f"#!{sys.executable}\n{_LAUNCH.format(path=scripted.__file__, root=str(ROOT))}"
+            )
             launcher.chmod(0o755)
 
     @property
@@ -43,7 +45,11 @@ class Stage:
         return [json.loads(line) for line in self._log.read_text().splitlines()]
 
 
-_LAUNCH = "exec(compile(open({path!r}).read(), {path!r}, 'exec'))\n"
+ROOT = Path(__file__).parents[2]
+_LAUNCH = """\
+import sys; sys.path.insert(0, {root!r})
+exec(compile(open({path!r}).read(), {path!r}, 'exec'))
+"""
 
 
 @pytest.fixture

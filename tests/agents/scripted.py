@@ -4,7 +4,9 @@ A program of its own (standard library only), started under the name of the agen
 does stands in the prompt, ``play NAME``; without it, an answer. It imitates what was seen of the
 real ones: results of several turns, subagents, refusals, limits, hangs and deaths, and what each
 does on SIGINT. ``SCRIPTED_LOG`` names a file to which each start is written: arguments, prompt,
-folder, process. ``lines`` gives the same streams to tests of their readers.
+folder, process. With ``telemetry N`` in the prompt it sends N calls of its own telemetry, with
+``transcript N`` it writes as many to its transcript. ``lines`` gives the same streams to tests of
+their readers.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.agents import telemetry
 
 Line = dict[str, Any]
 SESSION = "5c0de000-0000-4000-8000-000000000001"
@@ -322,8 +327,12 @@ def main() -> int:
         sys.stderr.write("error: unknown option '--nonsense'\n")
     if part == "untrusted":
         sys.stderr.write("not running in a trusted directory\n")
-    sys.stdout.buffer.write(lines(agent, part))
+    sys.stdout.buffer.write(lines(agent, part).replace(SESSION.encode(), _session().encode()))
     sys.stdout.flush()
+    if "telemetry" in words:
+        _send(agent, int(words[words.index("telemetry") + 1]))
+    if "transcript" in words:
+        _write_transcript(agent, int(words[words.index("transcript") + 1]))
     if part == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     if part == "runaway":
@@ -340,6 +349,56 @@ def _log(prompt: str) -> None:
                  "pid": os.getpid(), "home": os.environ.get("CLAUDE_CONFIG_DIR", "")}  # fmt: skip
         with open(path, "a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
+
+
+def _send(agent: str, calls: int) -> None:
+    """Its telemetry, to where its environment or its arguments say."""
+    if agent == "codex":
+        (url,) = [a.split('endpoint="')[1].split('"')[0] for a in sys.argv if "endpoint=" in a]
+    elif agent == "gemini":
+        url = os.environ["GEMINI_TELEMETRY_OTLP_ENDPOINT"] + "/v1/logs"
+    else:
+        url = os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] + "/v1/logs"
+    records: list[Line] = []
+    for n in range(calls):
+        if agent == "codex":
+            records += telemetry.codex(n)
+        else:
+            records.append(
+                telemetry.gemini(n) if agent == "gemini" else telemetry.claude(f"req_{n}", OPUS)
+            )
+    import urllib.request  # as slow to load as all the rest
+
+    body = json.dumps(telemetry.delivery(*records)).encode()
+    for _ in range(2):  # as after an answer that was lost
+        asked = urllib.request.Request(url, body, {"content-type": "application/json"})
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            answer.read()
+
+
+def _session() -> str:
+    """The one that it was given, as Claude Code takes it."""
+    given = "--session-id"
+    return sys.argv[sys.argv.index(given) + 1] if given in sys.argv else SESSION
+
+
+def _write_transcript(agent: str, calls: int) -> None:
+    """Of Claude alone."""
+    if agent != "claude":
+        return
+    session = _session()
+    folder = Path(os.environ["CLAUDE_CONFIG_DIR"]) / "projects" / "-here"
+    folder.mkdir(parents=True, exist_ok=True)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    usage = {"input_tokens": 10, "cache_creation_input_tokens": 100,
+             "cache_read_input_tokens": 1000, "output_tokens": 40}  # fmt: skip
+    answers: list[Line] = [
+        {"type": "assistant", "timestamp": now, "sessionId": session,
+         "message": {"id": f"msg_{n}", "model": OPUS, "usage": usage}}
+        for n in range(calls)
+    ]  # fmt: skip
+    text = "".join(json.dumps(answer) + "\n" for answer in answers for _ in range(2))
+    (folder / f"{session}.jsonl").write_text(text)  # twice: a text, and a tool
 
 
 def _write_rollout(part: str) -> None:
@@ -371,12 +430,9 @@ def _interrupted(*_: object) -> None:
 
 def _stay(agent: str, *, with_child: bool) -> int:
     """Until it is ended; like the real ones, each in its own way."""
+    signal.signal(signal.SIGINT, _interrupted if agent == "claude" else _leave)
     if with_child:  # as their shells: in a session of its own
         subprocess.Popen(["sleep", "600"], start_new_session=True)
-    if agent == "claude":
-        signal.signal(signal.SIGINT, _interrupted)
-    else:
-        signal.signal(signal.SIGINT, _leave)
     while True:
         signal.pause()
 

@@ -14,9 +14,10 @@ from events.keys import Keys
 from events.tokens import TokenParts, read
 from services.runtime.errors import ConfigError
 from services.store.client import Client
-from services.worker import identity
-from services.worker.drivers.agent import AgentDriver, Choice, Clocks
+from services.worker import identity, records
+from services.worker.drivers.agent import AgentDriver, Choice, TelemetryOverlay, overlay_of
 from services.worker.drivers.table import AGENTS, agent
+from services.worker.drivers.watch import Clocks
 from services.worker.process import runs
 from tests.agents.playing import Stage, stage
 from tests.agents.scripted import HAIKU, OPUS, RESETS_AT, SESSION
@@ -63,8 +64,9 @@ async def test_claude_does_a_task(client: Client, keys: Keys, stage: Stage) -> N
     assert said["result"] == "The subagent says: done."
     assert {name for name, _ in read(said["usage"]).models} == {OPUS, HAIKU}
     assert said["model"] == HAIKU
-    assert said["agent_session"] == SESSION
     start = stage.starts()[0]
+    given = start["arguments"].index("--session-id") + 1
+    assert said["agent_session"] == start["arguments"][given]
     assert start["prompt"] == "play subagents"
     assert start["arguments"][:4] == ["-p", "--output-format", "stream-json", "--verbose"]
     assert "--model" in start["arguments"]
@@ -193,11 +195,93 @@ async def test_a_runaway_is_seen_while_it_runs(client: Client, keys: Keys) -> No
     async with working(client, keys, options(driver("claude"))) as engine:
         await engine.dispatch("t1", "play runaway", model="")
         spent = await engine.report("usage.recorded", "t1", within=15)
-        assert (spent["meter"], spent["attempt"]) == ("driver", 1)
+        assert (spent["meter"], spent["attempt"]) == ("stream", 1)
         assert spent["usage"]["output_tokens"] >= 40
         assert spent["model"] == OPUS
         await engine.cancel("t1")
         assert (await ended(engine))["reason"] == "by hand"
+
+
+# -- more than one meter -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", AGENTS)
+async def test_telemetry_shows_the_spend_of_what_says_nothing_yet(
+    client: Client, keys: Keys, name: str
+) -> None:
+    """Codex and Gemini tell no usage before their end, and a stream shows no subagents."""
+    each = {"claude": ONE, "codex": TokenParts(400, 50, 600), "gemini": TokenParts(500, 40, 400)}
+    async with working(client, keys, options(driver(name))) as engine:
+        await engine.dispatch("t1", "play hang telemetry 3", model="")
+        spent = await engine.report("usage.recorded", "t1", within=15)
+        assert spent["meter"] == "telemetry"
+        usage = parts(spent)
+        assert usage == each[name].plus(each[name]).plus(each[name])  # sent twice, counted once
+        await engine.cancel("t1")
+        said = await ended(engine)
+    if name != "claude":  # which is interrupted, and tells its own figures
+        assert (said["meter"], parts(said)) == ("telemetry", usage)
+
+
+async def test_the_agents_own_result_is_charged_and_the_others_are_beside_it(
+    client: Client, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path / "claude"))
+    said = await end_of(client, keys, "claude", "well telemetry 2 transcript 3")
+    assert (said["meter"], parts(said)) == ("driver", ONE)
+    assert {name: read(usage).usage for name, usage in said["meters"].items()} == {
+        "telemetry": TokenParts(20, 80, 2000, 200),
+        "transcript": TokenParts(30, 120, 3000, 300),
+    }
+
+
+async def test_a_killed_agents_transcript_says_more_than_its_stream(
+    client: Client, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path / "claude"))
+    said = await end_of(client, keys, "claude", "dies transcript 2")
+    assert (said["meter"], parts(said)) == ("transcript", TokenParts(20, 80, 2000, 200))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text"),
+    [
+        ("codex", "config.toml", "[otel]\nexporter = 'none'\n"),
+        ("gemini", "settings.json", '{"telemetry": {"enabled": false}}'),
+    ],
+)
+def test_telemetry_in_the_agents_own_settings_is_left_alone(
+    tmp_path: Path, name: str, file: str, text: str
+) -> None:
+    table = agent(name)
+    environ = {table.home: str(tmp_path), "HOME": str(tmp_path)}
+    assert overlay_of(table, "http://127.0.0.1:1", environ) != TelemetryOverlay()
+    folder = table.folder(environ)
+    folder.mkdir(exist_ok=True)
+    (folder / file).write_text(text)
+    assert overlay_of(table, "http://127.0.0.1:1", environ) == TelemetryOverlay()
+
+
+def test_telemetry_in_the_users_environment_is_left_alone() -> None:
+    own = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    assert overlay_of(agent("claude"), "http://127.0.0.1:1", own) == TelemetryOverlay()
+    assert overlay_of(agent("claude"), "", {}) == TelemetryOverlay()
+
+
+async def test_which_session_an_attempt_is_stands_in_a_file_while_it_runs(
+    client: Client, keys: Keys, tmp_path: Path
+) -> None:
+    path = records.path_in(tmp_path)
+    for name in AGENTS:
+        own = Keys(f"{keys.namespace}-{name}")
+        async with working(client, own, options(driver(name, records=path))) as engine:
+            await engine.dispatch(f"of-{name}", "play hang", model="")
+            await wait_until(lambda name=name: name in {r.agent for r in records.read(path)})
+            await engine.cancel(f"of-{name}")
+            await ended(engine, f"of-{name}")
+    known = {record.agent: record for record in records.read(path)}
+    assert (known["codex"].session, known["codex"].task) == (SESSION, "of-codex")
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 # -- what is chosen ----------------------------------------------------------------------------

@@ -17,16 +17,22 @@ import asyncio
 import math
 import os
 import shutil
+from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any, cast
 
 from services.runtime.errors import ConfigError
-from services.worker.drivers.agent import INTERRUPT_S, Choice, Clocks, Watch
+from services.worker.drivers.agent import INTERRUPT_S, Choice, overlay_of
 from services.worker.drivers.arguments import ROUTE
 from services.worker.drivers.command import ERROR_CHARACTERS, cannot_run, environment
 from services.worker.drivers.loose import as_dict, list_in, object_in, text_in
+from services.worker.drivers.sources import note
 from services.worker.drivers.stream import AgentStream
+from services.worker.drivers.table import AGENTS, agent
+from services.worker.drivers.watch import Clocks, Watch
 from services.worker.process.supervised import Exit, Supervised
 from services.worker.task import PermanentError, Result, RetryableError, Task
+from services.worker.telemetry import CallMeter, WorkerTelemetry
 
 CLOCKS = Clocks(first_s=300, silence_s=600)
 CANCEL_S = 3.0  # how long an agent has to end its turn after it was told to
@@ -46,6 +52,7 @@ class AcpDriver:
         )
         self._lease = (math.inf, math.inf)
         self._runs: set[Supervised] = set()
+        self._telemetry = WorkerTelemetry()
 
     async def prepare(self) -> None:
         """Raises ConfigError when there is no such program."""
@@ -65,12 +72,22 @@ class AcpDriver:
             run.renew(until, end)
 
     async def run(self, task: Task, /) -> Result:
+        async with self._telemetry.attempt() as meter:
+            return await self._run(task, meter)
+
+    def _overlay(self, url: str, environ: dict[str, str]) -> Mapping[str, str]:
+        """For an agent whose telemetry we know, though it speaks this protocol."""
+        name = PurePath(self._command[0]).name
+        return overlay_of(agent(name), url, environ).environment if name in AGENTS else {}
+
+    async def _run(self, task: Task, meter: CallMeter) -> Result:
         route = {"model": task.model, "agent": task.agent}
         cwd = self._choice.cwd or os.getcwd()
         talk = Conversation(task.text, cwd, self._choice.permissions)
+        environ = environment(task)
         run = Supervised(
             [ROUTE.sub(lambda match: route[match[1]], part) for part in self._command],
-            env=environment(task),
+            env={**self._overlay(meter.url, environ), **environ},
             stdin=b"",
             lease=self._lease,
             cwd=cwd,
@@ -81,19 +98,22 @@ class AcpDriver:
         task.on_pause = run.pause
         if task.paused:
             run.pause(True)
-        watch = Watch(self._clocks, run, talk.stream, task)
+        watch = Watch(self._clocks, run, talk.stream, task, meter)
         try:
             end = await _until_over(asyncio.ensure_future(watch.wait()), talk)
         finally:
             self._runs.discard(run)
-            task.spent, task.model_used = talk.stream.used, talk.stream.model
-            task.extra = {**talk.stream.facts(), **talk.facts()}
-        return self._result(end, run, talk.stream, watch.over)
+            note(task, talk.stream, meter, None)
+            unmeasured = {} if task.spent else {"unmeasured": "the agent told no usage"}
+            task.extra = {**(task.extra or {}), **talk.facts(), **unmeasured}
+        return self._result(task, end, run, talk.stream, watch.over)
 
-    def _result(self, end: Exit, run: Supervised, stream: AgentStream, over: str) -> Result:
+    def _result(
+        self, task: Task, end: Exit, run: Supervised, stream: AgentStream, over: str
+    ) -> Result:
         name = self._command[0]
         if stream.ended and not stream.failed:
-            return Result(stream.said, stream.used, stream.model)
+            return Result(stream.said, task.spent, task.model_used)
         if end.errno is not None:
             raise cannot_run(name, end.errno)
         words = stream.error or run.stderr.text().strip()[-ERROR_CHARACTERS:]
@@ -138,10 +158,7 @@ class Conversation:
 
     def facts(self) -> dict[str, Any]:
         """For the report."""
-        more: dict[str, Any] = {"seen": sorted(self.seen)} if self.seen else {}
-        if self.stream.used is None:
-            more["unmeasured"] = "the agent told no usage"
-        return more
+        return {"seen": sorted(self.seen)} if self.seen else {}
 
     async def hold(self, output: asyncio.StreamReader, to_agent: asyncio.StreamWriter) -> None:
         """The whole conversation; errors are noted, none is raised."""

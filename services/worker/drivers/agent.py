@@ -11,8 +11,6 @@ only says that it cannot reach its provider.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
 import os
 import shutil
@@ -22,31 +20,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import anyio
 import msgspec
 
 from events.worker import serves_model
 from services.runtime.errors import ConfigError
 from services.worker.drivers.command import ERROR_CHARACTERS, cannot_run, environment
+from services.worker.drivers.sources import note
 from services.worker.drivers.stream import AgentStream
+from services.worker.drivers.watch import Clocks, Watch
 from services.worker.process.supervised import Exit, Supervised
+from services.worker.records import AttemptRecord, write
 from services.worker.task import LimitReached, PermanentError, Result, RetryableError, Task
-
-log = logging.getLogger("asb.worker")
+from services.worker.telemetry import CallMeter, WorkerTelemetry
 
 PERMISSIONS = ("read", "edit", "all")
 INTERRUPT_S = 3.0  # after SIGINT: an agent still tells what it used
-LOOK_S = 0.5  # how often the clocks are looked at
-SPENT_S = 2.0  # how often a running attempt's usage is told, where it has changed
-
-
-class Clocks(msgspec.Struct, frozen=True):
-    """How long nothing may be seen, in seconds: before the first sign of work, between two of them,
-    and while the agent only says that it cannot reach its provider."""
-
-    first_s: float
-    silence_s: float
-    trouble_s: float = 240.0
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -54,6 +42,16 @@ class Request(msgspec.Struct, frozen=True):
 
     model: str
     session: str
+
+
+class TelemetryOverlay(msgspec.Struct, frozen=True):
+    """What an agent is given on top of its own settings, so that it sends us its telemetry."""
+
+    environment: Mapping[str, str] = {}
+    arguments: tuple[str, ...] = ()
+
+
+Transcript = Callable[[Path, str, int], dict[str, Any] | None]
 
 
 def _as_it_is(text: str) -> str:
@@ -72,6 +70,11 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     ``as_root`` is the variable that it asks for before it runs without permissions as root;
     ``with_permissions`` is added where the user chose permissions, ``environment`` always, both
     only where the user's own environment does not say otherwise.
+
+    ``names_session``: its session has the id that it was started with. ``folder`` is where it keeps
+    its transcripts under an environment; ``transcript`` what stands in a session's there since a
+    moment (µs), as usage by model, None for nothing; ``telemetry`` what makes it send its telemetry
+    to a URL; ``own_telemetry`` whether the user has it sent elsewhere already.
     """
 
     name: str
@@ -91,8 +94,13 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     last: tuple[str, ...] = ()
     as_root: str = ""
     with_permissions: Mapping[str, str] = {}
+    names_session: bool = False
     environment: Mapping[str, str] = {}
     isolate: Callable[[Path], None] = _nothing
+    folder: Callable[[Mapping[str, str]], Path]
+    transcript: Transcript
+    telemetry: Callable[[str], TelemetryOverlay]
+    own_telemetry: Callable[[Mapping[str, str]], bool]
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -100,8 +108,17 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys((self.cheap, self.capable, *self.serves)))
 
 
+def overlay_of(agent: Agent, url: str, environ: Mapping[str, str]) -> TelemetryOverlay:
+    """What makes ``agent`` send its telemetry to ``url``; nothing where that is "", or where the
+    user has it sent elsewhere."""
+    if not url or agent.own_telemetry(environ):
+        return TelemetryOverlay()
+    return agent.telemetry(url)
+
+
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user chose for a worker's agent. ``isolated``: a folder of settings of its own."""
+    """What the user chose for a worker's agent. ``isolated``: a folder of settings of its own;
+    ``records``: the file that says which session an attempt is."""
 
     permissions: str = ""
     cwd: str = ""
@@ -109,6 +126,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     arguments: tuple[str, ...] = ()
     first_s: float | None = None
     silence_s: float | None = None
+    records: Path | None = None
 
 
 class AgentDriver:
@@ -124,6 +142,7 @@ class AgentDriver:
         )
         self._lease = (math.inf, math.inf)
         self._runs: set[Supervised] = set()
+        self._telemetry = WorkerTelemetry()
 
     async def prepare(self) -> None:
         """Raises ConfigError when the program is missing, or what was chosen cannot work."""
@@ -173,10 +192,18 @@ class AgentDriver:
             raise PermanentError(
                 f"{agent.title} has no model {task.model}; it takes {', '.join(agent.models)}"
             )
-        stream = agent.stream()
+        async with self._telemetry.attempt() as meter:
+            return await self._run(task, meter)
+
+    async def _run(self, task: Task, meter: CallMeter) -> Result:
+        agent, stream, since = self._agent, self._agent.stream(), time.time_ns() // 1000
         environ = self._environ(task)
+        overlay = overlay_of(agent, meter.url, environ)
+        environ = {**overlay.environment, **environ}
+        stream.on_session = lambda session: self._record(task, session, environ, since)
+        request = Request(task.model, str(uuid.uuid4()))
         run = Supervised(
-            self._command(task),
+            self._command(request, overlay),
             env=environ,
             stdin=agent.prompt(task.text).encode("utf-8", "replace"),
             lease=self._lease,
@@ -188,7 +215,9 @@ class AgentDriver:
         task.on_pause = run.pause
         if task.paused:
             run.pause(True)
-        watch = Watch(self._clocks, run, stream, task)
+        if agent.names_session:
+            stream.session = request.session
+        watch = Watch(self._clocks, run, stream, task, meter)
         end = Exit()
         try:
             end = await watch.wait()
@@ -196,15 +225,25 @@ class AgentDriver:
             self._runs.discard(run)
             stream.close()
             stream.after(end.code, run.stderr.text(), environ)
-            _note(task, stream)
+            transcript = None
+            if stream.session:
+                transcript = agent.transcript(agent.folder(environ), stream.session, since)
+            note(task, stream, meter, transcript)
         return self._result(task, end, run, stream, watch.over)
 
-    def _command(self, task: Task) -> list[str]:
+    def _record(self, task: Task, session: str, environ: Mapping[str, str], since: int) -> None:
+        if self._choice.records is None:
+            return
+        folder = str(self._agent.folder(environ).absolute())
+        of = (task.id, task.attempt, task.worker, self._agent.name)
+        write(self._choice.records, AttemptRecord(*of, session, folder, since))
+
+    def _command(self, request: Request, overlay: TelemetryOverlay) -> list[str]:
         agent, choice = self._agent, self._choice
-        request = Request(task.model, str(uuid.uuid4()))
         return [
             agent.program,
             *agent.command(request),
+            *overlay.arguments,
             *(agent.permissions[choice.permissions] if choice.permissions else ()),
             *choice.arguments,
             *agent.last,
@@ -226,7 +265,7 @@ class AgentDriver:
     ) -> Result:
         """The result, where the agent says that it ended well; else raise what it means."""
         if stream.ended and not stream.failed:
-            return Result(stream.said, stream.used, stream.model, stream.cost_usd)
+            return Result(stream.said, task.spent, task.model_used, stream.cost_usd)
         program = self._agent.program
         if end.errno is not None:
             raise cannot_run(program, end.errno)
@@ -241,65 +280,6 @@ class AgentDriver:
         if refused:
             task.calls = 0  # it never got so far as to speak its format
         raise (PermanentError if stream.permanent or refused else RetryableError)(why)
-
-
-class Watch:
-    """A run under its clocks. ``over``: which of them ran out, as words."""
-
-    def __init__(self, clocks: Clocks, run: Supervised, stream: AgentStream, task: Task) -> None:
-        self._clocks, self._run, self._stream, self._task = clocks, run, stream, task
-        self.over = ""
-        self._told: Any = None
-        self._told_at = time.monotonic()
-
-    async def wait(self) -> Exit:
-        looking = asyncio.create_task(self._look_after())
-        try:
-            return await self._run.wait()
-        finally:
-            looking.cancel()
-
-    async def _look_after(self) -> None:
-        self._stream.worked_at = time.monotonic()
-        while True:
-            await anyio.sleep(LOOK_S)
-            if self._task.paused:
-                self._stream.worked_at = time.monotonic()
-            elif not self.over and (over := self._run_out()):
-                self.over = over
-                self._run.end()
-            await self._tell_spent()
-
-    def _run_out(self) -> str:
-        stream, clocks, now = self._stream, self._clocks, time.monotonic()
-        quiet = now - stream.worked_at
-        trouble = now - stream.in_trouble_since if stream.in_trouble_since else 0.0
-        if trouble >= clocks.trouble_s:
-            return f"could not reach its provider for {trouble:.0f} s and was ended"
-        if stream.ended:  # it has told its result and does not go
-            return f"did not end after its result for {quiet:.0f} s" if quiet >= 60 else ""
-        if not stream.worked:
-            return f"no answer within {quiet:.0f} s, ended" if quiet >= clocks.first_s else ""
-        if quiet >= clocks.silence_s and not stream.tools:
-            return f"silent for {quiet:.0f} s, ended"
-        return ""
-
-    async def _tell_spent(self) -> None:
-        usage, now = self._stream.live_usage, time.monotonic()
-        if usage and usage != self._told and now - self._told_at >= SPENT_S:
-            self._told, self._told_at = usage, now
-            await self._task.used_so_far(usage, self._stream.model)
-
-
-def _note(task: Task, stream: AgentStream) -> None:
-    """What the attempt's report shall say, however it ends."""
-    task.spent = stream.used or stream.live_usage
-    task.model_used = stream.model
-    task.cost_usd = stream.cost_usd
-    task.calls = 0 if stream.no_call and not stream.live_usage else None
-    task.extra = stream.facts() or None
-    if stream.unknown:
-        log.info("task %s: lines of unknown types: %s", task.id, dict(stream.unknown))
 
 
 def _plain_words(stream: AgentStream, stderr: str) -> str:

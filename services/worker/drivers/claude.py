@@ -9,11 +9,14 @@ tells what came since the one before, these are summed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
-from services.worker.drivers.agent import Agent, Clocks, Request
+from services.worker.drivers.agent import Agent, Request, TelemetryOverlay
 from services.worker.drivers.loose import as_dict, list_in, number_in, object_in, text_in
 from services.worker.drivers.stream import AgentStream, Handle
+from services.worker.drivers.transcripts import LINES, is_session, is_since, lines_of
+from services.worker.drivers.watch import Clocks
 
 _PARTS = ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens")
 _LIVE = (
@@ -187,6 +190,54 @@ def _cost(entry: dict[str, Any]) -> float | None:
     return sum(known) if len(known) == len(each) and each else None
 
 
+def _folder(environ: Mapping[str, str]) -> Path:
+    home = Path(environ.get("HOME", "~")).expanduser()
+    return Path(environ.get("CLAUDE_CONFIG_DIR") or home / ".claude")
+
+
+def transcript(folder: Path, session: str, since: int) -> dict[str, Any] | None:
+    """What stands in the transcripts of a session and its subagents. One answer is several lines
+    with one message id; a fork begins with its parent's lines, which are older."""
+    calls: dict[str, tuple[str, dict[str, int]]] = {}
+    if not is_session(session):
+        return None
+    patterns = (f"projects/*/{session}.jsonl", f"projects/*/{session}/subagents/agent-*.jsonl")
+    for path in (path for pattern in patterns for path in folder.glob(pattern)):
+        for entry in lines_of(path, LINES):
+            message = object_in(entry, "message")
+            usage, model = object_in(message, "usage"), text_in(message, "model")
+            if entry.get("type") != "assistant" or not usage or model == "<synthetic>":
+                continue
+            if is_since(entry, since):
+                name = text_in(message, "id")
+                parts = calls.setdefault(name, (_bare(model), dict.fromkeys(_LIVE, 0)))[1]
+                parts.update({part: max(parts[part], number_in(usage, part)) for part in _LIVE})
+    models: dict[str, dict[str, int]] = {}
+    for model, parts in calls.values():
+        sums = models.setdefault(model, dict.fromkeys(_LIVE, 0))
+        sums.update({part: sums[part] + parts[part] for part in _LIVE})
+    return {"models": models} if models else None
+
+
+_OWN = ("OTEL_LOGS_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")
+
+
+def _own_telemetry(environ: Mapping[str, str]) -> bool:
+    return any(environ.get(name) for name in _OWN)
+
+
+def _telemetry(url: str) -> TelemetryOverlay:
+    return TelemetryOverlay(
+        {
+            "CLAUDE_CODE_ENABLE_TELEMETRY": "1",
+            "OTEL_LOGS_EXPORTER": "otlp",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+            "OTEL_LOGS_EXPORT_INTERVAL": "500",
+        }
+    )
+
+
 def _prompt(text: str) -> str:
     """``/clear`` and its like are commands of its own, which make no call."""
     return f"The task:\n{text}" if text.lstrip().startswith("/") else text
@@ -210,6 +261,11 @@ AGENT = Agent(
     serves=("haiku", "sonnet", "opus", "fable", "claude-*"),
     command=_command,
     stream=ClaudeStream,
+    names_session=True,
+    folder=_folder,
+    transcript=transcript,
+    telemetry=_telemetry,
+    own_telemetry=_own_telemetry,
     prompt=_prompt,
     permissions={
         "read": (

@@ -7,14 +7,16 @@ alone: the file that Codex writes of each thread.
 
 from __future__ import annotations
 
-import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from services.worker.drivers.agent import Agent, Clocks, Request
+from services.worker.drivers.agent import Agent, Request, TelemetryOverlay
 from services.worker.drivers.loose import as_dict, number_in, object_in, text_in
 from services.worker.drivers.stream import AgentStream, Handle
+from services.worker.drivers.transcripts import LINES, is_session, is_since, lines_of
+from services.worker.drivers.watch import Clocks
 from services.worker.usage import as_object
 
 _PERMANENT_CODES = ("bad_request", "unauthorized", "context_window_exceeded", "sandbox_error")
@@ -28,7 +30,6 @@ _PARTS = (
     "output_tokens",
     "reasoning_output_tokens",
 )
-ROLLOUT_BYTES = 64 * 2**20
 
 
 class CodexStream(AgentStream):
@@ -87,8 +88,7 @@ class CodexStream(AgentStream):
                 self.version = text_in(payload, "cli_version")
             elif kind == "token_usage_record":
                 calls += 1
-                if not self.ended or self.failed:
-                    self.used = object_in(payload, "turn_token_usage")
+                self._turn(payload)
             elif kind == "event_msg" and inner == "token_count":
                 self._limits(object_in(payload, "rate_limits"))
             elif kind == "event_msg" and inner == "task_complete":
@@ -97,6 +97,17 @@ class CodexStream(AgentStream):
         self.limit = self.limit or kind_of_error in _LIMIT_CODES
         self.permanent = (self.permanent or kind_of_error in _PERMANENT_CODES) and not self.limit
         self._until()
+
+    def _turn(self, record: dict[str, Any]) -> None:
+        """A failed turn tells no usage, and one that went well the whole thread's: of a thread that
+        was resumed, what it used before is not this attempt's."""
+        turn, thread = (
+            object_in(record, "turn_token_usage"),
+            object_in(record, "thread_token_usage"),
+        )
+        whole = self.ended and not self.failed
+        if turn and (not whole or _figures(thread) == _figures(self.used or {})):
+            self.used = turn
 
     def _limits(self, limits: dict[str, Any]) -> None:
         for name in ("primary", "secondary"):
@@ -133,19 +144,53 @@ def _home(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("CODEX_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".codex")
 
 
+def _figures(usage: dict[str, Any]) -> list[int]:
+    return [number_in(usage, name) for name in _PARTS]
+
+
 def _rollout(home: Path, thread: str) -> list[dict[str, Any]]:
     """The lines of the thread's rollout, oldest first; nothing where there is none to be read."""
-    if not all(c.isalnum() or c == "-" for c in thread):
+    if not is_session(thread):
         return []
-    lines: list[dict[str, Any]] = []
+    paths = sorted(home.glob(f"sessions/*/*/*/rollout-*{thread}.jsonl"))
+    return [entry for path in paths for entry in lines_of(path, LINES)]
+
+
+def transcript(folder: Path, session: str, since: int) -> dict[str, Any] | None:
+    """What stands in the rollout of a thread. Of each turn the last record counts: they are running
+    totals, and a thread that was resumed repeats what it was."""
+    models: dict[str, str] = {}
+    turns: dict[str, dict[str, Any]] = {}
+    for entry in _rollout(folder, session):
+        payload = object_in(entry, "payload")
+        turn = text_in(payload, "turn_id")
+        if entry.get("type") == "turn_context":
+            models[turn] = text_in(payload, "model")
+        elif entry.get("type") == "token_usage_record" and is_since(entry, since):
+            turns[turn] = object_in(payload, "turn_token_usage")
+    sums: dict[str, dict[str, int]] = {}
+    for turn, usage in turns.items():
+        model = models.get(turn) or next(reversed(models.values()), "")
+        parts = sums.setdefault(model, dict.fromkeys(_PARTS, 0))
+        parts.update({name: parts[name] + number_in(usage, name) for name in _PARTS})
+    return {"models": sums} if sums else None
+
+
+def _own_telemetry(environ: Mapping[str, str]) -> bool:
     try:
-        for path in sorted((home / "sessions").glob(f"*/*/*/rollout-*{thread}.jsonl")):
-            if os.path.getsize(path) <= ROLLOUT_BYTES:
-                entries = map(as_object, path.read_bytes().splitlines())
-                lines += [entry for entry in entries if entry is not None]
-    except OSError:
-        return []
-    return lines
+        own = tomllib.loads((_home(environ) / "config.toml").read_text())
+    except (OSError, ValueError):
+        own = {}
+    return "exporter" in object_in(own, "otel")
+
+
+def _telemetry(url: str) -> TelemetryOverlay:
+    """By options on its command line."""
+    exporter = f'{{otlp-http={{endpoint="{url}/v1/logs",protocol="json"}}}}'
+    return TelemetryOverlay(
+        {"OTEL_BLRP_SCHEDULE_DELAY": "300"},
+        ("-c", f"otel.exporter={exporter}", "-c", "otel.log_user_prompt=false"),
+    )
 
 
 def _command(request: Request) -> list[str]:
@@ -174,6 +219,10 @@ AGENT = Agent(
     command=_command,
     last=("-",),
     stream=CodexStream,
+    folder=_home,
+    transcript=transcript,
+    telemetry=_telemetry,
+    own_telemetry=_own_telemetry,
     permissions={
         "read": ("--sandbox", "read-only"),
         "edit": ("--sandbox", "workspace-write"),

@@ -15,9 +15,11 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from services.worker.drivers.agent import Agent, Clocks, Request
+from services.worker.drivers.agent import Agent, Request, TelemetryOverlay
 from services.worker.drivers.loose import as_dict, number_in, object_in, text_in
 from services.worker.drivers.stream import AgentStream, Handle
+from services.worker.drivers.transcripts import LINES, is_since, lines_of
+from services.worker.drivers.watch import Clocks
 from services.worker.usage import as_object
 
 _DENIED = ("tool_not_registered", "policy_violation", "permission_denied")
@@ -29,7 +31,9 @@ _TRUST = (
     "Gemini does not trust this folder: start `gemini` in it once and trust it, "
     "or give the worker --permissions read, edit or all"
 )
-_CHATTER = re.compile(r"^(Warning:|Ripgrep|\[STARTUP\]|YOLO|Loaded|\s+at |Attempt \d|\s*$)")
+_CHATTER = re.compile(
+    r"^(Warning:|The 'metricReader|Ripgrep|\[STARTUP\]|YOLO|Loaded|\s+at |Attempt \d|\s*$)"
+)
 
 
 class GeminiStream(AgentStream):
@@ -91,18 +95,11 @@ class GeminiStream(AgentStream):
 
     def _read_chat(self, home: Path) -> None:
         """What was used by a run that never came to its result stands in its chat's file."""
-        calls: dict[str, dict[str, Any]] = {}  # by message: a line is written again with its tools
-        for entry in _chat(home, self.session):
-            if entry.get("type") == "gemini" and object_in(entry, "tokens"):
-                calls[text_in(entry, "id")] = entry
-        models: dict[str, dict[str, int]] = {}
-        for entry in calls.values():
-            sums = models.setdefault(text_in(entry, "model"), dict.fromkeys(_CHAT_TOKENS, 0))
-            for name in _CHAT_TOKENS:
-                sums[name] += number_in(object_in(entry, "tokens"), name)
-        if models:
+        used = transcript(home, self.session, 0)
+        if used is not None:
+            models = used["models"]
             self.model = max(models, key=lambda name: models[name]["total"])
-            self.used, self.no_call = {"models": models}, False
+            self.used, self.no_call = used, False
 
     handlers: ClassVar[Mapping[str, Handle]] = {
         "init": init,
@@ -119,18 +116,57 @@ def _home(environ: Mapping[str, str]) -> Path:
     return Path(home).expanduser() / ".gemini"
 
 
+def transcript(folder: Path, session: str, since: int) -> dict[str, Any] | None:
+    """What stands in the chat of a session. A line is written again with its tools: one id, one
+    call. The calls of the small router stand nowhere here."""
+    calls: dict[str, dict[str, Any]] = {}
+    for entry in _chat(folder, session):
+        if entry.get("type") == "gemini" and object_in(entry, "tokens") and is_since(entry, since):
+            calls[text_in(entry, "id")] = entry
+    models: dict[str, dict[str, int]] = {}
+    for entry in calls.values():
+        sums = models.setdefault(text_in(entry, "model"), dict.fromkeys(_CHAT_TOKENS, 0))
+        for name in _CHAT_TOKENS:
+            sums[name] += number_in(object_in(entry, "tokens"), name)
+    return {"models": models} if models else None
+
+
 def _chat(home: Path, session: str) -> list[dict[str, Any]]:
     """The lines of the session's chat; nothing where there is none to be read."""
     try:
         files = sorted(home.glob("tmp/*/chats/session-*.jsonl"), key=lambda p: p.stat().st_mtime)
-        for path in reversed(files[-_CHATS:]):
-            first, *rest = path.read_bytes().splitlines() or [b""]
-            head = as_object(first)
-            if head is not None and head.get("sessionId") == session:
-                return [entry for line in rest if (entry := as_object(line)) is not None]
     except OSError:
-        pass
+        return []
+    for path in reversed(files[-_CHATS:]):
+        head = next(lines_of(path, 1), None)
+        if head is not None and head.get("sessionId") == session:
+            return list(lines_of(path, LINES))
     return []
+
+
+_OWN = ("GEMINI_TELEMETRY_ENABLED", "GEMINI_TELEMETRY_OTLP_ENDPOINT", "GEMINI_TELEMETRY_OUTFILE")
+
+
+def _own_telemetry(environ: Mapping[str, str]) -> bool:
+    try:
+        own = as_object((_home(environ) / "settings.json").read_bytes()) or {}
+    except OSError:
+        own = {}
+    return "telemetry" in own or any(environ.get(name) for name in _OWN)
+
+
+def _telemetry(url: str) -> TelemetryOverlay:
+    """Prompts are in its logs unless it is said otherwise."""
+    return TelemetryOverlay(
+        {
+            "GEMINI_TELEMETRY_ENABLED": "true",
+            "GEMINI_TELEMETRY_TARGET": "local",
+            "GEMINI_TELEMETRY_OTLP_ENDPOINT": url,
+            "GEMINI_TELEMETRY_OTLP_PROTOCOL": "http",
+            "GEMINI_TELEMETRY_LOG_PROMPTS": "false",
+            "OTEL_BLRP_SCHEDULE_DELAY": "500",
+        }
+    )
 
 
 def _figures(usage: dict[str, Any]) -> dict[str, int]:
@@ -197,6 +233,10 @@ AGENT = Agent(
     serves=("gemini-*", "auto", "pro", "flash", "flash-lite"),
     command=_command,
     stream=GeminiStream,
+    folder=_home,
+    transcript=transcript,
+    telemetry=_telemetry,
+    own_telemetry=_own_telemetry,
     prompt=_prompt,
     permissions={
         "read": ("--approval-mode", "default"),

@@ -37,7 +37,8 @@ class AgentStream(Jsonl):
         super().__init__()
         self.began = self.ended = self.permanent = self.limit = self.no_call = False
         self.limit_until = 0
-        self.session = self.model = self.version = ""
+        self.on_session: Callable[[str], None] | None = None
+        self._session = self.model = self.version = ""
         self.cost_usd: float | None = None
         self.used: Any = None
         self.live_usage: Any = None
@@ -49,6 +50,17 @@ class AgentStream(Jsonl):
         self.worked_at = time.monotonic()  # the last sign of work
         self.worked = False
         self.in_trouble_since = 0.0  # since when it only says that it cannot reach its provider
+
+    @property
+    def session(self) -> str:
+        """The agent's session, "" while it is not known; ``on_session`` is told of it at once."""
+        return self._session
+
+    @session.setter
+    def session(self, session: str) -> None:
+        if session and session != self._session and self.on_session is not None:
+            self.on_session(session)
+        self._session = session or self._session
 
     def take(self, entry: dict[str, Any]) -> None:
         kind = text_in(entry, "type")
