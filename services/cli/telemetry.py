@@ -28,8 +28,9 @@ def telemetry() -> None:
 def env(
     agent: Annotated[str, typer.Argument(help=f"One of {', '.join(AGENTS)}.")],
 ) -> None:
-    """Print what makes an agent send its telemetry here: eval "$(asb telemetry env claude)".
+    """Print what makes an agent send its telemetry to asb.
 
+    In a shell: eval "$(asb telemetry env claude)", then start the agent as always.
     Codex reads no environment for that: of it lines for its config.toml are printed.
     """
     if agent not in AGENTS:

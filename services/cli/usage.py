@@ -27,7 +27,7 @@ def reconcile(
     check: Annotated[bool, typer.Option("--check", help="Change nothing, only say.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Hold transcripts against what was charged, and heal what was missed.
+    """Hold transcripts against charges, and heal what was missed.
 
     An attempt whose worker was killed was charged by estimate. Its agent's transcript, on the
     machine where it ran, says what it was: that takes the estimate's place. What a worker itself
