@@ -12,20 +12,20 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import NamedTuple
+
+import h11
 
 from services.telemetry import otlp
 from services.telemetry.calls import ApiCall, calls_of
 
 HOST = "127.0.0.1"
-HEAD_BYTES = 64 * 1024
+READ_BYTES = HEAD_BYTES = 64 * 1024
 AT_ONCE = 32  # connections; the others are asked to come again
 IDLE_S = 30.0
 RETRY_S = 2
 _PATH = re.compile(r"(?:/([A-Za-z0-9_-]{8,100}))?/v1/(logs|traces|metrics)/?")
-_PHRASES = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found",
-            405: "Method Not Allowed", 413: "Content Too Large", 415: "Unsupported Media Type",
-            429: "Too Many Requests"}  # fmt: skip
 
 
 class Busy(Exception):
@@ -44,6 +44,11 @@ class _Request(NamedTuple):
     path: str
     headers: Mapping[str, str]
 
+    @property
+    def kind(self) -> str:
+        kind = self.headers.get("content-type", otlp.JSON)
+        return kind.partition(";")[0].strip().lower()
+
 
 class _Refusal(Exception):
     def __init__(self, status: int, reason: str) -> None:
@@ -56,7 +61,7 @@ class Receiver:
 
     def __init__(self, take: Take) -> None:
         self._take = take
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self.port = 0
 
     @property
@@ -67,29 +72,27 @@ class Receiver:
         """One connection, until it ends."""
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        self._connections[task] = writer
+        connection = _Connection(reader, writer)
         try:
-            while await self._exchange(reader, writer):
+            while await self._exchange(connection):
                 pass
-        except (OSError, EOFError, ValueError, TimeoutError, asyncio.LimitOverrunError):
+        except (OSError, TimeoutError, h11.ProtocolError):
             pass  # it is gone, or speaks no HTTP
         finally:
-            self._connections.discard(task)
+            del self._connections[task]
             writer.close()
 
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _exchange(self, connection: _Connection) -> bool:
         """A request and its answer; False when no other can follow."""
-        async with asyncio.timeout(IDLE_S):
-            request = await _head(reader)
-        kind = request.headers.get("content-type", otlp.JSON).partition(";")[0].strip().lower()
-        status, answer = 200, b""
-        whole = False  # whether the request was read to its end
+        request = await connection.request()
+        if request is None:
+            return False
+        kind, status, answer = request.kind, 200, b""
         try:
-            self._check(request, kind)
-            async with asyncio.timeout(IDLE_S):
-                body = await _body(reader, writer, request.headers)
-            whole = True
-            answer = await self._answer(request, kind, body)
+            body = await connection.body()
+            self._check(request)
+            answer = await self._answer(request, body)
         except Busy as error:
             status, answer = 429, otlp.refusal(str(error) or "come again", kind)
         except UnknownToken:
@@ -100,30 +103,24 @@ class Receiver:
             status, answer = error.status, otlp.refusal(str(error), kind)
         except ValueError as error:
             status, answer = 400, otlp.refusal(str(error), kind)
-        goes_on = whole and request.headers.get("connection", "").lower() != "close"
-        shown = kind if kind == otlp.PROTOBUF else otlp.JSON
-        lines = [f"HTTP/1.1 {status} {_PHRASES[status]}", f"content-type: {shown}",
-                 f"content-length: {len(answer)}"]  # fmt: skip
-        lines += [f"retry-after: {RETRY_S}"] if status == 429 else []
-        lines += [] if goes_on else ["connection: close"]
-        writer.write("\r\n".join([*lines, "", ""]).encode() + answer)
-        await writer.drain()
-        return goes_on
+        headers = [("content-type", kind if kind == otlp.PROTOBUF else otlp.JSON)]
+        headers += [("retry-after", str(RETRY_S))] if status == 429 else []
+        return await connection.answer(status, headers, answer)
 
-    def _check(self, request: _Request, kind: str) -> None:
+    def _check(self, request: _Request) -> None:
         if "origin" in request.headers:
             raise _Refusal(403, "not for pages in a browser")
         if not _PATH.fullmatch(request.path):
             raise _Refusal(404, "it is POST /v1/logs")
         if request.method != "POST":
             raise _Refusal(405, "it is POST /v1/logs")
-        if kind not in (otlp.JSON, otlp.PROTOBUF):
+        if request.kind not in (otlp.JSON, otlp.PROTOBUF):
             raise _Refusal(415, f"content-type is {otlp.JSON} or {otlp.PROTOBUF}")
         if len(self._connections) > AT_ONCE:
             raise Busy("too many connections")
 
-    async def _answer(self, request: _Request, kind: str, body: bytes) -> bytes:
-        matched = _PATH.fullmatch(request.path)
+    async def _answer(self, request: _Request, body: bytes) -> bytes:
+        kind, matched = request.kind, _PATH.fullmatch(request.path)
         assert matched is not None
         if matched[2] != "logs":
             return b"" if kind == otlp.PROTOBUF else b"{}"
@@ -135,9 +132,10 @@ class Receiver:
 
     async def end(self) -> None:
         """End what is connected."""
-        for task in list(self._connections):
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        for writer in self._connections.values():
+            writer.close()
+        if self._connections:
+            await asyncio.wait(self._connections)
 
 
 @contextlib.asynccontextmanager
@@ -145,7 +143,7 @@ async def receiving(take: Take, port: int = 0) -> AsyncGenerator[Receiver]:
     """A receiver on ``port`` (0: any that is free) while the block runs. ``take`` is given a token
     ("": none) and the calls told with it. Raises OSError where the port cannot be had."""
     receiver = Receiver(take)
-    server = await asyncio.start_server(receiver.serve, HOST, port, limit=HEAD_BYTES)
+    server = await asyncio.start_server(receiver.serve, HOST, port)
     receiver.port = server.sockets[0].getsockname()[1]
     try:
         yield receiver
@@ -155,39 +153,57 @@ async def receiving(take: Take, port: int = 0) -> AsyncGenerator[Receiver]:
         await server.wait_closed()
 
 
-# -- HTTP, as much as exporters use ---------------------------------------------------------------
+class _Connection:
+    """A connection of HTTP/1.1 with a sender."""
 
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
 
-async def _head(reader: asyncio.StreamReader) -> _Request:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    first, *lines = head.split("\r\n")
-    method, path, _ = first.split(" ", 2)
-    pairs = (line.partition(":") for line in lines if ":" in line)
-    return _Request(method, path, {name.strip().lower(): value.strip() for name, _, value in pairs})
+    async def _next(self) -> object:
+        """What comes next. Raises TimeoutError, and ProtocolError for what is no HTTP."""
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            if self._http.they_are_waiting_for_100_continue:
+                go_on = h11.InformationalResponse(status_code=100, headers=[])
+                self._writer.write(self._http.send(go_on))
+            async with asyncio.timeout(IDLE_S):
+                self._http.receive_data(await self._reader.read(READ_BYTES))
+        return event
 
+    async def request(self) -> _Request | None:
+        """The head of the next request; None when there is no other."""
+        event = await self._next()
+        if not isinstance(event, h11.Request):
+            return None
+        headers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
+        return _Request(event.method.decode(), event.target.decode("latin-1"), headers)
 
-async def _body(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, headers: Mapping[str, str]
-) -> bytes:
-    if headers.get("expect", "").lower() == "100-continue":
-        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    if "chunked" in headers.get("transfer-encoding", "").lower():
-        return await _chunks(reader)
-    length = int(headers.get("content-length") or 0)
-    if not 0 <= length <= otlp.BODY_BYTES:
-        raise otlp.TooLarge(f"more than {otlp.BODY_BYTES:,} bytes")
-    return await reader.readexactly(length)
-
-
-async def _chunks(reader: asyncio.StreamReader) -> bytes:
-    pieces: list[bytes] = []
-    room = otlp.BODY_BYTES
-    while size := int((await reader.readline()).partition(b";")[0], 16):
-        room -= size
-        if room < 0 or size < 0:
+    async def body(self) -> bytes:
+        """The body of the request, a bounded number of bytes. Raises TooLarge."""
+        body, size = bytearray(), 0
+        while isinstance(event := await self._next(), h11.Data):
+            size += len(event.data)
+            if size <= otlp.BODY_BYTES:
+                body += event.data
+            elif size > otlp.PLAIN_BYTES:  # until then it is heard out, for it reads no answer
+                break
+        if size > otlp.BODY_BYTES:
             raise otlp.TooLarge(f"more than {otlp.BODY_BYTES:,} bytes")
-        pieces.append(await reader.readexactly(size))
-        await reader.readexactly(2)
-    while (await reader.readline()).strip():
-        pass  # what follows the last chunk
-    return b"".join(pieces)
+        return bytes(body)
+
+    async def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> bool:
+        """Send an answer; whether another request may follow: not where one was left unread."""
+        whole = self._http.their_state is h11.DONE
+        headers = [*headers, ("content-length", str(len(body)))]
+        headers += [] if whole else [("connection", "close")]
+        for event in (
+            h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self._writer.write(self._http.send(event) or b"")
+        await self._writer.drain()
+        if self._http.our_state is not h11.DONE or not whole:
+            return False
+        self._http.start_next_cycle()
+        return True
