@@ -306,7 +306,7 @@ IDENTIFIERS = frozenset(
     }
 )
 # Rooms in which the words of a language of our own may still stand.
-UNCLEAN = ("cli", "engine", "runtime", "screens", "worker")
+UNCLEAN = ("worker",)
 
 
 def given_names(path: Path) -> Iterator[tuple[int, str]]:

@@ -61,9 +61,9 @@ def acl(
     secret = rules.password_hash(_password(password_file)) if password_file else rules.PLACEHOLDER
     client, missing = _connected()
     try:
-        found = version or _version(client) or ASSUMED
-        say(rules.line(name, role, Keys(settings.namespace), secret, found))
-        _notes(name, role, found, secret)
+        server_version = version or _version(client) or ASSUMED
+        say(rules.line(name, role, Keys(settings.namespace), secret, server_version))
+        _notes(name, role, server_version, secret)
         if role == "agent" and open_intake:
             _open(name, client, missing)
     finally:
@@ -76,14 +76,14 @@ def unregistered_row(bus: Bus) -> FactRow:
     found."""
     kept = bus.client.call("GET", bus.keys.unregistered_intakes)
     try:
-        found = msgspec.json.decode(kept, type=_Strays) if kept else _Strays()
+        strays = msgspec.json.decode(kept, type=_Strays) if kept else _Strays()
     except msgspec.MsgspecError:
-        found = _Strays()
-    if not found.count:
+        strays = _Strays()
+    if not strays.count:
         return ("intakes", "nobody writes to an intake that is not open", "ok", "")
-    named = ", ".join(found.intakes[:5]) + (" …" if found.count > 5 else "")
+    named = ", ".join(strays.intakes[:5]) + (" …" if strays.count > 5 else "")
     hint = "asb acl NAME opens the intake of NAME; what nobody should write to, delete"
-    return ("intakes", f"{found.count:,} not open, and not read: {named}", "warn", hint)
+    return ("intakes", f"{strays.count:,} not open, and not read: {named}", "warn", hint)
 
 
 class _Strays(msgspec.Struct):
@@ -116,8 +116,8 @@ def _connected() -> tuple[SyncClient | None, str]:
 def _version(client: SyncClient | None) -> tuple[int, ...] | None:
     if client is None:
         return None
-    found = re.search(rb"redis_version:(\d+)\.(\d+)", client.call("INFO", "server"))
-    return (int(found[1]), int(found[2])) if found else None
+    version = re.search(rb"redis_version:(\d+)\.(\d+)", client.call("INFO", "server"))
+    return (int(version[1]), int(version[2])) if version else None
 
 
 def _parsed(text: str) -> tuple[int, ...]:

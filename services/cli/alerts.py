@@ -38,27 +38,27 @@ def alerts(
     """
     with options.opened() as bus:
         cursor = bus.last_id()
-        found = _last(bus, limit or sys.maxsize, cursor)
-        for event in reversed(found):
+        newest = _last(bus, limit or sys.maxsize, cursor)
+        for event in reversed(newest):
             _say(event, as_json)
-        if not found and not follow:
+        if not newest and not follow:
             note("no alerts")
         if follow:
             _follow(bus, cursor, as_json)
 
 
-def _last(bus: Bus, most: int, until: str) -> list[Event]:
+def _last(bus: Bus, number: int, until: str) -> list[Event]:
     """The newest alerts, the newest first."""
-    found: list[Event] = []
+    alerts: list[Event] = []
     before = until
-    while len(found) < most:
+    while len(alerts) < number:
         entries = bus.client.call("XREVRANGE", bus.keys.log, before, "-", "COUNT", COUNT)
         raised = [entry for entry in entries if entry[1][1] in WIRE_TYPES]
-        found += [event for event in rebuild.decoded(raised) if is_alert(event)]
+        alerts += [event for event in rebuild.decoded(raised) if is_alert(event)]
         if len(entries) < COUNT:
             break
         before = f"({entries[-1][0].decode()}"
-    return found[:most]
+    return alerts[:number]
 
 
 def _follow(bus: Bus, cursor: str, as_json: bool) -> None:
@@ -81,7 +81,7 @@ def _say(event: Event, as_json: bool) -> None:
     if type(payload) is not AlertRaised:
         say(f"{iso(event.at)}  {SYMBOLS[-1]} {event.type}: {describe(event)}")
         return
-    used, most = (
+    used, budget = (
         (dollars(payload.usage), dollars(payload.budget, 2))
         if payload.unit == "money"
         else (f"{payload.usage:,}", f"{payload.budget:,}")
@@ -89,6 +89,6 @@ def _say(event: Event, as_json: bool) -> None:
     what = "alert budget" if payload.kind == "budget" else payload.level
     say(
         f"{iso(event.at)}  {SYMBOLS[budgets.LEVELS.index(payload.level)]} {what:<12}  "
-        f"{limit_name(payload.unit, payload.window, payload.scope)}: {used} of {most} "
+        f"{limit_name(payload.unit, payload.window, payload.scope)}: {used} of {budget} "
         f"({percent_text(payload.usage, payload.budget)})"
     )

@@ -35,11 +35,11 @@ def take_options(arguments: list[str]) -> list[str]:
             return [*rest, argument, *waiting]
         name, equals, value = argument.partition("=")
         if name in OPTIONS:
-            found = value if equals else next(waiting, None)
-            if found is None:
+            text = value if equals else next(waiting, None)
+            if text is None:
                 note(f"error: {name} needs a value")
                 sys.exit(2)
-            given[OPTIONS[name]] = found
+            given[OPTIONS[name]] = text
         else:
             rest.append(argument)
     return _with_values(rest)

@@ -40,10 +40,10 @@ class Commands(TyperGroup):
 def loaded(name: str) -> Command:
     """The command ``name`` with its options, from its module."""
     place = PLACES[name]
-    found = getattr(import_module(f"services.cli.{place.module}"), place.name)
+    command = getattr(import_module(f"services.cli.{place.module}"), place.name)
     root = typer.Typer(add_completion=False, rich_markup_mode=None)
-    if isinstance(found, typer.Typer):
-        root.add_typer(found, name=name, epilog=EVERYWHERE)
+    if isinstance(command, typer.Typer):
+        root.add_typer(command, name=name, epilog=EVERYWHERE)
     else:
-        root.command(name, epilog=EVERYWHERE)(found)
+        root.command(name, epilog=EVERYWHERE)(command)
     return cast("Command", typer.main.get_group(root).commands[name])

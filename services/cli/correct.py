@@ -173,5 +173,5 @@ def _list(as_json: bool) -> None:
         )
         for row in rows
     ]
-    say(table(heads, cells, right="CHARGED DISPUTED MONEY", most=width()))
+    say(table(heads, cells, right="CHARGED DISPUTED MONEY", width=width()))
     note("settle each: asb correct TASK --attempt N (--tokens N | --accept | --drop) --reason …")

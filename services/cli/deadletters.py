@@ -89,7 +89,7 @@ def deadletter(
         if action == "list":
             _list(bus, as_json, 0 if every else LISTED)
             return
-        letters = list(_all(bus)) if every else [_found(bus, name) for name in wanted]
+        letters = list(_all(bus)) if every else [_letter(bus, name) for name in wanted]
         if action == "show":
             for letter in letters:
                 _show(letter, as_json)
@@ -124,7 +124,7 @@ def _all(bus: Bus) -> Iterator[Letter]:
         start = f"({entries[-1][0].decode()}"
 
 
-def _found(bus: Bus, name: str) -> Letter:
+def _letter(bus: Bus, name: str) -> Letter:
     """The dead letter of this id, or that of an intake entry of this id."""
     try:
         parse_id(name)
@@ -148,9 +148,9 @@ def _shown(value: bytes) -> str:
 # -- showing -------------------------------------------------------------------------------------
 
 
-def _list(bus: Bus, as_json: bool, most: int) -> None:
+def _list(bus: Bus, as_json: bool, limit: int) -> None:
     entries = bus.client.call(
-        "XREVRANGE", bus.keys.deadletter, "+", "-", *(("COUNT", most) if most else ())
+        "XREVRANGE", bus.keys.deadletter, "+", "-", *(("COUNT", limit) if limit else ())
     )
     letters = [read(entry) for entry in reversed(entries)]
     if as_json:
@@ -163,7 +163,7 @@ def _list(bus: Bus, as_json: bool, most: int) -> None:
         (x.id, iso(parse_id(x.id)[0] * 1000), x.intake, x.type, " ".join(x.error.split()))
         for x in letters
     ]
-    say(table(("ID", "WHEN", "DOOR", "TYPE", "ERROR"), rows, most=width()))
+    say(table(("ID", "WHEN", "INTAKE", "TYPE", "ERROR"), rows, width=width()))
     whole = bus.client.call("XLEN", bus.keys.deadletter)
     if whole > len(letters):
         note(f"the newest {len(letters):,} of {whole:,}; --all shows all")

@@ -106,8 +106,8 @@ def _text_of(bus: Bus, task: str) -> str:
 
 def _say_taught(taught: TaughtWeights, count: int, forgotten: int) -> None:
     say(f"{count:,} examples: {taught.before:,} had the right kind, {taught.after:,} have it now")
-    for kind, text, found in taught.missed[:MISSES]:
-        say(f"  still {found}, not {kind}: {clip(first_line(text), 70)}")
+    for kind, text, taken in taught.missed[:MISSES]:
+        say(f"  still {taken}, not {kind}: {clip(first_line(text), 70)}")
     if len(taught.missed) > MISSES:
         say(f"  … and {len(taught.missed) - MISSES:,} more")
     say(
@@ -143,11 +143,14 @@ def why(
 
 def explanation(delegation: Delegation) -> str:
     """A decision as a person reads it."""
-    d = delegation
-    lines = [f"{d.kind} → {d.agent}/{d.model}", f"  {d.reason}", "  candidates, in points:"]
-    lines += [f"    {c.score:>5}  {c.kind} ({c.agent}/{c.model})" for c in d.candidates]
-    sure = "close: [delegator] when_unsure decides" if d.close else "clear enough"
-    lines.append(f"  {d.margin} points before the best other route: {sure}")
+    lines = [
+        f"{delegation.kind} → {delegation.agent}/{delegation.model}",
+        f"  {delegation.reason}",
+        "  candidates, in points:",
+    ]
+    lines += [f"    {c.score:>5}  {c.kind} ({c.agent}/{c.model})" for c in delegation.candidates]
+    sure = "close: [delegator] when_unsure decides" if delegation.close else "clear enough"
+    lines.append(f"  {delegation.margin} points before the best other route: {sure}")
     return "\n".join(lines)
 
 

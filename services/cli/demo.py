@@ -106,21 +106,21 @@ async def _run(
     with one_error():
         async with hosted(settings, url, assembly.SERVICES) as running:
             client = Client(url)
-            crew_stop = anyio.Event()
+            workers_stop = anyio.Event()
             try:
                 async with anyio.create_task_group() as group:
                     group.start_soon(stop_at_signals, running.stop, group.cancel_scope.cancel)
-                    async with anyio.create_task_group() as crew:
+                    async with anyio.create_task_group() as group_of_workers:
                         for number in range(1, workers + 1):
                             options = _options(settings, number, _driver(command, speed))
                             keys = Keys(settings.namespace)
-                            crew.start_soon(_serve, options, keys, client, crew_stop)
+                            group_of_workers.start_soon(_serve, options, keys, client, workers_stop)
                         show = Show(running)
                         show.titles = await anyio.to_thread.run_sync(_submit, settings, url, tasks)
                         done = await _watch(show)
                         # While the workers are still there: that is what was at work.
                         shown = await anyio.to_thread.run_sync(_screens, settings, url)
-                        crew_stop.set()
+                        workers_stop.set()
                     await final_charge(running.host)
                     group.cancel_scope.cancel()
             finally:
@@ -153,17 +153,17 @@ def _submit(settings: Settings, url: str, tasks: int) -> dict[str, str]:
     """Submit the demo's tasks; task id → what it is about, for each that must end."""
     wanted = submissions(tasks)
     checker = Checker({}, initial_policy.defaults(settings))
-    lines = [msgspec.json.encode(one) for one in wanted]
-    good = [one for one in checker.lines(lines) if isinstance(one, Submission)]
+    lines = [msgspec.json.encode(item) for item in wanted]
+    good = [item for item in checker.lines(lines) if isinstance(item, Submission)]
     sent = [good[0], *good]  # the first one twice: the same id with the same content
-    b = Bus(settings, SyncClient(url), Keys(settings.namespace))
+    bus = Bus(settings, SyncClient(url), Keys(settings.namespace))
     try:
-        entries = list(send(b, sent))
+        entries = list(send(bus, sent))
     finally:
-        b.client.close()
+        bus.client.close()
     note(f"submitted {len(good):,} tasks, one of them twice, which changes nothing")
-    ids = [one.task or entry for one, entry in zip(sent, entries, strict=True)]
-    return dict(zip(ids[1:], (one["text"] for one in wanted), strict=True))
+    ids = [item.task or entry for item, entry in zip(sent, entries, strict=True)]
+    return dict(zip(ids[1:], (item["text"] for item in wanted), strict=True))
 
 
 # -- what a person sees meanwhile ------------------------------------------------------------------
@@ -223,12 +223,12 @@ def _frame(show: Show, ended: int, line: str) -> str:
 
 def _screens(settings: Settings, url: str) -> str:
     """The status screen, from the log, while the workers are still there."""
-    b = Bus(settings, SyncClient(url), Keys(settings.namespace))
+    bus = Bus(settings, SyncClient(url), Keys(settings.namespace))
     try:
-        state, now = b.state(), b.now()
-        texts = prompts(b, running_texts(state))
+        state, now = bus.state(), bus.now()
+        texts = prompts(bus, running_texts(state))
     finally:
-        b.client.close()
+        bus.client.close()
     lines = status_screen(state, now, texts).splitlines()
     return "\n".join(clip(line, width()) for line in lines)
 

@@ -53,14 +53,14 @@ TWICE = "Create a user authentication system with sessions and roles"
 
 def submissions(count: int) -> list[dict[str, Any]]:
     """``count`` submissions: the one that is sent twice, a chain of three, the rest."""
-    found: list[dict[str, Any]] = [{"id": "demo-auth", "text": TWICE, "priority": "high"}]
+    wanted: list[dict[str, Any]] = [{"id": "demo-auth", "text": TWICE, "priority": "high"}]
     for number, text in enumerate(CHAIN, 1):
-        one: dict[str, Any] = {"id": f"demo-booking-{number}", "text": text, "project": "charge"}
+        step: dict[str, Any] = {"id": f"demo-booking-{number}", "text": text, "project": "charge"}
         if number > 1:
-            one["after"] = [f"demo-booking-{number - 1}"]
-        found.append(one)
+            step["after"] = [f"demo-booking-{number - 1}"]
+        wanted.append(step)
     for number in range(max(0, count - 4)):
         text, priority = TEXTS[number % len(TEXTS)]
         again = f" (part {number // len(TEXTS) + 1})" if number >= len(TEXTS) else ""
-        found.append({"text": text + again, "priority": priority})
-    return found
+        wanted.append({"text": text + again, "priority": priority})
+    return wanted

@@ -129,9 +129,9 @@ def _snapshot(look: Look) -> Iterator[FactRow]:
         yield ("snapshots", f"it has failed {tries}: {record.error}; {tail}", "bad", hint)
         return
     words = tail if there else f"none yet; {tail}"
-    most = SNAPSHOT_LATE * due_after(look.bus.settings.snapshots.every_events, len(state.tasks))
+    bound = SNAPSHOT_LATE * due_after(look.bus.settings.snapshots.every_events, len(state.tasks))
     hint = "the service `snapshots` should have written one: its errors stand on standard error"
-    yield ("snapshots", words, "warn" if behind > most else "ok", hint)
+    yield ("snapshots", words, "warn" if behind > bound else "ok", hint)
 
 
 def _services(look: Look) -> Iterator[FactRow]:
@@ -315,7 +315,7 @@ def config(
     chosen = options.settings()
     facts = describe(chosen)
     if as_json:
-        found = [
+        rows = [
             {
                 "name": r.name,
                 "value": r.raw,
@@ -325,14 +325,14 @@ def config(
             }
             for r in facts
         ]
-        say_json({"file": str(chosen.file) if chosen.file else None, "settings": found})
+        say_json({"file": str(chosen.file) if chosen.file else None, "settings": rows})
         return
     note(f"file: {chosen.file}" if chosen.file else "no configuration file")
-    heads, most = ("SETTING", "VALUE", "FROM", "MEANING"), width()
+    heads, columns = ("SETTING", "VALUE", "FROM", "MEANING"), width()
     cells = [(r.name, r.value, r.origin, r.meaning) for r in facts]
-    if not most:
+    if not columns:
         say(table(heads, cells))
         return
     for name, value, origin, meaning in cells:
-        say(folded(f"{name} = {value or '(nothing)'} ({origin})", most))
-        say(folded(meaning, most, "    "))
+        say(folded(f"{name} = {value or '(nothing)'} ({origin})", columns))
+        say(folded(meaning, columns, "    "))

@@ -240,10 +240,10 @@ def say_limits(bus: Bus, state: State) -> None:
         for line in _lines(limit, limit_rows(limit, rows, state), now)
     ]
     if cells:
-        most = width()
+        columns = width()
         wide = table(heads, cells, right="LIMIT USED HELD SHARE")
-        fits = not most or max(map(cell_len, wide.splitlines())) <= most
-        say(wide if fits else records(heads, cells, most))
+        fits = not columns or max(map(cell_len, wide.splitlines())) <= columns
+        say(wide if fits else records(heads, cells, columns))
     else:
         say("no limits: nothing is refused")
     for line in _other_lines(state, now):
@@ -252,15 +252,15 @@ def say_limits(bus: Bus, state: State) -> None:
 
 def _lines(limit: Limit, rows: list[dict[str, Any]], now: int) -> list[tuple[str, ...]]:
     """One line where a limit bounds one scope; each scope's own where it bounds several."""
-    name, most = f"{limit.unit}/{limit.window}", limit_text(limit.unit, limit.amount)
+    name, amount = f"{limit.unit}/{limit.window}", limit_text(limit.unit, limit.amount)
     if not rows:
-        return [(limit.scope, name, most, "-", "-", "-", "-", "-")]
+        return [(limit.scope, name, amount, "-", "-", "-", "-", "-")]
     rows = sorted(rows, key=lambda row: (-(row["used"] + row["held"]), row["scope"]))[:20]
     return [
         (
             row["scope"],
             name,
-            most,
+            amount,
             amount_text(limit.unit, row["used"]),
             amount_text(limit.unit, row["held"]),
             views.percent_text(row["used"] + row["held"], limit.amount),

@@ -49,8 +49,8 @@ def events(
     with options.opened() as bus:
         cursor, shown = bus.last_id(), 0
         if not follow or since is not None or limit is not None:
-            most = limit or (LIMIT if limit is None and since is None else sys.maxsize)
-            for event in _past(bus, types, since, most, cursor):
+            number = limit or (LIMIT if limit is None and since is None else sys.maxsize)
+            for event in _past(bus, types, since, number, cursor):
                 _show(event, as_json)
                 shown += 1
         if follow:
@@ -59,13 +59,13 @@ def events(
             note("no events" + (" of that kind" if types or since else " yet"))
 
 
-def _past(bus: Bus, types: set[str], since: str | None, most: int, until: str) -> Iterator[Event]:
+def _past(bus: Bus, types: set[str], since: str | None, number: int, until: str) -> Iterator[Event]:
     if since is None:
-        yield from reversed(_last(bus, types, most))
+        yield from reversed(_last(bus, types, number))
         return
-    left = most
-    for found in replaying.read_log(bus.client, bus.keys, since, until):
-        for event in found:
+    left = number
+    for batch in replaying.read_log(bus.client, bus.keys, since, until):
+        for event in batch:
             if not types or event.type in types:
                 if left == 0:
                     return
@@ -73,17 +73,17 @@ def _past(bus: Bus, types: set[str], since: str | None, most: int, until: str) -
                 left -= 1
 
 
-def _last(bus: Bus, types: set[str], most: int) -> list[Event]:
-    """The last ``most`` events of these types, newest first."""
-    found: list[Event] = []
+def _last(bus: Bus, types: set[str], number: int) -> list[Event]:
+    """The last ``number`` events of these types, newest first."""
+    events: list[Event] = []
     before = "+"
-    while len(found) < most:
+    while len(events) < number:
         entries = bus.client.call("XREVRANGE", bus.keys.log, before, "-", "COUNT", READ_COUNT)
-        found += [e for e in replaying.decoded(entries) if not types or e.type in types]
+        events += [e for e in replaying.decoded(entries) if not types or e.type in types]
         if len(entries) < READ_COUNT:
             break
         before = f"({entries[-1][0].decode()}"
-    return found[:most]
+    return events[:number]
 
 
 def _follow(bus: Bus, cursor: str, types: set[str], as_json: bool) -> None:
@@ -104,13 +104,13 @@ def _show(event: Event, as_json: bool) -> None:
         return
     task = getattr(event.data, "task", "")
     words = "  ".join(x for x in (task, describe(event)) if x)
-    head, most = f"{event.log_id:<17} {event.type:<21}", width()
-    if not most or len(head) + cell_len(words) < most:
+    head, columns = f"{event.log_id:<17} {event.type:<21}", width()
+    if not columns or len(head) + cell_len(words) < columns:
         say(f"{head} {words}".rstrip())
         return
     say(head.rstrip())
     if words:
-        say(folded(words, most, "    "))
+        say(folded(words, columns, "    "))
 
 
 def _check_id(entry_id: str) -> None:

@@ -23,8 +23,8 @@ SHOWN = 10
 
 def beginning(look: Look) -> Iterator[FactRow]:
     """Does the log begin with its first event, and did it go back?"""
-    b, meta = look.bus, look.state.meta
-    first = rebuild.first_event(b.client, b.keys)
+    bus, meta = look.bus, look.state.meta
+    first = rebuild.first_event(bus.client, bus.keys)
     if meta.events and (first is None or not begins(first)):
         where = first.log_id if first is not None else "nowhere"
         value = f"cut off by hand: it begins at {where}; a snapshot covers what stood before"
@@ -32,7 +32,7 @@ def beginning(look: Look) -> Iterator[FactRow]:
         yield ("log's beginning", value, "warn", hint)
     if not meta.went_back:
         return
-    event = b.events_at([meta.went_back]).get(meta.went_back)
+    event = bus.events_at([meta.went_back]).get(meta.went_back)
     if event is None or type(event.data) is not LogWentBack:
         return
     payload = event.data
@@ -47,24 +47,25 @@ def beginning(look: Look) -> Iterator[FactRow]:
 
 def entries(look: Look) -> Iterator[FactRow]:
     """As many entries as events: none of others between them, and none of ours missing."""
-    b, meta = look.bus, look.state.meta
+    bus, meta = look.bus, look.state.meta
     try:
-        found = b.client.call("XINFO", "STREAM", b.keys.log)
+        reply = bus.client.call("XINFO", "STREAM", bus.keys.log)
     except CommandRefused:
         return  # there is no log yet
-    info = dict(zip(found[0::2], found[1::2], strict=True))
+    info = dict(zip(reply[0::2], reply[1::2], strict=True))
     top = info[b"last-entry"][0].decode() if info[b"last-entry"] else START
     tail = 0
-    for batch in rebuild.read_log(b.client, b.keys, meta.log_id, top):
+    for batch in rebuild.read_log(bus.client, bus.keys, meta.log_id, top):
         tail += len(batch)
     surplus = int(info[b"length"]) - meta.events - tail
     if surplus > 0:
-        place = meta.foreign_id or _newest_foreign(b)
-        shown = f"`redis-cli XRANGE {b.keys.log} {place} {place}` shows the newest" if place else ""
+        place = meta.foreign_id or _newest_foreign(bus)
+        look_at = f"redis-cli XRANGE {bus.keys.log} {place} {place}"
+        shown = f"`{look_at}` shows the newest" if place else ""
         value = f"{count(surplus, 'entry', 'entries')} on the log that asb did not write: skipped"
-        repair = f"{shown}, XDEL {b.keys.log} {place} takes it away; the bus goes on either way"
+        repair = f"{shown}, XDEL {bus.keys.log} {place} takes it away; the bus goes on either way"
         yield ("foreign entries", value, "warn", repair.lstrip(", "))
-    first = rebuild.first_event(b.client, b.keys)
+    first = rebuild.first_event(bus.client, bus.keys)
     if surplus < 0 and first is not None and begins(first):
         value = f"{count(-surplus, 'event')} of the log were deleted by hand (XDEL)"
         hint = "a start from a snapshot still knows them; `asb replay --verify` shows what differs"
@@ -73,10 +74,10 @@ def entries(look: Look) -> Iterator[FactRow]:
 
 def _newest_foreign(bus: Bus) -> str:
     """The newest foreign entry among the last on the log, "" where there is none."""
-    found: list[str] = []
+    foreign: list[str] = []
     last = bus.client.call("XREVRANGE", bus.keys.log, "+", "-", "COUNT", READ_COUNT)
-    rebuild.decoded(last, found)
-    return found[0] if found else ""
+    rebuild.decoded(last, foreign)
+    return foreign[0] if foreign else ""
 
 
 def key_types(look: Look) -> Iterator[FactRow]:

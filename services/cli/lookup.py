@@ -12,15 +12,15 @@ from services.screens.status import RULE
 # -- progress of work that asb did not dispatch --------------------------------------------------
 
 
-def say_foreign(task_id: str, found: list[dict[str, Any]], *, as_json: bool) -> None:
+def say_foreign(task_id: str, progress: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
-        say_json({"task": task_id, "progress": found})
+        say_json({"task": task_id, "progress": progress})
         return
     note(f"{task_id} is no task of this bus: it is progress of foreign work")
-    for one in found:
-        say(f"PROGRESS {one['agent']}:{one['task']}  told {one['at']}")
+    for report in progress:
+        say(f"PROGRESS {report['agent']}:{report['task']}  told {report['at']}")
         say(RULE)
-        document = one["document"]
+        document = report["document"]
         if document is None:
             say("its key is gone, or is no JSON")
         else:

@@ -49,23 +49,23 @@ def manager(
     """
     settings = options.settings()
     with bus_beside(settings):
-        found = ConcurrentTaskManager(settings=settings)
+        manager = ConcurrentTaskManager(settings=settings)
         try:
             if tasks:
-                _batch(found, tasks, settings)
+                _batch(manager, tasks, settings)
             else:
-                _prompt(found)
+                _prompt(manager)
         finally:
-            found.close()
+            manager.close()
 
 
-def _batch(found: ConcurrentTaskManager, tasks: list[str], settings: Settings) -> None:
+def _batch(manager: ConcurrentTaskManager, tasks: list[str], settings: Settings) -> None:
     """Add the tasks and wait for their ends."""
     with opened(settings) as bus:
         attended = _Attended(bus)
         follower = Follower(bus, attended.look, quiet_s=1.0)
         for text in tasks:
-            task = found.add_task(text)
+            task = manager.add_task(text)
             follower.expect(task, task)
             say(f"{task}  {text}")
         sys.stdout.flush()
@@ -76,7 +76,7 @@ def _batch(found: ConcurrentTaskManager, tasks: list[str], settings: Settings) -
         except NobodyWorks:
             gave_up = True
     say()
-    say(found.status())
+    say(manager.status())
     if gave_up:
         raise Refused(
             f"no worker took them within {ALONE_S:.0f} s; the tasks stay and wait for one",
@@ -111,12 +111,12 @@ class _Attended:
             raise NobodyWorks
 
 
-def _prompt(found: ConcurrentTaskManager) -> None:
+def _prompt(manager: ConcurrentTaskManager) -> None:
     commands: dict[str, Callable[[], object]] = {
-        "status": found.status,
-        "metrics": found.metrics,
-        "throttle": found.throttle,
-        "distribute": found.distribute_tasks,
+        "status": manager.status,
+        "metrics": manager.metrics,
+        "throttle": manager.throttle,
+        "distribute": manager.distribute_tasks,
         "help": lambda: HELP,
     }
     person = sys.stdin.isatty()
@@ -129,9 +129,9 @@ def _prompt(found: ConcurrentTaskManager) -> None:
         word, _, rest = line.partition(" ")
         try:
             if word == "add":
-                say(f"Added {found.add_task(rest.strip())}")
+                say(f"Added {manager.add_task(rest.strip())}")
             elif word == "auto":
-                _auto(found)
+                _auto(manager)
             elif word in commands:
                 say(str(commands[word]()))
             elif word:
@@ -155,11 +155,11 @@ def _read(person: bool) -> str | None:
     return line.strip() if line else None
 
 
-def _auto(found: ConcurrentTaskManager) -> None:
+def _auto(manager: ConcurrentTaskManager) -> None:
     note(f"every {AUTO_S} s; Ctrl-C ends it")
     try:
         while True:
-            say(str(found.distribute_tasks()))
+            say(str(manager.distribute_tasks()))
             sys.stdout.flush()
             time.sleep(AUTO_S)
     except KeyboardInterrupt:

@@ -31,8 +31,8 @@ def opened(**more: object) -> Generator[Bus]:
     """The bus that the options name. Raises AsbError where there is none."""
     from services.client import bus  # with all that reading a log needs
 
-    with bus.opened(settings(**more)) as found:
-        yield found
+    with bus.opened(settings(**more)) as opened_bus:
+        yield opened_bus
 
 
 def logs_to_stderr(level: int = logging.INFO) -> None:

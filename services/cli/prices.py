@@ -58,7 +58,7 @@ def say_prices(state: State, names: Sequence[str]) -> None:
     rows = [price_view(state, name) for name in names]
     heads = ("MODEL", "INPUT", "CACHED", "WRITE", "OUTPUT", "FROM")
     cells = [(row["model"], *(_dollars(row, part) for part in PARTS), _from(row)) for row in rows]
-    say(table(heads, cells, right="INPUT CACHED WRITE OUTPUT", most=width()))
+    say(table(heads, cells, right="INPUT CACHED WRITE OUTPUT", width=width()))
 
 
 def _used(state: State) -> set[str]:
@@ -110,10 +110,10 @@ def price(
         for name, text in given.items()
     }
     try:
-        found = _price(*amount.values())
+        price = _price(*amount.values())
     except ValueError as error:
         raise Refused(str(error), hint="nothing was changed") from error
-    change: dict[str, object] = {"set_prices": {model: msgspec.to_builtins(found)}}
+    change: dict[str, object] = {"set_prices": {model: msgspec.to_builtins(price)}}
     change_policy(f"price of {model}", change, reason, answer)
 
 

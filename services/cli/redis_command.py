@@ -48,10 +48,10 @@ class Asked(msgspec.Struct, frozen=True):
         return os.fsencode(self.value)
 
     def need(self, name: str) -> str:
-        found: str = getattr(self, name)
-        if not found:
+        value: str = getattr(self, name)
+        if not value:
             raise typer.BadParameter(f"--{name} is missing")
-        return found
+        return value
 
 
 def redis(
@@ -89,33 +89,33 @@ def redis(
 def _get(bus: Bus, asked: Asked) -> None:
     key = asked.need("key")
     try:
-        found = bus.client.call("GET", key)
+        value = bus.client.call("GET", key)
     except CommandRefused as error:
         kind = bus.client.call("TYPE", key).decode()
         raise Refused(
             f"{key} is a {kind}, not a string ({str(error).split(' ', 1)[0]})",
             hint="asb events shows the log, asb task ID one task, asb deadletter what was refused",
         ) from error
-    if found is None:
+    if value is None:
         raise Refused(f"{key} does not exist", hint=f"asb redis --command keys: {_all(bus.keys)}")
     if sys.stdout.isatty():
-        say(found.decode("utf-8", "backslashreplace"))
+        say(value.decode("utf-8", "backslashreplace"))
         return
     sys.stdout.flush()
-    sys.stdout.buffer.write(found + b"\n")  # to a program exactly
+    sys.stdout.buffer.write(value + b"\n")  # to a program exactly
     sys.stdout.buffer.flush()
 
 
 def _keys(bus: Bus, asked: Asked) -> None:
     pattern = asked.pattern or asked.key or _all(bus.keys)
-    found: set[bytes] = set()
+    keys: set[bytes] = set()
     cursor = b"0"
     while True:
         cursor, batch = bus.client.call("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
-        found.update(batch)
+        keys.update(batch)
         if cursor == b"0":
             break
-    for key in sorted(found):
+    for key in sorted(keys):
         say(key.decode("utf-8", "backslashreplace"))
 
 

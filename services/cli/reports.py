@@ -54,20 +54,21 @@ def report(
     with options.opened() as bus:
         state, now = bus.state(), bus.now()
         period = period_of(state, now, date_, week, month)
-        cells = report_views.merged(state.days[d] for d in period.days if d in state.days)
-        found = report_figures(state, period)
+        cells = report_views.merged(state.days[day] for day in period.days if day in state.days)
+        figures = report_figures(state, period)
         facts = report_facts(bus, period)
         texts = report_texts(bus, facts)
         if publish:
             _publish(bus, state, period.name)
         if as_json:
-            view = {**found, "facts": msgspec.to_builtins(facts), "as_of": state.meta.log_id}
+            view = {**figures, "facts": msgspec.to_builtins(facts), "as_of": state.meta.log_id}
             view["savings"] = savings(state, cells)
             say_json(view)
             return
         head = f"{period.whole} REPORT {period.name} ({report_standing(state, period, now)})"
         noticed = notices(state, cells)
-        say(report_screen(head, noticed, found, facts, texts, savings_line(state, cells), width()))
+        saved = savings_line(state, cells)
+        say(report_screen(head, noticed, figures, facts, texts, saved, width()))
 
 
 # -- what is said --------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def _table(view: dict[str, Any]) -> str:
                 )
             )
     heads = ("KIND", "ROUTE", "DONE", "ATTEMPTS", "TOKENS", "COST", "TIME")
-    return table(heads, cells, right="DONE ATTEMPTS TOKENS COST TIME", most=width())
+    return table(heads, cells, right="DONE ATTEMPTS TOKENS COST TIME", width=width())
 
 
 def _suggestion(state: State, settings: Settings) -> str:

@@ -165,20 +165,20 @@ def _read(checker: Checker, texts: list[str], file: str | None) -> Iterator[Subm
             ) from error
 
 
-def _sorted(found: Iterable[Submission | BadLine]) -> tuple[list[Submission], list[BadLine]]:
+def _sorted(checked: Iterable[Submission | BadLine]) -> tuple[list[Submission], list[BadLine]]:
     good: list[Submission] = []
     bad: list[BadLine] = []
-    for one in found:
-        if isinstance(one, Submission):
-            good.append(one)
+    for submission in checked:
+        if isinstance(submission, Submission):
+            good.append(submission)
         else:
-            bad.append(one)
+            bad.append(submission)
     return good, bad
 
 
 def _listed(bad: list[BadLine], good: list[Submission]) -> str:
     head = f"{len(bad):,} of {count(len(bad) + len(good), 'task')} cannot be accepted:"
-    lines = [f"  {b.where}: {b.error}" for b in bad[:ERRORS_SHOWN]]
+    lines = [f"  {bad_line.where}: {bad_line.error}" for bad_line in bad[:ERRORS_SHOWN]]
     if len(bad) > ERRORS_SHOWN:
         lines.append(f"  … and {len(bad) - ERRORS_SHOWN:,} more")
     if len(bad) == 1 and not good:
@@ -199,12 +199,12 @@ def _run(
     verdicts = _Verdicts(bus, good) if verdict else None
     sent: list[str] = []
     try:
-        for entry, one in zip(_send(bus, good), good, strict=True):
-            task = one.task or entry
+        for entry, submission in zip(_send(bus, good), good, strict=True):
+            task = submission.task or entry
             if follower is not None:
-                follower.expect(entry, task, one.id, one.data)
+                follower.expect(entry, task, submission.id, submission.data)
             if verdicts is not None:
-                verdicts.expect(entry, one)
+                verdicts.expect(entry, submission)
             if as_json and follower is None:
                 sent.append(msgspec.json.encode({"task": task, "entry": entry}).decode())
             elif not as_json:
@@ -229,9 +229,10 @@ class _Verdicts:
     def _taken_as(self, submission: Submission) -> tuple[str, str]:
         return taken_as(submission.id, submission.data, self._secret)
 
-    def expect(self, entry: str, one: Submission) -> None:
-        if not one.id or self._taken_as(one) not in self._same:  # of a repeat nothing is said
-            self._answers.expect(entry, one.task or entry)
+    def expect(self, entry: str, submission: Submission) -> None:
+        # Of a repeat nothing is said.
+        if not submission.id or self._taken_as(submission) not in self._same:
+            self._answers.expect(entry, submission.task or entry)
 
     def refused(self) -> int:
         bad = 0

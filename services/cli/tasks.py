@@ -88,17 +88,17 @@ def task(
             return
         if not events:
             raise unknown(bus, state, id_)
-        found = state.tasks.get(id_)
+        open_task = state.tasks.get(id_)
         outcome = state.outcomes.get(id_)
         if was is not None:
             from services.cli import delegator  # a look at a task needs none of it
 
             delegator.correction(bus, id_, was)
             return
-        status = found.status if found else outcome.status if outcome else status_of(events)
+        status = open_task.status if open_task else outcome.status if outcome else status_of(events)
         gone = missing_names(beats(bus.client, bus.keys))
-        why = Waiting(state, now, gone, last_errors(bus, [found]))
-        waits = why.reason(found) if found is not None else ""
+        why = Waiting(state, now, gone, last_errors(bus, [open_task]))
+        waits = why.reason(open_task) if open_task is not None else ""
         whole = Story(id_, events, status, waits)
     if as_json:
         say_json(history_view(whole))

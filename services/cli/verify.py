@@ -40,7 +40,7 @@ SHOWN = 20  # findings shown
 def verified(bus: Bus, until: str | None, as_json: bool) -> bool:
     """Fold the log again and again, audit it, and say what was found. False when anything is
     not as it should be."""
-    found = read_views(bus)
+    views_kept = read_views(bus)
     until = until or bus.last_id()
     began = time.monotonic()
     live = bus.state(until)
@@ -56,7 +56,7 @@ def verified(bus: Bus, until: str | None, as_json: bool) -> bool:
             check = check_folds(bus, until, size, live, advance)
             rates[f"fold, turns of {size}"] = _rate(total, began)
             checks.append(check)
-        walk = Walk(bus, found)
+        walk = Walk(bus, views_kept)
         began = time.monotonic()
         checks += walk.run(until, advance)
         rates["views and audit"] = _rate(total, began)

@@ -163,10 +163,10 @@ class Host:
     async def _tell_time(self) -> None:
         sent = elapsed()
         seconds, micros = await self._client.call("TIME")
-        self._told(int(seconds) * 1_000_000 + int(micros), sent)
+        self._set_clock(int(seconds) * 1_000_000 + int(micros), sent)
         self._upkeep.watch.found_again()
 
-    def _told(self, server_us: int, sent: float) -> None:
+    def _set_clock(self, server_us: int, sent: float) -> None:
         """The server told its time. A step of it moves the expiry of heartbeats, too."""
         if self.clock.set(server_us, sent):
             self._upkeep.watch.found_again()
@@ -236,7 +236,7 @@ class Host:
             sent = elapsed()
             now = self.clock.now()
             base = self._position.base(self.state)
-            self._settle(await self.log.append(base, now, []), None, sent)
+            self._conclude(await self.log.append(base, now, []), None, sent)
         elif not await self.log.holds(self._position.base(self.state)):
             raise RedisUnavailable("the log went back behind what was folded")
 
@@ -280,11 +280,11 @@ class Host:
             self.state.rollback()  # the outcome is unknown: the log will tell
             self._standby.unsure(turn.events if turn is not None else ())
             raise
-        again = self._settle(appended, turn, sent)
+        again = self._conclude(appended, turn, sent)
         if turn.events:
             await anyio.lowlevel.checkpoint()  # first the inboxes: somebody waits for them
-        if appended.outcome == "ok" and any(one.ahead for one in turn.refused):
-            await self._expel([one.entry for one in turn.refused if one.ahead], now)
+        if appended.outcome == "ok" and any(report.ahead for report in turn.refused):
+            await self._expel([report.entry for report in turn.refused if report.ahead], now)
         return again
 
     async def _expel(self, entries: Sequence[IntakeEntry], now: int) -> None:
@@ -304,10 +304,10 @@ class Host:
     def _reads_intakes(self) -> bool:
         return any(decider.takes_entries for decider in self._deciders)
 
-    def _settle(self, appended: Appended, turn: Turn | None, sent: float) -> bool:
+    def _conclude(self, appended: Appended, turn: Turn | None, sent: float) -> bool:
         """Keep a turn that reached the log, or undo it and fold what was missed."""
         if appended.server_time:
-            self._told(appended.server_time, sent)
+            self._set_clock(appended.server_time, sent)
         if appended.outcome == "ok":
             if turn is not None:
                 self._keep(turn)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import signal
 
-from services.runtime.settings import told_by_tests
+from services.runtime.settings import set_by_tests
 
-_name, _, _count = told_by_tests("DIE_AT").partition(":")
+_name, _, _count = set_by_tests("DIE_AT").partition(":")
 _left = int(_count or 1)
 
 

@@ -36,8 +36,8 @@ def _lookup(model: str, day: date) -> Quote | None:
     places = [(name, provider)] if slash else [(model, None), *((model, of) for of in MAKERS)]
     for wanted, of in places:
         try:
-            _, found = snapshot.find_provider_model(wanted, None, of, None)
-            price = _price(found.get_prices(at))
+            _, listed = snapshot.find_provider_model(wanted, None, of, None)
+            price = _price(listed.get_prices(at))
         except (LookupError, ValueError, TypeError):
             continue
         if price is not None:
@@ -53,13 +53,13 @@ def source() -> str:
     return f"genai-prices {version('genai-prices')}"
 
 
-def _price(found: Any) -> Price | None:
+def _price(listed: Any) -> Price | None:
     """Dollars per million tokens as nano-dollars. A part without a price of its own costs what
     fresh input costs; the first tier counts, because usage says nothing of single requests."""
-    fresh, output = _part(found, "input_mtok"), _part(found, "output_mtok")
+    fresh, output = _part(listed, "input_mtok"), _part(listed, "output_mtok")
     if fresh is None:
         return None
-    read, write = _part(found, "cache_read_mtok"), _part(found, "cache_write_mtok")
+    read, write = _part(listed, "cache_read_mtok"), _part(listed, "cache_write_mtok")
     return Price(
         fresh,
         fresh if output is None else output,
@@ -68,7 +68,7 @@ def _price(found: Any) -> Price | None:
     )
 
 
-def _part(found: Any, name: str) -> int | None:
-    value = getattr(found, name, None)
+def _part(listed: Any, name: str) -> int | None:
+    value = getattr(listed, name, None)
     value = getattr(value, "base", value)
     return nanos_of(value) if isinstance(value, Decimal) else None

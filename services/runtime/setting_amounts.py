@@ -35,14 +35,14 @@ def typed(value: Any, path: str, where: str) -> Any:
     name = path.rpartition(".")[2]
     try:
         read = READERS.get(name)
-        found = read(value) if isinstance(value, str) and read is not None else value
-        if name == "plausible_dollars" and isinstance(found, int | Decimal):
-            _check_plausible(Decimal(found))
+        amount = read(value) if isinstance(value, str) and read is not None else value
+        if name == "plausible_dollars" and isinstance(amount, int | Decimal):
+            _check_plausible(Decimal(amount))
     except ValueError as error:
         raise ConfigError(
             f"{path} = {str(value)[:60]!r} ({where}): {error}", hint="correct that setting"
         ) from error
-    return found
+    return amount
 
 
 def _check_plausible(amount: Decimal) -> None:

@@ -21,8 +21,8 @@ from services.runtime.settings_types import Origin, Section, Settings
 
 # Variables of ours that are no settings: what names the file, what tests read, and what a worker
 # tells the process that runs a task, which may well call `asb` itself.
-_TOLD_TO_TASKS = "TASK ATTEMPT SESSION WORKER MODEL AGENT KIND RUN USAGE_FILE"
-NOT_SETTINGS = frozenset({"ASB_CONFIG", *(f"ASB_{name}" for name in _TOLD_TO_TASKS.split())})
+_FOR_TASKS = "TASK ATTEMPT SESSION WORKER MODEL AGENT KIND RUN USAGE_FILE"
+NOT_SETTINGS = frozenset({"ASB_CONFIG", *(f"ASB_{name}" for name in _FOR_TASKS.split())})
 NOT_SETTINGS_PREFIXES = ("ASB_TEST_", "ASB_RUN_")  # the second: from us to our own processes
 
 
@@ -60,19 +60,19 @@ def bare(type_: Any) -> Any:
 
 
 def _walk(struct: type[Struct], prefix: str = "") -> Iterator[Leaf]:
-    for one in msgspec.structs.fields(struct):
-        type_: Any = one.type
-        if prefix == "" and one.name in ("origins", "file"):
+    for field in msgspec.structs.fields(struct):
+        type_: Any = field.type
+        if prefix == "" and field.name in ("origins", "file"):
             continue
         if isinstance(type_, type) and issubclass(type_, Section):
-            yield from _walk(type_, f"{one.name}.")
+            yield from _walk(type_, f"{field.name}.")
             continue
-        default = one.default if one.default is not msgspec.NODEFAULT else None
-        if one.default_factory is not msgspec.NODEFAULT:
-            default = one.default_factory()
+        default = field.default if field.default is not msgspec.NODEFAULT else None
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
         metas = cast("tuple[msgspec.Meta, ...]", get_args(type_)[1:])
         meaning = next(meta.description for meta in reversed(metas) if meta.description)
-        yield Leaf(prefix + one.name, type_, meaning, default)
+        yield Leaf(prefix + field.name, type_, meaning, default)
 
 
 LEAVES = {leaf.name: leaf for leaf in _walk(Settings)}

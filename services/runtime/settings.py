@@ -81,7 +81,7 @@ __all__ = [
 ]
 
 
-def told_by_tests(name: str) -> str:
+def set_by_tests(name: str) -> str:
     """A variable that only tests set."""
     return os.environ.get(f"ASB_TEST_{name}", "")
 
@@ -115,10 +115,10 @@ def load(
     values = {leaf.name: leaf.default for leaf in LEAVES.values()}
     values["data_dir"] = home_folder(environ, "XDG_DATA_HOME", ".local/share") / "asb"
     all_given = [*from_file(file), *from_environment(environ), *from_overrides(given)]
-    for one in all_given:
-        base = file.parent if one.origin == "file" and file else cwd
-        _take(values, one, base, environ)
-    origins: dict[str, Origin] = {one.name: one.origin for one in all_given}
+    for given_value in all_given:
+        base = file.parent if given_value.origin == "file" and file else cwd
+        _take(values, given_value, base, environ)
+    origins: dict[str, Origin] = {given_value.name: given_value.origin for given_value in all_given}
     settings = _built(values, origins, file)
     _check_relations(settings)
     return settings
@@ -146,28 +146,28 @@ def describe(settings: Settings) -> list[SettingRow]:
 # -- one value ---------------------------------------------------------------------------------
 
 
-def _take(values: dict[str, Any], one: Given, base: Path, environ: Mapping[str, str]) -> None:
+def _take(values: dict[str, Any], given: Given, base: Path, environ: Mapping[str, str]) -> None:
     """Check one given value and put it over what earlier sources said."""
-    leaf = LEAVES[one.name]
-    value = setting_amounts.typed(_exact(one.value), leaf.name, one.where)
+    leaf = LEAVES[given.name]
+    value = setting_amounts.typed(_exact(given.value), leaf.name, given.where)
     if leaf.name == "data_dir" and isinstance(value, str | Path) and str(value):
         values[leaf.name] = Path(os.path.normpath(base / expanded(str(value), environ)))
     elif leaf.is_table and isinstance(value, dict):
         item_type = get_args(bare(leaf.type))[1]
         table = cast("dict[str, Any]", value)
         added = {
-            key: _converted(one, item_type, v, f"{leaf.name}.{key}") for key, v in table.items()
+            key: _converted(given, item_type, v, f"{leaf.name}.{key}") for key, v in table.items()
         }
         values[leaf.name] = {**values[leaf.name], **added}
     elif leaf.name == "redis_url" and value == "":
         values[leaf.name] = None  # `redis_url = ""` asks for the embedded one again
     else:
-        values[leaf.name] = _checked(one, _converted(one, leaf.type, value, leaf.name))
+        values[leaf.name] = _checked(given, _converted(given, leaf.type, value, leaf.name))
 
 
-def _converted(one: Given, type_: Any, value: Any, name: str) -> Any:
+def _converted(given: Given, type_: Any, value: Any, name: str) -> Any:
     try:
-        return msgspec.convert(value, type_, strict=one.strict)
+        return msgspec.convert(value, type_, strict=given.strict)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         path = path.rstrip("`")
@@ -182,29 +182,29 @@ def _converted(one: Given, type_: Any, value: Any, name: str) -> Any:
             hint = did_you_mean(unknown[1], _ITEM_FIELDS)
         elif not path and (allowed := _allowed(type_, value)):
             message = f"expected {allowed}"
-        if one.name == "redis_url":
+        if given.name == "redis_url":
             inner = redacted(str(inner))
         raise ConfigError(
-            f"{full} = {short(inner)} ({one.where}): {message}",
+            f"{full} = {short(inner)} ({given.where}): {message}",
             hint=hint or "correct that setting",
         ) from error
 
 
-def _checked(one: Given, value: Any) -> Any:
+def _checked(given: Given, value: Any) -> Any:
     """The checks that a type cannot express."""
     problem = ""
-    if one.name == "namespace" and not re.fullmatch(r"[A-Za-z0-9_-]+", value):
+    if given.name == "namespace" and not re.fullmatch(r"[A-Za-z0-9_-]+", value):
         problem = "expected letters, digits, - and _ only"
-    elif one.name == "redis_url" and not names_a_redis(value):
+    elif given.name == "redis_url" and not names_a_redis(value):
         problem, value = (
             "expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH",
             redacted(value),
         )
-    elif one.name == "policy.timezone" and not _is_zone(value):
+    elif given.name == "policy.timezone" and not _is_zone(value):
         problem = "expected the name of a time zone, such as UTC or Europe/Berlin"
     if problem:
         raise ConfigError(
-            f"{one.name} = {short(value)} ({one.where}): {problem}", hint="correct that setting"
+            f"{given.name} = {short(value)} ({given.where}): {problem}", hint="correct that setting"
         )
     return value
 
@@ -243,9 +243,9 @@ def _is_zone(name: str) -> bool:
 
 _ITEM_FIELDS = sorted(
     {
-        one.name
+        field.name
         for item in (AlertBudgetSetting, HookSetting, PriceSetting, RouteSetting, RuleSetting)
-        for one in msgspec.structs.fields(item)
+        for field in msgspec.structs.fields(item)
     }
 )
 
@@ -255,7 +255,7 @@ def _built(values: Mapping[str, Any], origins: dict[str, Origin], file: Path | N
     for name, value in values.items():
         section, _, key = name.rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[key] = value
-    types = {one.name: one.type for one in msgspec.structs.fields(Settings)}
+    types = {field.name: field.type for field in msgspec.structs.fields(Settings)}
     sections = {name: types[name](**tree.pop(name)) for name in SECTIONS}
     return Settings(**tree, **sections, origins=origins, file=file)
 
@@ -284,7 +284,7 @@ def _allowed(type_: Any, value: Any) -> str:
         case msgspec.inspect.VarTupleType():
             return "a list of tables"
         case msgspec.inspect.StructType(fields=fields) if not isinstance(value, dict):
-            return "a table of " + ", ".join(one.name for one in fields)
+            return "a table of " + ", ".join(field.name for field in fields)
         case msgspec.inspect.CustomType(cls=cls) if cls is Path:
             return "the path of a folder"
         case _:

@@ -268,8 +268,8 @@ def once(view: Overview, rows: Sequence[EventRow], width: int) -> str:
     return "\n".join(lines)
 
 
-def _width(names: Iterable[str], least: int, most: int) -> int:
-    return min(most, max([least, *(cell_len(one_line(name)) for name in names)]))
+def _width(names: Iterable[str], least: int, limit: int) -> int:
+    return min(limit, max([least, *(cell_len(one_line(name)) for name in names)]))
 
 
 def _fitted(line: Text, width: int) -> Text:

@@ -14,9 +14,9 @@ REASON = 400  # characters of a reason; `asb task ID` has the whole
 TEXT_CELLS = 24  # what the text of a task gets at least, where columns can give way
 
 
-def tasks_table(rows: list[dict[str, Any]], most: int) -> str:
+def tasks_table(rows: list[dict[str, Any]], width: int) -> str:
     reasons = [row["waiting"] or row["error"] for row in rows]
-    below = most > 0 and any(reasons)  # each reason on a line of its own
+    below = width > 0 and any(reasons)  # each reason on a line of its own
     columns: dict[str, list[str]] = {
         "TASK": [row["task"] for row in rows],
         "STATUS": [row["status"] for row in rows],
@@ -33,20 +33,20 @@ def tasks_table(rows: list[dict[str, Any]], most: int) -> str:
         del columns["WAITS FOR"]
     if below or not any(row["error"] for row in rows):
         del columns["FAILED FOR"]
-    if 0 < most < 120 and not any(row["worker"] for row in rows):
+    if 0 < width < 120 and not any(row["worker"] for row in rows):
         del columns["WORKER"]
-    for name in ("KIND", "PRIORITY", "ROUTE") if most else ():  # the text needs some room, too
+    for name in ("KIND", "PRIORITY", "ROUTE") if width else ():  # the text needs some room, too
         if sum(max(cell_len(x) for x in (n, *c)) + 2 for n, c in columns.items() if n != "TEXT") > (
-            most - TEXT_CELLS
+            width - TEXT_CELLS
         ):
             del columns[name]
     cells = list(zip(*columns.values(), strict=True))
-    lines = table(tuple(columns), cells, right="AGE", most=most).splitlines()
+    lines = table(tuple(columns), cells, right="AGE", width=width).splitlines()
     if not below:
         return "\n".join(lines)
     shown = lines[:1]
     for line, reason in zip(lines[1:], reasons, strict=True):
         shown.append(line)
         if reason:
-            shown.append(folded(first_line(reason)[:REASON], most, "    "))
+            shown.append(folded(first_line(reason)[:REASON], width, "    "))
     return "\n".join(shown)

@@ -68,24 +68,24 @@ def _lines(words: Sequence[str], joint: str, room: int) -> Iterator[str]:
     yield line
 
 
-def records(heads: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> str:
+def records(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
     """A table that is too wide for the terminal: a row's first cell on a line of its own, below
     it the others with their heads, folded."""
     lines: list[str] = []
     for row in rows:
-        lines.append(folded(row[0], most))
+        lines.append(folded(row[0], width))
         cells = zip(heads[1:], row[1:], strict=True)
         pairs = [f"{head.lower()} {cell}" for head, cell in cells if cell]
-        lines += [f"  {line}" for line in _lines(pairs, "  ", most - 2)]
+        lines += [f"  {line}" for line in _lines(pairs, "  ", width - 2)]
     return "\n".join(lines)
 
 
 def table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "", most: int = 0
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "", width: int = 0
 ) -> str:
     """Rows below heads, columns aligned; ``right`` names the heads whose columns are figures.
 
-    ``most`` columns of terminal: the last column is cut to what is left of them.
+    ``width`` columns of terminal: the last column is cut to what is left of them.
     """
     figures = set(right.split())
     rows = [[one_line(cell) for cell in row] for row in rows]
@@ -100,7 +100,7 @@ def table(
             for i, cell in enumerate(row[:-1])
         ]
         before = "  ".join(cells)
-        last = clip(row[-1], max(10, most - cell_len(before) - 2)) if most else row[-1]
+        last = clip(row[-1], max(10, width - cell_len(before) - 2)) if width else row[-1]
         line = f"{before}  {last}".rstrip() if cells else last
-        lines.append(clip(line, most) if most >= NARROW else line)
+        lines.append(clip(line, width) if width >= NARROW else line)
     return "\n".join(lines)

@@ -345,7 +345,7 @@ def test_tables_fit_the_terminal_and_are_whole_elsewhere() -> None:
         "t1       5  a long text about 🚀 rockets",
         "task22  12  short",
     ]
-    narrow = table(("TASK", "N", "TEXT"), rows, right="N", most=30).splitlines()
+    narrow = table(("TASK", "N", "TEXT"), rows, right="N", width=30).splitlines()
     assert narrow[1] == "t1       5  a long text about…"
     assert clip("abc", 3) == "abc"
     assert first_line("\n\n  do  this \n more") == "do this"
