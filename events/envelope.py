@@ -176,6 +176,14 @@ def beside(event: Event) -> Beside:
     return _beside.decode(event.raw) if event.raw else Beside()
 
 
+def beside_of(raw: bytes) -> Beside:
+    """The same of bare data; nothing where that is not of an event."""
+    try:
+        return _beside.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return Beside()
+
+
 def words_of(event: Event) -> dict[str, Any]:
     """The words of an event: private fields, and what its writer told besides."""
     if not event.raw:  # decided, and not written yet
@@ -192,6 +200,19 @@ def text_of(event: Event, name: str) -> str:
     if not value and parts.forgotten_at and name in parts.marks:
         return FORGOTTEN
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def without_words(raw: bytes, at: int) -> bytes:
+    """The data of an event with its words taken out at ``at`` (µs); as it is where it has none."""
+    if b'"words":' not in raw:
+        return raw
+    fields: dict[str, Any] = dict(_fields.decode(raw))
+    if fields.pop("words", None) is None:
+        return raw
+    return _encoder.encode({**fields, "forgotten_at": at})
 
 
 def decode(entry: Sequence[Any]) -> Event:

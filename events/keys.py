@@ -163,6 +163,26 @@ class Keys(msgspec.Struct, frozen=True):
         return self._internal("secret")
 
     @property
+    def forgotten(self) -> str:
+        """Hash ``task -> log id of its task.forgotten``: whose words are still to be taken out."""
+        return self._internal("forgotten")
+
+    @property
+    def unclean(self) -> str:
+        """Hash ``intake -> entry id`` of the newest raw entry there that must not stay."""
+        return self._internal("unclean")
+
+    @property
+    def rewriter(self) -> str:
+        """Which host takes words out of the streams now; expires."""
+        return self._internal("rewriter")
+
+    @property
+    def rewrite_problem(self) -> str:
+        """Why words that are to go are still there, in words for people; expires."""
+        return self._internal("rewrite-problem")
+
+    @property
     def snapshot_record(self) -> str:
         """JSON: how far the newest snapshot reaches, and why the last try failed, if it did."""
         return self._internal("snapshot-record")
@@ -185,3 +205,21 @@ class Keys(msgspec.Struct, frozen=True):
     @property
     def snapshot(self) -> str:
         return self._internal("snapshot")
+
+
+# -- beside any stream, in its slot ---------------------------------------------------------------
+
+
+def rewrite_copy(stream: str) -> str:
+    """The copy of ``stream`` that takes its place soon, in its slot."""
+    return f"{{{stream}}}:rewrite"
+
+
+def rewritten(stream: str) -> str:
+    """What ``stream`` was before, for a moment, until it is freed."""
+    return f"{{{stream}}}:rewritten"
+
+
+def rewrite_run(stream: str) -> str:
+    """Who makes that copy, in the slot of ``stream``; expires."""
+    return f"{{{stream}}}:rewriting"

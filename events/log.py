@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from events.envelope import Event, Payload, wire
-from events.words import Label
+from events.words import Label, Phrase
 
 START = "0-0"  # before the first entry
 NAMED = "log:"  # what the event id of a log's first event begins with; a random name follows
@@ -12,6 +12,12 @@ NAMED = "log:"  # what the event id of a log's first event begins with; a random
 def parse_id(entry_id: str) -> tuple[int, int]:
     ms, _, seq = entry_id.partition("-")
     return int(ms), int(seq or 0)
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` is the whole id of an entry."""
+    ms, dash, seq = text.partition("-")
+    return bool(dash) and all(n.isascii() and n.isdigit() and len(n) <= 20 for n in (ms, seq))
 
 
 def after(x: str, y: str) -> bool:
@@ -56,3 +62,20 @@ class LogForeignEntries(Payload):
     count: int
     first: Label
     last: Label
+
+
+@wire("words.removed")
+class WordsRemoved(Payload):
+    """Words were taken out of the log and of every stream that held them.
+
+    ``until``: the log id of the last ``task.forgotten`` that this carries out, "" for none.
+    ``before``: words of tasks that had ended by then (µs) went too, 0 for none. ``tasks`` and
+    ``entries`` count what was taken out this time; ``kept`` says where the server may still hold
+    the bytes, "" for nowhere.
+    """
+
+    until: Label = ""
+    before: int = 0
+    tasks: int = 0
+    entries: int = 0
+    kept: Phrase = ""

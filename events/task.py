@@ -240,3 +240,11 @@ class TaskRequeued(AttemptEnd):
 
     reason: Phrase = ""
     limited: Label = ""
+
+
+@wire("task.forgotten")
+class TaskForgotten(Payload):
+    """What was written for and by this task is to be forgotten: from here on nothing shows it, what
+    comes later is kept as marks, and the streams that hold it are written anew without it."""
+
+    task: Label

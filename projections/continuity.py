@@ -10,6 +10,7 @@ from projections.state import State, folds
 @folds(LogWentBack)
 def went_back(state: State, event: Event[LogWentBack]) -> None:
     state.meta.went_back = event.log_id
+    state.meta.words_removed = ""  # what was taken out may be there again
 
 
 @folds(LogTrimmed)

@@ -18,6 +18,7 @@ from projections import (
     continuity,
     ends,
     eviction,
+    forgetting,
     policy,
     progress,
     reports,
@@ -30,8 +31,8 @@ from projections.state import FOLDS, State, folds
 
 FILES = (
     accounts,
-    *(alerts, attempts, clock, continuity, ends, eviction, policy, progress, reports, routing),
-    *(spending, tasks, workers),
+    *(alerts, attempts, clock, continuity, ends, eviction, forgetting, policy, progress),
+    *(reports, routing, spending, tasks, workers),
 )
 
 

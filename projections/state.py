@@ -75,6 +75,7 @@ class State:
         self.torn = s.torn if s else {}  # results of tasks that the log lost -> when, in events
         self.flags = s.flags if s else {}
         self.accounts = s.accounts if s else {}
+        self.forgotten = s.forgotten if s else {}  # task -> log id of its task.forgotten
         self.tallies = s.tallies if s else Tallies({}, {}, {}, {}, {})
         if s and s.wide:
             self.outcomes.read_all()  # another state need not be wide: its blocks look different

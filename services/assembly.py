@@ -48,6 +48,7 @@ OF_EVERY_ENGINE: Final = (
     "services.engine.continuity",
     "services.engine.clock_steps",
     "services.engine.eviction",
+    "services.engine.forgetting",
 )
 
 

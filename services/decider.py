@@ -12,6 +12,7 @@ from typing import TypeAlias
 import msgspec
 
 from events.envelope import Event, Payload
+from events.log import WordsRemoved
 from events.money import Lookup, no_quotes
 from events.policy import PolicyChanged
 from projections.state import State
@@ -100,7 +101,8 @@ class Inputs(msgspec.Struct):
     did not write, in order; ``trimmed`` is where the log begins since somebody cut it by hand.
     ``secret`` keys the marks of words; ``overlay`` is what the delegator was taught: the log id of
     that learning and its weights.
-    ``eviction`` is the newest look at whether the server drops keys.
+    ``eviction`` is the newest look at whether the server drops keys; ``words_removed`` is what this
+    host took out of the streams last.
     """
 
     entries: Iterable[IntakeEntry] = ()
@@ -121,9 +123,17 @@ class Inputs(msgspec.Struct):
     foreign: Sequence[str] = ()
     trimmed: str = ""
     eviction: EvictionLook | None = None
+    words_removed: WordsRemoved | None = None
 
 
-Decision: TypeAlias = Event | Rejection | Taken
+class Unclean(msgspec.Struct, frozen=True, gc=False):
+    """An intake entry whose raw words must not stay there: it leaves within the hour."""
+
+    intake: str
+    id: str
+
+
+Decision: TypeAlias = Event | Rejection | Taken | Unclean
 Decisions: TypeAlias = Iterator[Decision]
 Decide: TypeAlias = Callable[[State, int, Inputs], Decisions]
 

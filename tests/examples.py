@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from events.account import AccountLimited, AccountReleased
 from events.clock import ClockConfirmed, ClockStepped
 from events.envelope import Payload
-from events.log import LogForeignEntries, LogTrimmed, LogWentBack
+from events.log import LogForeignEntries, LogTrimmed, LogWentBack, WordsRemoved
 from events.money import Price
 from events.policy import (
     AlertBudget,
@@ -35,6 +35,7 @@ from events.task import (
     TaskDelivered,
     TaskDispatched,
     TaskFailed,
+    TaskForgotten,
     TaskRequeued,
     TaskStarted,
     TaskSubmitted,
@@ -225,6 +226,14 @@ def trimmed(**changes: Any) -> LogTrimmed:
     return replace(LogTrimmed("1795348800005-0"), **changes)
 
 
+def words_removed(**changes: Any) -> WordsRemoved:
+    return replace(WordsRemoved("1795348800007-0", 0, 2, 9), **changes)
+
+
+def forgotten(**changes: Any) -> TaskForgotten:
+    return replace(TaskForgotten("t1"), **changes)
+
+
 def foreign_entries(**changes: Any) -> LogForeignEntries:
     return replace(LogForeignEntries(2, "1795348800005-0", "1795348800006-0"), **changes)
 
@@ -283,6 +292,8 @@ def every_payload() -> dict[str, Payload]:
         report_issued(),
         went_back(),
         trimmed(),
+        words_removed(),
+        forgotten(),
         foreign_entries(),
         AccountLimited("claude@host", NOON + HOUR, 2, True, "w1", "t1", "5-hour limit"),
         AccountReleased("claude@host", True, "by hand"),

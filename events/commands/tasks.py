@@ -34,3 +34,10 @@ class CancelTask(Command):
 
     task: Label
     reason: Text = ""
+
+
+@command("task.forgotten")
+class ForgetTask(Command):
+    """What was written for and by a task shall be forgotten."""
+
+    task: Label

@@ -142,6 +142,12 @@ work() {
     session "$session" ${usage:+usage "$usage"} "$field" >/dev/null
 }
 
+# Its text was taken out before it came here: nothing is run, and that is said.
+forgotten() {
+  [ "$(line 12)" != "$session" ] || redis XADD "$intake" '*' type task.cancelled task "$(line 8)" \
+    attempt "$(line 10)" session "$session" started no reason "its text was forgotten" >/dev/null
+}
+
 start() {
   [ -z "${pulse:-}" ] || kill "$pulse" 2>/dev/null
   join || exit 1
@@ -156,6 +162,7 @@ while :; do
   take || continue
   case $type in
     task.dispatched) work "$@" ;;
+    task.forgotten) forgotten ;;
     worker.lost) [ "$(line 8)" != "$session" ] || start ;;
     worker.refused) [ "$(line 8)" != "$session" ] || refused ;;
   esac

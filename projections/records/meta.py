@@ -46,3 +46,6 @@ class Meta(msgspec.Struct, gc=False):
     policy: PolicyChanged = msgspec.field(default_factory=PolicyChanged)
     overlay: Overlay = Overlay()  # what the delegator was taught
     policy_after: int = 0  # how many tasks had been submitted when the policy last changed
+    forgotten_id: str = ""  # log id of the newest task.forgotten
+    words_removed: str = ""  # up to which task.forgotten words were taken out of the streams
+    words_before: int = 0  # words of tasks that had ended by then are gone, µs

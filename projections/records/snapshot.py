@@ -51,6 +51,7 @@ class Snapshot(msgspec.Struct):
     torn: dict[str, int]
     flags: dict[str, Flagged]
     accounts: dict[str, ProviderAccount]
+    forgotten: dict[str, str]
     tallies: Tallies
 
 

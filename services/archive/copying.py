@@ -6,12 +6,14 @@ that was replaced, shows.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import islice, zip_longest
 from pathlib import Path
 
 import msgspec
 
+from events.envelope import beside_of, without_words
 from events.keys import Keys
 from services.archive.segments import (
     ArchiveBroken,
@@ -48,6 +50,18 @@ def folder_of(settings: Settings) -> Path:
     return settings.archive.folder or settings.data_dir / "archive"
 
 
+def _says_the_same(archived: Entry, there: Entry) -> bool:
+    """Whether an entry of the archive is that of the log, or was until its words were forgotten."""
+    if archived == there:
+        return True
+    place, fields = there
+    forgotten_at = beside_of(fields[11]).forgotten_at if len(fields) == 12 else 0
+    if not forgotten_at or len(archived[1]) != len(fields):
+        return False
+    then = without_words(archived[1][11], forgotten_at)
+    return (place, fields) == (archived[0], [*archived[1][:11], then])
+
+
 class Archive:
     """The archive of one log, in a folder named after the log."""
 
@@ -82,9 +96,35 @@ class Archive:
         made: list[SegmentRecord] = []
         while batch := list(islice(waiting, segment_entries)):
             last = write_segment(self.folder, last, batch)
-            self._client.call("SET", self._keys.archive_mark, msgspec.json.encode(last))
+            self._mark(last)
             made.append(last)
         return made
+
+    def renew(self, segment_entries: int) -> list[SegmentRecord]:
+        """Write all of it anew from the log as it is now, without the words that were forgotten
+        since, and delete the old files; the new segments. A crash at it is made good by doing it
+        again. Raises AsbError where the log begins behind the archive."""
+        chain = read_chain(self.folder)
+        if chain and not self._holds(chain[0].first):
+            raise AsbError(
+                f"the log does not hold {chain[0].first}, with which its archive begins",
+                hint="it was trimmed, or another began: the archive alone knows what stood there",
+            )
+        fresh, old = (self.folder.with_name(self.folder.name + end) for end in (".new", ".old"))
+        for left_over in (fresh, old):
+            shutil.rmtree(left_over, ignore_errors=True)
+        waiting, made = self._entries(START), list[SegmentRecord]()
+        while batch := list(islice(waiting, segment_entries)):
+            made.append(write_segment(fresh, made[-1] if made else None, batch))
+        if self.folder.exists():
+            self.folder.rename(old)
+        fresh.rename(self.folder)
+        self._mark(made[-1])
+        shutil.rmtree(old, ignore_errors=True)
+        return made
+
+    def _mark(self, last: SegmentRecord) -> None:
+        self._client.call("SET", self._keys.archive_mark, msgspec.json.encode(last))
 
     def verify(self, advance: Advance = lambda _: None) -> list[SegmentRecord]:
         """Read all of it: the chain, every byte, the head mark, and every entry against the log.
@@ -106,7 +146,7 @@ class Archive:
         kept = entries_of(self.folder, record)
         for archived, there in zip_longest(kept, self._entries(cursor, record.last)):
             place = (archived or there or (b"?",))[0].decode()
-            if archived is None or there is None or archived != there:
+            if archived is None or there is None or not _says_the_same(archived, there):
                 raise ArchiveBroken(
                     f"{self.folder / record.file}: entry {place} is not what the log says",
                     hint="one of the two was changed: compare with a copy",

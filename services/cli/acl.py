@@ -32,6 +32,9 @@ def acl(
         str, typer.Argument(help="Its name: user, intake, inbox and progress keys use it.")
     ],
     role: Annotated[str, typer.Option(help="agent, service or viewer.")] = "agent",
+    with_texts: Annotated[
+        bool, typer.Option("--with-texts", help="A viewer reads what people wrote, too.")
+    ] = False,
     password_file: Annotated[
         str | None,
         typer.Option(
@@ -52,6 +55,8 @@ def acl(
     """
     if role not in rules.ROLES:
         raise typer.BadParameter(f"--role is one of {', '.join(rules.ROLES)}")
+    if with_texts and role != "viewer":
+        raise typer.BadParameter("--with-texts goes with --role viewer")
     try:
         schema.check_name(name, "name")
     except Rejected as error:
@@ -62,7 +67,8 @@ def acl(
     client, missing = _connected()
     try:
         server_version = version or _version(client) or ASSUMED
-        say(rules.line(name, role, Keys(settings.namespace), secret, server_version))
+        keys = Keys(settings.namespace)
+        say(rules.line(name, role, keys, secret, server_version, with_texts=with_texts))
         _notes(name, role, server_version, secret)
         if role == "agent" and open_intake:
             _open(name, client, missing)

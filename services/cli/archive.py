@@ -18,18 +18,26 @@ def archive(
     verify: Annotated[
         bool, typer.Option("--verify", help="Add nothing: read all of it and compare.")
     ] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Write all of it again, without forgotten words.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
     """Copy what came to the log since the last time into the archive, chained by hashes.
 
     --verify reads every byte of it: the chain, the mark in Redis, and each entry against the log; a
     flipped byte is found and named. The archive holds the words of tasks and results, as the log
-    does: its files are readable by their owner only. Nothing is taken out of Redis.
+    does: its files are readable by their owner only. Nothing is taken out of Redis. What was
+    forgotten since (asb forget) stands in it until --anew writes it again from the log.
     """
     with options.opened() as bus:
         kept = Archive(bus.client, bus.keys, folder_of(bus.settings))
         chosen = bus.settings.archive
-        segments = kept.verify() if verify else kept.extend(chosen.segment_events)
+        if verify:
+            segments = kept.verify()
+        else:
+            write = kept.renew if anew else kept.extend
+            segments = write(chosen.segment_events)
         size = kept.size
     if as_json:
         say_json(

@@ -23,6 +23,7 @@ from services.client.bus import Bus
 from services.queries.archived import archive_rows
 from services.queries.figures import names_text, running_count, waiting_count
 from services.queries.findings import Check, Look, rows
+from services.queries.forgetting import forgotten_rows
 from services.queries.metrics import metrics_row
 from services.queries.missing import missing_names
 from services.queries.notices import NAMED as NOTICED
@@ -243,6 +244,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("operators", _operators),
     ("policy", _policy),
     ("archive", lambda look: archive_rows(look.bus)),
+    ("forgotten words", forgotten_rows),
     ("agents", lambda _: program_rows()),
 )
 

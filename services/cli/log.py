@@ -65,7 +65,7 @@ def _past(bus: Bus, types: set[str], since: str | None, number: int, until: str)
         return
     left = number
     for batch in replaying.read_log(bus.client, bus.keys, since, until):
-        for event in batch:
+        for event in bus.shown(batch):
             if not types or event.type in types:
                 if left == 0:
                     return
@@ -79,7 +79,8 @@ def _last(bus: Bus, types: set[str], number: int) -> list[Event]:
     before = "+"
     while len(events) < number:
         entries = bus.client.call("XREVRANGE", bus.keys.log, before, "-", "COUNT", READ_COUNT)
-        events += [e for e in replaying.decoded(entries) if not types or e.type in types]
+        shown = bus.shown(replaying.decoded(entries))
+        events += [e for e in shown if not types or e.type in types]
         if len(entries) < READ_COUNT:
             break
         before = f"({entries[-1][0].decode()}"
@@ -93,7 +94,7 @@ def _follow(bus: Bus, cursor: str, types: set[str], as_json: bool) -> None:
         )
         if reply:
             cursor = reply[0][1][-1][0].decode()
-        for event in replaying.decoded(reply[0][1]) if reply else ():
+        for event in bus.shown(replaying.decoded(reply[0][1])) if reply else ():
             if not types or event.type in types:
                 _show(event, as_json)
 

@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, dict[str, Place]]] = {
         "task": Place("tasks", "task", "One task's whole history."),
         "cancel": Place("tasks", "cancel", "Cancel tasks."),
         "retry": Place("tasks", "retry", "Submit ended tasks again."),
+        "forget": Place("forget", "forget", "What was written for tasks goes for good."),
         "manager": Place("manager", "manager", "The task manager's prompt."),
         "delegator": Place("delegator", "app", "Teach, check and ask the delegator."),
         "routes": Place("routes", "routes", "Where each kind of task goes."),

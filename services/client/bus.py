@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from events.envelope import Event
+from events.envelope import Event, without_words
 from events.keys import Keys
 from projections.state import State
 from services.runtime import prices
@@ -50,11 +50,21 @@ class Bus(msgspec.Struct):
     def events_at(self, log_ids: list[str]) -> dict[str, Event]:
         """The events that stand at these places, in one round trip; what is gone is left out."""
         wanted = list(dict.fromkeys(log_ids))
+        if not wanted:
+            return {}
         replies: list[Any] = self.client.pipeline(("XRANGE", self.keys.log, i, i) for i in wanted)
         entries: list[Any] = []
         for reply in replies:
             entries += reply if isinstance(reply, list) else ()
-        return {event.log_id: event for event in rebuild.decoded(entries)}
+        return {event.log_id: event for event in self.shown(rebuild.decoded(entries))}
+
+    def shown(self, events: list[Event]) -> list[Event]:
+        """Events as they may be shown: of a forgotten task without words, wherever these stand."""
+        forgotten = set(self.client.call("HKEYS", self.keys.forgotten)) if events else ()
+        for event in events if forgotten else ():
+            if getattr(event.data, "task", "").encode(errors="surrogatepass") in forgotten:
+                event.raw = without_words(event.raw, 1)
+        return events
 
     def send(self, kind: str, data: dict[str, object], entry_id: str | None = None) -> str:
         """One entry for the shared intake; its entry id. ``entry_id`` is an idempotency key."""

@@ -259,14 +259,13 @@ class Host:
         base, floor = self._position.base(self.state), self._position.floor(self.state)
         now = self.clock.now()
         inputs.step, inputs.latest = self.clock.step, self.clock.latest
-        inputs.absent_us, inputs.found_us = (
-            self._upkeep.watch.absent_us(),
-            self._upkeep.watch.found_us(),
-        )
+        watch = self._upkeep.watch
+        inputs.absent_us, inputs.found_us = watch.absent_us(), watch.found_us()
         turn: Turn | None = None
         self.state.begin()
         try:
             turn = run_turn(self.state, now, self._deciders, inputs, floor)
+            await self.intakes.mark_unclean(turn.unclean)
             sent, appended = elapsed(), Appended("ok", 0)
             if turn.refused:  # on an outdated state a good report looks like one about nothing
                 appended = await self.log.append(base, now, [])

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from events.envelope import Event, as_read, encode
+from events.envelope import Event, as_read, encode, without_words
 from events.task import TaskDispatched, TaskSubmitted
 from projections import fold
 from projections.state import State
-from services.decider import Decider, Inputs, IntakeEntry, Rejection, Taken
+from services.decider import Decider, Inputs, IntakeEntry, Rejection, Taken, Unclean
 
 EVENTS_MAX = 200  # a script that appends 1,000 stops Redis for 4 to 5 ms
 BYTES_MAX = 4_000_000
@@ -34,6 +34,7 @@ class Turn(msgspec.Struct):
     events: list[Event] = []
     refused: list[Rejection] = []
     taken: list[Taken] = []
+    unclean: dict[str, str] = {}  # intake -> the newest entry there that must not stay
     consumed: int = 0
     more: bool = False
     bytes: int = 0
@@ -89,6 +90,8 @@ def run_turn(
                     break
             elif isinstance(decision, Rejection):
                 turn.refused.append(decision)
+            elif isinstance(decision, Unclean):
+                turn.unclean[decision.intake] = decision.id
             else:
                 turn.taken.append(replace(decision, place=places.peek()))
     return turn
@@ -118,6 +121,8 @@ def _fold(state: State, turn: Turn, event: Event, place: str, secret: bytes) -> 
         event.id = place
     if not event.raw:
         event.raw = encode(event.data, secret)
+    if state.forgotten and getattr(event.data, "task", "") in state.forgotten:
+        event.raw = without_words(event.raw, turn.now)
     turn.bytes += len(event.raw)
     fold.apply(state, as_read(event))
     turn.events.append(event)

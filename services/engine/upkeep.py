@@ -1,4 +1,5 @@
-"""What an engine looks after beside its turns: heartbeats, intakes, the log's head, eviction."""
+"""What an engine looks after beside its turns: heartbeats, intakes, the log's head, eviction, words
+that are to go."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import anyio
 from projections.records import ALIVE
 from projections.state import State
 from services.decider import Inputs
+from services.engine.removal import WordRemoval
 from services.engine.trouble import Work
 from services.engine.worker_watch import LOOK_S, WorkerWatch
 from services.projector import Setup
@@ -40,12 +42,14 @@ class Upkeep:
         self._eviction = EvictionWatch(setup.client, inputs)
         self._unregistered = UnregisteredIntakes(setup.client, setup.keys)
         self._intakes, self._state = intakes, state
+        self._words = WordRemoval(setup, inputs, state)
         self._wake: Callable[[], None] = lambda: None
 
     def works(self, wake: Callable[[], None], *, reads_intakes: bool) -> Iterator[Work]:
         """What to run again and again; ``wake`` has a turn follow."""
         self._wake = wake
         yield from (self.watch_workers, self.trim_intakes, self.guard, self.watch_eviction)
+        yield self.remove_words
         if reads_intakes:
             yield self.watch_unregistered_intakes
 
@@ -71,3 +75,7 @@ class Upkeep:
     async def watch_unregistered_intakes(self) -> None:
         """Look for intakes that nobody opened."""
         await self._unregistered.watch(self._intakes.names)
+
+    async def remove_words(self) -> None:
+        """Take out of the streams what is to be forgotten."""
+        await self._words.look(self._wake)

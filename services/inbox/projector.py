@@ -6,7 +6,7 @@ dispatches are simply offered again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TypeGuard
 
 import anyio
@@ -48,11 +48,13 @@ class Inboxes(Projector):
         self._client, self._keys, self._texts = client, keys, texts
         self._log = Log(client, keys)
         self._pending: list[Note] = []
+        self._forgotten: Container[str] = ()  # tasks of which nothing is written
 
     # -- what to write -------------------------------------------------------------------------
 
     def feed(self, events: Sequence[Event], state: State) -> None:
         """Notes for what these events mean to a worker."""
+        self._forgotten = state.forgotten
         for event in events:
             kind = event.data.type
             if kind == "task.dispatched":
@@ -67,6 +69,7 @@ class Inboxes(Projector):
 
     def restored(self, state: State) -> None:
         """Offer every open dispatch again; what stands there already is left alone."""
+        self._forgotten = state.forgotten
         running = [t for t in state.tasks.values() if t.status in RUNNING]
         running.sort(key=lambda t: parse_id(t.dispatch_id))
         self._pending = [self._dispatched(t) for t in running]
@@ -187,6 +190,9 @@ class Inboxes(Projector):
             if note.text_at:
                 note.fields[9] = texts.get(note.task, "")
                 note.text_at = ""
+            if note.task in self._forgotten and note.fields[1] == "task.dispatched":
+                note.fields[1] = "task.forgotten"
+                del note.fields[8:10]
 
     async def _write(self, worker: str, notes: list[Note]) -> None:
         args: list[Argument] = [len(notes)]

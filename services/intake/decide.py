@@ -11,11 +11,12 @@ from events.usage import UsageCompared
 from events.worker import WorkerLost, WorkerRefused
 from projections.records import ALIVE
 from projections.state import State
-from services.decider import Decider, Decisions, Inputs, IntakeEntry, Rejection, Taken
+from services.decider import Decider, Decisions, Inputs, IntakeEntry, Rejection, Taken, Unclean
 from services.intake import (
     accounts,
     clock,
     corrections,
+    forgetting,
     intakes,
     messages,
     policies,
@@ -30,8 +31,8 @@ from services.intake.schema import Rejected
 
 newest_ms = intakes.newest_ms  # for the host, which sets intakes back
 FILES = (
-    *(accounts, clock, corrections, intakes, messages, policies, progress, routing, sessions),
-    submissions,
+    *(accounts, clock, corrections, forgetting, intakes, messages, policies, progress, routing),
+    *(sessions, submissions),
 )  # each registers what it takes
 
 
@@ -58,13 +59,21 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
             inputs.main_intake,
             inputs.secret,
         )
+        if state.forgotten and forgetting.is_about(entry, case.main_intake, state.forgotten):
+            yield Unclean(entry.intake, entry.id)
         try:
             yield from _judge(case, taken)
         except Rejected as error:
-            yield Rejection(entry, str(error))
+            yield _kept(case, Rejection(entry, str(error)))
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             # A fault of ours must not stop the engine at this entry for ever: it is kept and shown.
-            yield Rejection(entry, f"asb could not handle this entry: {error!r}")
+            yield _kept(case, Rejection(entry, f"asb could not handle this entry: {error!r}"))
+
+
+def _kept(case: Case, letter: Rejection) -> Rejection:
+    """A rejection as it may stand among the dead letters."""
+    forgotten = case.state.forgotten
+    return forgetting.without_words(letter, case.main_intake, forgotten) if forgotten else letter
 
 
 def _judge(case: Case, taken: dict[str, str]) -> Iterator[Event | Taken | Rejection]:
@@ -89,7 +98,9 @@ def _judge(case: Case, taken: dict[str, str]) -> Iterator[Event | Taken | Reject
     for said in events:
         if isinstance(said, Event):
             said.id = said.id or given_id
-        yield said
+            yield said
+        else:
+            yield _kept(case, said)
 
 
 def _handled(case: Case, handler: Handler) -> Iterable[Event | Rejection]:

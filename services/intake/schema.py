@@ -33,7 +33,7 @@ _INTEGERS = frozenset(
     ]
 )
 _LISTS = frozenset(("after", "models"))
-_BOOLEANS = frozenset(("heartbeat", "retryable", "final", "accept", "drop", "take_over"))
+_BOOLEANS = frozenset(("heartbeat", "retryable", "final", "accept", "drop", "take_over", "started"))
 _OBJECTS = frozenset(("holds", "document"))
 _TRUTH = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 OWN_TIME_US = 48 * 3600 * 1_000_000  # how far back a writer's own time counts, in reports

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from events.commands.tasks import CancelTask, SubmitTask
 from events.envelope import Event
 from events.task import Charge, TaskCancelled, TaskCancelRequested, TaskCompleted, TaskSubmitted
+from projections.forgetting import is_gone
 from projections.records import ALIVE, COMPLETED, RUNNING, Worker
 from projections.state import State
 from projections.tasks import sameness
@@ -58,7 +59,12 @@ def _reused(case: Case, task: TaskSubmitted, text: str) -> Iterable[Event]:
     same = sameness(task, case.mark(text))
     earlier = case.state.outcomes.alike(case.state.journal, same)
     done = case.state.outcomes.get(earlier) if earlier else None
-    if earlier and done is not None and done.status == COMPLETED:
+    if (
+        earlier
+        and done is not None
+        and done.status == COMPLETED
+        and not is_gone(case.state, earlier, done.at)
+    ):
         charged = Charge(agent=done.agent, model=done.model, kind=done.kind, meter="reuse")
         event = case.event(TaskCompleted(task.task, charged=charged, reused=earlier))
         event.id = f"{case.entry.id}.reused"
@@ -125,6 +131,8 @@ def _check_references(case: Case, command: SubmitTask, task: str) -> None:
         schema.check_name(command.task, "task", schema.TASK_ID)
     if task in state.tasks or task in state.outcomes or task in case.known.ended_tasks:
         raise Rejected(f"task {task!r} exists already; choose another id")
+    if task in state.forgotten:
+        raise Rejected(f"task {task!r} was forgotten; choose another id")
     if len(command.after) > AFTER_MAX:
         raise Rejected(f"after names {len(command.after):,} tasks, more than {AFTER_MAX:,}")
     for other in command.after:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import msgspec
@@ -46,6 +46,9 @@ ENDED_KEPT_S = 30 * 86_400
 UNREADABLE_KEPT_S = 35 * 86_400
 REMEMBERED = 20_000  # keys of which something is kept here, before it is looked through
 AT_HAND_BYTES_MAX = 32_000_000  # documents that wait for their views
+
+
+Stale: TypeAlias = tuple[str, bytes, Progress]  # a name, the value there, the newest document
 
 
 class Swap(msgspec.Struct):
@@ -143,7 +146,7 @@ class Documents(Projector):
         """Write the views of these names as far as they changed; whether any had."""
         values = await self._read(names)
         state = await self._settled()
-        stale: list[tuple[str, bytes, Progress]] = []
+        stale: list[Stale] = []
         news: list[tuple[str, bytes]] = []
         for name, value in zip(names, values, strict=True):
             record = state.progress.get(name)
@@ -158,8 +161,19 @@ class Documents(Projector):
             else:
                 stale.append((name, value, record))
         await self._take(state, news)
+        stale = await self._without_forgotten(state, stale)
         await self._swap(await self._rendered(stale))
         return bool(stale)
+
+    async def _without_forgotten(self, state: State, stale: list[Stale]) -> list[Stale]:
+        """The views to write; what stands there of a forgotten task goes."""
+        gone = [s for s in stale if s[0].partition(":")[2] in state.forgotten]
+        for name, value, _ in gone:
+            self._at_hand.pop(name, None)
+            if value:
+                before = hashlib.sha1(value).hexdigest()
+                await script("swap")(self._client, [self._key(name)], [before, "", 1])
+        return [s for s in stale if s not in gone] if gone else stale
 
     def _is_stale(
         self, state: State, name: str, record: Progress, value: bytes, ours: marks.Ours
@@ -176,7 +190,7 @@ class Documents(Projector):
         agent, _, task = name.partition(":")
         return progress_view.facts(state, agent, task, record)
 
-    async def _rendered(self, stale: list[tuple[str, bytes, Progress]]) -> list[Swap]:
+    async def _rendered(self, stale: list[Stale]) -> list[Swap]:
         """The views to write. One whose document is not there (any more) is left alone: it was
         trimmed, or another was taken meanwhile, and ``feed`` has named it again."""
         raw = await self._documents(stale)
@@ -190,7 +204,7 @@ class Documents(Projector):
             swaps.append(Swap(name, record, value, view, ENDED_KEPT_S if over else 0))
         return swaps
 
-    async def _documents(self, stale: list[tuple[str, bytes, Progress]]) -> dict[str, bytes]:
+    async def _documents(self, stale: list[Stale]) -> dict[str, bytes]:
         """The documents themselves; those that are not at hand come from the log."""
         documents: dict[str, bytes] = {}
         places: dict[str, str] = {}

@@ -67,6 +67,12 @@ def _foreign(payload: Any, _event: Event) -> str:
     return f"{count(payload.count, 'entry', 'entries')} that asb did not write, {there}: skipped"
 
 
+def _removed(payload: Any, _event: Event) -> str:
+    entries = count(payload.entries, "entry", "entries")
+    kept = f"; the server may still hold them in {payload.kept}" if payload.kept else ""
+    return f"of {count(payload.tasks, 'task')}, {entries} of the log{kept}"
+
+
 _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "log.went_back": lambda payload, _: (
         f"from {payload.was} to {payload.now}; what came between is forgotten, with what it used"
@@ -86,6 +92,8 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "task.completed": lambda payload, _: f"attempt {payload.attempt}",
     "task.failed": _failed,
     "task.cancel_requested": lambda _, event: text_of(event, "reason"),
+    "task.forgotten": lambda _payload, _event: "nothing shows its words from here on",
+    "words.removed": _removed,
     "task.cancelled": lambda _, event: text_of(event, "reason"),
     "task.requeued": lambda payload, _: payload.reason,
     "hold.extended": lambda payload, _: f"{payload.tokens:,} tokens, {dollars(payload.nanos)}",

@@ -67,13 +67,13 @@ def surroundings_of(bus: Bus, state: State) -> Surroundings:
 def events_before(bus: Bus, until: str, number: int = TAIL) -> list[EventRow]:
     """The last ``number`` events up to ``until``, the oldest first."""
     entries = bus.client.call("XREVRANGE", bus.keys.log, until, "-", "COUNT", number)
-    return [event_row(event) for event in reversed(rebuild.decoded(entries))]
+    return [event_row(event) for event in reversed(bus.shown(rebuild.decoded(entries)))]
 
 
 def events_after(bus: Bus, log_id: str, until: str, number: int) -> list[EventRow]:
     """The last ``number`` events of those after ``log_id`` and up to ``until``."""
     entries = bus.client.call("XREVRANGE", bus.keys.log, until, f"({log_id}", "COUNT", number)
-    return [event_row(event) for event in reversed(rebuild.decoded(entries))]
+    return [event_row(event) for event in reversed(bus.shown(rebuild.decoded(entries)))]
 
 
 def past(bus: Bus, chosen: Moment) -> Scene:
@@ -107,6 +107,7 @@ class FleetWatch:
         self._bus = bus
         self._state = bus.state()
         self._prompts = Prompts()
+        self._forgotten: str = self._state.meta.forgotten_id
         self._tail = deque(events_before(bus, self._state.meta.log_id), maxlen=TAIL)
         self.went_back = 0  # how often the log lost what had been seen of it
 
@@ -118,9 +119,13 @@ class FleetWatch:
             self._tail = deque(events_before(self._bus, self._state.meta.log_id), maxlen=TAIL)
         state = self._state
         for events in rebuild.read_log(self._bus.client, self._bus.keys, state.meta.log_id):
-            for event in events:
+            for event in self._bus.shown(events):
                 fold.apply(state, event)
                 self._tail.append(event_row(event))
+        if state.meta.forgotten_id != self._forgotten:  # what is held of it here goes, too
+            self._forgotten = state.meta.forgotten_id
+            self._prompts = Prompts()
+            self._tail = deque(events_before(self._bus, state.meta.log_id), maxlen=TAIL)
         places = self._prompts.missing(places_of_texts(state))
         self._prompts.add(prompts(self._bus, places) if places else {})
         beside = surroundings_of(self._bus, state)

@@ -10,7 +10,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
+
+from services.runtime.settings_around import (
+    ArchiveSettings,
+    MetricsSettings,
+    PrivacySettings,
+    Section,
+    TelemetrySettings,
+)
 
 Unit = Literal["tokens", "money", "tasks"]
 Origin = Literal["default", "file", "environment", "command line"]
@@ -40,10 +48,6 @@ def _check_amount(name: str, amount: Decimal, places: int) -> None:
     if -exponent > places:
         what = f"at most {places} decimal places" if places else "a whole number"
         raise ValueError(f"{name} {amount}: expected {what}")
-
-
-class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A group of settings: keys it does not know are errors."""
 
 
 class LimitSetting(Section, frozen=True, kw_only=True):
@@ -328,45 +332,6 @@ class DeadLetterSettings(Section, frozen=True, kw_only=True):
     ] = 262_144
 
 
-class ArchiveSettings(Section, frozen=True, kw_only=True):
-    folder: Annotated[
-        Path | None,
-        Meta(description="folder of the archives; without one, `archive` in the data folder"),
-    ] = None
-    segment_events: Annotated[
-        int, Meta(ge=1, le=10_000_000, description="entries in one file of the archive")
-    ] = 100_000
-
-
-class MetricsSettings(Section, frozen=True, kw_only=True):
-    enabled: Annotated[bool, Meta(description="whether `asb up` serves metrics to Prometheus")] = (
-        True
-    )
-    host: Annotated[str, Meta(min_length=1, description="address that the exporter listens on")] = (
-        "127.0.0.1"
-    )
-    port: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=65535,
-            description="port of the exporter; where the default one is taken it takes another "
-            "(0: any), which `asb doctor` names",
-        ),
-    ] = 9464
-
-
-class TelemetrySettings(Section, frozen=True, kw_only=True):
-    port: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=65535,
-            description="port on loopback where `asb service telemetry` receives agents' telemetry",
-        ),
-    ] = 4318
-
-
 class Settings(Section, frozen=True, kw_only=True):
     """All settings, checked. ``origins`` says where each one that is not a default came from."""
 
@@ -391,5 +356,6 @@ class Settings(Section, frozen=True, kw_only=True):
     metrics: MetricsSettings = MetricsSettings()
     archive: ArchiveSettings = ArchiveSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    privacy: PrivacySettings = PrivacySettings()
     origins: dict[str, Origin] = field(default_factory=dict[str, Origin])
     file: Path | None = None

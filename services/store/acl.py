@@ -3,7 +3,8 @@
 ===========  =====================================================================================
 ``agent``    its own intake, its progress keys, its heartbeat, and reading its inbox: nothing else
 ``service``  the whole namespace: the engine, projectors, and people who operate the bus
-``viewer``   reading the whole namespace, and listening
+``viewer``   reading views, reports and heartbeats, and listening: no words, no log, no secret; with
+             ``--with-texts`` the log, intakes, inboxes and progress as well, never the secret
 ===========  =====================================================================================
 
 Isolation is by name: two programs that log in as one user are one agent. From Redis 7.0 on, each
@@ -19,19 +20,21 @@ from events.keys import Keys
 
 ROLES = ("agent", "service", "viewer")
 SELECTORS_SINCE = (7, 0)
+WAITAOF_SINCE = (7, 2)
 PLACEHOLDER = "#PUT-THE-SHA256-OF-THE-PASSWORD-HERE"
 
 _LOOK = "+xlen +xrange +xrevrange +xinfo|stream"
 _ALWAYS = "+ping +echo +time +select"
 _READ = (
     "+get +getrange +mget +strlen +exists +ttl +pttl +type +scan "
-    "+xread +xlen +xrange +xrevrange +xinfo|stream +hget +hmget +hgetall +hlen +lrange +llen"
+    "+xread +xlen +xrange +xrevrange +xinfo|stream +hget +hmget +hgetall +hkeys +hlen +lrange +llen"
 )
 _LISTEN = "+subscribe +psubscribe +unsubscribe +punsubscribe"
 _SERVE = (
     "+set +del +unlink +expire +pexpire +persist +incr "
     "+hset +hdel +rpush +lpush +lpop +rpop +lrem +lmove "
     "+xadd +xdel +xtrim +xsetid +xgroup +xreadgroup +xack +xautoclaim "
+    "+xinfo +xpending +xclaim +rename +bgrewriteaof "
     "+eval +evalsha +script|load +script|exists +publish +multi +exec +discard "
     "+info +config|get +memory|usage +dbsize +object"
 )
@@ -43,18 +46,27 @@ def password_hash(password: str) -> str:
 
 
 def line(
-    name: str, role: str, keys: Keys, secret: str = PLACEHOLDER, version: tuple[int, ...] = (7, 0)
+    name: str,
+    role: str,
+    keys: Keys,
+    secret: str = PLACEHOLDER,
+    version: tuple[int, ...] = (7, 0),
+    *,
+    with_texts: bool = False,
 ) -> str:
-    """The ACL line of one user. ``secret`` is what `password_hash` gives."""
+    """The ACL line of one user. ``secret`` is what `password_hash` gives; ``with_texts``: a viewer
+    reads the log as well, and with it what people wrote."""
     head = f"user {name} on {secret} sanitize-payload resetchannels resetkeys -@all {_ALWAYS}"
     if role == "service":
         channels = " ".join(f"&{c}" for c in (f"{keys.namespace}:*", *keys.notices))
         own = f"~{keys.namespace}:* ~{{{keys.namespace}:*"
-        return f"{head} {own} {channels} {_READ} {_LISTEN} {_SERVE}"
+        waits = " +waitaof" if version >= WAITAOF_SINCE else ""
+        return f"{head} {own} {channels} {_READ} {_LISTEN} {_SERVE}{waits}"
     if role == "viewer":
         channels = f"&{keys.alerts_channel} &{keys.namespace}:tokens:*"
         only = "%R" if version >= SELECTORS_SINCE else ""
-        own = f"{only}~{keys.namespace}:* {only}~{{{keys.namespace}:*"
+        seen = (*_views(keys), *(_worded(keys) if with_texts else ()))
+        own = " ".join(f"{only}~{key}" for key in seen)
         return f"{head} {own} {channels} {_READ} {_LISTEN} +info"
     if version < SELECTORS_SINCE:
         own = " ".join(f"~{key}" for key in _own_keys(name, keys))
@@ -66,6 +78,37 @@ def line(
         f"(%R~{inbox} -@all +xread {_LOOK}) "
         f"(~{sign} -@all +get +set +del +exists +ttl +expire) "
         f"(~{progress} -@all +get +set +exists +ttl)"
+    )
+
+
+def _views(keys: Keys) -> tuple[str, ...]:
+    """What is figures and names alone: views, reports, heartbeats."""
+    return (
+        keys.throttle,
+        keys.token_usage,
+        keys.report("*"),
+        keys.worker("*"),
+        keys.service("*", "*"),
+        keys.services,
+    )
+
+
+def _worded(keys: Keys) -> tuple[str, ...]:
+    """Where words stand, or what is needed to read them; never the secret of the bus."""
+    return (
+        keys.log,
+        keys.snapshot,
+        keys.task_index("*"),
+        keys.forgotten,
+        keys.progress("*", "*"),
+        keys.main_intake,
+        keys.intake("*"),
+        keys.deadletter,
+        keys.inbox("*"),
+        keys.archive_mark,
+        keys.snapshot_record,
+        keys.rewrite_problem,
+        keys.unregistered_intakes,
     )
 
 

@@ -179,3 +179,11 @@ class Intakes:
                 await self._client.call("XTRIM", intake, "MINID", "~", cursor)
             except CommandRefused as error:
                 logger.warning("the intake %s cannot be trimmed: %s", intake, error)
+
+    async def mark_unclean(self, entries: Mapping[str, str]) -> None:
+        """These entries, by intake, are to leave within the hour. Said before what is made of them
+        is appended, so that no crash forgets it."""
+        if not entries:
+            return
+        pairs = (part for pair in entries.items() for part in pair)
+        await self._client.call("HSET", self._keys.unclean, *pairs)

@@ -17,6 +17,7 @@ from events.envelope import (
 )
 from events.keys import Keys
 from events.log import START, after, parse_id
+from events.task import TaskForgotten
 from events.usage import ProgressUpdated, UsageRecorded
 from services.decider import Taken
 from services.runtime.errors import CommandRefused, LogError
@@ -131,11 +132,14 @@ class Log:
         for ids in indexes.values():
             args.append(len(ids))
             args += ids
-        duplicates = self._keys.duplicates(now // DAY_US)
+        prefix, duplicates = self._keys.task_index_prefix, self._keys.duplicates(now // DAY_US)
+        keys = [self._keys.log, *(prefix + t for t in indexes), *(duplicates for _ in taken)]
         for mark in taken:
             args += (mark.key, f"{mark.digest} {mark.place}")
-        prefix = self._keys.task_index_prefix
-        keys = [self._keys.log, *(prefix + t for t in indexes), *(duplicates for _ in taken)]
+        for e in events:
+            if type(e.data) is TaskForgotten:  # nobody shows its words from this moment on
+                keys.append(self._keys.forgotten)
+                args += (e.data.task, e.log_id)
         return keys, args
 
     async def last_id(self) -> str:

@@ -244,14 +244,13 @@ class Session:
         return True
 
     def _take(self, entries: list[Any]) -> None:
-        mine = self._session
         for entry_id, flat in entries:
             if flat is None:
                 continue
             fields: dict[bytes, bytes] = dict(zip(flat[::2], flat[1::2], strict=False))
-            if fields.get(b"session") == mine:
+            if fields.get(b"session") == self._session:
                 kind = fields.get(b"type")
-                if kind == b"task.dispatched":
+                if kind in (b"task.dispatched", b"task.forgotten"):
                     self._take_task(fields)
                 elif kind in (b"task.cancel_requested", b"task.requeued"):
                     self._take_cancel(fields)
@@ -288,7 +287,9 @@ class Session:
         job = Attempt(key, task)
         job.ends_at = self._ends_at(task)
         self._jobs[key] = job
-        if self._running < self._options.capacity and not self._stopping:
+        if fields[b"type"] == b"task.forgotten":  # its text is gone: nothing is run
+            self._take_cancel(fields)
+        elif self._running < self._options.capacity and not self._stopping:
             self._start(job)
         else:
             self._waiting.append(job)

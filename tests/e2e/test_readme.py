@@ -28,7 +28,11 @@ OWN = {
     '"…"': '"Write the changelog"',
     "field=value": "text=Mended",
 }
-IDS = {"asb cancel ID": "waits", "asb deadletter retry ID": "$LETTER"}  # else: ended
+IDS = {
+    "asb cancel ID": "waits",
+    "asb forget ID": "private",
+    "asb deadletter retry ID": "$LETTER",
+}  # else: ended
 BESIDE = "asb worker NAME --driver codex"  # what options without a command go with
 LASTING = ("asb up", "asb worker", "asb service", "asb fleet", "--watch", "--follow")
 # What other tests run, which take minutes or an engine for containers.
@@ -118,6 +122,7 @@ class Reader:
     def _tasks(self) -> None:
         self.must("asb submit --id ended --wait 'Write documentation for the API'")
         self.must("asb submit --id runs --worker nobody 'Never begun'")
+        self.must("asb submit --id private --worker nobody 'Call Mrs. Abernathy'")
         self.must("asb submit --id waits --after runs 'Not yet'")
         self.must("redis-cli XADD asb:intake '*' type task.submitted data '{\"text\": 5}'")
         wait_blocking(lambda: "-" in self.run("asb deadletter").stdout, within=20, what="a letter")

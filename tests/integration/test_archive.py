@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from events.envelope import without_words
 from events.keys import Keys
 from services.archive.copying import Archive
 from services.archive.segments import CHAIN, ArchiveBroken, entries_of, read_chain
@@ -160,3 +161,36 @@ def test_a_mark_that_somebody_else_wrote_is_named(
     with pytest.raises(ArchiveBroken, match="holds no record of asb") as caught:
         archive.verify()
     assert keys.archive_mark in caught.value.hint
+
+
+def test_what_was_forgotten_since_is_no_change_and_leaves_with_a_new_archive(
+    sync: SyncClient, keys: Keys, tmp_path: Path
+) -> None:
+    """Given an archive of words that the log has forgotten since, then it still stands for that
+    log; another word in their place does not, and written anew it holds them no more."""
+    put(sync, keys, 3)
+    data = {"v": 1, "task": "t", "marks": {"text": [5, "d"]}, "words": {"text": "Abernathy"}}
+    fields = ("type", "task.submitted", "id", "e", "source", "t", "from", "", "at", "4", "data")
+    sync.call("XADD", keys.log, "4-0", *fields, json.dumps(data, separators=(",", ":")))
+    archive = Archive(sync, keys, tmp_path)
+    archive.extend(2)
+    sync.call("DEL", keys.log)
+    put(sync, keys, 3)
+    raw = without_words(json.dumps(data, separators=(",", ":")).encode(), 77)
+    sync.call("XADD", keys.log, "4-0", *fields, raw)
+    assert len(archive.verify()) == 2
+    assert "Abernathy" in words_in(archive)
+    archive.renew(3)
+    assert len(archive.verify()) == 2
+    assert "Abernathy" not in words_in(archive)
+    assert [path.name for path in tmp_path.iterdir()] == [archive.folder.name]
+    sync.call("DEL", keys.log)
+    put(sync, keys, 3)
+    sync.call("XADD", keys.log, "4-0", *fields, raw.replace(b'"t"', b'"u"'))
+    with pytest.raises(ArchiveBroken, match="4-0 is not what the log says"):
+        archive.verify()
+
+
+def words_in(archive: Archive) -> str:
+    files = archive.folder.glob("*.gz")
+    return "".join(gzip.decompress(path.read_bytes()).decode() for path in files)

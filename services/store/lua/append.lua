@@ -1,11 +1,11 @@
 -- Append a turn to the log, iff the log's last entry is still the one it was decided on.
 --
--- KEYS  1: the log   2 … 1+T: task indexes   2+T …: hashes of idempotency keys, one per pair
+-- KEYS  1: the log   2 … 1+T: task indexes   2+T …: hashes, one per pair
 -- ARGV  1: expected last entry: an event, or a foreign entry that was skipped behind it
 --       2: the turn's now, µs   3: largest allowed clock difference, µs
 --       4: entries E   5: T   6: the last event folded   7: its 'at', '' for not to compare
 --       then E × (id type event-id source from data)
---       then T × (count id…)   then for each hash: (field, value)
+--       then T × (count id…)   then for each hash: (field, value); those of idempotency keys expire
 -- Returns {'ok', server µs}
 --      or {'conflict', server µs, missed entries}: nothing was written; fold these on, decide again.
 --         None missed: a foreign entry that was the last one has been taken away
@@ -77,7 +77,7 @@ for t = 1, tasks do
 end
 for h = 2 + tasks, #KEYS do
   redis.call('HSET', KEYS[h], ARGV[a + 1], ARGV[a + 2])
-  redis.call('EXPIRE', KEYS[h], 3110400)
+  if string.find(KEYS[h], ':ids:', 1, true) then redis.call('EXPIRE', KEYS[h], 3110400) end
   a = a + 2
 end
 return {'ok', now}
