@@ -9,20 +9,17 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from events.keys import Keys
 from services.cli import options
 from services.cli.terminal import note, say
-from services.client.bus import Bus
 from services.intake import schema
 from services.intake.schema import Rejected
 from services.runtime.errors import RedisUnavailable, Refused
 from services.store import acl as rules
 from services.store.client import SyncClient
 from services.store.embedded import resolve_url
-from services.store.health import FactRow
 
 ASSUMED = (7, 0)
 
@@ -75,26 +72,6 @@ def acl(
     finally:
         if client is not None:
             client.close()
-
-
-def unregistered_row(bus: Bus) -> FactRow:
-    """For `asb doctor`: streams that look like intakes and that nobody opened, as the engine
-    found."""
-    kept = bus.client.call("GET", bus.keys.unregistered_intakes)
-    try:
-        strays = msgspec.json.decode(kept, type=_Strays) if kept else _Strays()
-    except msgspec.MsgspecError:
-        strays = _Strays()
-    if not strays.count:
-        return ("intakes", "nobody writes to an intake that is not open", "ok", "")
-    named = ", ".join(strays.intakes[:5]) + (" …" if strays.count > 5 else "")
-    hint = "asb acl NAME opens the intake of NAME; what nobody should write to, delete"
-    return ("intakes", f"{strays.count:,} not open, and not read: {named}", "warn", hint)
-
-
-class _Strays(msgspec.Struct):
-    intakes: list[str] = []
-    count: int = 0
 
 
 def _notes(name: str, role: str, version: tuple[int, ...], secret: str) -> None:

@@ -7,26 +7,23 @@ once lose nothing. It stands on the log as ``policy.changed``; replay knows the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
-from rich.cells import cell_len
 
 from events import amounts
-from events.money import dollars, nanos_of
-from events.policy import Limit
+from events.money import nanos_of
 from events.task import PRIORITIES
-from projections import budgets, scopes, views, windows
-from projections.format import SYMBOLS, amount_text, limit_text, span
+from projections import budgets, scopes, windows
 from projections.state import State
 from services.cli import options
 from services.cli.terminal import note, say, say_json, width
 from services.cli.typed import typed
 from services.client.bus import Bus
 from services.client.follow import Answers
-from services.queries.limits import limit_order, limit_rows, limits_view
-from services.screens.text import folded, records, table
+from services.queries.limits import limits_view
+from services.screens.limits import limits_text
 
 app = typer.Typer(
     help="What may be used per hour, day, week, month: show it, change it.",
@@ -231,66 +228,5 @@ def _list(as_json: bool) -> None:
 
 
 def say_limits(bus: Bus, state: State) -> None:
-    now = bus.now()
-    rows = budgets.window_rows(state, now)
-    heads = ("SCOPE", "WINDOW", "LIMIT", "USED", "HELD", "SHARE", "LEVEL", "RESETS IN")
-    cells = [
-        line
-        for limit in sorted(state.policy.limits, key=limit_order)
-        for line in _lines(limit, limit_rows(limit, rows, state), now)
-    ]
-    if cells:
-        columns = width()
-        wide = table(heads, cells, right="LIMIT USED HELD SHARE")
-        fits = not columns or max(map(cell_len, wide.splitlines())) <= columns
-        say(wide if fits else records(heads, cells, columns))
-    else:
-        say("no limits: nothing is refused")
-    for line in _other_lines(state, now):
-        say(folded(line, width()))
-
-
-def _lines(limit: Limit, rows: list[dict[str, Any]], now: int) -> list[tuple[str, ...]]:
-    """One line where a limit bounds one scope; each scope's own where it bounds several."""
-    name, amount = f"{limit.unit}/{limit.window}", limit_text(limit.unit, limit.amount)
-    if not rows:
-        return [(limit.scope, name, amount, "-", "-", "-", "-", "-")]
-    rows = sorted(rows, key=lambda row: (-(row["used"] + row["held"]), row["scope"]))[:20]
-    return [
-        (
-            row["scope"],
-            name,
-            amount,
-            amount_text(limit.unit, row["used"]),
-            amount_text(limit.unit, row["held"]),
-            views.percent_text(row["used"] + row["held"], limit.amount),
-            f"{SYMBOLS[budgets.LEVELS.index(row['level'])]} {row['level']}",
-            "rolling" if windows.rolling_minutes(limit.window) else span(row["resets_at"] - now),
-        )
-        for row in rows
-    ]
-
-
-def _other_lines(state: State, now: int) -> list[str]:
-    p = state.policy
-    lines: list[str] = []
-    for x in p.alert_budgets:
-        used = budgets.used(state, "global", x.window, now).of(x.unit)
-        lines.append(
-            f"Alert budget:  {x.unit}/{x.window} at {x.threshold_percent} % of "
-            f"{limit_text(x.unit, x.amount)}; used {amount_text(x.unit, used)} "
-            f"({views.percent_text(used, x.amount)})"
-        )
-    when = {"off": "off", "always": "always"}.get(p.saving.start, f"from {p.saving.start} on")
-    more = "" if p.saving.start == "off" else f": {p.saving.model} for {', '.join(p.saving.kinds)}"
-    lines.append(f"Saving:        {when}{more}")
-    lines.append(f"Guard:         {p.guard.action}, by steps of {p.guard.step_percent} %")
-    lines.append(
-        f"Plausible:     at most {limit_text('tokens', p.plausible_tokens)} tokens and "
-        f"{dollars(p.plausible_nanos, 2)} an attempt; the rest is disputed"
-    )
-    if p.min_priority != PRIORITIES[0]:
-        lines.append(f"Min. priority: {p.min_priority}: what is below waits")
-    if p.critical_overdraft:
-        lines.append("Overdraft:     critical tasks go beyond every limit")
-    return lines
+    """What holds now, on standard output."""
+    say(limits_text(state, bus.now(), width()))

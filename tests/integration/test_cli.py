@@ -168,6 +168,11 @@ def test_small_things_a_newcomer_asks_for(bus: Up) -> None:
     assert bus.run("--version").stdout.startswith("asb ")
     assert "hint: correct it\n" in bus.run("submit", "").stderr
     assert "hint: `asb tasks` lists" in bus.run("cancel", "nope").stderr
+    with contextlib.closing(SyncClient(bus.url)) as client:
+        client.call("XADD", "asb:intake", "*", "type", "nonsense", "data", "{}")
+        wait_blocking(
+            lambda: client.call("XLEN", "asb:deadletter"), within=10, what="it is refused"
+        )
     assert json.loads(bus.run("deadletter", "list", "--json").stdout)
 
 

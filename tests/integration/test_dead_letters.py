@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.cli.deadletters import corrected, read
+from services.client.dead_letters import corrected, read
 from services.runtime.settings_types import DeadLetterSettings
 from services.store.dead_letters import cut
 from tests.integration.test_engine_ground import Asb, Bus, asb_on, running

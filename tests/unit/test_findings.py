@@ -7,7 +7,7 @@ from typing import cast
 
 from projections.state import State
 from services.client.bus import Bus
-from services.queries.findings import Check, Look, rows
+from services.queries.doctor.findings import Check, Look, rows
 from services.runtime.errors import LogError
 from services.store.health import FactRow, ServerFacts
 

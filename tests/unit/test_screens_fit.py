@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services.cli import doctor
 from services.cli.view import fitting
+from services.queries.doctor import checks
 from services.screens.text import folded, records
 from tests.unit.test_screens import Bench
 
@@ -36,9 +36,9 @@ def test_used_models_without_a_price_are_named() -> None:
     bench = Bench()
     bench.join("w1")
     bench.spend("w1", 1000)
-    assert doctor.price_row(bench.state)[2] == "ok"
+    assert checks.price_row(bench.state)[2] == "ok"
     bench.spend("w1", 1000, model="own-model")
-    name, value, verdict, hint = doctor.price_row(bench.state)
+    name, value, verdict, hint = checks.price_row(bench.state)
     assert (name, verdict) == ("prices", "warn")
     assert "own-model" in value
     assert "asb policy price" in hint

@@ -10,9 +10,9 @@ import pytest
 from events.task import Charge
 from projections import flags
 from projections.state import decode_state
-from services.cli.doctor import usage_row
 from services.client.story import Story
 from services.queries.describe import describe
+from services.queries.doctor.checks import usage_row
 from services.queries.status import metrics_view
 from services.screens.history import history_text
 from services.screens.status import metrics_screen

@@ -8,7 +8,7 @@ from events.log import START, LogWentBack, begins
 from projections.format import count
 from projections.views import iso
 from services.client.bus import Bus
-from services.queries.findings import Look
+from services.queries.doctor.findings import Look
 from services.runtime.errors import AsbError, CommandRefused
 from services.store import rebuild
 from services.store.health import FactRow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from projections.format import count
-from services.queries.findings import Look
+from services.queries.doctor.findings import Look
 from services.store.health import FactRow
 
 
