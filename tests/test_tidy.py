@@ -18,7 +18,7 @@ from services.runtime.settings import NOT_SETTINGS, NOT_SETTINGS_PREFIXES, descr
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ("events", "projections", "services")
 FILE_LINES, FUNCTION_LINES, LUA_LINES = 400, 70, 90
-CLI_PERCENT = 13  # of the source; 12 is the aim: what is not parse, ask or print moves out of it
+CLI_PERCENT = 12  # of the source
 
 # The edges: only here may the outside world be touched.
 EDGES = tuple(
@@ -27,6 +27,7 @@ EDGES = tuple(
         "runtime",
         "store",
         "worker",
+        "running",
         "client",
         "queries",
         "cli",
@@ -162,6 +163,7 @@ RANKS = {
     "hosting": 8,
     "telemetry": 8,
     "worker": 9,
+    "running": 9,
     "client": 9,
     "queries": 10,
     "screens": 11,

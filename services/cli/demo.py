@@ -20,12 +20,12 @@ from projections.format import count, span
 from services import assembly
 from services.cli import options
 from services.cli.demo_tasks import submissions
-from services.cli.running import RunningBus, final_charge, hosted
 from services.cli.terminal import activation, note, say, width
 from services.client.bus import Bus
 from services.client.submissions import Checker, Submission, send
 from services.queries.figures import by_name, worker_word
 from services.queries.status import prompts, running_texts
+from services.running.bus import RunningBus, final_charge, hosted
 from services.runtime import initial_policy, loop
 from services.runtime.ending import one_error, stop_at_signals
 from services.runtime.errors import Refused

@@ -11,8 +11,8 @@ import typer
 
 from services.cli import options
 from services.cli.drivers import Chosen
-from services.cli.running import WorkerSpec
 from services.cli.up import run_up
+from services.running.children import WorkerSpec
 from services.runtime.errors import ConfigError
 
 app = typer.Typer(help="Workers of several agents, as a file names them.", no_args_is_help=True)

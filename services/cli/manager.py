@@ -12,12 +12,12 @@ import typer
 from projections.format import count
 from projections.records import ALIVE
 from services.cli import options
-from services.cli.running import bus_beside
 from services.cli.terminal import activation, note, say
 from services.client.bus import Bus, opened
 from services.client.follow import Follower
 from services.concurrent_task_manager import ConcurrentTaskManager
 from services.queries.stalled import Stalled
+from services.running.bus import bus_beside
 from services.runtime.errors import AsbError, RedisUnavailable, Refused
 from services.runtime.settings import Settings
 
@@ -48,7 +48,7 @@ def manager(
     or after 10 s without a worker: the tasks wait for one.
     """
     settings = options.settings()
-    with bus_beside(settings):
+    with bus_beside(settings, note):
         manager = ConcurrentTaskManager(settings=settings)
         try:
             if tasks:

@@ -17,10 +17,11 @@ from projections.format import count, first_line, span
 from services.cli import options
 from services.cli.terminal import note, say, say_json
 from services.client.bus import Bus
-from services.client.follow import Answers, Ended, Follower, repeats, taken_as
+from services.client.follow import Ended, Follower
 from services.client.importers import From, Source, Take, opened_source
 from services.client.story import result_of
 from services.client.submissions import BATCH, BadLine, Checker, Submission, send
+from services.client.verdicts import Verdicts, hint
 from services.queries.history import ended_view
 from services.queries.stalled import Stalled
 from services.runtime import initial_policy
@@ -28,7 +29,6 @@ from services.runtime.errors import Refused
 
 PROGRESS_FROM = 2_000  # fewer are in before a bar could be read
 ERRORS_SHOWN = 20
-VERDICT_S = 1.5  # how long the engine is asked what it says, where only it can refuse
 
 Texts = Annotated[list[str] | None, typer.Argument(help="What is to be done, a task each.")]
 OnError = Annotated[
@@ -196,7 +196,7 @@ def _run(
     verdict: bool,
 ) -> int:
     """Send, print, and tell a follower; how many were refused."""
-    verdicts = _Verdicts(bus, good) if verdict else None
+    verdicts = Verdicts(bus, good) if verdict else None
     sent: list[str] = []
     try:
         for entry, submission in zip(_send(bus, good), good, strict=True):
@@ -215,39 +215,10 @@ def _run(
     finally:
         _print(sent)
     source.done()
-    return verdicts.refused() if verdicts is not None else 0
-
-
-class _Verdicts:
-    """What only the engine can refuse: an unknown --after, an id with other content."""
-
-    def __init__(self, bus: Bus, good: list[Submission]) -> None:
-        self._answers = Answers(bus)
-        self._secret = bus.secret
-        self._same = repeats(bus, [self._taken_as(x) for x in good if x.id])
-
-    def _taken_as(self, submission: Submission) -> tuple[str, str]:
-        return taken_as(submission.id, submission.data, self._secret)
-
-    def expect(self, entry: str, submission: Submission) -> None:
-        # Of a repeat nothing is said.
-        if not submission.id or self._taken_as(submission) not in self._same:
-            self._answers.expect(entry, submission.task or entry)
-
-    def refused(self) -> int:
-        bad = 0
-        for task, error in self._answers.refusals(VERDICT_S):
-            note(f"error: {task} was refused: {error}\nhint: {_hint(error)}")
-            bad += 1
-        return bad
-
-
-def _hint(error: str) -> str:
-    if "takes the model" in error:
-        return "leave out --model for the route's own, or name one of these"
-    if "other content" in error:
-        return "another --id makes it another task"
-    return "correct it and submit it again; `asb deadletter` keeps what was refused"
+    refused = list(verdicts.refusals()) if verdicts is not None else []
+    for task, error in refused:
+        note(f"error: {task} was refused: {error}\nhint: {hint(error)}")
+    return len(refused)
 
 
 def _print(lines: list[str]) -> None:

@@ -25,10 +25,11 @@ from services.cli.drivers import (
     Permissions,
     Silence,
 )
-from services.cli.running import Hired, WorkerSpec, run_bus
 from services.cli.terminal import activation, note
 from services.queries.figures import names_text
 from services.queries.stalled import not_at_work
+from services.running.bus import Companions, Hired, run_bus
+from services.running.children import WorkerSpec
 from services.runtime import loop
 from services.runtime.errors import AsbError
 from services.runtime.settings import Settings
@@ -129,9 +130,8 @@ def _run(settings: Settings, url: str, hired: Hired, server: Embedded | None) ->
             settings,
             url,
             assembly.SERVICES,
-            embedded=server,
-            hired=hired,
-            readers=readers,
+            note,
+            Companions(hired, readers, options.arguments(), server),
             banner=lambda specs: _banner(settings, url, specs, server),
         )
     )
@@ -226,7 +226,9 @@ def service(
     say = f"{', '.join(chosen)} on {redacted(url)}; Ctrl-C stops"
     if until_stdin_closes:
         say = ""
-    loop.run(lambda: run_bus(settings, url, chosen, banner=lambda _: say, owned=until_stdin_closes))
+    loop.run(
+        lambda: run_bus(settings, url, chosen, note, banner=lambda _: say, owned=until_stdin_closes)
+    )
 
 
 def _banner(

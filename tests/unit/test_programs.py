@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.queries import programs
+from services.queries.doctor import programs
 
 
 def test_versions_are_read_and_what_hangs_or_fails_is_unknown(
