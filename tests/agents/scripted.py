@@ -1,12 +1,12 @@
 """An agent that plays a part: it writes the streams of Claude Code, Codex and Gemini CLI.
 
 A program of its own (standard library only), started under the name of the agent it plays. What it
-does stands in the prompt, ``play NAME``; without it, an answer. It imitates what was seen of the
-real ones: results of several turns, subagents, refusals, limits, hangs and deaths, and what each
-does on SIGINT. ``SCRIPTED_LOG`` names a file to which each start is written: arguments, prompt,
-folder, process. With ``telemetry N`` in the prompt it sends N calls of its own telemetry, with
-``transcript N`` it writes as many to its transcript. ``lines`` gives the same streams to tests of
-their readers.
+does stands in the prompt, ``play NAME``; without it, an answer (with ``once`` also at its second
+start). It imitates what was seen of the real ones: results of several turns, subagents, refusals,
+limits, hangs and deaths, and what each does on SIGINT. ``SCRIPTED_LOG`` names a file to which each
+start is written: arguments, prompt, folder, process. With ``telemetry N`` in the prompt it sends N
+calls of its own telemetry, with ``transcript N`` it writes as many to its transcript. ``lines``
+gives the same streams to tests of their readers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +155,11 @@ CLAUDE: dict[str, Callable[[], list[Line]]] = {
 }  # fmt: skip
 
 
-def interrupted() -> Line:
-    """What Claude Code still says after SIGINT, with exit status 0."""
-    return result({OPUS: of_model(1, output=20)}, is_error=True, subtype="error_during_execution",
+def interrupted(calls: int = 0) -> Line:
+    """What Claude Code still says after SIGINT, with exit status 0: of its ``calls``, or of the one
+    that was cut off (0)."""
+    used = of_model(calls) if calls else of_model(1, output=20)
+    return result({OPUS: used}, is_error=True, subtype="error_during_execution",
                   terminal_reason="aborted_streaming", result="", errors=["aborted"])  # fmt: skip
 
 
@@ -320,7 +323,7 @@ def main() -> int:
     prompt = sys.stdin.read()
     words = prompt.split()
     part = words[words.index("play") + 1] if "play" in words else "well"
-    _log(prompt)
+    part = "well" if _log(prompt) > 1 and "once" in words else part
     if agent == "codex" and part in CODEX:
         _write_rollout(part)
     if part == "nothing":
@@ -336,19 +339,23 @@ def main() -> int:
     if part == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     if part == "runaway":
-        _run_away()
+        _run_away(2.0 if "slowly" in words else 0.1)
     if part in STAYS:
         return _stay(agent, with_child="child" in words)
     return ENDS[agent].get(part, 0)
 
 
-def _log(prompt: str) -> None:
+def _log(prompt: str) -> int:
+    """Note this start; how many of the same prompt there were."""
     path = os.environ.get("SCRIPTED_LOG")
-    if path:
-        entry = {"arguments": sys.argv[1:], "prompt": prompt, "cwd": os.getcwd(),
-                 "pid": os.getpid(), "home": os.environ.get("CLAUDE_CONFIG_DIR", "")}  # fmt: skip
-        with open(path, "a", encoding="utf-8") as log:
-            log.write(json.dumps(entry) + "\n")
+    if not path:
+        return 1
+    entry = {"arguments": sys.argv[1:], "prompt": prompt, "cwd": os.getcwd(),
+             "pid": os.getpid(), "home": os.environ.get("CLAUDE_CONFIG_DIR", "")}  # fmt: skip
+    with open(path, "a", encoding="utf-8") as log:
+        log.write(json.dumps(entry) + "\n")
+    with open(path, encoding="utf-8") as log:
+        return sum(json.loads(line)["prompt"] == prompt for line in log)
 
 
 def _send(agent: str, calls: int) -> None:
@@ -408,14 +415,14 @@ def _write_rollout(part: str) -> None:
     (folder / f"rollout-2026-11-26T00-00-00-{SESSION}.jsonl").write_text(text)
 
 
-def _run_away() -> None:
+def _run_away(pause_s: float) -> None:
     """Call after call until somebody ends it."""
-    signal.signal(signal.SIGINT, _interrupted)
     for n in range(1, 10_000):
+        signal.signal(signal.SIGINT, partial(_leave_after, n))
         for line in call(n):
             sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
-        select.select([], [], [], 0.1)
+        select.select([], [], [], pause_s)
 
 
 def _leave(*_: object) -> None:
@@ -423,8 +430,15 @@ def _leave(*_: object) -> None:
 
 
 def _interrupted(*_: object) -> None:
-    sys.stdout.write(json.dumps(interrupted()) + "\n")
-    sys.stdout.flush()
+    _leave_with(interrupted())
+
+
+def _leave_after(calls: int, *_: object) -> None:
+    _leave_with(interrupted(calls))
+
+
+def _leave_with(line: Line) -> None:
+    os.write(1, json.dumps(line).encode() + b"\n")
     os._exit(0)
 
 

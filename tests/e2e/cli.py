@@ -50,10 +50,10 @@ def asb(
 
 
 class Up:
-    """``asb up`` on a folder of its own, as a process."""
+    """``asb up`` (or another command that runs a bus) on a folder of its own, as a process."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.folder, self._arguments = folder, arguments
+    def __init__(self, folder: Path, *arguments: str, command: tuple[str, ...] = ("up",)) -> None:
+        self.folder, self._arguments, self._command = folder, arguments, command
         self.data = folder / "data"
         self.log = folder / "up.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -62,7 +62,10 @@ class Up:
     def start(self) -> Up:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*ASB, "up", f"--data-dir={self.data}", f"--port={self._port}", *self._arguments],
+                [
+                    *(*ASB, *self._command, f"--data-dir={self.data}", f"--port={self._port}"),
+                    *self._arguments,
+                ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd=self.folder, env=environment(), start_new_session=True,
             )  # fmt: skip
