@@ -139,7 +139,7 @@ def test_a_runaway_is_stopped_at_most_one_call_after_its_hold_was_refused(
     (refusal,) = data_of(view, "hold.refused")
     before = int(refusal["reason"].split(" tokens of ")[0].rpartition(" ")[2].replace(",", ""))
     live = data_of(view, "usage.recorded")
-    assert len(live) >= 2
+    assert len(live) >= before // CALL  # each call is seen by itself, while it runs
     assert view["tokens"] - before <= CALL
     assert view["tokens"] >= 2 * CALL
     assert up.ask("metrics")["by_agent"]["codex"]["tokens"] == spent
