@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from events.envelope import Event, beside
-from events.task import Charge, add_figures
+from events.task import AttemptEnd, Charge, add_figures
 from events.words import FORGOTTEN
 
 
@@ -35,12 +35,17 @@ class Story(msgspec.Struct):
         return total
 
 
+def _ends(event: Event) -> bool:
+    return isinstance(event.data, AttemptEnd) and not event.data.stale
+
+
 def result_of(events: Sequence[Event]) -> Any:
-    """The result that the last of these events tells, None where it tells none. What was taken out
-    of the log shows as forgotten."""
-    if not events:
+    """The result that the last end among these events tells, None where it tells none: usage may
+    be told after it. What was taken out of the log shows as forgotten."""
+    end = next((e for e in reversed(events) if _ends(e)), None)
+    if end is None:
         return None
-    parts = beside(events[-1])
+    parts = beside(end)
     if "result" in parts.words:
         return msgspec.json.decode(parts.words["result"])
     return FORGOTTEN if parts.forgotten_at and "result" in parts.marks else None

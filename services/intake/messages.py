@@ -175,8 +175,8 @@ def _ended(
         event = case.event(correction)
         event.id = f"{case.entry.id}.back{number}"
         yield event
-    yield case.reported(end(task, charged), reported, figures.numbers(reported, cut))
     yield from meters.compared(case, reported, task.run_agent, figures.reading.usage)
+    yield case.reported(end(task, charged), reported, figures.numbers(reported, cut))
 
 
 def _shorten_result(case: Case, reported: ReportAttempt) -> int:

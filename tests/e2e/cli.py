@@ -133,12 +133,18 @@ class Up:
 class Process:
     """A command of ``asb`` that runs until it is told to stop: ``service``, ``worker``, ``up``."""
 
-    def __init__(self, folder: Path, *arguments: str, program: tuple[str, ...] = ASB) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        program: tuple[str, ...] = ASB,
+        environ: dict[str, str] | None = None,
+    ) -> None:
         self.log = folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=folder, env=environment(), start_new_session=True,
+                cwd=folder, env=environ or environment(), start_new_session=True,
             )  # fmt: skip
 
     def says(self, text: str) -> Process:

@@ -17,7 +17,17 @@ from typing import Any, cast
 from events.tokens import TokenParts
 
 Json = dict[str, Any]
-PLAY = ("USE-TOOL", "SUBAGENT", "BREAK", "REFUSE-429", "REFUSE-401", "REFUSE-400", "HANG")
+PLAY = (
+    "USE-TOOL",
+    "TOOL-STALL",
+    "SUBAGENT",
+    "BREAK",
+    "REFUSE-429",
+    "REFUSE-401",
+    "REFUSE-400",
+    "HANG",
+)
+TOOLS = ("USE-TOOL", "BREAK", "TOOL-STALL")  # a tool is called first
 SERVED = TokenParts(11, 42, 17_000, 1_300)  # of each answer of Anthropic's
 SERVED_OPENAI = TokenParts(400, 50, 600)
 SERVED_GEMINI = TokenParts(500, 40, 400)
@@ -135,6 +145,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.mock.refused += bool(status)
         return status
 
+    def _stalls(self, play: str, after_tool: bool) -> bool:
+        """Whether no answer came: the second call waits until the test lets it go."""
+        if play != "TOOL-STALL" or not after_tool:
+            return False
+        self.mock.hanging.set()
+        self.mock.let_go.wait(120)
+        self.close_connection = True
+        return True
+
     # -- Anthropic -------------------------------------------------------------------------------
 
     def _anthropic(self, body: Json) -> None:
@@ -149,7 +168,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         model = str(body.get("model"))
         piece: Json = {"type": "text", "text": f"Answer to {text[-20:]}"}
-        if play in ("USE-TOOL", "BREAK") and not after_tool:
+        if self._stalls(play, after_tool):
+            return
+        if play in TOOLS and not after_tool:
             piece = _tool("Bash", {"command": "echo hi", "description": "Say hi"})
         elif play == "SUBAGENT" and "SUBTASK" not in text and not after_tool:
             piece = _tool("Agent", {
@@ -174,18 +195,21 @@ class _Handler(BaseHTTPRequestHandler):
         item: Json = {
             "type": "message", "role": "assistant", "id": "m1",
             "content": [{"type": "output_text", "text": f"Answer to {text[-20:]}"}]}  # fmt: skip
-        if play in ("USE-TOOL", "BREAK") and not after_tool:
+        if self._stalls(play, after_tool):
+            return
+        if play in TOOLS and not after_tool:
             item = {"type": "function_call", "call_id": "c1", "name": "exec_command",
                     "arguments": json.dumps({"cmd": "echo hi"})}  # fmt: skip
         usage: Json = {
             "input_tokens": 1000, "input_tokens_details": {"cached_tokens": 600},
             "output_tokens": 50, "output_tokens_details": {"reasoning_tokens": 20},
             "total_tokens": 1050}  # fmt: skip
+        response = f"resp_{uuid.uuid4().hex[:24]}"
         lines: list[Json] = [
-            {"type": "response.created", "response": {"id": "resp_1"}},
+            {"type": "response.created", "response": {"id": response}},
             {"type": "response.output_item.added", "output_index": 0, "item": item},
             {"type": "response.output_item.done", "output_index": 0, "item": item},
-            {"type": "response.completed", "response": {"id": "resp_1", "usage": usage}},
+            {"type": "response.completed", "response": {"id": response, "usage": usage}},
         ]
         hang = 1 if play == "HANG" else 0
         if not hang:
@@ -205,7 +229,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(status, {"error": {"code": status, "message": f"mock {status}"}})
             return
         part: Json = {"text": f"Answer to {text[-20:]}"}
-        if play in ("USE-TOOL", "BREAK") and not after_tool:
+        if self._stalls(play, after_tool):
+            return
+        if play in TOOLS and not after_tool:
             part = {"functionCall": {"name": "list_directory", "args": {"dir_path": "."}}}
         answer: Json = {
             "candidates": [{"content": {"role": "model", "parts": [part]},

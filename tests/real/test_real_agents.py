@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ from typing import Any
 import pytest
 
 from events.tokens import TokenParts
-from tests.e2e.cli import Up
+from services.store.redis_server import free_port
+from tests.crash.test_up_killed import command, pids_of
+from tests.e2e.cli import ASB, Process, Up, environment
+from tests.integration.test_agents import children
 from tests.real import install
 from tests.real.mock_api import SERVED, SERVED_OPENAI, Mock
 from tests.wait import wait_blocking
@@ -88,7 +93,7 @@ def settings_of(name: str, folder: Path, url: str) -> dict[str, str]:
         "privacy": {"usageStatisticsEnabled": False},
         "general": {"enableAutoUpdate": False}}))  # fmt: skip
     return {**common, "GEMINI_API_KEY": "test-key", "GOOGLE_GEMINI_BASE_URL": url,
-            "GEMINI_CLI_TRUST_WORKSPACE": "true", "GEMINI_TELEMETRY_ENABLED": "false"}  # fmt: skip
+            "GEMINI_CLI_TRUST_WORKSPACE": "true"}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -108,6 +113,14 @@ def real(
         mock.stop()
 
 
+def meters_differ(view: dict[str, Any]) -> dict[str, int]:
+    """How many tokens more than its driver each other meter of a task tells."""
+    (meters,) = view["meters"]
+    assert meters["charged"] == "driver"
+    driver = meters["tokens"].pop("driver")
+    return {name: tokens - driver for name, tokens in meters["tokens"].items()}
+
+
 MODELS = {"claude": "claude-haiku-5-5", "codex": "gpt-mock-1", "gemini": "gemini-2.5-flash"}
 
 
@@ -122,6 +135,7 @@ def test_what_is_charged_is_what_was_served(
             view = bus.ended(task)
             assert view["status"] == "completed", view["end"]
             assert view["result"].startswith("Answer to")
+            assert meters_differ(view) == {"telemetry": 0, "transcript": 0}
         assert len(bus.mock.served) >= 3
         assert bus.charged() == bus.served()
         models = {m for m, cell in bus.up.ask("metrics")["by_model"].items() if cell["tokens"]}
@@ -137,6 +151,54 @@ def test_claude_subagents_are_charged(tmp_path: Path, monkeypatch: pytest.Monkey
         assert view["status"] == "completed", view["end"]
         assert len(bus.mock.served) == 3
         assert bus.charged() == bus.served()
+        assert meters_differ(view) == {"telemetry": 0, "transcript": 0}
+
+
+@pytest.mark.parametrize("name", ["claude", "codex"])
+def test_a_resumed_session_is_charged_its_own_part(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with real(name, tmp_path, monkeypatch) as bus:
+        first = bus.ended(bus.submit("say hello"))
+        session = first["end"]["words"]["agent_session"]
+        resume = {"claude": ("--resume", session, "--fork-session"), "codex": ("resume", session)}
+        where = (f"--data-dir={bus.up.data}", f"--driver={name}")
+        other = Process(tmp_path, "worker", "resumer", *where, "--", *resume[name])
+        try:
+            other.says("Ctrl-C stops")
+            view = bus.ended(bus.submit("say it again", "--worker", "resumer"))
+        finally:
+            other.end()
+        assert view["status"] == "completed", view["end"]
+        assert len(bus.mock.served) == 2
+        assert bus.charged() == bus.served()
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_kill_9_of_worker_and_supervisor_is_healed_by_the_transcript(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with real(name, tmp_path, monkeypatch) as bus:
+        more = ("--model", MODELS[name], "--max-attempts", "1")
+        task = bus.submit("TOOL-STALL for me", *more)
+        wait_blocking(bus.mock.hanging.is_set, within=60)
+        assert len(bus.mock.served) == 1
+        tree = [pid for pid in pids_of(tmp_path) if " worker worker1 " in command(pid)]
+        tree += [child for pid in tree for child in children(pid)]
+        assert len(tree) == 2
+        for sign in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in tree:
+                os.kill(pid, sign)
+        assert bus.ended(task)["status"] == "failed"
+        bus.mock.let_go.set()
+        assert bus.up.run("usage", "reconcile", "--check").returncode == 1
+        healed = bus.up.run("usage", "reconcile")
+        assert healed.returncode == 0, healed.stderr
+        assert "healed" in healed.stdout
+        assert bus.charged() == bus.served()
+        assert len(bus.mock.served) == 1, "the agent went on after its supervisor's death"
+        assert "healed" not in bus.up.run("usage", "reconcile").stdout
+        assert bus.up.run("replay", "--verify").returncode == 0
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -208,6 +270,31 @@ def test_cancelling_keeps_the_spend(
         else:
             assert bus.charged().whole in (0, SERVED_OPENAI.whole)
         assert not [line for line in bus.up.processes() if " exec " in line]
+
+
+@pytest.mark.parametrize("name", ["claude", "gemini"])
+def test_a_session_that_asb_did_not_start_counts_by_its_telemetry(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with real(name, tmp_path, monkeypatch) as bus:
+        port = free_port()
+        where = (f"--data-dir={bus.up.data}",)
+        environ = {**environment(), "ASB_TELEMETRY_PORT": str(port)}
+        service = Process(tmp_path, "service", "telemetry", *where, environ=environ)
+        try:
+            service.says(f"127.0.0.1:{port}")
+            ask = [*ASB, "telemetry", "env", name]
+            printed = subprocess.run(
+                ask, capture_output=True, text=True, check=True, env=environ, timeout=30
+            )
+            agent = {"claude": "claude -p", "gemini": "gemini -m gemini-2.5-flash -p"}[name]
+            script = f"eval '{printed.stdout}'\n{agent} 'say hello' < /dev/null"
+            subprocess.run(["sh", "-c", script], check=True, timeout=60, cwd=tmp_path)
+            wait_blocking(lambda: bus.charged() == bus.served(), within=30)
+        finally:
+            service.end()
+        by_agent = bus.up.ask("metrics")["by_agent"]
+        assert by_agent[name]["tokens"] > 0
 
 
 def test_gemini_through_the_agent_client_protocol(

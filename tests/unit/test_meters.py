@@ -6,6 +6,7 @@ from typing import Any
 
 from events.usage import UsageCompared
 from services.audit.check import Audit
+from services.client.story import result_of
 from services.throttle.projector import is_alert, level_of, message
 from tests.given import Bus
 
@@ -98,6 +99,16 @@ def test_others_are_compared_and_never_added() -> None:
         ("driver", 1_000, "transcript", -20, False),
     ]
     assert is_sound(bus)
+
+
+def test_a_task_keeps_its_result_though_more_is_told_of_it_later() -> None:
+    bus, task = running()
+    bus.report("task.completed", task, result="the answer", meters={"telemetry": {"input": 9}})
+    bus.run()
+    live(bus, task, "transcript", 300)
+    events = [event for event in bus.events if getattr(event.data, "task", "") == task]
+    assert events[-1].type == "usage.corrected"
+    assert result_of(events) == "the answer"
 
 
 def test_a_difference_above_the_bound_is_an_alert() -> None:
