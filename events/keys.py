@@ -33,6 +33,9 @@ def escaped(text: str) -> str:
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)
 
 
+DUPLICATE_DAYS = 35  # how long a repeated idempotency key is known as one
+
+
 class Keys(msgspec.Struct, frozen=True):
     """The key names of one namespace. Build keys here and nowhere else."""
 

@@ -6,7 +6,7 @@ Whoever runs it folds every Event as it is yielded, so it always sees *the state
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -29,12 +29,13 @@ class IntakeEntry(msgspec.Struct, frozen=True, gc=False):
 class Rejection(msgspec.Struct, frozen=True, gc=False):
     """An intake entry that cannot be accepted: it goes to the dead letters with this error.
 
-    ``ahead``: its id lies far in the future, so it has to leave the intake, too.
+    ``back_to``: its id lies far in the future, so it has to leave the intake, too; the next entry
+    there gets at least this id.
     """
 
     entry: IntakeEntry
     error: str
-    ahead: bool = False
+    back_to: str = ""
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):
@@ -57,6 +58,15 @@ class Defaults(msgspec.Struct, frozen=True):
     text_max_bytes: int = 262_144
     result_max_bytes: int = 65_536
     escalate_to: str = ""  # the model for a last try after a cheaper one failed; "" for none
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What has to be looked up beside the log: idempotency keys (``intake|id``), ids of tasks that
+    the state does not remember, and workers whose heartbeat is wanted."""
+
+    ids: Collection[str] = ()
+    tasks: Collection[str] = ()
+    workers: Collection[str] = ()
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -136,19 +146,20 @@ class Unclean(msgspec.Struct, frozen=True, gc=False):
 Decision: TypeAlias = Event | Rejection | Taken | Unclean
 Decisions: TypeAlias = Iterator[Decision]
 Decide: TypeAlias = Callable[[State, int, Inputs], Decisions]
+Asks: TypeAlias = Callable[[State, Iterable[IntakeEntry]], Asked]
 
 
 class Decider(msgspec.Struct, frozen=True):
     """One decider, as an engine runs it. ``emits``: the types of event it decides; what else it
-    yields is a fault. ``takes_entries``: it reads the intake streams; ``reads_prompts``: it needs
-    the prompts of new tasks; ``entire``: what it says belongs to the turn, which no bound cuts off
-    between two of its events.
+    yields is a fault. ``asks``: it reads the intake streams, and this says what it has to know of
+    entries beside the state; ``reads_prompts``: it needs the prompts of new tasks; ``entire``: what
+    it says belongs to the turn, which no bound cuts off between two of its events.
     """
 
     name: str
     decide: Decide
     emits: frozenset[type[Payload]]
-    takes_entries: bool = False
+    asks: Asks | None = None
     reads_prompts: bool = False
     entire: bool = False
 

@@ -211,7 +211,7 @@ class Bus:
             frozenset(self.ever - {*self.state.tasks, *self.state.outcomes}),
             {
                 name: "" if name in self.silent else self.state.workers[name].session
-                for name in intake.holders(self.state, self._pending)
+                for name in intake.asks(self.state, self._pending).workers
             },
         )
         self.state.begin()

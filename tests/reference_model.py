@@ -383,7 +383,7 @@ class Model:
     def _worker_joined(self, at: int, data: Mapping[str, Any]) -> None:
         worker = Crewman(data)
         before = self.workers.get(worker.name)
-        kept = {h["task"]: h["attempt"] for h in data.get("holds", ()) if h.get("evidence")}
+        kept = {h["task"]: h["attempt"] for h in data.get("holds", ())}
         if before is not None:
             worker.paused = before.paused
             for task in before.running:

@@ -155,6 +155,7 @@ def test_scripts_are_short_and_say_what_they_take() -> None:
 RANKS = {
     "decider": 2,
     "ledger": 2,
+    "mentions": 2,
     "runtime": 4,
     "store": 5,
     "projector": 6,
@@ -261,6 +262,18 @@ def test_services_do_not_know_each_other() -> None:
         for other in sorted(imported_modules(path, known))
         if rank(module) == rank(other) in (PURE_SERVICE, PROJECTOR)
         and room_of(module) != room_of(other)
+    ]
+    assert wrong == []
+
+
+def test_the_engine_knows_no_service() -> None:
+    services = tuple(f"services.{name}" for name in (*DECIDERS, "inbox", "progress", "usage"))
+    wrong = [
+        f"{name_of(path)}:{line} imports {module}"
+        for room in ("engine", "store", "runtime")
+        for path in sources(f"services/{room}")
+        for line, module in imports(path)
+        if below(module, *services)
     ]
     assert wrong == []
 

@@ -32,7 +32,7 @@ SCAN_COUNT = 1_000
 RETRY_S = 1.0
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RedisCall(msgspec.Struct, frozen=True):
     """The options of one call; "" or None where one was not given."""
 
     key: str = ""
@@ -78,7 +78,7 @@ def redis(
     chosen = COMMANDS.get(command.strip().lower())
     if chosen is None:
         raise typer.BadParameter(f"--command {command} is none of {', '.join(COMMANDS)}")
-    asked = Asked(key, value, pattern, channel)
+    asked = RedisCall(key, value, pattern, channel)
     with options.opened() as bus:
         chosen(bus, asked)
 
@@ -86,7 +86,7 @@ def redis(
 # -- reading -----------------------------------------------------------------------------------
 
 
-def _get(bus: Bus, asked: Asked) -> None:
+def _get(bus: Bus, asked: RedisCall) -> None:
     key = asked.need("key")
     try:
         value = bus.client.call("GET", key)
@@ -106,7 +106,7 @@ def _get(bus: Bus, asked: Asked) -> None:
     sys.stdout.buffer.flush()
 
 
-def _keys(bus: Bus, asked: Asked) -> None:
+def _keys(bus: Bus, asked: RedisCall) -> None:
     pattern = asked.pattern or asked.key or _all(bus.keys)
     keys: set[bytes] = set()
     cursor = b"0"
@@ -119,7 +119,7 @@ def _keys(bus: Bus, asked: Asked) -> None:
         say(key.decode("utf-8", "backslashreplace"))
 
 
-def _ttl(bus: Bus, asked: Asked) -> None:
+def _ttl(bus: Bus, asked: RedisCall) -> None:
     key = asked.need("key")
     seconds = bus.client.call("TTL", key)
     if seconds == -2:
@@ -134,7 +134,7 @@ def _all(keys: Keys) -> str:
 # -- writing -----------------------------------------------------------------------------------
 
 
-def _set(bus: Bus, asked: Asked) -> None:
+def _set(bus: Bus, asked: RedisCall) -> None:
     key, raw = asked.need("key"), asked.raw
     if key.startswith(bus.keys.progress_prefix):
         _set_progress(bus, key, raw)
@@ -166,7 +166,7 @@ def _set_progress(bus: Bus, key: str, raw: bytes) -> None:
     bus.client.call("SET", key, raw)
 
 
-def _del(bus: Bus, asked: Asked) -> None:
+def _del(bus: Bus, asked: RedisCall) -> None:
     key = asked.need("key")
     _check_may_write(bus.keys, key, "del")
     if not bus.client.call("DEL", key):
@@ -174,7 +174,7 @@ def _del(bus: Bus, asked: Asked) -> None:
     say("1")
 
 
-def _xadd(bus: Bus, asked: Asked) -> None:
+def _xadd(bus: Bus, asked: RedisCall) -> None:
     """``--value`` is a JSON object: a field each; what is no text goes in as JSON."""
     key = asked.need("key")
     if key != bus.keys.main_intake and not key.startswith(bus.keys.main_intake + ":"):
@@ -227,12 +227,12 @@ def _owned(keys: Keys) -> dict[str, str]:
 # -- messages ----------------------------------------------------------------------------------
 
 
-def _publish(bus: Bus, asked: Asked) -> None:
+def _publish(bus: Bus, asked: RedisCall) -> None:
     """How many were listening."""
     say(str(bus.client.call("PUBLISH", asked.need("channel"), asked.raw)))
 
 
-def _subscribe(bus: Bus, asked: Asked) -> None:
+def _subscribe(bus: Bus, asked: RedisCall) -> None:
     """A JSON line a message until SIGINT or SIGTERM; over outages of Redis too."""
     channel = asked.channel or asked.pattern
     if not channel:
@@ -281,7 +281,7 @@ def _until_signal() -> Generator[None]:
             signal.signal(number, cast("Any", handler))
 
 
-COMMANDS: dict[str, Callable[[Bus, Asked], None]] = {
+COMMANDS: dict[str, Callable[[Bus, RedisCall], None]] = {
     "set": _set,
     "get": _get,
     "keys": _keys,

@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 
 from events.envelope import Event, text_of
+from events.keys import DUPLICATE_DAYS
 from projections.windows import DAY as DAY_US
 from services.client.bus import Bus
 from services.client.dead_letters import READ_COUNT, dead_letters, last_dead_letter
 from services.client.story import Story, status_of
-from services.intake.schema import DUPLICATE_DAYS, digest_of
+from services.intake.schema import digest_of
 from services.runtime.errors import CommandRefused
 from services.store import rebuild
 from services.store.log import split_taken

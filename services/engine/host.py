@@ -23,15 +23,14 @@ from events.clock import ClockStepped
 from events.envelope import Event
 from projections import fold
 from projections.state import State
-from services.decider import Decider, Inputs, IntakeEntry
-from services.engine.lookups import known
+from services.decider import Decider, Inputs, Rejection
+from services.engine.lookups import Lookups
 from services.engine.past import Past
 from services.engine.standby import Standby
 from services.engine.stats import Stats
 from services.engine.trouble import RETRY_S, Trouble, Work
 from services.engine.turn import Turn, run_turn
 from services.engine.upkeep import Upkeep
-from services.intake.decide import newest_ms
 from services.projector import Projector, Setup
 from services.runtime.clock import ServerClock, elapsed
 from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable
@@ -80,6 +79,7 @@ class Host:
         self._engine = "the engine" if deciders else "the reader of the log"
         self.log = Log(client, keys)
         self.intakes = Intakes(client, keys)
+        self._lookups = Lookups(client, keys, self.log, deciders)
         self._upkeep = Upkeep(
             setup, self.log, self._position, inputs, self.intakes, lambda: self.state
         )
@@ -249,9 +249,7 @@ class Host:
         entries = self.intakes.peek(PEEK_COUNT) if self._reads_intakes else []
         inputs = self._inputs
         inputs.entries = entries
-        inputs.known = await known(
-            self._client, self._keys, self.log, self.state, entries, self.clock.now()
-        )
+        inputs.known = await self._lookups.known(self.state, entries, self.clock.now())
         await self._texts.fetch(self.log, self.state)
         inputs.texts, inputs.overlay = self._texts, self._texts.overlay
         inputs.secret = await self._secret.value()
@@ -282,15 +280,14 @@ class Host:
         again = self._conclude(appended, turn, sent)
         if turn.events:
             await anyio.lowlevel.checkpoint()  # first the inboxes: somebody waits for them
-        if appended.outcome == "ok" and any(report.ahead for report in turn.refused):
-            await self._expel([report.entry for report in turn.refused if report.ahead], now)
+        if appended.outcome == "ok":
+            await self._expel([rejection for rejection in turn.refused if rejection.back_to])
         return again
 
-    async def _expel(self, entries: Sequence[IntakeEntry], now: int) -> None:
+    async def _expel(self, ahead: Sequence[Rejection]) -> None:
         """Entries with ids of the far future leave their intakes, once they are dead letters."""
-        for intake in {entry.intake for entry in entries}:
-            ids = [entry.id for entry in entries if entry.intake == intake]
-            first = f"{newest_ms(self.state, intake, now, self.clock.latest) + 1}-0"
+        for intake, first in {(r.entry.intake, r.back_to) for r in ahead}:
+            ids = [r.entry.id for r in ahead if r.entry.intake == intake]
             await self.intakes.expel(intake, ids, first, self.state.intakes.get(intake, START))
             await self.letters.forget(intake, ids)
 
@@ -301,7 +298,7 @@ class Host:
 
     @property
     def _reads_intakes(self) -> bool:
-        return any(decider.takes_entries for decider in self._deciders)
+        return any(decider.asks is not None for decider in self._deciders)
 
     def _conclude(self, appended: Appended, turn: Turn | None, sent: float) -> bool:
         """Keep a turn that reached the log, or undo it and fold what was missed."""

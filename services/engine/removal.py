@@ -13,7 +13,7 @@ from events.log import WordsRemoved
 from projections.forgetting import is_due
 from projections.state import State
 from services.decider import Inputs, IntakeEntry
-from services.intake.forgetting import is_about
+from services.mentions import is_about
 from services.projector import Setup
 from services.runtime.clock import elapsed
 from services.runtime.failpoints import point

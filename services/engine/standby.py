@@ -23,7 +23,7 @@ class Standby:
     def __init__(self, deciders: Collection[Decider]) -> None:
         self.on = False
         self._names = frozenset(decider.name for decider in deciders)
-        self._takes_entries = any(decider.takes_entries for decider in deciders)
+        self._takes_entries = any(decider.asks is not None for decider in deciders)
         self._others_moved = elapsed()
         self._unsure: deque[frozenset[tuple[str, int, bytes]]] = deque(maxlen=UNSURE_MAX)
 

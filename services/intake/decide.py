@@ -11,7 +11,16 @@ from events.usage import UsageCompared
 from events.worker import WorkerLost, WorkerRefused
 from projections.records import ALIVE
 from projections.state import State
-from services.decider import Decider, Decisions, Inputs, IntakeEntry, Rejection, Taken, Unclean
+from services.decider import (
+    Asked,
+    Decider,
+    Decisions,
+    Inputs,
+    IntakeEntry,
+    Rejection,
+    Taken,
+    Unclean,
+)
 from services.intake import (
     accounts,
     clock,
@@ -28,8 +37,8 @@ from services.intake import (
 )
 from services.intake.case import HANDLERS, Case, Handler
 from services.intake.schema import Rejected
+from services.mentions import is_about
 
-newest_ms = intakes.newest_ms  # for the host, which sets intakes back
 FILES = (
     *(accounts, clock, corrections, forgetting, intakes, messages, policies, progress, routing),
     *(sessions, submissions),
@@ -47,7 +56,8 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
     for entry in inputs.entries:
         if intakes.is_ahead(state, entry, now, inputs.latest):
             if entry.intake not in beyond:
-                yield Rejection(entry, intakes.AHEAD_ERROR, ahead=True)
+                newest = intakes.newest_ms(state, entry.intake, now, inputs.latest)
+                yield Rejection(entry, intakes.AHEAD_ERROR, back_to=f"{newest + 1}-0")
             beyond.add(entry.intake)
             continue
         case = Case(
@@ -59,7 +69,7 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
             inputs.main_intake,
             inputs.secret,
         )
-        if state.forgotten and forgetting.is_about(entry, case.main_intake, state.forgotten):
+        if state.forgotten and is_about(entry, case.main_intake, state.forgotten):
             yield Unclean(entry.intake, entry.id)
         try:
             yield from _judge(case, taken)
@@ -113,25 +123,26 @@ def _unknown_type(kind: str) -> str:
     return f"unknown type {kind[:60]!r}; one of {', '.join(sorted(HANDLERS))}"
 
 
-def holders(state: State, entries: Iterable[IntakeEntry]) -> set[str]:
-    """Living workers whose names somebody wants: ``decide`` needs a fresh look at their
-    heartbeats."""
-    wanted = {sessions.joining(entry.fields) for entry in entries}
-    return {n for n in wanted if n in state.workers and state.workers[n].status == ALIVE}
-
-
-def lookups(state: State, entries: Iterable[IntakeEntry]) -> tuple[set[str], set[str]]:
-    """What ``decide`` needs to know from beside the log: idempotency keys and task ids."""
+def asks(state: State, entries: Iterable[IntakeEntry]) -> Asked:
+    """What ``decide`` needs to know of these entries from beside the log. Of living workers whose
+    names somebody wants it needs a fresh look at their heartbeats."""
     ids: set[str] = set()
+    wanted: set[str] = set()
     named: set[str] = set()
     for entry in entries:
         fields = entry.fields
+        wanted.add(sessions.joining(fields))
         if len(fields) > 4 or b"id" in fields[0::2]:
             names = dict(zip(fields[0::2], fields[1::2], strict=False))
             if b"id" in names:
                 ids.add(f"{entry.intake}|{names[b'id'].decode(errors='replace')}")
         named.update(schema.task_references(fields))
-    return ids, {t for t in named if t not in state.tasks and t not in state.outcomes}
+    workers = state.workers
+    return Asked(
+        ids,
+        {task for task in named if task not in state.tasks and task not in state.outcomes},
+        {name for name in wanted if name in workers and workers[name].status == ALIVE},
+    )
 
 
 # A command becomes an event of the same name; a join may be refused, or end another session.
@@ -139,4 +150,4 @@ EMITS = frozenset(
     {cls for name in HANDLERS if (cls := payload_class(name)) is not None}
     | {WorkerLost, WorkerRefused, AccountLimited, TaskRequeued, UsageCompared}
 )
-DECIDER = Decider("intake", decide, EMITS, takes_entries=True, entire=True)
+DECIDER = Decider("intake", decide, EMITS, asks=asks, entire=True)

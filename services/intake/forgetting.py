@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 
 import msgspec
 
@@ -14,6 +13,7 @@ from projections.records import RUNNING
 from services.decider import IntakeEntry, Rejection
 from services.intake import schema
 from services.intake.case import Case, takes
+from services.mentions import is_about
 
 REASON = "it is forgotten"
 ERROR = "it is about a forgotten task; what it said is not kept"
@@ -37,36 +37,6 @@ def forgotten(case: Case, command: ForgetTask) -> Iterable[Event]:
         asked.id = f"{case.entry.id}.cancelled"
         yield asked
     yield case.event(TaskForgotten(command.task))
-
-
-# -- entries -------------------------------------------------------------------------------------
-
-_NAMED = re.compile(rb'"task"\s*:\s*("(?:[^"\\\\]|\\\\.)*")')
-
-
-def tasks_of(entry: IntakeEntry, main_intake: str) -> Iterator[str]:
-    """Every task that an entry may be about: those it names, also where it was cut or is no JSON,
-    and the one it would have become."""
-    yield entry.id
-    if name := entry.intake.removeprefix(main_intake).removeprefix(":"):
-        yield f"{name}.{entry.id}"
-    for field, value in zip(entry.fields[0::2], entry.fields[1::2], strict=False):
-        if field == b"task":
-            yield value.decode(errors="replace")
-        for quoted in _NAMED.findall(value):
-            yield _read(quoted)
-
-
-def _read(quoted: bytes) -> str:
-    try:
-        return msgspec.json.decode(quoted, type=str)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ""
-
-
-def is_about(entry: IntakeEntry, main_intake: str, tasks: Container[str]) -> bool:
-    """Whether an entry may hold words of one of ``tasks``."""
-    return any(task in tasks for task in tasks_of(entry, main_intake))
 
 
 def without_words(letter: Rejection, main_intake: str, tasks: Container[str]) -> Rejection:

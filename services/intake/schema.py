@@ -37,7 +37,6 @@ _BOOLEANS = frozenset(("heartbeat", "retryable", "final", "accept", "drop", "tak
 _OBJECTS = frozenset(("holds", "document"))
 _TRUTH = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 OWN_TIME_US = 48 * 3600 * 1_000_000  # how far back a writer's own time counts, in reports
-DUPLICATE_DAYS = 35  # how long a repeated idempotency key is known as one
 _ENVELOPE = frozenset((b"type", b"id", b"time"))
 
 

@@ -49,7 +49,7 @@ class DeadLetters:
 
     def _letter(self, letter: Rejection) -> list[Argument]:
         entry = letter.entry
-        mark = f"{entry.intake} {entry.id}" if letter.ahead else entry.intake
+        mark = f"{entry.intake} {entry.id}" if letter.back_to else entry.intake
         fields = cut(entry.fields, self._bounds.entry_max_bytes)
         size = sum(map(len, entry.fields))
         error = letter.error[:ERROR_MAX]

@@ -8,7 +8,7 @@ import pytest
 
 from projections import usage
 from services.audit.check import Audit
-from services.intake.decide import lookups
+from services.intake.decide import asks
 from services.queries.conservation import books
 from tests.examples import policy
 from tests.given import Bus, intake_entry, replayed
@@ -93,4 +93,4 @@ def test_what_it_reports_beyond_the_plausible_is_disputed() -> None:
 @pytest.mark.parametrize("kind", ENDS)
 def test_whether_a_task_ended_long_ago_is_looked_up_for_its_result(kind: str) -> None:
     entry = intake_entry(kind, "5-0", {"task": "gone", "attempt": 1, "session": "77-0"})
-    assert lookups(Bus(policy()).state, [entry]) == (set(), {"gone"})
+    assert asks(Bus(policy()).state, [entry]).tasks == {"gone"}

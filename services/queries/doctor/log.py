@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from events.keys import DUPLICATE_DAYS
 from events.log import START, LogWentBack, begins
 from projections.format import count
 from projections.views import iso
@@ -16,7 +17,6 @@ from services.store.log import READ_COUNT
 
 DAY_US = 86_400_000_000
 RECENT_US = 7 * DAY_US  # for how long a log that went back is worth a warning
-DUPLICATE_DAYS = 35
 INDEXES = 1_000  # task indexes that are looked at
 SHOWN = 10
 
