@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated
 
 import anyio
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from services.runtime.settings import Settings
 from services.worker import records
 from services.worker.drivers.acp import AcpDriver
-from services.worker.drivers.agent import PERMISSIONS, AgentDriver, Choice
+from services.worker.drivers.agent import PERMISSIONS, Agent, AgentDriver, Choice
 from services.worker.drivers.command import CommandDriver
 from services.worker.drivers.formats import FORMATS
 from services.worker.drivers.table import AGENTS
@@ -69,6 +69,14 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_agent(self) -> bool:
         return self.name in AGENTS
+
+    @property
+    def _agent_within(self) -> Agent | None:
+        """The agent whose program a command runs with the route's model in an argument: it does
+        not know the names of the routes, so it gets its own of the same tier."""
+        takes_model = any("{model}" in word for word in self.words)
+        program = PurePath(self.words[0]).name if self.words else ""
+        return agent_table(program) if takes_model and program in AGENTS else None
 
     def check(self, worker: str = "") -> None:
         """Raises BadParameter for what does not go together; for one ``worker``, what is missing
@@ -147,7 +155,10 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
             heartbeat_s=settings.tasks.heartbeat_s,
         )
         if not self.is_agent:
-            return known
+            table = self._agent_within
+            if table is None or models:
+                return known
+            return replace(known, models=table.models, cheap=table.cheap, capable=table.capable)
         table = agent_table(self.name)
         return replace(
             known,

@@ -133,7 +133,8 @@ def _call_of(record: Mapping[str, Any]) -> ApiCall | None:
     figures = {ours: fields[its] for its, ours in dialect.parts.items() if its in fields}
     if not figures:
         return None  # Codex writes each of them twice, once without figures
-    session, model = _text(fields, dialect.session), _text(fields, "model")
+    session = _text(fields, dialect.session)
+    model = _text(fields, "model").partition("[")[0]  # "[1m]" is a size of context
     reading = read(figures)
     if reading.usage is None:
         raise ValueError(f"{name}: {reading.flag or 'no tokens'}")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from services.cli.drivers import Chosen
 from services.cli.fleet import EXAMPLE, read
 from services.runtime.errors import ConfigError
+from services.runtime.settings import load
 
 
 def fleet(folder: Path, text: str) -> Path:
@@ -46,6 +48,17 @@ def test_a_mixed_fleet(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read(fleet(tmp_path, text))
+
+
+def test_a_command_with_an_agents_program_gets_models_that_it_knows(tmp_path: Path) -> None:
+    settings = load({"data_dir": str(tmp_path)}, environ={})
+    command = ("/usr/bin/codex", "exec", "-m", "{model}", "-")
+    worker = Chosen(words=command).worker(settings, "w1")
+    assert (worker.agent, worker.cheap, worker.capable) == (None, "gpt-6-luna", "gpt-6.1-sol")
+    assert "haiku" not in worker.models
+    assert Chosen(words=command).worker(settings, "w1", models=("mine",)).cheap == ""
+    assert Chosen(words=("codex", "exec", "-")).worker(settings, "w1").models == ()
+    assert Chosen(words=("my-agent", "{model}")).worker(settings, "w1").models == ()
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

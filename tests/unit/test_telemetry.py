@@ -27,7 +27,8 @@ GEMINI = TokenParts(500, 40, 400)
 
 
 def test_each_agents_calls_are_read_as_its_driver_reads_them() -> None:
-    batch = calls_of(otel.delivery(otel.claude(), *otel.codex(), otel.gemini()))
+    opus = otel.claude(model="claude-opus-5-5[1m]")
+    batch = calls_of(otel.delivery(opus, *otel.codex(), otel.gemini()))
     assert batch.rejected == 0
     assert [(c.agent, c.model, c.parts) for c in batch.calls] == [
         ("claude", "claude-opus-5-5", CLAUDE),
