@@ -4,7 +4,10 @@ scripted agent plays them: routes, meters, a runaway, and books that agree."""
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
 import sys
+import urllib.request
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,10 @@ import pytest
 from events.keys import Keys
 from services.store import rebuild
 from services.store.client import SyncClient
-from tests.agents import scripted_acp
+from services.store.redis_server import free_port
+from tests.agents import scripted_acp, telemetry
 from tests.agents.playing import Stage
-from tests.e2e.cli import Up
+from tests.e2e.cli import ASB, Process, Up, environment
 from tests.wait import wait_blocking
 
 pytestmark = pytest.mark.timeout(120)
@@ -144,6 +148,38 @@ def test_a_runaway_is_stopped_at_most_one_call_after_its_hold_was_refused(
     assert view["tokens"] >= 2 * CALL
     assert up.ask("metrics")["by_agent"]["codex"]["tokens"] == spent
     assert any("runaway" in start["prompt"] for start in stage.starts())
+
+
+def test_agents_that_asb_did_not_start_count_by_their_telemetry(fleet: tuple[Up, Stage]) -> None:
+    up, _ = fleet
+    port = free_port()
+    environ = {**environment(), "ASB_TELEMETRY_PORT": str(port)}
+    printed = subprocess.run(
+        [*ASB, "telemetry", "env", "claude"],
+        capture_output=True, text=True, check=True, env=environ, timeout=30,
+    ).stdout  # fmt: skip
+    assert f"export OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:{port}" in printed
+    before = up.ask("metrics")["by_agent"]["claude"]["tokens"]
+    where = f"--data-dir={up.data}"
+    service = Process(up.folder, "service", "telemetry", where, environ=environ)
+    try:
+        service.says(f"telemetry at http://127.0.0.1:{port}")
+        url = f"http://127.0.0.1:{port}/v1/logs"
+        body = json.dumps(telemetry.delivery(*(telemetry.claude(f"own_{n}") for n in range(3))))
+        for _ in range(2):  # the answer to the first was lost
+            request = urllib.request.Request(
+                url, body.encode(), {"content-type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                assert answer.status == 200
+
+        def charged() -> int:
+            tokens: int = up.ask("metrics")["by_agent"]["claude"]["tokens"]
+            return tokens - before
+
+        wait_blocking(lambda: charged() == 3 * CALL, within=30, what="three calls")
+    finally:
+        service.end()
 
 
 def test_the_books_agree(fleet: tuple[Up, Stage]) -> None:

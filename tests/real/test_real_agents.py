@@ -221,7 +221,8 @@ def test_a_refused_request_is_not_tried_again_and_costs_nothing(
         view = bus.ended(bus.submit("REFUSE-400 this"))
         assert view["status"] == "failed"
         assert view["end"]["attempt"] == 1
-        assert "400" in view["end"]["error"] or "mock" in view["end"]["error"]
+        error = view["end"]["words"]["error"]
+        assert "400" in error or "mock" in error
         assert bus.charged() == TokenParts()
 
 
