@@ -25,16 +25,20 @@ def usage() -> None:
 @app.command()
 def reconcile(
     check: Annotated[bool, typer.Option("--check", help="Change nothing, only say.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also what workers themselves told, to compare.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Hold transcripts against charges, and heal what was missed.
 
     An attempt whose worker was killed was charged by estimate. Its agent's transcript, on the
     machine where it ran, says what it was: that takes the estimate's place. What a worker itself
-    told stands; how far the transcript is from it is said. Run again it changes nothing.
+    told stands (--all says how far the transcript is from it). Run again it changes nothing.
     """
     with options.opened() as bus:
-        known = reconciliations(bus.state(), records.read(records.path_in(bus.settings.data_dir)))
+        recorded = records.read(records.path_in(bus.settings.data_dir))
+        known = reconciliations(bus.state(), recorded, every=every)
         answers = Answers(bus)
         for entry in known if not check else ():
             if entry.outcome == HEALED:
@@ -46,7 +50,7 @@ def reconcile(
         for entry in known:
             say(_words(entry, check=check))
         if not known:
-            say("no attempt of an agent was recorded in this data folder")
+            say("nothing to heal: the worker of every attempt recorded here told what it used")
     if refused or (check and any(entry.outcome == HEALED for entry in known)):
         raise typer.Exit(1)
 

@@ -36,13 +36,18 @@ class Reconciliation(msgspec.Struct, kw_only=True):
     usage: dict[str, Any] | None = None
 
 
-def reconciliations(state: State, records: Iterable[AttemptRecord]) -> list[Reconciliation]:
-    """What is known of each recorded attempt, oldest first. An attempt may have two sessions: one
-    that it was given, and one that it went on with."""
+def reconciliations(
+    state: State, records: Iterable[AttemptRecord], *, every: bool = False
+) -> list[Reconciliation]:
+    """What is known of each recorded attempt whose worker has not told it (``every``: of all),
+    oldest first. An attempt may have two sessions: one that it was given, and one that it went on
+    with."""
     sessions: dict[tuple[str, int], list[AttemptRecord]] = {}
     for record in records:
         if record.agent in AGENTS:
             sessions.setdefault((record.task, record.attempt), []).append(record)
+    if not every:
+        sessions = {key: of for key, of in sessions.items() if _is_open(state, of[0])}
     return [_reconciled(state, several) for several in sessions.values()]
 
 
@@ -74,6 +79,11 @@ def _reconciled(state: State, records: list[AttemptRecord]) -> Reconciliation:
     else:
         entry.outcome = AGREES if entry.tokens == entry.charged else DIFFERS
     return entry
+
+
+def _is_open(state: State, record: AttemptRecord) -> bool:
+    past = _past(state, record)
+    return past is not None and not past.heard
 
 
 def _past(state: State, record: AttemptRecord) -> PastAttempt | None:

@@ -122,11 +122,11 @@ def test_any_two_are_killed_at_once(bus: Bus) -> None:
     held = bus.state().scopes["global"]
     assert (held.held_tokens, held.held_nanos, held.held_tasks) == (0, 0, 0)
 
-    said = json.loads(bus.run("usage", "reconcile", "--json").stdout)
+    said = json.loads(bus.run("usage", "reconcile", "--all", "--json").stdout)
     assert len(said) == 2 * len(pairs)
     first = [row for row in said if row["attempt"] == 1]
     assert {row["outcome"] for row in first} <= {"healed", "agrees"}
-    again = json.loads(bus.run("usage", "reconcile", "--json").stdout)
+    again = json.loads(bus.run("usage", "reconcile", "--all", "--json").stdout)
     assert not [row for row in again if row["outcome"] == "healed"]
     assert {row["charged"] for row in again if row["attempt"] == 1} == {TRANSCRIPT}
     assert {row["charged"] for row in again if row["attempt"] == 2} == {DRIVER}

@@ -15,7 +15,9 @@ from services.client.reconcile import AGREES, DIFFERS, HEALED, RUNS, SILENT, rec
 from services.worker import records
 from services.worker.drivers import claude, codex, gemini
 from services.worker.drivers.codex import CodexStream
+from services.worker.drivers.table import agent
 from services.worker.records import AttemptRecord
+from tests.unit.test_agent_streams import RECORDED
 from tests.unit.test_meters import end, live, running
 
 SESSION = "5c0de000-0000-4000-8000-000000000001"
@@ -159,7 +161,8 @@ def test_an_attempt_that_was_estimated_is_healed_once(tmp_path: Path) -> None:
     transcript_in(tmp_path)
     bus, task = running(max_attempts=1, timeout_s=600)
     of = [recorded(tmp_path, task), recorded(tmp_path, task, "given-and-never-used")]
-    assert [entry.outcome for entry in reconciliations(bus.state, of)] == [RUNS]
+    assert reconciliations(bus.state, of) == []
+    assert [entry.outcome for entry in reconciliations(bus.state, of, every=True)] == [RUNS]
     bus.wait(700)
     (entry,) = reconciliations(bus.state, of)
     assert (entry.outcome, entry.tokens) == (HEALED, 300)
@@ -173,7 +176,8 @@ def test_what_a_worker_itself_said_stands(tmp_path: Path) -> None:
     transcript_in(tmp_path)
     bus, task = running()
     end(bus, task, 900)
-    (entry,) = reconciliations(bus.state, [recorded(tmp_path, task)])
+    assert reconciliations(bus.state, [recorded(tmp_path, task)]) == []
+    (entry,) = reconciliations(bus.state, [recorded(tmp_path, task)], every=True)
     assert (entry.outcome, entry.tokens, entry.charged) == (DIFFERS, 300, 900)
 
 
@@ -197,3 +201,25 @@ def test_records_are_bounded_and_survive_a_torn_line(
     kept = [record.task for record in records.read(path)]
     assert kept[-1] == "t5"
     assert len(kept) < 6
+
+
+@pytest.mark.parametrize(
+    ("name", "recorded_in", "file", "place"),
+    [
+        ("claude", "claude-code-2.1.330", "transcript.jsonl", f"projects/p/{SESSION}.jsonl"),
+        ("codex", "codex-0.169.0", "rollout.jsonl", f"sessions/1/2/3/rollout-x-{SESSION}.jsonl"),
+    ],
+)
+def test_recorded_transcripts_say_what_the_stream_said(
+    tmp_path: Path, name: str, recorded_in: str, file: str, place: str
+) -> None:
+    """Of every recorded run that ended well; where there are no recordings there is none."""
+    for number, path in enumerate(sorted((RECORDED / recorded_in).glob(f"*/{file}"))):
+        stream = agent(name).stream()
+        stream.write((path.parent / "stdout").read_bytes())
+        stream.close()
+        if stream.ended and not stream.failed and stream.used:
+            folder = tmp_path / str(number)
+            write(folder / place, path.read_text(encoding="utf-8"))
+            said = agent(name).transcript(folder, SESSION, 0)
+            assert read(said).usage == read(stream.used).usage, path
