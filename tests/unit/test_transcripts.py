@@ -213,12 +213,14 @@ def test_records_are_bounded_and_survive_a_torn_line(
 def test_recorded_transcripts_say_what_the_stream_said(
     tmp_path: Path, name: str, recorded_in: str, file: str, place: str
 ) -> None:
-    """Of every recorded run that ended well; where there are no recordings there is none."""
+    """Of every recorded run that ended well and was not interrupted (of an answer that was cut off
+    a transcript keeps the first token); where there are no recordings there is none."""
     for number, path in enumerate(sorted((RECORDED / recorded_in).glob(f"*/{file}"))):
         stream = agent(name).stream()
         stream.write((path.parent / "stdout").read_bytes())
         stream.close()
-        if stream.ended and not stream.failed and stream.used:
+        cut = "interrupt" in path.parent.name
+        if stream.ended and not stream.failed and stream.used and not cut:
             folder = tmp_path / str(number)
             write(folder / place, path.read_text(encoding="utf-8"))
             said = agent(name).transcript(folder, SESSION, 0)
