@@ -109,7 +109,7 @@ async def _run(
             workers_stop = anyio.Event()
             try:
                 async with anyio.create_task_group() as group:
-                    group.start_soon(stop_at_signals, running.stop, group.cancel_scope.cancel)
+                    await group.start(stop_at_signals, running.stop, group.cancel_scope.cancel)
                     async with anyio.create_task_group() as group_of_workers:
                         for number in range(1, workers + 1):
                             options = _options(settings, number, _driver(command, speed))

@@ -107,7 +107,7 @@ async def _serve(
     stop = anyio.Event()
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(stop_at_signals, stop, tasks.cancel_scope.cancel)
+            await tasks.start(stop_at_signals, stop, tasks.cancel_scope.cancel)
             if until_stdin_closes:
                 when_stdin_closes(tasks.cancel_scope.cancel)
             else:

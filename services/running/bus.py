@@ -85,7 +85,7 @@ async def run_bus(
                 hosted(settings, url, services, hire) as running,
                 anyio.create_task_group() as tasks,
             ):
-                tasks.start_soon(stop_at_signals, running.stop, lambda: _kill(workers))
+                await tasks.start(stop_at_signals, running.stop, lambda: _kill(workers))
                 if beside.embedded is not None and beside.embedded.owned:
                     tasks.start_soon(_revive, beside.embedded, url, running.stop, say)
                 if owned:

@@ -10,14 +10,22 @@ import threading
 from collections.abc import Callable, Generator
 
 import anyio
+from anyio.abc import TaskStatus
 
 from services.runtime.errors import AsbError, CommandRefused
 
 
-async def stop_at_signals(stop: anyio.Event, at_once: Callable[[], object]) -> None:
+async def stop_at_signals(
+    stop: anyio.Event,
+    at_once: Callable[[], object],
+    *,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
     """The first SIGINT or SIGTERM, or a terminal that closes, sets ``stop``; on the next one
-    ``at_once`` is called."""
+    ``at_once`` is called. To be started with ``TaskGroup.start``: who says that it is up can be
+    stopped in order from then on."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        task_status.started()
         async for _ in signals:
             if stop.is_set():
                 at_once()
