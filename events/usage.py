@@ -90,6 +90,8 @@ class ProgressUpdated(Payload):
     ``attempt`` is the one it belongs to, 0 for work asb did not dispatch. ``totals`` are running
     totals; ``charged`` is what they add. ``flag`` says what is odd about them; where a better meter
     (``against``) speaks for the attempt, ``difference`` is how many tokens more the document tells.
+    ``completes``: it is the first that calls this work done, which asb did not give out: it counts
+    among the completed tasks of its agent.
     """
 
     agent: Label
@@ -103,6 +105,7 @@ class ProgressUpdated(Payload):
     flag: Phrase = ""  # public: names of asb's own table and figures, no text of the writer
     against: Label = ""
     difference: int = 0
+    completes: bool = False
     marks: DocumentMarks = DocumentMarks()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from events.envelope import Event
 from events.task import Charge
 from events.usage import ProgressUpdated
-from projections import charges, flags, spending, tallies
+from projections import charges, flags, spending, tallies, usage
 from projections.records import Parts, Progress
 from projections.state import State, folds
 
@@ -61,12 +61,17 @@ def updated(state: State, event: Event[ProgressUpdated]) -> None:
         before.nanos + (payload.charged.nanos if payload.charged else 0),
         payload.flag,
         before.unpriced or (payload.charged is not None and payload.charged.unpriced),
+        before.completed or payload.completes,
     )
     if key not in state.progress and len(state.progress) >= RECORDS_MAX:
         _purge(state, event.at)
     state.journal.put(state.progress, key, record)
     flags.add(state, payload.agent, event.at, payload.flag)
     tallies.differed(state, payload.against, payload.difference)
+    if payload.completes:
+        added = payload.charged or Charge(agent=payload.agent)
+        done = Charge(agent=payload.agent, model=added.model, day_at=added.day_at)
+        usage.charge(state, event.at, done, completed=1)
     if payload.charged is not None:
         spending.spent(state, event, payload.attempt, payload.charged)
 

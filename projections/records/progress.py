@@ -26,6 +26,7 @@ class Progress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     nanos: int = 0
     flag: str = ""
     unpriced: bool = False  # some of it was charged without a known price
+    completed: bool = False  # foreign work: it was called done, and counts as a task
 
     @property
     def ended(self) -> bool:

@@ -91,7 +91,7 @@ class Audit:
             "hold.extended": self._extended,
             "usage.recorded": self._spent,
             "usage.corrected": self._corrected,
-            "progress.updated": lambda data: self._spent(data) if data.get("charged") else None,
+            "progress.updated": self._progressed,
             "task.completed": lambda data: self._end(data, "completed"),
             "task.cancelled": lambda data: self._end(data, "cancelled"),
             "task.failed": lambda data: self._end(
@@ -220,6 +220,12 @@ class Audit:
 
     def _day(self, at: int) -> str:
         return datetime.fromtimestamp(at // 1_000_000, self._zone or UTC).date().isoformat()
+
+    def _progressed(self, data: Mapping[str, Any]) -> None:
+        if data.get("completes"):
+            self.completed[data.get("agent", "")] += 1
+        if data.get("charged"):
+            self._spent(data)
 
     def _spent(self, data: Mapping[str, Any]) -> None:
         self._add_charge(data)

@@ -52,6 +52,10 @@ def updated(case: Case, command: UpdateProgress) -> Iterable[Event]:
         percent=reported.percent,
         totals=reported.totals,
         flag=reported.flaw,
+        completes=reported.status == document.COMPLETED
+        and not (record and record.completed)
+        and command.task not in state.tasks
+        and command.task not in state.outcomes,
     )
     if reported.totals is not None:
         before = record if record and (task is None or task.attempt == record.attempt) else None

@@ -85,6 +85,23 @@ def test_a_document_without_tokens_is_no_usage() -> None:
     assert (event.charged, event.status) == (None, "completed")
 
 
+def test_foreign_work_that_is_done_counts_once_as_a_task_of_its_agent() -> None:
+    bus = Bus(policy())
+    for status in ("in_progress", "completed", "in_progress", "completed"):
+        tell(bus, {"total": 10}, key="codex:migration", status=status)
+    tell(bus, {"total": 10}, key="codex:other", status="failed")
+    by_agent = usage.by(bus.state.lifetime, "agent")
+    assert {agent: cell.completed for agent, cell in by_agent.items()} == {"codex": 1}
+    assert usage.total(bus.state.days[min(bus.state.days)].values()).completed == 1
+    assert bus.state.meta.completed == 0  # asb gave out none of it
+
+
+def test_a_document_of_a_task_of_ours_is_no_task_more() -> None:
+    bus = bus_with_task()
+    tell(bus, {"total": 10}, status="completed")
+    assert usage.total(bus.state.lifetime.values()).completed == 0
+
+
 def test_an_unknown_price_is_flagged_and_not_taken_for_nothing() -> None:
     bus = Bus(policy())
     charged = tell(bus, {"total": 10, "model": "gpt-4"}).charged
