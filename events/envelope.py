@@ -8,11 +8,13 @@ only orders. ``data`` is kept as it was written, so fields this version does not
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
 import msgspec
 
+from events import secrets
 from events.words import FORGOTTEN, TextMark, marks_of, nothings, private_fields
 
 FIELDS = ("type", "id", "source", "from", "at", "data")
@@ -160,12 +162,13 @@ def as_read(event: Event) -> Event:
 
 class Beside(msgspec.Struct):
     """What stands in an event's data beside its payload. ``forgotten_at``: when (µs) its words were
-    taken out."""
+    taken out; ``secrets``: how many of which kind were masked in them."""
 
     words: dict[str, msgspec.Raw] = {}
     marks: dict[str, TextMark] = {}
     reported: Reported = Reported()
     forgotten_at: int = 0
+    secrets: dict[str, int] = {}
 
 
 _beside = msgspec.json.Decoder(Beside)
@@ -192,17 +195,46 @@ def words_of(event: Event) -> dict[str, Any]:
 
 
 def text_of(event: Event, name: str) -> str:
-    """A private text of an event: "" where it has none, "forgotten" where it was taken out."""
+    """A private text of an event, to be shown: secrets are masked, of a prompt too. "" where it has
+    none, "forgotten" where it was taken out."""
     if not event.raw:
-        return cast("str", getattr(event.data, name, ""))
+        return secrets.masked(cast("str", getattr(event.data, name, "")))
     parts = beside(event)
     value = msgspec.json.decode(parts.words[name]) if name in parts.words else ""
     if not value and parts.forgotten_at and name in parts.marks:
         return FORGOTTEN
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return secrets.masked(value if isinstance(value, str) else _encoder.encode(value).decode())
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_WORDS = b'"words":'
+
+
+def without_secrets(raw: bytes, kept: tuple[str, ...] = ()) -> bytes:
+    """The data of an event with the secrets in its words masked, but for the words ``kept``, and
+    how many of which kind beside them; as it is where there are none. Their marks stay those of
+    what was written."""
+    place = raw.find(_WORDS)
+    if place < 0 or not secrets.may_hold(raw[place:]):
+        return raw
+    fields = _fields.decode(raw)
+    counts: Counter[str] = Counter()
+    words = {
+        name: value if name in kept else msgspec.Raw(_masked_word(name, bytes(value), counts))
+        for name, value in _fields.decode(fields["words"]).items()
+    }
+    if not counts:
+        return raw
+    rest = {name: value for name, value in fields.items() if name != "words"}
+    return _encoder.encode({**rest, "secrets": dict(sorted(counts.items())), "words": words})
+
+
+def _masked_word(name: str, value: bytes, counts: Counter[str]) -> bytes:
+    """A word, read together with its name: that may say what it is."""
+    seen: Counter[str] = Counter()
+    clean = secrets.masked_value({name: msgspec.json.decode(value)}, seen)
+    counts.update(seen)
+    return _encoder.encode(next(iter(clean.values()))) if seen else value
 
 
 def without_words(raw: bytes, at: int) -> bytes:

@@ -58,6 +58,7 @@ class Defaults(msgspec.Struct, frozen=True):
     text_max_bytes: int = 262_144
     result_max_bytes: int = 65_536
     escalate_to: str = ""  # the model for a last try after a cheaper one failed; "" for none
+    refuse_secrets: bool = False  # whether a prompt that holds one is refused
 
 
 class Asked(msgspec.Struct, frozen=True):

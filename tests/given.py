@@ -156,6 +156,7 @@ class Bus:
         self.log: list[list[Any]] = []
         self.events: list[Event] = []
         self.refused: list[Rejection] = []
+        self.unclean: dict[str, str] = {}  # intake -> the newest entry that must not stay
         self.silent: set[str] = set()  # workers that give no heartbeat
         self.ids: dict[str, str] = {}
         self.ever: set[str] = set()  # tasks that ever stood on the log
@@ -224,6 +225,7 @@ class Bus:
         self.state.commit()
         del self._pending[: turn.consumed]
         self.refused += turn.refused
+        self.unclean |= turn.unclean
         self.ids.update((mark.key, mark.digest) for mark in turn.taken if turn.events)
         if turn.events:
             self.state.dirty_scopes.clear()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from events.secrets import MASK
 from projections.format import count
 from projections.views import iso
 from services.cli import options
@@ -155,6 +156,11 @@ def _retry(bus: Bus, letters: list[Letter], changes: list[Change], as_json: bool
                 hint=f"submit it anew, then: asb deadletter drop {letter.id}",
             )
         fields = corrected(letter, changes)
+        if any(MASK.search(field.decode(errors="replace")) for field in fields):
+            raise Refused(
+                f"dead letter {letter.id} held a secret, which is masked in what was kept",
+                hint="submit it anew, or --set FIELD=VALUE for the field that holds the mask",
+            )
         # Sent under an id of its own, so a crash before the next line cannot make it count twice.
         try:
             entry = bus.client.call("XADD", letter.intake, "*", *fields)

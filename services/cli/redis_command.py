@@ -21,6 +21,7 @@ import typer
 
 from events import document
 from events.keys import Keys
+from events.secrets import masked_json
 from services.cli import options
 from services.cli.terminal import note, say, say_json
 from services.client.bus import Bus
@@ -147,7 +148,7 @@ def _set(bus: Bus, asked: RedisCall) -> None:
 def _set_progress(bus: Bus, key: str, raw: bytes) -> None:
     """The key and the intake in one transaction: whoever sees the one sees the other."""
     agent, _, task = key.removeprefix(bus.keys.progress_prefix).partition(":")
-    raw = document.as_json(raw)
+    raw = masked_json(document.as_json(raw))
     wrong = document.problem(agent, task, raw, bus.settings.tasks.result_max_bytes)
     if wrong:
         raise Refused(
@@ -191,6 +192,8 @@ def _xadd(bus: Bus, asked: RedisCall) -> None:
     flat: list[str | bytes] = []
     for name, value in fields.items():
         flat += [name, value if isinstance(value, str) else msgspec.json.encode(value)]
+    if fields.get("type") != "task.submitted":  # a prompt is handed to its agent as it is
+        flat = [masked_json(x if isinstance(x, bytes) else x.encode()) for x in flat]
     say(bus.client.call("XADD", key, "*", *flat).decode())
 
 

@@ -51,9 +51,16 @@ def prepare() -> None:
             stream.reconfigure(errors="asb")
 
 
+def _shown(text: str) -> str:
+    """As it may stand on a terminal: nothing that it obeys, and no secret."""
+    from events.secrets import masked  # not for those who only ask for help
+
+    return harmless(masked(text))
+
+
 def say(text: str = "") -> None:
     """Data: a line on stdout."""
-    sys.stdout.write(harmless(text) + "\n")
+    sys.stdout.write(_shown(text) + "\n")
 
 
 def note(text: str) -> None:
@@ -61,7 +68,7 @@ def note(text: str) -> None:
     if logs.as_json():
         logger.info("%s", text)
         return
-    sys.stderr.write(harmless(text) + "\n")
+    sys.stderr.write(_shown(text) + "\n")
     sys.stderr.flush()
 
 
@@ -69,7 +76,9 @@ def say_json(value: Any, *, pretty: bool = True) -> None:
     """``value`` as JSON: indented for a document, one line for a stream of them."""
     import msgspec  # not for those who only ask for help
 
-    encoded = msgspec.json.encode(value)
+    from events.secrets import masked_json
+
+    encoded = masked_json(msgspec.json.encode(value))
     text = (msgspec.json.format(encoded, indent=2) if pretty else encoded).decode()
     whole = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
     sys.stdout.write(harmless_json(text, ascii_only=not whole) + "\n")

@@ -10,6 +10,7 @@ import msgspec
 
 from events.envelope import Event, without_words
 from events.keys import Keys
+from events.secrets import masked_json
 from projections.state import State
 from services.runtime import prices
 from services.runtime.settings import Settings, load
@@ -67,8 +68,9 @@ class Bus(msgspec.Struct):
         return events
 
     def send(self, kind: str, data: dict[str, object], entry_id: str | None = None) -> str:
-        """One entry for the shared intake; its entry id. ``entry_id`` is an idempotency key."""
-        fields: list[str | bytes] = ["type", kind, "data", msgspec.json.encode(data)]
+        """One entry for the shared intake, without secrets (no submission: its prompt is handed on
+        as it is); its entry id. ``entry_id`` is an idempotency key."""
+        fields: list[str | bytes] = ["type", kind, "data", masked_json(msgspec.json.encode(data))]
         if entry_id is not None:
             fields += ["id", entry_id]
         return self.client.call("XADD", self.keys.main_intake, "*", *fields).decode()

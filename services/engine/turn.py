@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from events.envelope import Event, as_read, encode, without_words
+from events.envelope import Event, as_read, encode, without_secrets, without_words
+from events.secrets import may_hold
 from events.task import TaskDispatched, TaskSubmitted
 from projections import fold
 from projections.state import State
 from services.decider import Decider, Inputs, IntakeEntry, Rejection, Taken, Unclean
+from services.intake import letters
 
 EVENTS_MAX = 200  # a script that appends 1,000 stops Redis for 4 to 5 ms
 BYTES_MAX = 4_000_000
@@ -89,7 +91,7 @@ def run_turn(
                     turn.more = True
                     break
             elif isinstance(decision, Rejection):
-                turn.refused.append(decision)
+                turn.refused.append(_as_kept(turn, decision))
             elif isinstance(decision, Unclean):
                 turn.unclean[decision.intake] = decision.id
             else:
@@ -108,11 +110,36 @@ def _as_room_allows(
         yield entry
         turn.consumed += 1
         said = len(turn.events) - before
+        if not said and may_hold(b" ".join(entry.fields)):
+            turn.unclean[entry.intake] = entry.id  # nothing came of it, so nobody has looked
         submitted = said and type(turn.events[-1].data) is TaskSubmitted
         weight += said if alone else 3 if submitted else 2 * said
         if weight > EVENTS_MAX - 3 or turn.bytes >= BYTES_MAX or turn.consumed >= ENTRIES_MAX:
             turn.more = True
             return
+
+
+def _mask(turn: Turn, event: Event) -> None:
+    """No secret reaches the log, but for that of a prompt: its agent may need it."""
+    if type(event.data) is TaskSubmitted and _ONLY_PROMPT in event.raw:
+        return
+    raw = without_secrets(event.raw, ("text",) if type(event.data) is TaskSubmitted else ())
+    if raw is not event.raw:
+        event.raw = raw
+        intake, _, entry = event.origin.rpartition(" ")
+        if intake:
+            turn.unclean[intake] = entry
+
+
+_ONLY_PROMPT = b'"words":{"text":'  # what a writer told besides would stand before it
+
+
+def _as_kept(turn: Turn, letter: Rejection) -> Rejection:
+    """A rejection without the secrets of its entry, which then leaves its intake soon."""
+    kept = letters.masked(letter)
+    if kept is not letter:
+        turn.unclean[letter.entry.intake] = letter.entry.id
+    return kept
 
 
 def _fold(state: State, turn: Turn, event: Event, place: str, secret: bytes) -> None:
@@ -123,6 +150,7 @@ def _fold(state: State, turn: Turn, event: Event, place: str, secret: bytes) -> 
         event.raw = encode(event.data, secret)
     if state.forgotten and getattr(event.data, "task", "") in state.forgotten:
         event.raw = without_words(event.raw, turn.now)
+    _mask(turn, event)
     turn.bytes += len(event.raw)
     fold.apply(state, as_read(event))
     turn.events.append(event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from events import secrets
 from events.commands.tasks import CancelTask, SubmitTask
 from events.envelope import Event
 from events.task import Charge, TaskCancelled, TaskCancelRequested, TaskCompleted, TaskSubmitted
@@ -23,6 +24,8 @@ AFTER_MAX = 1_000
 def submitted(case: Case, command: SubmitTask) -> Iterable[Event]:
     """A new task. Its id is the given one, else made from intake and entry id."""
     _check_text(command.text, case.defaults.text_max_bytes)
+    if case.defaults.refuse_secrets:
+        _check_secrets(command.text)
     if command.v not in (None, 1):
         raise Rejected(f"v {command.v} is newer than this version of asb understands")
     schema.check_priority(command.priority)
@@ -85,6 +88,16 @@ def _check_text(text: str, bound: int) -> None:
             f"text holds the control character U+{ord(control[0]):04X} at position "
             f"{control.start()}; "
             "only tab and newline may stand in a task"
+        )
+
+
+def _check_secrets(text: str) -> None:
+    hits = secrets.find(text)
+    if hits:
+        raise Rejected(
+            f"text holds what looks like a secret ({hits[0].kind}) at position {hits[0].start}; "
+            'take it out: name the file or the variable it stands in. [privacy] prompts = "keep" '
+            "lets prompts hold secrets"
         )
 
 

@@ -24,6 +24,7 @@ import msgspec
 from events import document
 from events.envelope import Event, beside
 from events.keys import Keys
+from events.secrets import masked
 from events.usage import ProgressUpdated
 from events.words import keyed_digest, mark_of
 from projections import progress, progress_view
@@ -327,7 +328,7 @@ class Documents(Projector):
     def _unreadable(self, agent: str, task: str, raw: bytes, wrong: str) -> Command:
         """What is no document still goes to the intake: it becomes a dead letter with the
         reason."""
-        shown = raw[:1000].decode("utf-8", "replace")
+        shown = masked(raw.decode("utf-8", "replace"))[:1000]
         data = {"agent": agent, "task": task, "document": shown, "unreadable": wrong}
         return (
             *("XADD", self._keys.main_intake, "*", "type", "progress.updated"),

@@ -8,6 +8,7 @@ import msgspec
 
 from events.envelope import Event, beside, text_of, words_of
 from events.money import dollars
+from events.secrets import masked_json
 from events.task import AttemptEnd
 from events.usage import UsageCompared
 from projections import views
@@ -77,7 +78,7 @@ def event_view(event: Event) -> dict[str, Any]:
         "from": event.origin,
         "at": views.iso(event.at),
         "at_us": event.at,
-        "data": msgspec.Raw(event.raw),
+        "data": msgspec.Raw(masked_json(event.raw)),
     }
 
 

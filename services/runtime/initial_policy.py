@@ -21,6 +21,7 @@ def defaults(settings: Settings) -> Defaults:
         t.text_max_bytes,
         t.result_max_bytes,
         settings.delegator.capable_model if settings.delegator.escalate else "",
+        settings.privacy.prompts == "refuse",
     )
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from events.harmless import harmless
+from events.secrets import masked
 
 LogFormat = Literal["text", "json"]
 _ID = re.compile(r"\d{10,}-\d+")  # of the log, of an intake entry, of a session
@@ -39,7 +40,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line, whatever stands in it."""
-        message = record.getMessage()
+        message = masked(record.getMessage())
         line = LogLine(
             datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             record.levelname.lower(),
@@ -47,7 +48,7 @@ class JsonLines(logging.Formatter):
             self._host,
             os.getpid(),
             tuple(dict.fromkeys(_ID.findall(message))),
-            self.formatException(record.exc_info) if record.exc_info else "",
+            masked(self.formatException(record.exc_info)) if record.exc_info else "",
         )
         return msgspec.json.encode(line).decode()
 
@@ -57,7 +58,7 @@ class HarmlessLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record, with nothing in it that a terminal would obey."""
-        return harmless(super().format(record))
+        return harmless(masked(super().format(record)))
 
 
 def to_stderr(kind: LogFormat, level: int = logging.INFO) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from events.money import nanos_of
+from events.secrets import masked, masked_json
 from events.tokens import read
 from services.worker.task import (
     RESULT_BYTES,
@@ -113,7 +114,7 @@ def started(task: Task) -> Report:
 def progress(task: Task, document: Any) -> Report:
     agent = task.agent or task.worker
     body = {"v": 1, "agent": agent, "task": task.id, "document": document}
-    return "progress.updated", _encode(body)
+    return "progress.updated", masked_json(_encode(body))
 
 
 def spent(task: Task, usage: Any, model: str, meter: str) -> Report:
@@ -145,13 +146,14 @@ def completed(task: Task, outcome: Result | str | None, duration_ms: int) -> Rep
     body.model = str(result.model or task.model_used or task.model)
     body.cost_usd = _possible(result.cost_usd)
     extra = {**(task.extra or {}), **(result.extra or {})}
-    body.result = clipped(result.text, RESULT_BYTES, result.left_out)
+    text = masked(result.text)
+    body.result = clipped(text, RESULT_BYTES, result.left_out)
     data = _with(body, extra)
     limit = RESULT_BYTES
     while len(data) > REPORT_BYTES:  # JSON writes some characters as six
         spare = max(512, (len(data) - REPORT_BYTES) * limit // len(data))
         limit = max(128, limit - spare)
-        body.result = clipped(result.text, limit, result.left_out)
+        body.result = clipped(text, limit, result.left_out)
         data = _with(body, extra)
     return "task.completed", data
 
@@ -205,16 +207,16 @@ def failed(
     limit: LimitReached | None = None,
 ) -> Report:
     body = _body(task)
-    body.error = clipped(error, _ERROR_BYTES) or "failed without a word"
+    body.error = clipped(masked(error), _ERROR_BYTES) or "failed without a word"
     body.retryable = retryable
     if limit is not None:
-        body.limit = ProviderLimit(limit.until * 1_000_000, clipped(error, 500))
+        body.limit = ProviderLimit(limit.until * 1_000_000, clipped(masked(error), 500))
     return "task.failed", _with(_ended(body, task, begun, duration_ms), task.extra)
 
 
 def cancelled(task: Task, reason: str, *, begun: bool, duration_ms: int) -> Report:
     body = _body(task)
-    body.reason = clipped(reason, _ERROR_BYTES)
+    body.reason = clipped(masked(reason), _ERROR_BYTES)
     return "task.cancelled", _with(_ended(body, task, begun, duration_ms), task.extra)
 
 
@@ -248,7 +250,7 @@ def _with(body: _Attempt, extra: dict[str, Any] | None) -> bytes:
     known = _Attempt.__struct_fields__  # nobody's extra field may replace one of the protocol
     beside = {name: value for name, value in extra.items() if name not in known}
     try:
-        more = _encode(beside)
+        more = masked_json(_encode(beside))
     except (TypeError, ValueError) as error:
         log.warning("extra fields of task %s cannot be written: %s", body.task, error)
         return data
