@@ -36,6 +36,8 @@ def completed(state: State, event: Event[TaskCompleted]) -> None:
     task = _end_attempt(state, event, 1, 0)
     if task is not None:
         state.meta.completed += 1
+        if event.data.reused:
+            task.digest = b""  # its result stands with another: that one is what others reuse
         routing.ended(state, task, event.at, completed=True)
         accounts.worked(state, task.worker)
         close(state, task, COMPLETED, event.at)

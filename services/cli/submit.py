@@ -78,6 +78,9 @@ def submit(
     ] = None,
     from_: From = None,
     take: Take = False,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Take the result of an equal task that was completed.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all have ended.")] = False,
     wait_limit: WaitLimit = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
@@ -106,6 +109,7 @@ def submit(
         timeout_s=timeout,
         max_attempts=max_attempts,
         estimate_tokens=estimate,
+        reuse=reuse or None,
     )
     with options.opened() as bus:
         checker = Checker(common, initial_policy.defaults(bus.settings), id_ or "")

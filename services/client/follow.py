@@ -14,7 +14,7 @@ from events.keys import DUPLICATE_DAYS
 from projections.windows import DAY as DAY_US
 from services.client.bus import Bus
 from services.client.dead_letters import READ_COUNT, dead_letters, last_dead_letter
-from services.client.story import Story, status_of
+from services.client.story import Story, result_of, status_of, with_result
 from services.intake.schema import digest_of
 from services.runtime.errors import CommandRefused
 from services.store import rebuild
@@ -51,7 +51,15 @@ def is_end(event: Event) -> bool:
 
 
 def story(bus: Bus, task: str) -> list[Event]:
-    """All events of a task, in order, by its index."""
+    """All events of a task, in order, by its index; a result that was reused stands in its end."""
+    events = _indexed(bus, task)
+    end = next((e for e in reversed(events) if is_end(e)), None)
+    if end is not None and getattr(end.data, "reused", ""):
+        end.raw = with_result(end.raw, result_of(_indexed(bus, end.data.reused)))
+    return events
+
+
+def _indexed(bus: Bus, task: str) -> list[Event]:
     places = [p.decode() for p in bus.client.call("LRANGE", bus.keys.task_index(task), 0, -1)]
     return list(bus.events_at(places).values())
 

@@ -51,6 +51,14 @@ def result_of(events: Sequence[Event]) -> Any:
     return FORGOTTEN if parts.forgotten_at and "result" in parts.marks else None
 
 
+def with_result(raw: bytes, result: Any) -> bytes:
+    """The data of an end that reuses another task's ``result``, None where that is gone."""
+    if result is None:
+        return raw
+    data: dict[str, Any] = msgspec.json.decode(raw)
+    return msgspec.json.encode({**data, "words": {**data.get("words", {}), "result": result}})
+
+
 def status_of(events: Sequence[Event]) -> str:
     """What the events of a task came to."""
     names = {

@@ -76,6 +76,11 @@ class Ground:
         meta = self.state().meta
         return bool(meta.forgotten_id) and meta.words_removed == meta.forgotten_id
 
+    def in_files(self) -> list[str]:
+        """The server's files that hold the text, as they lie there."""
+        files = [path for path in self.server.folder.rglob("*") if path.is_file()]
+        return [path.name for path in files if TEXT[:20].encode() in path.read_bytes()]
+
     def places(self) -> list[str]:
         trace = traces.search(self.bus, traces.pieces_of([TEXT]))
         assert trace.left == []
@@ -116,6 +121,7 @@ def test_killed_between_any_two_steps(ground: Ground) -> None:
         ground.client.call("DEL", KEYS.rewriter)  # as if its time had passed
     last = ground.fleet.host()
     wait_blocking(ground.removed, within=30, what=last.said())
+    assert ground.in_files() == []  # said to be done only once the file was written anew
     assert ground.places() == []
     after = digests(ground.events())
     assert {place: after[place] for place in before} == before

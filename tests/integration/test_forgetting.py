@@ -23,7 +23,7 @@ from services.client.follow import story
 from services.runtime.settings_types import PrivacySettings
 from services.store.client import SyncClient
 from services.store.rewrite import Rewrite, RewriteRefused
-from tests.integration.test_engine_ground import Bus, running
+from tests.integration.test_engine_ground import Bus, asb_on, running, working
 from tests.wait import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -371,3 +371,22 @@ async def test_memory_is_checked_first(redis_url: str, namespace: str) -> None:
                 await Rewrite(bus.client, stream, as_it_is, nothing).run()
         finally:
             await call("CONFIG", "SET", "maxmemory", 0)
+
+
+async def test_an_equal_task_takes_the_result_while_it_is_there(
+    redis_url: str, namespace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """submit --reuse: at no cost, through a chain of such; of a forgotten task nothing is taken."""
+    async with bus_of(redis_url, namespace) as bus, running(bus.host()), working(bus, "w1"):
+        asb = asb_on(bus, capsys)
+        words = ("submit", TEXT, "--project", "loans", "--wait")
+        assert "10 tokens" in await asb(*words, "--id", "first")
+        for name in ("second", "third"):
+            said = await asb(*words, "--id", name, "--reuse")
+            assert said.splitlines()[-1] == "ok"
+            assert "0 tokens" in said
+        assert (await forget(bus, "first")).removed is not None
+        assert "forgotten" in await asb("task", "second")
+        said = await asb(*words, "--id", "fourth", "--reuse")
+        [*_, last] = bus.events("task.completed")
+        assert (last.data.task, last.data.reused) == ("fourth", "")
