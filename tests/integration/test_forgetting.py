@@ -15,13 +15,14 @@ import pytest
 from msgspec.structs import replace
 
 from events.envelope import text_of
+from events.keys import Keys
 from projections import fold
 from projections.state import State
 from services.client import bus as client_bus
 from services.client import forgetting, traces
 from services.client.follow import story
 from services.runtime.settings_types import PrivacySettings
-from services.store.client import SyncClient
+from services.store.client import Client, SyncClient
 from services.store.rewrite import Rewrite, RewriteRefused
 from tests.integration.test_engine_ground import Bus, asb_on, running, working
 from tests.wait import wait_until
@@ -205,6 +206,12 @@ async def test_words_that_are_old_enough_go_by_themselves(redis_url: str, namesp
             await attempt(bus, task, session, "task.completed", result=ANSWER)
             await bus.ended(task)
         await aged(bus, days=3)
+        async with running(bus.host()):
+            session = await join(bus, "w2")
+            recent = await bus.submit("ended today", worker="w2")
+            await dispatched(bus, recent)
+            await attempt(bus, recent, session, "task.completed", result="done")
+            await bus.ended(recent)
         bus.settings = replace(bus.settings, privacy=PrivacySettings(keep_days=2))
         async with running(bus.host()):
             await wait_until(lambda: bus.events("words.removed"), 20, "they are taken out")
@@ -213,6 +220,7 @@ async def test_words_that_are_old_enough_go_by_themselves(redis_url: str, namesp
         assert [text_of(e, "text") for e in bus.events("task.submitted")] == [
             "forgotten",
             "still open",
+            "ended today",
         ]
 
 
@@ -333,6 +341,46 @@ async def test_who_appends_and_reads_meanwhile_notices_nothing(
 def blocked(bus: Bus) -> bool:
     with contextlib.closing(SyncClient(bus.url)) as client:
         return b"blocked_clients:0" not in client.call("INFO", "clients")
+
+
+class Busy(Client):
+    """A connection whose bus writes an entry behind whatever is read."""
+
+    written = 0
+
+    async def call(self, *command: str | bytes | int | float) -> Any:
+        reply = await super().call(*command)
+        if command[0] == "XRANGE" and self.written < 9:
+            self.written += 1
+            await super().call("XADD", str(command[1]), "*", "n", 99 + self.written)
+        return reply
+
+
+async def test_what_comes_at_the_last_moment_is_copied_too(redis_url: str, namespace: str) -> None:
+    stream, client = Keys(namespace).intake("x"), Busy(redis_url)
+    try:
+        for n in range(600):
+            await client.call("XADD", stream, "*", "n", n)
+        await Rewrite(client, stream, as_it_is, nothing).run()
+        entries = await client.call("XRANGE", stream, "-", "+")
+        assert [int(fields[1]) for _, fields in entries] == [*range(600), 100, 101]
+    finally:
+        await client.close()
+
+
+async def test_a_document_for_a_forgotten_task_goes(redis_url: str, namespace: str) -> None:
+    """Given an agent that writes on at its progress key, then what it wrote is stored as marks, and
+    the key goes."""
+    async with bus_of(redis_url, namespace) as bus, running(bus.host()):
+        task = await bus.submit(TEXT)
+        await wait_until(lambda: task in bus.folded().tasks, 10, "it is taken in")
+        assert (await forget(bus, task)).removed is not None
+        key = bus.keys.progress("claude", task)
+        await bus.client.call("SET", key, json.dumps({"note": ANSWER}))
+        with contextlib.closing(SyncClient(redis_url)) as client:
+            await wait_until(lambda: not client.call("GET", key), 20, "it goes")
+        (said,) = bus.events("progress.updated")
+        assert b"Bartholomew" not in said.raw
 
 
 async def test_another_run_and_another_hand_spoil_no_stream(redis_url: str, namespace: str) -> None:
