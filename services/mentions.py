@@ -9,7 +9,7 @@ import msgspec
 
 from services.decider import IntakeEntry
 
-_NAMED = re.compile(rb'"task"\s*:\s*("(?:[^"\\\\]|\\\\.)*")')
+_NAMED = re.compile(rb'"task"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 def tasks_of(entry: IntakeEntry, main_intake: str) -> Iterator[str]:

@@ -155,6 +155,7 @@ def test_scripts_are_short_and_say_what_they_take() -> None:
 RANKS = {
     "decider": 2,
     "ledger": 2,
+    "letters": 2,
     "mentions": 2,
     "runtime": 4,
     "store": 5,

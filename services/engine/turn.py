@@ -16,8 +16,8 @@ from events.secrets import may_hold
 from events.task import TaskDispatched, TaskSubmitted
 from projections import fold
 from projections.state import State
+from services import letters
 from services.decider import Decider, Inputs, IntakeEntry, Rejection, Taken, Unclean
-from services.intake import letters
 
 EVENTS_MAX = 200  # a script that appends 1,000 stops Redis for 4 to 5 ms
 BYTES_MAX = 4_000_000

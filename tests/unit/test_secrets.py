@@ -13,6 +13,8 @@ import pytest
 from events import secrets
 from events.envelope import beside, text_of, words_of
 from events.words import mark_of
+from services.decider import IntakeEntry
+from services.mentions import is_about
 from services.runtime.logs import HarmlessLines, JsonLines
 from services.worker.messages import clipped
 from tests.given import SECRET, Bus
@@ -177,3 +179,12 @@ def test_prompts_that_hold_one_are_refused_where_that_is_set() -> None:
     (letter,) = bus.refused
     assert "(jwt) at position 6" in letter.error
     assert secret not in b" ".join(letter.entry.fields).decode()
+
+
+def test_an_id_may_hold_what_json_escapes() -> None:
+    """An entry about a task is known as such whatever stands in the id."""
+    for task in ('a"b', "a\\b", "ä", "t1"):
+        for data in (json.dumps({"x": 1, "task": task}), json.dumps({"task": task})[:-1]):
+            entry = IntakeEntry("asb:intake", "5-0", [b"type", b"x", b"data", data.encode()])
+            assert is_about(entry, "asb:intake", {task})
+            assert not is_about(entry, "asb:intake", {"another"})
