@@ -224,7 +224,7 @@ def _default_prices() -> dict[str, PriceSetting]:
 
 
 class PolicySettings(Section, frozen=True, kw_only=True):
-    """What seeds an empty log. Later the log's own policy counts; `asb` says where they differ."""
+    """What fills an empty log. Later the log's own policy counts; `asb` says where they differ."""
 
     limits: Annotated[
         tuple[LimitSetting, ...], Meta(description="what may be used; replaces the default limits")

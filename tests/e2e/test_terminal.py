@@ -51,7 +51,8 @@ redis --command ttl --key {key} | redis --command del --key asb:progress:a:b
 redis --command xadd --key asb:report:own --value {"a":1} | acl mallory | acl viewer --role viewer
 deadletter | deadletter --json | deadletter show {letter} | deadletter show {letter} --json
 deadletter retry {letter} | deadletter drop no-such | completion bash | account | account --json
-account release no-such | archive | archive --verify | fleet up no-such.toml
+account release no-such | archive | archive --verify | fleet up no-such.toml | top --once
+top --json | usage reconcile | telemetry env claude | forget no-such --yes --verify
 """.strip().splitlines()
     for line in lines.split(" | ")
 )
