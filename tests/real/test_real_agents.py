@@ -183,6 +183,8 @@ def test_kill_9_of_worker_and_supervisor_is_healed_by_the_transcript(
         task = bus.submit("TOOL-STALL for me", *more)
         wait_blocking(bus.mock.hanging.is_set, within=60)
         assert len(bus.mock.served) == 1
+        seen = "its spend is seen while it runs"
+        wait_blocking(lambda: bus.charged() == bus.served(), within=20, what=seen)
         tree = [pid for pid in pids_of(tmp_path) if " worker worker1 " in command(pid)]
         tree += [child for pid in tree for child in children(pid)]
         assert len(tree) == 2
