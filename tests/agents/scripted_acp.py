@@ -81,6 +81,8 @@ def main() -> None:
         if method == "initialize":
             about = {"name": "scripted", "version": "1.0"}
             say({"id": number, "result": {"protocolVersion": 1, "agentInfo": about}})
+        elif method == "session/new" and "--no-login" in sys.argv:
+            say({"id": number, "error": {"code": -32000, "message": "please log in first"}})
         elif method == "session/new":
             say({"id": number, "result": {"sessionId": "s1"}})
         elif method == "session/prompt":

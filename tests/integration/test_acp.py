@@ -73,6 +73,16 @@ async def test_failures_say_why(
     assert words in said["error"]
 
 
+async def test_what_fails_before_it_has_the_prompt_costs_nothing(
+    client: Client, keys: Keys
+) -> None:
+    async with working(client, keys, options(AcpDriver((*COMMAND, "--no-login")))) as engine:
+        await engine.dispatch("t1", "play well")
+        said = await ended(engine)
+    assert "please log in first" in said["error"]
+    assert (said["calls"], said["retryable"]) == (0, False)
+
+
 async def test_silence_ends_it(client: Client, keys: Keys) -> None:
     said = await end_of(client, keys, "deaf", silence_s=0.5)
     assert "silent for" in said["error"]

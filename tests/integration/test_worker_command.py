@@ -106,7 +106,7 @@ async def test_a_prompt_too_long_for_an_argument_says_what_to_do(
     said = await end_of(client, keys, command("echo", "{prompt}"), "x" * 3_000_000)
     assert "too long" in said["error"]
     assert "leave out {prompt}" in said["error"]
-    assert said["retryable"] is False
+    assert (said["retryable"], said["calls"]) == (False, 0)
 
 
 async def test_the_environment_tells_the_task(client: Client, keys: Keys) -> None:
@@ -238,7 +238,7 @@ async def test_a_prompt_that_would_be_an_option_is_refused_and_passes_as_input(
 ) -> None:
     said = await end_of(client, keys, command("cat", "{prompt}"), "--help")
     assert "would take it for an option: leave out {prompt}" in said["error"]
-    assert said["retryable"] is False
+    assert (said["retryable"], said["calls"]) == (False, 0)  # nothing ran: its hold is released
 
 
 async def test_a_list_item_passes_on_standard_input(client: Client, keys: Keys) -> None:
@@ -274,7 +274,7 @@ async def test_a_command_that_vanishes_fails_for_good(
         await engine.dispatch("t1")
         said = await engine.report("task.failed", "t1")
         assert "cannot be run: No such file" in said["error"]
-        assert said["retryable"] is False
+        assert (said["retryable"], said["calls"]) == (False, 0)
 
 
 # -- nothing outlives it -----------------------------------------------------------------------

@@ -36,6 +36,7 @@ from services.worker.telemetry import CallMeter, WorkerTelemetry
 
 CLOCKS = Clocks(first_s=300, silence_s=600)
 CANCEL_S = 3.0  # how long an agent has to end its turn after it was told to
+_NOT_LOGGED_IN = -32000
 _READS = frozenset(("read", "search", "fetch", "think"))
 _EDITS = _READS | {"edit", "delete", "move"}
 ALLOWED = {"": frozenset[str](), "read": _READS, "edit": _EDITS}
@@ -151,6 +152,7 @@ class Conversation:
 
     def __init__(self, text: str, cwd: str, permissions: str) -> None:
         self.stream = AgentStream()
+        self.stream.no_call = True  # until it has the prompt
         self.seen: set[str] = set()
         self._text, self._cwd, self._permissions = text, cwd, permissions
         self._agent: Any = None
@@ -174,13 +176,16 @@ class Conversation:
             stream.began = True
             session = await agent.new_session(cwd=self._cwd, mcp_servers=[])
             stream.session = session.session_id
+            stream.no_call = False
             answer = await agent.prompt(session_id=stream.session, prompt=[text_block(self._text)])
             self._ended(answer.model_dump(by_alias=True))
         except asyncio.CancelledError:
             raise
         except Exception as error:  # whatever an agent or its protocol's package may do
             stream.fail(str(error) or type(error).__name__)
-            stream.permanent = getattr(error, "code", 0) in (-32000, -32601, -32602)
+            code = getattr(error, "code", 0)
+            stream.permanent = code in (_NOT_LOGGED_IN, -32601, -32602)
+            stream.no_call = stream.no_call or code == _NOT_LOGGED_IN
         finally:
             await agent.close()
 

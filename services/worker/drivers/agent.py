@@ -189,6 +189,7 @@ class AgentDriver:
     async def run(self, task: Task, /) -> Result:
         agent = self._agent
         if task.model and not serves_model(agent.models, task.model):
+            task.calls = 0
             raise PermanentError(
                 f"{agent.title} has no model {task.model}; it takes {', '.join(agent.models)}"
             )
@@ -268,6 +269,7 @@ class AgentDriver:
             return Result(stream.said, task.spent, task.model_used, stream.cost_usd)
         program = self._agent.program
         if end.errno is not None:
+            task.calls = 0
             raise cannot_run(program, end.errno)
         stderr = run.stderr.text().strip()
         if stderr:

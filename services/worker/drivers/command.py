@@ -84,6 +84,7 @@ class CommandDriver:
             run.renew(until, end)
 
     async def run(self, task: Task, /) -> Result:
+        task.calls = 0  # while nothing has been started
         command = arguments.filled(self._command, task)
         usage_file = _usage_file()
         try:
@@ -106,9 +107,11 @@ class CommandDriver:
         task.on_pause = run.pause
         if task.paused:
             run.pause(True)
+        task.calls = None  # from here on nobody knows
         try:
             end = await run.wait()
         except ValueError as error:
+            task.calls = 0
             raise PermanentError(
                 f"{error}; leave out {arguments.PROMPT}: the command then reads it"
             ) from error
@@ -133,6 +136,7 @@ class CommandDriver:
         if end.code == 0 and not said.failed:
             return
         if end.errno is not None:
+            task.calls = 0
             raise cannot_run(name, end.errno)
         outputs = {"stderr": run.stderr.text().strip(), "stdout": run.stdout.text().strip()}
         kept = {which: words[-OUTPUT_CHARACTERS:] for which, words in outputs.items() if words}
