@@ -38,6 +38,7 @@ SERVICES: Final[Mapping[str, Service]] = {
 READERS: Final[Mapping[str, Service]] = {
     "exporter": Service(projectors="services.exporter.service"),
     "telemetry": Service(projectors="services.telemetry.service"),
+    "web": Service(projectors="services.web.service"),
 }
 STARTABLE: Final = {**SERVICES, **READERS}
 DECIDERS: Final = tuple(name for name, service in SERVICES.items() if service.decider)

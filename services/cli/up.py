@@ -124,7 +124,8 @@ def run_up(
 
 
 def _run(settings: Settings, url: str, hired: Hired, server: Embedded | None) -> None:
-    readers = ("exporter",) if settings.metrics.enabled else ()
+    wanted = {"exporter": settings.metrics.enabled, "web": settings.web.enabled}
+    readers = [name for name, enabled in wanted.items() if enabled]
     loop.run(
         lambda: run_bus(
             settings,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
+from events.harmless import harmless
 from events.money import dollars
 from events.task import PRIORITIES
 from projections import budgets, forecast, usage
@@ -52,8 +53,12 @@ NOTHING_AROUND = Surroundings()
 
 def places_of_texts(state: State) -> dict[str, str]:
     """Where the prompts of the tasks lie that an overview names: task id → log id."""
-    tasks = [*_first_waiting(state), *_running(state)]
-    return {task.id: task.log_id for task in tasks}
+    return {task.id: task.log_id for task in tasks_shown(state)}
+
+
+def tasks_shown(state: State) -> list[TaskRecord]:
+    """The tasks that an overview names."""
+    return [*_first_waiting(state), *_running(state)]
 
 
 def overview(
@@ -298,5 +303,16 @@ def _never(state: State) -> list[Need]:
 
 
 def plain(view: Any) -> Any:
-    """A view as JSON-able values."""
-    return msgspec.to_builtins(view)
+    """A view as JSON-able values; texts hold nothing that turns or hides what is beside them."""
+    return _masked(msgspec.to_builtins(view))
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return harmless(value)
+    if isinstance(value, dict):
+        items = cast("dict[Any, Any]", value).items()
+        return {key: _masked(item) for key, item in items}
+    if isinstance(value, list):
+        return [_masked(item) for item in cast("list[Any]", value)]
+    return value

@@ -7,11 +7,12 @@ a log that went back is folded anew, and told.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from projections import fold
+from projections.records import TaskRecord
 from projections.state import State
 from services.client.bus import Bus
 from services.client.follow import story
@@ -20,17 +21,19 @@ from services.client.story import Story, status_of
 from services.queries.fleet import Overview, Surroundings
 from services.queries.missing import missing_names
 from services.queries.moment import Moment, is_before, state_at
-from services.queries.overview import overview, places_of_texts
+from services.queries.overview import overview, places_of_texts, tasks_shown
 from services.queries.stalled import no_engine
 from services.queries.status import prompts
 from services.queries.tasks import last_errors
 from services.queries.timeline import EventRow, TaskPage, event_row, task_page
 from services.queries.waiting import Waiting
+from services.runtime.clock import elapsed
 from services.store import rebuild
 from services.store.heartbeat import beats
 
 TAIL = 200  # events of the end of the log that a watch remembers
 TEXTS_MAX = 2_000
+AROUND_S = 2.0
 
 
 class Scene(msgspec.Struct, frozen=True):
@@ -56,11 +59,11 @@ class Prompts:
             del self.texts[task]
 
 
-def surroundings_of(bus: Bus, state: State) -> Surroundings:
-    """What other processes and keys know of a live bus."""
+def surroundings_of(bus: Bus, tasks: Sequence[TaskRecord]) -> Surroundings:
+    """What other processes and keys know of a live bus. ``tasks``: those that are shown."""
     running = beats(bus.client, bus.keys)
     letters = bus.client.call("XLEN", bus.keys.deadletter)
-    errors = last_errors(bus, (state.tasks.get(name) for name in places_of_texts(state)))
+    errors = last_errors(bus, tasks)
     return Surroundings(missing_names(running), letters, no_engine(running), errors)
 
 
@@ -109,6 +112,7 @@ class FleetWatch:
         self._prompts = Prompts()
         self._forgotten: str = self._state.meta.forgotten_id
         self._tail = deque(events_before(bus, self._state.meta.log_id), maxlen=TAIL)
+        self._surroundings, self._around_at = Surroundings(), None
         self.went_back = 0  # how often the log lost what had been seen of it
 
     def look(self) -> Scene:
@@ -128,9 +132,16 @@ class FleetWatch:
             self._tail = deque(events_before(self._bus, state.meta.log_id), maxlen=TAIL)
         places = self._prompts.missing(places_of_texts(state))
         self._prompts.add(prompts(self._bus, places) if places else {})
-        beside = surroundings_of(self._bus, state)
-        shown = overview(state, self._bus.now(), self._prompts.texts, beside)
+        shown = overview(state, self._bus.now(), self._prompts.texts, self._around(state))
         return Scene(shown, list(self._tail))
+
+    def _around(self, state: State) -> Surroundings:
+        """Looked up now and then: that a service is missing takes seconds to know anyhow."""
+        now = elapsed()
+        if self._around_at is None or now - self._around_at >= AROUND_S:
+            self._surroundings = surroundings_of(self._bus, tasks_shown(state))
+            self._around_at = now
+        return self._surroundings
 
     def _stands(self) -> bool:
         """Whether the last event that was folded is still there, and still that one."""

@@ -313,6 +313,8 @@ def _exact(value: Any) -> Any:
 
 
 def _shown(leaf: Leaf, value: Any) -> Any:
+    if leaf.name == "web.token" and value:
+        return "(hidden)"
     return redacted(value) if leaf.name == "redis_url" and value else value
 
 

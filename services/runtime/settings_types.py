@@ -19,6 +19,7 @@ from services.runtime.settings_around import (
     Section,
     TelemetrySettings,
 )
+from services.runtime.settings_serving import WebSettings
 
 Unit = Literal["tokens", "money", "tasks"]
 Origin = Literal["default", "file", "environment", "command line"]
@@ -354,6 +355,7 @@ class Settings(Section, frozen=True, kw_only=True):
     snapshots: SnapshotSettings = SnapshotSettings()
     deadletters: DeadLetterSettings = DeadLetterSettings()
     metrics: MetricsSettings = MetricsSettings()
+    web: WebSettings = WebSettings()
     archive: ArchiveSettings = ArchiveSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     privacy: PrivacySettings = PrivacySettings()
