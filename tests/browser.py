@@ -39,8 +39,8 @@ KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, "")}
 class Browser:
     """One page of a browser."""
 
-    def __init__(self, address: str) -> None:
-        self._socket: ClientConnection = connect(address, max_size=64 * 1024 * 1024)
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
         self._number = 0
         self._session = ""
         self.errors: list[str] = []  # what the page complained of: exceptions and refused content
@@ -122,9 +122,6 @@ class Browser:
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))
 
-    def close(self) -> None:
-        self._socket.close()
-
 
 @contextlib.contextmanager
 def browser() -> Generator[Browser]:
@@ -155,8 +152,5 @@ def _page(process: subprocess.Popen[bytes], log: Path) -> Generator[Browser]:
         return match[0] if match else ""
 
     wait_blocking(address, within=30, what="the browser listens")
-    page = Browser(address())
-    try:
-        yield page
-    finally:
-        page.close()
+    with connect(address(), max_size=64 * 1024 * 1024) as socket:
+        yield Browser(socket)

@@ -67,6 +67,15 @@ def metrics_row(running: Collection[Beat], *, wanted: bool) -> Iterator[FactRow]
         yield ("metrics", "nobody serves them", "warn", hint)
 
 
+def page_row(running: Collection[Beat], *, wanted: bool) -> Iterator[FactRow]:
+    """Who serves the page, and where."""
+    if pages := sorted({beat.figures["page"] for beat in running if beat.figures.get("page")}):
+        yield ("page", f"served at {', '.join(pages)}", "ok", "")
+    elif wanted and running:
+        hint = "`asb service web`; or [web] enabled = false where nobody looks at it"
+        yield ("page", "nobody serves it", "warn", hint)
+
+
 def expected(running: Collection[Beat], audit: Audit) -> Iterator[tuple[int, Callable[[], SumRow]]]:
     """For each exporter that answers: the event its page stands for, and what compares it with the
     audit once that has come there."""

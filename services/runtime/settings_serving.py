@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
@@ -41,8 +40,10 @@ class WebSettings(Section, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description="host names the page is called by, beside this machine's own"),
     ] = ()
-    tls_certificate: Annotated[Path | None, Meta(description="file of the TLS certificate")] = None
-    tls_key: Annotated[Path | None, Meta(description="file of its key")] = None
+    tls_certificate: Annotated[
+        str, Meta(description="file of the TLS certificate; without one, no TLS")
+    ] = ""
+    tls_key: Annotated[str, Meta(description="file of its key")] = ""
     behind_proxy: Annotated[
         bool, Meta(description="a proxy with TLS stands in front: the page itself may go without")
     ] = False

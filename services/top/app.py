@@ -106,7 +106,7 @@ class Top(App[None]):
         yield Static(id="keys")
 
     def on_mount(self) -> None:
-        self.query_one("#workers", Panel).focus()
+        self.screen_stack[0].query_one("#workers", Panel).focus()
         self._draw_foot()
         self._follow()
         if self._at is not None:
@@ -148,9 +148,9 @@ class Top(App[None]):
             head = [*head[:3], *head[-2:]]  # what matters most of the limits comes first
         self._set("#head", Text("\n").join(head))
         self._set("#needs", fleet.needs(view, width) or Text())
-        self.query_one("#needs", Static).display = bool(view.needs)
-        self.query_one("#workers", Panel).set_lines(_workers(view, width))
-        self.query_one("#queue", Panel).set_lines(_queue(view, width))
+        self.screen_stack[0].query_one("#needs", Static).display = bool(view.needs)
+        self.screen_stack[0].query_one("#workers", Panel).set_lines(_workers(view, width))
+        self.screen_stack[0].query_one("#queue", Panel).set_lines(_queue(view, width))
         if not self._frozen:
             rows = self._scene.events
             texts = fleet.events(rows, width)
@@ -158,16 +158,16 @@ class Top(App[None]):
                 Line(row.log_id, text, row.task, row.worker)
                 for row, text in zip(reversed(rows), texts, strict=True)
             ]
-            self.query_one("#events", Panel).set_lines(lines)
+            self.screen_stack[0].query_one("#events", Panel).set_lines(lines)
 
     def _set(self, name: str, text: Text) -> None:
-        part = self.query_one(name, Static)
+        part = self.screen_stack[0].query_one(name, Static)
         if part.content != text:
             part.update(text)
 
     def _draw_foot(self) -> None:
         self._set("#keys", Text(KEYS, "dim", no_wrap=True, overflow="ellipsis"))
-        said = self.query_one("#said", Static)
+        said = self.screen_stack[0].query_one("#said", Static)
         said.display = bool(self._said)
         self._set("#said", Text(self._said, "bold", no_wrap=True, overflow="ellipsis"))
 
@@ -180,13 +180,17 @@ class Top(App[None]):
     @property
     def _panel(self) -> Panel:
         focused = self.screen_stack[0].focused
-        return focused if isinstance(focused, Panel) else self.query_one("#workers", Panel)
+        return (
+            focused
+            if isinstance(focused, Panel)
+            else self.screen_stack[0].query_one("#workers", Panel)
+        )
 
     def action_panel(self, name: str) -> None:
-        self.query_one(f"#{name}", Panel).focus()
+        self.screen_stack[0].query_one(f"#{name}", Panel).focus()
 
     def action_zoom(self) -> None:
-        panels, chosen = list(self.query(Panel)), self._panel
+        panels, chosen = list(self.screen_stack[0].query(Panel)), self._panel
         alone = all(not p.display for p in panels if p is not chosen)
         for panel in panels:
             panel.display = alone or panel is chosen

@@ -94,7 +94,7 @@ def _bad_body(headers: Mapping[str, str]) -> Denial | None:
     return Denial(413, "too long") if int(length) > BODY_MAX else None
 
 
-class Guard:
+class PageGuard:
     """Serves what ``denial`` does not refuse, with the headers that keep a browser strict."""
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:

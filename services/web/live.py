@@ -47,7 +47,7 @@ class Live:
         self._news = anyio.Event()
         self._making = anyio.Lock()
         self._made: tuple[int, Picture] | None = None
-        self.version = 0
+        self.version = 0  # 0: nothing is known yet
         self.viewers = 0
 
     def feed(self, events: Sequence[Event], state: State) -> None:
@@ -76,7 +76,7 @@ class Live:
 
     async def poll(self) -> None:
         """Look, while somebody watches, at what does not stand on the log."""
-        if not self.viewers:
+        if not self.viewers or not self.version:
             return
         tasks = tasks_shown(self._state)
         try:

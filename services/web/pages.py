@@ -95,7 +95,7 @@ class Pages:
         return StreamingResponse(self._pictures(last), 200, kinds, "text/event-stream")
 
     async def _pictures(self, last: str) -> AsyncGenerator[bytes]:
-        live, version = self._live, -1
+        live, version = self._live, 0
         live.viewers += 1
         try:
             yield b"retry: 1000\n\n"
@@ -207,7 +207,7 @@ def _ends(bus: Bus) -> dict[str, Any]:
 def _report(bus: Bus, given: Mapping[str, str | None]) -> dict[str, Any]:
     state, now = bus.state(), bus.now()
     period = period_of(state, now, given["date"], given["week"], given["month"])
-    cells = report_views.merged(state.days[d] for d in period.days if d in state.days)
+    cells = report_views.merged(state.days[day] for day in period.days if day in state.days)
     facts = report_facts(bus, period)
     return {
         **report_figures(state, period),

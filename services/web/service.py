@@ -23,19 +23,19 @@ from services.projector import Projector, Setup
 from services.runtime.errors import AsbError, ConfigError
 from services.runtime.settings import Settings
 from services.store.client import SyncClient
-from services.web.guard import OWN_NAMES, Guard, Rules
+from services.web.guard import OWN_NAMES, PageGuard, Rules
 from services.web.live import POLL_S, Live
 from services.web.pages import Pages
 
 logger = logging.getLogger("asb")
 
-TOKEN_FILE = "web-token"
+TOKEN_FILE, PORT_FILE = "web-token", "web-port"
 TOKEN_LEAST = 16
 GRACE_S = 1
 EVERYWHERE = ("0.0.0.0", "::")
 
 
-class Server(uvicorn.Server):
+class PageServer(uvicorn.PageServer):
     """Leaves signals to the host."""
 
     @contextlib.contextmanager
@@ -73,7 +73,7 @@ class Web(Projector):
         rules = rules_of(self._settings)
         listening = listen(self._settings)
         self.port = listening.getsockname()[1]
-        server = Server(self._config(Guard(Pages(self._live, self._opened).app(), rules)))
+        server = PageServer(self._config(PageGuard(Pages(self._live, self._opened).app(), rules)))
         logger.info("the page: %s", address(self._settings, self.port))
         try:
             async with anyio.create_task_group() as tasks:
@@ -90,7 +90,7 @@ class Web(Projector):
             await self._live.poll()
             await anyio.sleep(POLL_S)
 
-    def _config(self, app: Guard) -> uvicorn.Config:
+    def _config(self, app: PageGuard) -> uvicorn.Config:
         chosen = self._settings.web
         return uvicorn.Config(
             app,
@@ -103,8 +103,8 @@ class Web(Projector):
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=GRACE_S,
-            ssl_certfile=chosen.tls_certificate,
-            ssl_keyfile=chosen.tls_key,
+            ssl_certfile=chosen.tls_certificate or None,
+            ssl_keyfile=chosen.tls_key or None,
         )
 
 
@@ -149,17 +149,21 @@ def token_of(folder: Path) -> str:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A socket on the port that is set; where the default one is taken, on another. Raises AsbError
-    where the port was asked for and is taken."""
+    """A socket on the port that is set; else on the last one, the default one, or another.
+
+    Raises AsbError where the port was asked for and is taken.
+    """
     chosen = settings.web
     wanted = "web.port" in settings.origins
+    before = [] if wanted else last_port(settings.data_dir)
     family = socket.AF_INET6 if ":" in chosen.host else socket.AF_INET
-    for port in (chosen.port, 0):
+    for port in (*before, chosen.port, 0):
         listening = socket.socket(family)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((chosen.host, port))
             listening.listen(64)
+            remember_port(settings.data_dir, listening.getsockname()[1])
             return listening
         except OSError as error:
             listening.close()
@@ -169,6 +173,19 @@ def listen(settings: Settings) -> socket.socket:
                     hint="[web] port = 0 takes any free port; `asb up` and `asb doctor` name it",
                 ) from error
     raise AssertionError("unreachable")
+
+
+def last_port(folder: Path) -> list[int]:
+    """The port of the page that this folder's bus had last: who has it open finds it again."""
+    with contextlib.suppress(OSError, ValueError):
+        port = int((folder / PORT_FILE).read_text(encoding="ascii"))
+        return [port] if 0 < port < 65536 else []
+    return []
+
+
+def remember_port(folder: Path, port: int) -> None:
+    with contextlib.suppress(OSError):
+        (folder / PORT_FILE).write_text(f"{port}\n", encoding="ascii")
 
 
 def address(settings: Settings, port: int) -> str:

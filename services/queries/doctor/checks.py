@@ -24,7 +24,7 @@ from services.queries.doctor.forgetting import forgotten_rows
 from services.queries.doctor.programs import program_rows
 from services.queries.doctor.services import service_rows
 from services.queries.figures import names_text, running_count, waiting_count
-from services.queries.metrics import metrics_row
+from services.queries.metrics import metrics_row, page_row
 from services.queries.missing import missing_names
 from services.queries.notices import NAMED as NOTICED
 from services.queries.notices import unpriced
@@ -88,6 +88,7 @@ def _services(look: Look) -> Iterator[FactRow]:
     running = beats(look.bus.client, look.bus.keys)
     yield from service_rows(running)
     yield from metrics_row(running, wanted=look.bus.settings.metrics.enabled)
+    yield from page_row(running, wanted=look.bus.settings.web.enabled)
     if "intake" in missing_names(running):
         return
     if not silent(look.bus, look.state):

@@ -124,7 +124,7 @@ export class Fleet {
       { name: "Age", class: "n", width: "76", text: (r) => age(r.age) },
     ], "Nothing waits.");
     this.events = new Table([
-      { name: "UTC", width: "66", text: (r) => clockOf(r.at, true) },
+      { name: "UTC", width: "74", text: (r) => clockOf(r.at, true) },
       { name: "Event", width: "128", text: (r) => r.type, cls: (r) => (r.severe ? "severe" : "") },
       { name: "Task", class: "wide", width: "20%", text: (r) => r.task, href: task },
       { name: "What it says", class: "soft", text: (r) => r.words },
@@ -194,7 +194,7 @@ export class Fleet {
       tile("Money today", h("div", { class: "big", id: "cost-today" }, money(t.cost_nanos)), ...limit(spent)),
       tile("Tokens today", h("div", { class: "big" }, short(t.tokens), h("small", {}, `  in ${short(t.input_tokens)} · out ${short(t.output_tokens)} · cache ${short(t.cache_read_tokens)}`)), ...limit(tokens)),
       tile("Burn", h("div", { class: "big" }, money(burn.cost_nanos), h("small", {}, ` an hour · ${short(burn.tokens)} tokens`)), sparkline(burn.spark_tokens), ends),
-      tile("Tasks", h("div", { class: "big" }, number(view.tasks.waiting), h("small", {}, " waiting "), number(view.tasks.running), h("small", {}, " running")),
+      tile("Tasks", h("div", { class: "big" }, number(view.tasks.waiting), h("small", {}, " waiting"), " ", number(view.tasks.running), h("small", {}, " running")),
         h("div", { class: "under" }, `${number(view.tasks.completed)} done · ${number(view.tasks.failed)} failed · ${number(view.tasks.cancelled)} cancelled`),
         h("div", { class: "under" }, q.oldest_task ? `oldest ${age(q.oldest_wait + since)}: ${q.oldest_why}` : "nothing waits")));
   }
