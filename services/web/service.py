@@ -35,7 +35,7 @@ GRACE_S = 1
 EVERYWHERE = ("0.0.0.0", "::")
 
 
-class PageServer(uvicorn.PageServer):
+class PageServer(uvicorn.Server):
     """Leaves signals to the host."""
 
     @contextlib.contextmanager
