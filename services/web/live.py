@@ -10,6 +10,8 @@ import anyio.to_thread
 import msgspec
 
 from events.envelope import Event
+from events.log import START
+from events.task import TaskForgotten
 from projections.records import TaskRecord
 from projections.state import State
 from services.client.bus import Bus
@@ -47,12 +49,18 @@ class Live:
         self._news = anyio.Event()
         self._making = anyio.Lock()
         self._made: tuple[int, Picture] | None = None
+        self._forgot = START  # where the newest task.forgotten stands
         self.version = 0  # 0: nothing is known yet
         self.viewers = 0
 
     def feed(self, events: Sequence[Event], state: State) -> None:
         """Committed events, in order, and the state after them."""
         self._tail.extend(events)
+        for event in events:
+            if isinstance(event.data, TaskForgotten):  # nothing of it stays here
+                self._tail.clear()
+                self._prompts.texts.clear()
+                self._forgot = event.log_id
         self.restored(state)
 
     def restored(self, state: State) -> None:
@@ -134,8 +142,9 @@ class Live:
 
     async def rows(self, after: str, until: str) -> tuple[list[EventRow], bool]:
         """The events after ``after`` and up to ``until``, the last ``TAIL`` of them; and whether
-        they begin anew: nothing was seen before, or the log has gone back since."""
-        anew = not after or is_before(until, after)
+        they begin anew: nothing was seen before, the log has gone back since, or something was
+        forgotten."""
+        anew = not after or is_before(until, after) or is_before(after, self._forgot)
         first = self._tail[0].log_id if self._tail else ""
         if not anew and first and not is_before(after, first):
             events = [e for e in self._tail if is_before(after, e.log_id)]

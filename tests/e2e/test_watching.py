@@ -242,6 +242,17 @@ def pid_of(up: Up, words: str) -> int:
     raise AssertionError(f"no process {words}")
 
 
+def test_what_is_forgotten_leaves_the_page(up: Up, page: Browser) -> None:
+    up.run("pause", "worker1", "worker2")
+    up.run("submit", "a secret plan", "--id", "private-1")
+    page.wait("document.querySelector('main').innerText.includes('a secret plan')")
+    up.run("cancel", "private-1", "--reason", "a secret reason")
+    page.wait("document.querySelector('main').innerText.includes('a secret reason')")
+    up.run("forget", "private-1", "--yes")
+    page.wait("!document.querySelector('main').innerText.includes('a secret')")
+    up.run("resume", "worker1", "worker2")
+
+
 # -- asb top -------------------------------------------------------------------------------------
 
 
