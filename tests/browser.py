@@ -118,8 +118,12 @@ class Browser:
             )  # fmt: skip
 
     def picture(self, path: Path, *, whole: bool = False) -> None:
-        """A screenshot, of what is in the window or of the ``whole`` page."""
-        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        """A screenshot (png, webp), of what is in the window or of the ``whole`` page."""
+        kind = path.suffix.removeprefix(".")
+        quality = {} if kind == "png" else {"quality": 70}
+        shot = self.call(
+            "Page.captureScreenshot", format=kind, captureBeyondViewport=whole, **quality
+        )
         path.write_bytes(base64.b64decode(shot["data"]))
 
 

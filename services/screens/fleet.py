@@ -46,7 +46,7 @@ def head(view: Overview, width: int) -> list[Text]:
 
 
 def _title(view: Overview, width: int) -> Text:
-    line = Text("asb ", "bold")
+    line = Text().append("asb ", "bold")
     line.append("live" if view.live else "PAST", "green" if view.live else "bold reverse yellow")
     line.append(f" {clock(view.now)} UTC  ")
     line.append(f" {view.level} ", f"reverse {LEVEL_STYLES[view.level]}")
@@ -122,7 +122,7 @@ def needs(view: Overview, width: int) -> Text | None:
     if not view.needs:
         return None
     first: Need = view.needs[0]
-    line = Text(f" ! {len(view.needs)} for you ", "bold reverse red")
+    line = Text().append(f" ! {len(view.needs)} for you ", "bold reverse red")
     line.append(f" {one_line(first.text)}  ", "bold")
     return _ended(line, Text(first.command, "cyan"), width)
 
@@ -138,7 +138,7 @@ def workers(view: Overview, width: int) -> list[Text]:
 
 def _worker(row: WorkerRow, names: int, width: int) -> Text:
     mark, style = MARKS[row.word]
-    line = Text(f"{mark} ", style)
+    line = Text().append(f"{mark} ", style)
     line.append(f"{pad(squeezed(row.worker, names), names)} ", "bold").append(
         f"{row.word:<8}", style
     )
@@ -189,7 +189,7 @@ def events(rows: Sequence[EventRow], width: int) -> list[Text]:
 
 
 def _event(row: EventRow, width: int) -> Text:
-    line = Text(f"{clock(row.at)} ", "dim")
+    line = Text().append(f"{clock(row.at)} ", "dim")
     line.append(f"{row.type:<20} ", "bold red" if row.severe else "cyan")
     task = pad(clip(row.task, 20), 20) if width >= WIDE else clip(row.task, 14)
     line.append(f"{task} ", "")
@@ -213,7 +213,7 @@ def task(page: TaskPage, width: int) -> list[Text]:
     lines.append(Text())
     for name, value in facts:
         if value:
-            lines.append(_fitted(Text(f"{name:<10}", "dim").append(one_line(value)), width))
+            lines.append(_fitted(Text().append(f"{name:<10}", "dim").append(one_line(value)), width))
     lines += [Text(), *_attempts(page, width), Text(), *_timeline(page, width)]
     if page.result:
         lines += [Text(), Text("Result", "bold")]
@@ -238,7 +238,7 @@ def _timeline(page: TaskPage, width: int) -> Iterable[Text]:
     before = 0
     for row in page.events:
         here = (row.at - first) * (track - 1) // whole
-        line = Text(f"{'+' + age(row.at - first):>7} ", "dim")
+        line = Text().append(f"{'+' + age(row.at - first):>7} ", "dim")
         line.append(" " * before + "─" * (here - before), "dim").append("●", "cyan")
         line.append(" " * (track - here))
         line.append(f"{row.type.removeprefix('task.'):<18}", "bold red" if row.severe else "")

@@ -100,7 +100,7 @@ class Panel(Widget, can_focus=True):
         head = (
             f"{'▌' if self.has_focus else ' '}{self._title}{number}{filtered} {self._note}".rstrip()
         )
-        text = Text(f"{head} ", style, no_wrap=True, overflow="ellipsis")
+        text = Text(no_wrap=True, overflow="ellipsis").append(f"{head} ", style)
         text.append("─" * max(0, width - len(text.plain)), "dim")
         text.truncate(width)
         return text

@@ -187,12 +187,12 @@ export class Fleet {
     const now = view.now + since;
     const of = (unit) => view.windows.find((r) => r.scope === "global" && r.unit === unit && r.window === "day");
     const spent = of("money"), tokens = of("tokens"), burn = view.burn, t = view.today;
-    const limit = (row) => (row ? [meter(row.used, row.held, row.limit, row.level), h("div", { class: "under" }, `${row.percentage} of ${amount(row.unit, row.limit)}${row.held ? `, ${amount(row.unit, row.held)} of it held` : ""} · resets in ${age(row.resets_at - now)}`)] : [h("div", { class: "under" }, "no limit on the day")]);
+    const limit = (row) => (row ? [meter(row.used, row.held, row.limit, row.level), h("div", { class: "under" }, `${row.percentage} of ${amount(row.unit, row.limit)}${row.held ? `, ${amount(row.unit, row.held)} held` : ""} · resets in ${age(row.resets_at - now)}`)] : [h("div", { class: "under" }, "no limit on the day")]);
     const ends = burn.ends_at ? h("div", { class: "under hot" }, `${burn.ends_what} ends in ${age(burn.ends_at - now)}`) : h("div", { class: "under" }, "no limit in sight at this rate");
     const q = view.queue;
     this.tiles.replaceChildren(
       tile("Money today", h("div", { class: "big", id: "cost-today" }, money(t.cost_nanos)), ...limit(spent)),
-      tile("Tokens today", h("div", { class: "big" }, short(t.tokens), h("small", {}, `  in ${short(t.input_tokens)} · out ${short(t.output_tokens)} · cache ${short(t.cache_read_tokens)}`)), ...limit(tokens)),
+      tile("Tokens today", h("div", { class: "big" }, short(t.tokens), h("small", {}, ` in ${short(t.input_tokens)} · out ${short(t.output_tokens)}`)), ...limit(tokens)),
       tile("Burn", h("div", { class: "big" }, money(burn.cost_nanos), h("small", {}, ` an hour · ${short(burn.tokens)} tokens`)), sparkline(burn.spark_tokens), ends),
       tile("Tasks", h("div", { class: "big" }, number(view.tasks.waiting), h("small", {}, " waiting"), " ", number(view.tasks.running), h("small", {}, " running")),
         h("div", { class: "under" }, `${number(view.tasks.completed)} done · ${number(view.tasks.failed)} failed · ${number(view.tasks.cancelled)} cancelled`),
