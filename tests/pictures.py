@@ -1,8 +1,8 @@
 """The README's pictures, from a real run: `make pictures` writes them to ops/pictures.
 
 A bus, its page and six workers of three agents run for half a minute on a Redis of their own; the
-agents are the demonstration's, which invent their work and say so. Then a browser looks at the page,
-and `asb top` draws its screen.
+agents are the demonstration's, which invent their work and say so. Then a browser looks at the
+page, and `asb top` draws its screen.
 """
 
 from __future__ import annotations

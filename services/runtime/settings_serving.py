@@ -15,8 +15,8 @@ class WebSettings(Section, frozen=True, kw_only=True):
         str,
         Meta(
             min_length=1,
-            description="address that the page listens on; another than this machine's own needs a "
-            "token, and TLS or a proxy",
+            description="address that the page listens on; another than this machine's own needs "
+            "TLS or a proxy, and to look needs the token",
         ),
     ] = "127.0.0.1"
     port: Annotated[

@@ -213,7 +213,9 @@ def task(page: TaskPage, width: int) -> list[Text]:
     lines.append(Text())
     for name, value in facts:
         if value:
-            lines.append(_fitted(Text().append(f"{name:<10}", "dim").append(one_line(value)), width))
+            lines.append(
+                _fitted(Text().append(f"{name:<10}", "dim").append(one_line(value)), width)
+            )
     lines += [Text(), *_attempts(page, width), Text(), *_timeline(page, width)]
     if page.result:
         lines += [Text(), Text("Result", "bold")]

@@ -89,7 +89,7 @@ class Panel(Widget, can_focus=True):
             row = line.text.copy()
             row.truncate(width, overflow="ellipsis", pad=True)
             if number == self._cursor and self.has_focus:
-                row.stylize("reverse")
+                row = Text(row.plain, "reverse")  # whatever its colours: one bar
             text.append("\n").append_text(row)
         return text
 

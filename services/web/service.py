@@ -109,18 +109,13 @@ class Web(Projector):
 
 
 def rules_of(settings: Settings) -> Rules:
-    """Who may ask for what. Raises ConfigError where others than this machine would see the page
-    without a token of the operator's, or in clear text."""
+    """Who may ask for what: where others than this machine reach the page, looking needs the token,
+    too. Raises ConfigError where they would see it in clear text."""
     chosen = settings.web
     if chosen.token and len(chosen.token) < TOKEN_LEAST:
         raise ConfigError(f"[web] token: at least {TOKEN_LEAST} characters")
     if bool(chosen.tls_certificate) != bool(chosen.tls_key):
         raise ConfigError("[web] tls_certificate and tls_key go together")
-    if chosen.is_remote and not chosen.token:
-        raise ConfigError(
-            f"[web] host {chosen.host}: a page that others reach needs a token of yours",
-            hint="ASB_WEB_TOKEN, or [web] token; `openssl rand -hex 24` makes one",
-        )
     if chosen.is_remote and not (chosen.tls_certificate or chosen.behind_proxy):
         raise ConfigError(
             f"[web] host {chosen.host}: a page that others reach needs TLS",

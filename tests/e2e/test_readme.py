@@ -24,6 +24,7 @@ OWN = {
     "FILE": "examples.tsv",
     "URL": "$ADDRESS",
     "NAME": "reader",
+    "TIME": "-1s",
     "'{…}'": '\'{"status": "in_progress", "progress": 60}\'',
     '"…"': '"Write the changelog"',
     "field=value": "text=Mended",

@@ -101,6 +101,9 @@ class Running:
             assert given["ASB_METRICS_HOST"] == "0.0.0.0"
             assert given["ASB_METRICS_PORT"] == EXPORTER_PORT
             given |= {"ASB_METRICS_HOST": "127.0.0.1", "ASB_METRICS_PORT": str(self.metrics_port)}
+        if name == "web":
+            assert given["ASB_WEB_HOST"] == "0.0.0.0"
+            given |= {"ASB_WEB_HOST": "127.0.0.1", "ASB_WEB_PORT": "0", "ASB_WEB_TOKEN": ""}
         return {**environment(), **given}
 
     def revive(self, name: str) -> None:

@@ -112,14 +112,14 @@ export class Fleet {
       { name: "Last sign", class: "soft wide", width: "112", text: (r) => `${r.evidence} ${age(r.sign_age)}`, cls: (r) => (r.word === "stalled" ? "severe" : "") },
       { name: "Done", class: "n soft broad", width: "52", text: (r) => number(r.completed) },
       { name: "Tokens", class: "n wide", width: "66", text: (r) => short(r.tokens) },
-      { name: "Cost", class: "n", width: "72", text: (r) => money(r.cost_nanos) },
+      { name: "Cost", class: "n wide", width: "72", text: (r) => money(r.cost_nanos) },
     ], "No worker yet: asb worker w1 --driver claude");
     this.queue = new Table([
       { name: "Priority", width: "64", text: (r) => r.priority, cls: (r) => r.priority },
       { name: "Task", text: (r) => r.title || r.task, href: task },
       { name: "Kind", class: "soft wide", width: "100", text: (r) => r.kind },
       { name: "For", class: "soft broad", width: "116", text: (r) => [r.agent, r.model].filter(Boolean).join(" · ") },
-      { name: "Waits for", class: "soft", width: "36%", text: (r) => r.why },
+      { name: "Waits for", class: "soft wide", width: "36%", text: (r) => r.why },
       { name: "Estimate", class: "n soft broad", width: "68", text: (r) => short(r.estimate_tokens) },
       { name: "Age", class: "n", width: "76", text: (r) => age(r.age) },
     ], "Nothing waits.");
@@ -194,7 +194,7 @@ export class Fleet {
       tile("Money today", h("div", { class: "big", id: "cost-today" }, money(t.cost_nanos)), ...limit(spent)),
       tile("Tokens today", h("div", { class: "big" }, short(t.tokens), h("small", {}, ` in ${short(t.input_tokens)} · out ${short(t.output_tokens)}`)), ...limit(tokens)),
       tile("Burn", h("div", { class: "big" }, money(burn.cost_nanos), h("small", {}, ` an hour · ${short(burn.tokens)} tokens`)), sparkline(burn.spark_tokens), ends),
-      tile("Tasks", h("div", { class: "big" }, number(view.tasks.waiting), h("small", {}, " waiting"), " ", number(view.tasks.running), h("small", {}, " running")),
+      tile("Tasks", h("div", { class: "big" }, number(view.tasks.waiting), h("small", {}, ` waiting, ${number(view.tasks.running)} running`)),
         h("div", { class: "under" }, `${number(view.tasks.completed)} done · ${number(view.tasks.failed)} failed · ${number(view.tasks.cancelled)} cancelled`),
         h("div", { class: "under" }, q.oldest_task ? `oldest ${age(q.oldest_wait + since)}: ${q.oldest_why}` : "nothing waits")));
   }
@@ -202,7 +202,7 @@ export class Fleet {
   #limits(view, since) {
     const now = view.now + since;
     const near = (r) => r.scope === "global" || r.level !== "NONE";
-    const rows = [...view.windows.filter(near), ...view.windows.filter((r) => !near(r))].slice(0, 9);
+    const rows = [...view.windows.filter(near), ...view.windows.filter((r) => !near(r))].slice(0, 7);
     this.limits.replaceChildren(...rows.map((r) => {
       const ends = r.full_at ? `full in ${age(r.full_at - now)}` : r.resets_at ? `resets in ${age(r.resets_at - now)}` : "rolling";
       return h("div", { class: "limit" }, h("span", { class: "name" }, scopeName(r)), h("span", { class: `right ${r.level}` }, r.percentage), meter(r.used, r.held, r.limit, r.level),
