@@ -38,7 +38,7 @@ WORKERS = (
     ("atlas", "codex", "sonnet"), ("birch", "codex", "sonnet"), ("cedar", "claude", "haiku"),
     ("delta", "claude", "sonnet"), ("ember", "comet", "haiku"), ("fjord", "", ""),
 )  # fmt: skip
-TASKS, WORK_S = 70, 40.0
+TASKS, DONE = 70, 40  # submitted, and done when the pictures are taken
 TOP_SIZE = (100, 32)
 
 
@@ -70,7 +70,7 @@ async def _work(settings: Settings, url: str) -> None:
                 )
                 workers.start_soon(functools.partial(serve, options, keys, client, stop=stop))
             await anyio.to_thread.run_sync(_submit, settings, url)
-            await anyio.sleep(WORK_S)
+            await wait_until(lambda: _done(settings, url) >= DONE, within=300, what="they work")
             await anyio.to_thread.run_sync(_page_pictures, await _address(url, keys))
             await _top_picture(settings)
             stop.set()
@@ -85,6 +85,12 @@ def _submit(settings: Settings, url: str) -> None:
         for task in submissions(TASKS):
             submit(bus, task)
         pause(bus, "fjord")
+
+
+def _done(settings: Settings, url: str) -> int:
+    bus = Bus(settings, SyncClient(url), Keys(settings.namespace))
+    with contextlib.closing(bus.client):
+        return bus.state().meta.completed
 
 
 async def _address(url: str, keys: Keys) -> str:
