@@ -21,6 +21,7 @@ from services import assembly
 from services.cli import options
 from services.cli.demo_tasks import submissions
 from services.cli.terminal import activation, note, say, width
+from services.cli.typed import number
 from services.client.bus import Bus
 from services.client.submissions import Checker, Submission, send
 from services.queries.figures import by_name, worker_word
@@ -51,7 +52,10 @@ def demo(
     workers: Annotated[int, typer.Option(min=1, max=100, help="Workers.")] = 3,
     tasks: Annotated[int, typer.Option(min=4, max=10_000, help="Tasks.")] = 40,
     speed: Annotated[
-        float, typer.Option(min=0.1, max=1000, help="How fast the simulated agent pretends.")
+        float,
+        typer.Option(
+            callback=number, min=0.1, max=1000, help="How fast the simulated agent pretends."
+        ),
     ] = 1.0,
     keep: Annotated[bool, typer.Option("--keep", help="Go on with the last demo's data.")] = False,
 ) -> None:

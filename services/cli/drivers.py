@@ -11,6 +11,7 @@ import msgspec
 import typer
 from msgspec.structs import replace
 
+from services.cli.typed import number
 from services.runtime.settings import Settings
 from services.worker import records
 from services.worker.drivers.acp import AcpDriver
@@ -47,7 +48,12 @@ Isolated = Annotated[
 ]
 Silence = Annotated[
     float | None,
-    typer.Option("--silence", min=1, help="Seconds without a sign of work that end an agent."),
+    typer.Option(
+        "--silence",
+        callback=number,
+        min=1,
+        help="Seconds without a sign of work that end an agent.",
+    ),
 ]
 
 

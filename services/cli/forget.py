@@ -12,13 +12,17 @@ import typer
 from projections.format import count
 from services.cli import options
 from services.cli.terminal import note, say
+from services.cli.typed import number
 from services.client import forgetting
 from services.client.bus import Bus
 from services.client.traces import Trace, pieces_of, search, words_on_log
 from services.runtime.errors import Refused
 
 Wait = Annotated[
-    float, typer.Option(min=0, max=86_400, help="Seconds to wait until the words are gone.")
+    float,
+    typer.Option(
+        callback=number, min=0, max=86_400, help="Seconds to wait until the words are gone."
+    ),
 ]
 
 

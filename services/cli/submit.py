@@ -16,6 +16,7 @@ from events.money import dollars
 from projections.format import count, first_line, span
 from services.cli import options
 from services.cli.terminal import note, say, say_json
+from services.cli.typed import number
 from services.client.bus import Bus
 from services.client.follow import Ended, Follower
 from services.client.importers import From, Source, Take, opened_source
@@ -55,7 +56,12 @@ After = Annotated[
 ]
 WaitLimit = Annotated[
     float | None,
-    typer.Option(min=0, max=10**9, help="Wait, but so many seconds at most; the tasks go on."),
+    typer.Option(
+        callback=number,
+        min=0,
+        max=10**9,
+        help="Wait, but so many seconds at most; the tasks go on.",
+    ),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,3 +17,11 @@ def typed(name: str, text: str, read: Callable[[str], Read]) -> Read:
         return read(text)
     except ValueError as error:
         raise typer.BadParameter(f"{name}: {error}") from None
+
+
+def number(value: float | None) -> float | None:
+    """What somebody typed for a float, for `typer.Option`'s ``callback``: the parser's bounds let
+    ``nan`` through. Raises BadParameter."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is no number")
+    return value

@@ -13,6 +13,7 @@ from projections.format import count
 from projections.state import State
 from services.cli import options
 from services.cli.terminal import height, note, say, say_json, width
+from services.cli.typed import number
 from services.client.bus import Bus
 from services.queries.forecast import forecast_view
 from services.queries.missing import missing_names
@@ -30,6 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="The same figures as JSON."
 Watch = Annotated[
     float | None,
     typer.Option(
+        callback=number,
         min=0.1,
         max=86_400,
         metavar="[SECONDS]",
