@@ -248,7 +248,8 @@ policy price \x1b --flat 1e999 | policy plausible --money 1e99
 deadletter show 99999999999999999999-0
 prices \x1b | delegator why \udcff | redis --command get --key \udcff
 redis --command keys --pattern \udcff | pause \udcff | acl \udcff | status --watch 1e999
-status --watch nan | worker w --silence nan -- cat | forget x --within nan | service \x1b | up --port 99999 | up --port -5 | demo --tasks 99999999999
+status --watch nan | worker w --silence nan -- cat | forget x --within nan
+service \x1b | up --port 99999 | up --port -5 | demo --tasks 99999999999
 submit --file \udcff | submit --from \udcff | submit --after \x1b x | report --month \udcff
 submit --wait-limit nan --wait x | submit --wait-limit -1 --wait x
 """.strip().replace("\n", " | ").split(" | "),
