@@ -7,6 +7,7 @@ call counts once, however often it is told.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -64,6 +65,7 @@ class WorkerTelemetry:
         self._meters: dict[str, CallMeter] = {}
         self._serving: contextlib.AsyncExitStack | None = None
         self._receiver: Receiver | None = None
+        self._starting = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def attempt(self) -> AsyncGenerator[CallMeter]:
@@ -72,7 +74,8 @@ class WorkerTelemetry:
         token = secrets.token_urlsafe(18)
         meter = self._meters[token] = CallMeter()
         try:
-            receiver = await self._started()
+            async with self._starting:
+                receiver = await self._started()
             if receiver is not None:
                 meter.url = f"{receiver.url}/{token}"
             yield meter

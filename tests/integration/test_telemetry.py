@@ -23,6 +23,7 @@ from services.telemetry import otlp
 from services.telemetry.calls import ApiCall
 from services.telemetry.receiver import HOST, Busy, Receiver, UnknownToken, receiving
 from services.telemetry.service import TelemetryService
+from services.worker.telemetry import WorkerTelemetry
 from tests.agents import telemetry as otel
 from tests.wait import wait_until
 
@@ -158,6 +159,21 @@ async def test_a_receiver_that_is_busy_says_when_to_come_again() -> None:
         assert (answer.status, int(answer.headers["retry-after"]) > 0) == (429, True)
         taken.error = UnknownToken()
         assert (await send(receiver.port, "/another-token/v1/logs", b"{}")).status == 404
+
+
+async def test_attempts_that_begin_at_once_share_a_receiver_and_no_token() -> None:
+    own = WorkerTelemetry()
+    async with contextlib.AsyncExitStack() as running:
+        begun = (running.enter_async_context(own.attempt()) for _ in range(3))
+        meters = await asyncio.gather(*begun)
+        ports = {meter.url.partition("127.0.0.1:")[2].partition("/")[0] for meter in meters}
+        assert len(ports) == 1
+        port, token = int(ports.pop()), meters[1].url.rpartition("/")[2]
+        assert (await send(port, f"/{token}/v1/logs", as_json(otel.claude()))).status == 200
+        assert (await send(port, "/another-token/v1/logs", as_json(otel.claude()))).status == 404
+        assert [meter.usage is None for meter in meters] == [True, False, True]
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(HOST, port)
 
 
 # -- the service -------------------------------------------------------------------------------
