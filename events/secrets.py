@@ -148,7 +148,7 @@ def _is_value(kind: str, match: re.Match[str]) -> bool:
 
 def _is_code(value: str) -> bool:
     """A path or a name of several parts, as programs write them: ``settings.token_2``."""
-    parts = re.split(r"[._\-/:]", value)
+    parts = re.split(r"[._\-/:]", value.rstrip(".:-/"))
     words = sum(part.isalpha() or part.isdigit() or part == "" for part in parts)
     return bool(_IDENTIFIER.match(value)) and len(parts) > 1 and words >= len(parts) - 1
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
+
+_QUERIED = re.compile(r"(?i)([?&](?:password|secret|token)=)[^&#]*")
 
 
 def names_a_redis(url: str) -> bool:
@@ -31,6 +34,7 @@ def redis_cli(url: str) -> str:
 
 def redacted(url: str) -> str:
     """``url`` without its password, for messages and logs."""
+    url = _QUERIED.sub(r"\1***", url)
     scheme, separator, rest = url.partition("://")
     login, at, host = rest.rpartition("@")
     if not at:

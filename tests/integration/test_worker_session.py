@@ -492,6 +492,22 @@ async def test_a_waiting_task_is_cancelled_without_having_begun(client: Client, 
         assert await engine.reports("task.started", "t2") == []
 
 
+async def test_a_task_whose_text_was_forgotten_is_not_run(client: Client, keys: Keys) -> None:
+    """Its inbox entry has lost the text before the worker saw it: it ends, and nothing began."""
+    ran: list[str] = []
+
+    async def handle(task: Task) -> str:
+        ran.append(task.id)
+        return "done"
+
+    async with working(client, keys, options(handle)) as engine:
+        await engine.dispatch("t1", type="task.forgotten", text="")
+        await engine.dispatch("t2")
+        assert (await engine.report("task.cancelled", "t1"))["started"] is False
+        await engine.report("task.completed", "t2")
+    assert ran == ["t2"]
+
+
 async def test_a_cancellation_in_the_same_breath_still_ends_the_task(
     client: Client, keys: Keys
 ) -> None:

@@ -16,6 +16,7 @@ from events.words import mark_of
 from services.decider import IntakeEntry
 from services.mentions import is_about
 from services.runtime.logs import HarmlessLines, JsonLines
+from services.runtime.urls import redacted
 from services.worker.messages import clipped
 from tests.given import SECRET, Bus
 from tests.planted import KINDS, plant, plants
@@ -73,6 +74,22 @@ def test_what_is_none_is_not_masked() -> None:
 )  # fmt: skip
 def test_what_only_looks_like_it_stays(text: str) -> None:
     assert secrets.masked(text) == text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://u:p%40ss%2Fw" + "@h:1/0", "redis://u:***@h:1/0"),
+        ("redis://:p@ss:w/ord" + "@h:1/0", "redis://:***@h:1/0"),
+        ("redis://h:1/0?pass" + "word=hunter2&x=1", "redis://h:1/0?password=***&x=1"),
+        ("unix:///s.sock?db=1&Password=a%40b", "unix:///s.sock?db=1&Password=***"),
+        ("redis://h:1/0", "redis://h:1/0"),
+    ],
+)
+def test_no_address_is_shown_with_its_password(url: str, shown: str) -> None:
+    """However it is encoded, and wherever in the address it stands."""
+    assert redacted(url) == shown
+    assert secrets.masked(shown) == shown
 
 
 def test_an_object_may_name_what_it_holds() -> None:
