@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from services.queries.metrics import Served, read
 from services.store.client import SyncClient
 from tests.browser import DESKTOP, PHONE, Browser, browser
 from tests.e2e.cli import AGENT, ASB, Up, environment
@@ -68,6 +69,20 @@ def address(up: Up) -> str:
     return re.findall(pattern, up.said)[-1]
 
 
+def exported(up: Up, events: int) -> Served:
+    """The metrics that stand for so many events of the log."""
+    named = re.search(r"metrics at http://(\S+)/metrics", up.said)
+    assert named is not None, up.said
+
+    def reached() -> Served | None:
+        served = read(named[1])
+        return served if served is not None and served.events == events else None
+
+    served = wait_blocking(reached, within=20, what=f"metrics of {events} events")
+    assert served is not None
+    return served
+
+
 def token(up: Up) -> str:
     return (up.data / "web-token").read_text().strip()
 
@@ -100,8 +115,8 @@ def test_the_page_is_live(up: Up, page: Browser) -> None:
 def test_figures_are_the_same_on_page_top_metrics_and_status(up: Up, page: Browser) -> None:
     log_id = settled(up)
     page.wait(f"document.querySelector('#link').href.endsWith('{log_id}')")
-    read = urllib.request.urlopen(f"{address(up)}api/moment?at={log_id}", timeout=10)
-    shown: dict[str, Any] = json.load(read)["overview"]
+    asked = urllib.request.urlopen(f"{address(up)}api/moment?at={log_id}", timeout=10)
+    shown: dict[str, Any] = json.load(asked)["overview"]
     top: dict[str, Any] = up.ask("top", f"--at={log_id}")["overview"]
     assert top == shown
     status, metrics = up.ask("status"), up.ask("metrics")
@@ -111,6 +126,10 @@ def test_figures_are_the_same_on_page_top_metrics_and_status(up: Up, page: Brows
     assert shown["tasks"]["completed"] == status["tasks"]["completed"]
     used = {(r["unit"], r["window"]): r["used"] for r in shown["windows"] if r["scope"] == "global"}
     assert used == {(r["unit"], r["window"]): r["used"] for r in status["throttle"]}
+    served = exported(up, shown["events"])
+    returned = served.sum("asb_counted_tokens_returned_total")
+    assert served.sum("asb_counted_tokens_total") - returned == shown["tokens"]
+    assert served.sum("asb_tasks_ended_total", outcome="completed") == shown["tasks"]["completed"]
     money = f"${shown['today']['cost_nanos'] / 1e9:.4f}"
     assert page.text("#cost-today") == money
     assert f'tokens_used": {shown["tokens"]}' in json.dumps(up.ask("replay", f"--until={log_id}"))

@@ -105,7 +105,7 @@ export class Fleet {
   constructor(taskHref, onWorker) {
     const task = (row) => (row.task ? taskHref(row.task) : "");
     this.workers = new Table([
-      { name: "Worker", width: "132", text: (r) => r.worker, show: (r) => squeezed(r.worker, 17) },
+      { name: "Worker", width: "132", text: (r) => r.worker, show: (r) => squeezed(r.worker, 15) },
       { name: "State", width: "84", text: (r) => r.word, cls: (r) => `word ${r.word}` },
       { name: "Agent", class: "soft wide", width: "108", text: (r) => [r.agent || "any", r.model].filter(Boolean).join(" · ") },
       { name: "Task", text: (r) => (r.title || r.task) + (r.running > 1 ? `  (+${r.running - 1})` : ""), href: task },
@@ -164,7 +164,7 @@ export class Fleet {
     const match = (r) => !wanted || `${r.task} ${r.title || ""} ${r.type || ""} ${r.words || r.why || ""} ${r.worker}`.toLowerCase().includes(wanted);
     this.workers.show(older(view.workers, "sign_age"), (r) => r.worker);
     this.queue.show(older(view.queue.rows, "age").filter(match).slice(0, 12), (r) => r.task);
-    this.events.show(events.filter(match).slice(-60).reverse(), (r) => r.log_id);
+    this.events.show(events.filter(match).slice(-40).reverse(), (r) => r.log_id);
     const w = view.workers.filter((r) => r.word !== "left" && r.word !== "lost").length;
     this.cards.workers.small.textContent = `${w} here, ${view.workers.filter((r) => r.running).length} at work`;
     this.cards.queue.small.textContent = view.tasks.waiting > 12 ? `first 12 of ${number(view.tasks.waiting)}` : "";
