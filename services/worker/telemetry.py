@@ -12,11 +12,13 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from events.tokens import TokenParts
 from services.telemetry.calls import ApiCall
-from services.telemetry.receiver import Receiver, UnknownToken, receiving
+
+if TYPE_CHECKING:
+    from services.telemetry.receiver import Receiver
 
 log = logging.getLogger("asb.worker")
 
@@ -88,6 +90,8 @@ class WorkerTelemetry:
     async def _started(self) -> Receiver | None:
         if self._serving is not None:
             return self._receiver
+        from services.telemetry.receiver import receiving  # only agents' workers need HTTP
+
         self._serving = stack = contextlib.AsyncExitStack()
         try:
             receiver = await stack.enter_async_context(receiving(self._take))
@@ -100,5 +104,7 @@ class WorkerTelemetry:
     async def _take(self, token: str, calls: tuple[ApiCall, ...]) -> None:
         meter = self._meters.get(token)
         if meter is None:
+            from services.telemetry.receiver import UnknownToken
+
             raise UnknownToken
         meter.take(calls)
