@@ -37,10 +37,13 @@ SERVICES: Final[Mapping[str, Service]] = {
 # Readers beside the bus, in processes of their own: what they do is off the engine's loop.
 READERS: Final[Mapping[str, Service]] = {
     "exporter": Service(projectors="services.exporter.service"),
-    "telemetry": Service(projectors="services.telemetry.service"),
     "web": Service(projectors="services.web.service"),
 }
-STARTABLE: Final = {**SERVICES, **READERS}
+# Where agents run, for it listens on loopback alone: no part of a bus in containers.
+RECEIVERS: Final[Mapping[str, Service]] = {
+    "telemetry": Service(projectors="services.telemetry.service"),
+}
+STARTABLE: Final = {**SERVICES, **READERS, **RECEIVERS}
 DECIDERS: Final = tuple(name for name, service in SERVICES.items() if service.decider)
 PROJECTORS: Final = tuple(name for name, service in SERVICES.items() if service.projectors)
 ENGINE: Final = "engine"  # all deciders together
@@ -65,7 +68,7 @@ def deciding(names: Collection[str]) -> tuple[str, ...]:
 
 def projecting(names: Collection[str]) -> tuple[str, ...]:
     """The projectors among ``names``."""
-    return tuple(name for name in (*PROJECTORS, *READERS) if name in names)
+    return tuple(name for name in (*PROJECTORS, *READERS, *RECEIVERS) if name in names)
 
 
 def deciders(names: Collection[str], settings: Settings) -> list[Decider]:
