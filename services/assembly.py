@@ -43,7 +43,8 @@ READERS: Final[Mapping[str, Service]] = {
 RECEIVERS: Final[Mapping[str, Service]] = {
     "telemetry": Service(projectors="services.telemetry.service"),
 }
-STARTABLE: Final = {**SERVICES, **READERS, **RECEIVERS}
+OF_EVERY_BUS: Final = {**SERVICES, **READERS}
+STARTABLE: Final = {**OF_EVERY_BUS, **RECEIVERS}
 DECIDERS: Final = tuple(name for name, service in SERVICES.items() if service.decider)
 PROJECTORS: Final = tuple(name for name, service in SERVICES.items() if service.projectors)
 ENGINE: Final = "engine"  # all deciders together

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from projections.state import State
-from services.assembly import STARTABLE
+from services.assembly import OF_EVERY_BUS
 from services.exporter.catalogue import Sample
 from services.queries.stalled import engines, stalled_s
 from services.snapshots.projector import SnapshotRecord, due_after
@@ -105,7 +105,7 @@ def samples(
 
 def _services(polled: Polled, state: State, places: Places) -> Iterator[Sample]:
     furthest = max((beat.number("folded") for beat in polled.beats), default=0)
-    for service in STARTABLE:
+    for service in OF_EVERY_BUS:
         beats = [beat for beat in polled.beats if beat.service == service]
         lags = [places.lag(x.number("folded"), polled.elapsed - x.age_s) for x in beats]
         events, seconds = max(lags, default=(0, 0.0))

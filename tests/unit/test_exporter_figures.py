@@ -13,7 +13,7 @@ from events.task import Charge
 from events.usage import UsageRecorded
 from projections.fold import apply
 from projections.state import State
-from services.assembly import STARTABLE
+from services.assembly import OF_EVERY_BUS
 from services.exporter import figures, processes
 from services.exporter.catalogue import ROWS, Durations, Sample
 from services.exporter.processes import Counted, Places, Polled
@@ -157,4 +157,4 @@ def test_each_service_has_its_series_whether_it_runs_or_not() -> None:
 
     polled = Polled(up=True, beats=(Beat("usage", "p1", {"folded": "3"}, 1.0),))
     numbers = dict(of("asb_service_processes", rest(State(), polled)))
-    assert numbers == {**dict.fromkeys(STARTABLE, 0), "usage": 1}
+    assert numbers == {**dict.fromkeys(OF_EVERY_BUS, 0), "usage": 1}
