@@ -21,10 +21,12 @@ from projections.state import State
 from services.client import bus as client_bus
 from services.client import forgetting, traces
 from services.client.follow import story
+from services.engine import removal
 from services.runtime.settings_types import PrivacySettings
 from services.store.client import Client, SyncClient
 from services.store.rewrite import Rewrite, RewriteRefused
 from tests.integration.test_engine_ground import Bus, asb_on, running, working
+from tests.planted import plant
 from tests.wait import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -438,3 +440,29 @@ async def test_an_equal_task_takes_the_result_while_it_is_there(
         said = await asb(*words, "--id", "fourth", "--reuse")
         [*_, last] = bus.events("task.completed")
         assert (last.data.task, last.data.reused) == ("fourth", "")
+
+
+async def test_a_raw_entry_that_held_a_secret_leaves_its_intake(
+    redis_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the hour, its bytes too; what came after it stays for a log that goes back."""
+    text, secret = plant("github")
+    async with bus_of(redis_url, namespace) as bus:
+        raw = await bus.tell("usage.recorded", agent="x", input_tokens=1, note=text)
+        later = await bus.tell("usage.recorded", agent="x", input_tokens=1)
+        async with running(bus.host()):
+            await wait_until(lambda: len(bus.events("usage.recorded")) == 2, 10, "they are taken")
+            assert await bus.client.call("HGET", bus.keys.unclean, bus.keys.main_intake)
+            assert await pieces_in(bus, secret) != []
+        monkeypatch.setattr(removal, "RAW_MS", -60_000)  # as if an hour had passed
+        async with running(bus.host()):
+            await wait_until(lambda: gone(bus), 20, "it leaves")
+        assert await bus.client.call("XRANGE", bus.keys.main_intake, raw, raw) == []
+        assert await bus.client.call("XRANGE", bus.keys.main_intake, later, later)
+        assert await pieces_in(bus, secret) == []
+
+
+def gone(bus: Bus) -> bool:
+    """Whether nothing is left to be cleaned."""
+    with contextlib.closing(SyncClient(bus.url)) as client:
+        return not client.call("HLEN", bus.keys.unclean)
