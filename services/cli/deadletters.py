@@ -26,7 +26,7 @@ from services.client.dead_letters import (
 )
 from services.client.follow import Answers
 from services.runtime.errors import AsbError, CommandRefused, Refused
-from services.screens.text import table
+from services.screens.text import fitted
 from services.store.log import parse_id
 
 LISTED = 50
@@ -98,7 +98,7 @@ def _list(bus: Bus, as_json: bool, limit: int) -> None:
         (x.id, iso(parse_id(x.id)[0] * 1000), x.intake, x.type, " ".join(x.error.split()))
         for x in letters
     ]
-    say(table(("ID", "WHEN", "INTAKE", "TYPE", "ERROR"), rows, width=width()))
+    say(fitted(("ID", "WHEN", "INTAKE", "TYPE", "ERROR"), rows, width()))
     whole = bus.client.call("XLEN", bus.keys.deadletter)
     if whole > len(letters):
         note(f"the newest {len(letters):,} of {whole:,}; --all shows all")
@@ -112,15 +112,15 @@ def _show(letter: Letter, as_json: bool) -> None:
         say_json(view(letter))
         return
     say(f"DEAD LETTER {letter.id}")
-    say(f"  when   {iso(parse_id(letter.id)[0] * 1000)}")
+    say(f"  when    {iso(parse_id(letter.id)[0] * 1000)}")
     say(f"  intake   {letter.intake}  entry {letter.entry}")
-    say(f"  error  {letter.error}")
+    say(f"  error   {letter.error}")
     if letter.is_cut:
-        say(f"  size   {letter.size:,} bytes, of which {letter.kept:,} were kept")
+        say(f"  size    {letter.size:,} bytes, of which {letter.kept:,} were kept")
     for name, value in zip(letter.fields[::2], letter.fields[1::2], strict=False):
         text = shown(value[:SHOWN_BYTES])
         more = f" … {len(value):,} bytes in all" if len(value) > SHOWN_BYTES else ""
-        say(f"  {shown(name[:200]):<6} {text}{more}")
+        say(f"  {shown(name[:200]):<7} {text}{more}")
 
 
 def _done(said: str, letters: list[Letter], as_json: bool) -> None:
@@ -176,10 +176,10 @@ def _retry(bus: Bus, letters: list[Letter], changes: list[Change], as_json: bool
             )
         else:
             say(entry.decode())
-    bad = 0
-    for name, error in answers.refusals(VERDICT_S):
+    refused = list(answers.refusals(VERDICT_S))
+    for name, error in refused:
         note(f"error: {name} was refused again: {error}")
-        bad += 1
-    if bad:
-        note("hint: `asb deadletter` lists it anew; retry ID --set FIELD=VALUE corrects it")
+    if refused:
+        field = "task=NEW" if "choose another id" in refused[-1][1] else "FIELD=VALUE"
+        note(f"hint: `asb deadletter` lists it anew, under a new id; retry ID --set {field}")
         raise typer.Exit(1)

@@ -12,14 +12,10 @@ from services.cli.terminal import note, say, say_json, width
 from services.queries.doctor.checks import CHECKS, sums
 from services.queries.doctor.findings import Look, rows
 from services.runtime.settings import describe
+from services.screens.doctor import doctor_text
 from services.screens.text import folded, table
 from services.store.client import Client
 from services.store.health import ServerFacts, read_facts
-
-MARKS = {"ok": "✅", "warn": "🟡", "bad": "🔴"}
-SNAPSHOT_LATE = 3  # times the tail after which the next snapshot is due
-NAMED = 5  # models a row names
-BROKEN = "a sum is not conserved: `asb replay --verify` names the first event that differs"
 
 
 def doctor(
@@ -47,11 +43,7 @@ def doctor(
         ]
         say_json({"good": not bad, "checks": checks})
     else:
-        widest = max(len(row[0]) for row in facts)
-        for name, value, verdict, hint in facts:
-            say(f"{MARKS[verdict]} {name:<{widest}}  {value}")
-            if hint and verdict != "ok":
-                say(f"   {'':<{widest}}  hint: {hint}")
+        say(doctor_text(facts, width()))
     if bad:
         raise typer.Exit(1)
 

@@ -33,7 +33,7 @@ metrics      tokens and cost in detail
 throttle     limits and levels
 distribute   what has moved since the last look (the bus dispatches by itself)
 auto         distribute every 10 seconds, until Ctrl-C
-quit         leave; the bus goes on"""
+quit         leave; a bus that this command started ends with it, any other goes on"""
 
 
 def manager(

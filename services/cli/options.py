@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from services.cli.arguments import OPTIONS, given
 from services.runtime import logs
 from services.runtime.settings import Settings, load
+from services.runtime.urls import redacted
 
 if TYPE_CHECKING:
     from services.client.bus import Bus
@@ -24,6 +25,26 @@ def arguments() -> list[str]:
     """The same options again, for a process of ours that shall see the same bus."""
     names = {name: option for option, name in OPTIONS.items()}
     return [f"{names[name]}={value}" for name, value in given.items()]
+
+
+def for_another_terminal() -> str:
+    """The options with which a command typed elsewhere, without our environment, sees this bus: as
+    words before others, "" for none."""
+    chosen = settings()
+    names = {name: option for option, name in OPTIONS.items()}
+    from_here = {
+        name: getattr(chosen, name)
+        for name, origin in chosen.origins.items()
+        if name in names and name not in given and origin == "environment"
+    }
+    words = [f"{names[name]}={value}" for name, value in {**from_here, **given}.items()]
+    return "".join(f" {redacted_option(word)}" for word in words)
+
+
+def redacted_option(word: str) -> str:
+    """An option as it may be shown: an address without its password."""
+    name, _, value = word.partition("=")
+    return f"{name}={redacted(value)}" if name == "--redis" else word
 
 
 @contextlib.contextmanager

@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from events import amounts
 from events.money import dollars
 from projections.format import count, first_line, span
 from services.cli import options
 from services.cli.terminal import note, say, say_json
-from services.cli.typed import number
+from services.cli.typed import number, typed
 from services.client.bus import Bus
 from services.client.follow import Ended, Follower
 from services.client.importers import From, Source, Take, opened_source
@@ -54,6 +55,10 @@ Id = Annotated[
 After = Annotated[
     list[str] | None, typer.Option(help="Only once this task is completed; may be repeated.")
 ]
+Estimate = Annotated[str | None, typer.Option(help="Tokens it may take: 200K.")]
+Reuse = Annotated[
+    bool, typer.Option("--reuse", help="Take the result of an equal task that was completed.")
+]
 WaitLimit = Annotated[
     float | None,
     typer.Option(
@@ -77,16 +82,16 @@ def submit(
     after: After = None,
     timeout: Annotated[int | None, typer.Option(help="Seconds an attempt may take.")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Attempts before it has failed.")] = None,
-    estimate: Annotated[int | None, typer.Option(help="Tokens it may take.")] = None,
+    estimate: Estimate = None,
     file: Annotated[
         str | None,
-        typer.Option(help="A task a line, text or JSON; - is the standard input."),
+        typer.Option(
+            help="A task a line: text, or JSON (text, id, priority, after, kind, …); - is stdin."
+        ),
     ] = None,
     from_: From = None,
     take: Take = False,
-    reuse: Annotated[
-        bool, typer.Option("--reuse", help="Take the result of an equal task that was completed.")
-    ] = False,
+    reuse: Reuse = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all have ended.")] = False,
     wait_limit: WaitLimit = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
@@ -114,7 +119,7 @@ def submit(
         after=list(after or ()) or None,
         timeout_s=timeout,
         max_attempts=max_attempts,
-        estimate_tokens=estimate,
+        estimate_tokens=None if estimate is None else typed("--estimate", estimate, amounts.count),
         reuse=reuse or None,
     )
     with options.opened() as bus:
@@ -208,25 +213,29 @@ def _run(
     """Send, print, and tell a follower; how many were refused."""
     verdicts = Verdicts(bus, good) if verdict else None
     sent: list[str] = []
+    unsure: dict[str, str] = {}  # lines of tasks that the engine may still refuse
     try:
         for entry, submission in zip(_send(bus, good), good, strict=True):
             task = submission.task or entry
             if follower is not None:
                 follower.expect(entry, task, submission.id, submission.data)
+            line = task
+            if as_json:
+                line = msgspec.json.encode({"task": task, "entry": entry}).decode()
             if verdicts is not None:
                 verdicts.expect(entry, submission)
-            if as_json and follower is None:
-                sent.append(msgspec.json.encode({"task": task, "entry": entry}).decode())
-            elif not as_json:
-                sent.append(task)
+                unsure[task] = line
+            elif not as_json or follower is None:
+                sent.append(line)
             # On a terminal the bar has the floor until all are in.
             if len(sent) >= BATCH and not sys.stdout.isatty():
                 _print(sent)
     finally:
         _print(sent)
     source.done()
-    refused = list(verdicts.refusals()) if verdicts is not None else []
-    for task, error in refused:
+    refused = dict(verdicts.refusals()) if verdicts is not None else {}
+    _print([line for task, line in unsure.items() if task not in refused])
+    for task, error in refused.items():
         note(f"error: {task} was refused: {error}\nhint: {hint(error)}")
     return len(refused)
 

@@ -164,6 +164,7 @@ def retry(
         answers = Answers(bus)
         for entry, task_id in zip(send(bus, again), ids, strict=True):
             say(entry)
+            note(f"{entry} does {task_id} again")
             answers.expect(entry, f"retry of {task_id}")
         refused = answers.refused(note)
     if refused:

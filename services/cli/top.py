@@ -23,7 +23,7 @@ def top(
         str | None, typer.Option(metavar="ID|TIME", help=f"The fleet as it was: {HOW}.")
     ] = None,
 ) -> None:
-    """FleetWatch the fleet: budgets, queue, workers, events; keys act, ? lists them.
+    """Watch the fleet: budgets, queue, workers, events; keys act, ? lists them.
 
     Any moment of the log: --at, and [ ] { } < > on the screen.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import secrets
+import shutil
 from collections.abc import Callable, Collection, Sequence
 from typing import Annotated
 
@@ -38,6 +39,7 @@ from services.store import embedded
 from services.store.client import SyncClient
 from services.store.embedded import Embedded, resolve_url
 from services.store.heartbeat import beats, host_name
+from services.worker.drivers.table import AGENTS
 from services.worker.identity import death_of
 from services.worker.process import runs
 
@@ -113,6 +115,8 @@ def run_up(
     ) as running:
         if not running.owned:
             _say_joined(running, for_a_start)
+        elif (port := for_a_start.get("--port")) and f":{port}/" not in running.url:
+            note(f"port {port} is taken, so Redis listens on {redacted(running.url)}")
         keeper = _keeper(running)
 
         def kept(state: State) -> list[WorkerSpec]:
@@ -232,6 +236,12 @@ def service(
     )
 
 
+def example() -> str:
+    """What a first worker could run: an agent that is installed here, else a stand-in's name."""
+    installed = next((name for name in AGENTS if shutil.which(name)), "")
+    return f"--driver {installed}" if installed else "-- my-agent"
+
+
 def _banner(
     settings: Settings, url: str, specs: Sequence[WorkerSpec], server: Embedded | None
 ) -> str:
@@ -246,17 +256,15 @@ def _banner(
         f"  Services  {len(assembly.SERVICES)}, all of them (asb doctor says how each fares)",
         f"  Workers   {names_text([spec.name for spec in specs], 5) or 'none yet'}",
     ]
-    try_next = [*activation(), 'asb submit "Write documentation for the API"', "asb status --watch"]
-    if not specs:
-        try_next.insert(0, "asb worker w1 --driver claude")
-    extra = "".join(f" {a}" for a in options.arguments() if not a.startswith("--redis="))
-    if any(a.startswith("--redis=") for a in options.arguments()):
-        extra += f" --redis={redacted(url)}"
+    first = [] if specs else [f"asb worker w1 {example()}"]
+    tasks = ['asb submit "Write documentation for the API"', "asb status --watch"]
+    try_next = [*activation(), *first, *tasks]
+    extra = options.for_another_terminal()
     return "\n".join(
         [
             *lines,
             "Try next, in another terminal:",
             *(f"  {line.replace('asb ', f'asb{extra} ', 1)}" for line in try_next),
-            "Ctrl-C stops it; the next `asb up` goes on where this one ended.",
+            f"Ctrl-C stops it; the next `asb{extra} up` goes on where this one ended.",
         ]
     )

@@ -120,6 +120,8 @@ def again_of(bus: Bus, state: State, task_id: str, say: Callable[[str], object])
         raise Refused(f"the text of task {task_id} was forgotten", hint="submit it anew")
     for name in ("v", "task", "after", "marks", "reported"):
         fields.pop(name, None)
+    if status_of(events) == COMPLETED:
+        say(f"{task_id} was completed: it is done, and charged, once more")
     for before in after:
         status = status_of(story(bus, before))
         if status != COMPLETED:

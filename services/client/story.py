@@ -9,6 +9,7 @@ import msgspec
 
 from events.envelope import Event, beside
 from events.task import AttemptEnd, Charge, add_figures
+from events.usage import UsageCorrected
 from events.words import FORGOTTEN
 
 
@@ -26,12 +27,19 @@ class Story(msgspec.Struct):
     @property
     def charged(self) -> Charge:
         """Sums over all its attempts."""
-        total = Charge()
+        total, estimated = Charge(), set[int]()
         for event in self.events:
             charged: Charge | None = getattr(event.data, "charged", None)
-            if charged is not None:
-                add_figures(total, charged)
-                total.estimated |= charged.estimated and charged.tokens > 0
+            if charged is None:
+                continue
+            add_figures(total, charged)
+            total.flag = charged.flag or total.flag
+            attempt = getattr(event.data, "attempt", 0)
+            if isinstance(event.data, UsageCorrected):
+                estimated.discard(attempt)
+            elif charged.estimated and charged.tokens > 0:
+                estimated.add(attempt)
+        total.estimated = bool(estimated)
         return total
 
 

@@ -41,6 +41,8 @@ def notices(state: State, cells: dict[str, Cell] | None = None) -> list[str]:
     cells = state.lifetime if cells is None else cells
     total = usage.total(cells.values())
     lines: list[str] = []
+    if everything and state.meta.failed:
+        lines.append(f"Failed:     {count(state.meta.failed, 'task')} (asb tasks --failed)")
     if total.estimated_tokens:
         lines.append(f"Estimated:  {total.estimated_tokens:,} of these tokens: no usage was told")
     if models := unpriced(cells, state):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from heapq import nlargest
-from typing import Any
 
 import msgspec
 
-from events.envelope import Event
+from events.envelope import Event, text_of
 from events.task import Charge
 
+NO_WORDS = "(what it said is not kept any more)"
 ENDS = ("task.completed", "task.failed", "task.cancelled", "task.requeued")
 
 
@@ -102,17 +102,17 @@ class Collector:
             if since is not None:
                 self._waits.append((event.at - since, task))
         elif kind in ENDS and not payload.stale:
-            self._end_of(kind, payload)
+            self._end_of(kind, event)
 
-    def _end_of(self, kind: str, payload: Any) -> None:
-        facts = self._facts
+    def _end_of(self, kind: str, event: Event) -> None:
+        facts, payload = self._facts, event.data
         facts.completed += kind == "task.completed"
         facts.cancelled += kind == "task.cancelled"
         facts.requeued += kind == "task.requeued"
         if kind == "task.failed":
             final = not payload.retry_at
             facts.failed += final
-            words = " ".join(payload.error.split())[:200]
+            words = " ".join(text_of(event, "error").split())[:200] or NO_WORDS
             failure = self._failures.setdefault(words, Failure(words))
             failure.count += 1
             failure.final += final

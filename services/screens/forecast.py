@@ -62,7 +62,7 @@ def _when(r: Reach, now: int) -> str:
     if r.before_reset:
         end = f", {span(r.resets_at - r.at)} before its reset" if r.resets_at else ""
         return f"in {span(r.at - now)}{end}"
-    return f"not before its reset in {span(r.resets_at - now)}"
+    return f"resets first, in {span(r.resets_at - now)}"
 
 
 def _error_lines(state: State) -> list[str]:
@@ -71,8 +71,8 @@ def _error_lines(state: State) -> list[str]:
         return []
     lines = ["Estimates (held against used):"]
     lines += [
-        f"  {e.kind} on {e.model}: {count(e.samples, 'attempt')}, off by {e.percent} %, "
-        f"{e.overruns:,} used more than was held"
+        f"  {e.kind} on {e.model}: {count(e.samples, 'attempt')}, held {e.percent} % "
+        f"off what was used, {e.overruns:,} overran"
         for e in learnt[:SHOWN]
     ]
     return [*lines, ""]
@@ -101,7 +101,8 @@ def _seed_lines(state: State) -> list[str]:
             f"  ~{dollars(day.nanos, 2)}/day, {dollars(MONTH_DAYS * day.nanos, 2)}/month; "
             f"{dollars(day.uniform_nanos, 2)} with everything on {forecast.DEAR} ({saved} saved)",
             f"  a token on {forecast.CHEAP} costs {day.cheaper_percent} % less than on "
-            f"{forecast.DEAR}: prices count, not the rule of thumb of 80 %",
+            f"{forecast.DEAR}:",
+            "  prices count, not the rule of thumb of 80 %",
         ]
     return lines
 

@@ -11,17 +11,20 @@ from services.client.story import Story, result_of
 from services.queries.describe import describe
 from services.queries.history import compared, denials, own_cost
 from services.screens.status import RULE
-from services.screens.text import clip
+from services.screens.text import clip, folded
 
 TRACK = 32  # columns of the time bar
 
 
 RESULT_LINES = 40
+NAME_CELLS = 12  # columns of the names of facts
+REASON = 2_000  # characters of a reason
 
 
 def history_text(story: Story, columns: int = 0) -> str:
     """The history as a person reads it."""
-    lines = [f"TASK {story.task}", RULE, *_text_lines(story), "", *_facts(story), ""]
+    facts = [line for name, value in _facts(story) for line in _fact(name, value, columns)]
+    lines = [f"TASK {story.task}", RULE, *_text_lines(story), "", *facts, ""]
     lines += _track_lines(story, columns)
     result = result_of(story.events)
     if isinstance(result, str) and result.strip():
@@ -43,17 +46,27 @@ def _text_lines(story: Story) -> list[str]:
     return [*(f"  {line}" for line in text_lines[:8]), *more]
 
 
-def _facts(story: Story) -> list[str]:
+def _fact(name: str, value: str, columns: int) -> list[str]:
+    """A fact behind its name, folded below itself."""
+    head = f"{name}:" if name else ""
+    first, *others = folded(value, columns, " " * NAME_CELLS).splitlines()
+    return [f"{head:<{NAME_CELLS}}{first[NAME_CELLS:]}".rstrip(), *others]
+
+
+def _facts(story: Story) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = [("Status", story.status)]
+    failed = story.last("task.failed")
+    if failed is not None and story.status != "completed":
+        rows.append(("Reason", text_of(failed, "error")[:REASON]))
     if story.waiting:
         rows.append(("Waits", story.waiting))
     submitted, delegated = story.last("task.submitted"), story.last("task.delegated")
     if submitted is not None:
         payload = submitted.data
+        asked = {"Project": payload.project, "Retry of": payload.retry_of}
+        asked["After"] = ", ".join(payload.after)
         rows.append(("Priority", payload.priority))
-        rows += [(n.capitalize(), v) for n in ("project", "retry_of") if (v := getattr(payload, n))]
-        if payload.after:
-            rows.append(("After", ", ".join(payload.after)))
+        rows += [(name, value) for name, value in asked.items() if value]
     if delegated is not None:
         payload = delegated.data
         estimate = f"estimate {payload.estimate_tokens:,} tokens"
@@ -77,7 +90,7 @@ def _facts(story: Story) -> list[str]:
         number, tools = denials(story)
         if number:
             rows.append(("Refused", f"{count(number, 'permission')}: {', '.join(tools)}"))
-    return [f"{name + ':' if name else '':<12}{value}" for name, value in rows]
+    return rows
 
 
 def _meters(story: Story) -> list[str]:
@@ -96,11 +109,13 @@ def _spent(charge: Charge, own: int | None) -> list[tuple[str, str]]:
         if getattr(charge, name.replace(" ", "_") + "_tokens")
     ]
     inside = f" ({', '.join(parts)})" if parts else ""
-    guess = (
-        "; estimated: no usage was reported (a command tells it by ASB_USAGE_FILE or --format)"
-        if charge.estimated
-        else ""
-    )
+    guess = ""
+    if charge.estimated and charge.flag:
+        guess = f"; estimated: what was reported cannot be read ({charge.flag})"
+    elif charge.estimated:
+        guess = (
+            "; estimated: no usage was reported (a command tells it by ASB_USAGE_FILE or --format)"
+        )
     beside = f" (its own figure: {dollars(own)})" if own is not None and own != charge.nanos else ""
     rows = [
         ("Tokens", f"{charge.tokens:,}{inside}{guess}"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.cells import cell_len
-
 from events.money import dollars
 from events.policy import Limit
 from events.task import PRIORITIES
@@ -13,7 +11,7 @@ from projections import budgets, views, windows
 from projections.format import SYMBOLS, amount_text, limit_text, span
 from projections.state import State
 from services.queries.limits import limit_order, limit_rows
-from services.screens.text import folded, records, table
+from services.screens.text import fitted, folded
 
 
 def limits_text(state: State, now: int, columns: int) -> str:
@@ -28,9 +26,7 @@ def limits_text(state: State, now: int, columns: int) -> str:
     ]
     lines = ["no limits: nothing is refused"]
     if cells:
-        wide = table(heads, cells, right="LIMIT USED HELD SHARE")
-        fits = not columns or max(map(cell_len, wide.splitlines())) <= columns
-        lines = [wide if fits else records(heads, cells, columns)]
+        lines = [fitted(heads, cells, columns, right="LIMIT USED HELD SHARE")]
     return "\n".join([*lines, *(folded(line, columns) for line in _other_lines(state, now))])
 
 

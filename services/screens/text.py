@@ -80,6 +80,15 @@ def records(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> 
     return "\n".join(lines)
 
 
+def fitted(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], columns: int, *, right: str = ""
+) -> str:
+    """A table where it fits ``columns`` of terminal (0 for no bound), else its records."""
+    wide = table(heads, rows, right=right)
+    fits = not columns or max(map(cell_len, wide.splitlines())) <= columns
+    return wide if fits else records(heads, rows, columns)
+
+
 def table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "", width: int = 0
 ) -> str:

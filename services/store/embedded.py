@@ -315,9 +315,11 @@ def resolve_url(settings: Settings) -> str:
     """
     url = settings.redis_url or address_of(settings.data_dir)
     if url is None:
+        named = settings.origins.get("data_dir", "default") != "default"
+        folder = f" --data-dir={settings.data_dir}" if named else ""
         raise AsbError(
             f"no bus is running on {settings.data_dir}, and no Redis is named",
-            hint="`asb up` starts one; or name a Redis with --redis URL or ASB_REDIS_URL",
+            hint=f"`asb{folder} up` starts one; or name a Redis with --redis URL or ASB_REDIS_URL",
         )
     return url
 

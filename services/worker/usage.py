@@ -20,7 +20,9 @@ from typing import Any, cast
 import msgspec
 
 from events.readings import Report, find
+from events.tokens import read
 
+UNREADABLE = "unreadable"  # in place of what was written: it may be anything
 VARIABLE = "ASB_USAGE_FILE"
 READ_BYTES = 256 * 1024  # of its end; how much a command writes is its own affair
 
@@ -62,17 +64,19 @@ class UsageFile:
 
 def last_usage(data: bytes) -> Report:
     """The usage in the one object that ``data`` is, else in the last line that is an object with
-    usage. A line cut short is none."""
+    usage. A line cut short is none. What holds no object at all was meant to tell something: that
+    it cannot be read is told."""
     whole = as_object(data)
     if whole is not None:
         return find(whole)
-    for line in reversed(data.splitlines()):
-        entry = as_object(line)
-        if entry is not None:
-            found = find(entry)
-            if found.reading.says_something:
-                return found
-    return Report()
+    entries = [entry for line in data.splitlines() if (entry := as_object(line)) is not None]
+    for entry in reversed(entries):
+        report = find(entry)
+        if report.reading.says_something:
+            return report
+    if entries or not data.strip():
+        return Report()
+    return Report(read(UNREADABLE), raw=UNREADABLE)
 
 
 def as_object(data: bytes) -> dict[str, Any] | None:

@@ -13,9 +13,10 @@ import pytest
 from services.concurrent_task_manager import ConcurrentTaskManager
 from services.runtime.settings import load
 from services.runtime.urls import redis_cli
+from services.store.redis_server import free_port
 from services.task_delegator import get_delegator
 from services.token_throttle import TokenThrottle
-from tests.e2e.cli import ROOT, Up, environment
+from tests.e2e.cli import ROOT, Process, Up, environment
 from tests.wait import wait_blocking
 
 
@@ -54,6 +55,32 @@ def test_failed_tasks_are_listed_with_their_reasons(bus: Up) -> None:
     assert "no such module" in bus.run("tasks", "--failed").stdout
     (row,) = [row for row in bus.ask("tasks", "--failed") if row["task"] == "broken"]
     assert "no such module" in row["error"]
+
+
+def test_a_failed_task_says_why_on_its_own_screen_and_in_the_report(bus: Up) -> None:
+    bus.run("submit", "--id", "broken-2", "--max-attempts", "1", "--wait", "fail at once")
+    assert re.search(r"Reason: .*no such module", bus.run("task", "broken-2").stdout)
+    failures = bus.run("report").stdout.partition("Failures")[2]
+    assert "no such module" in failures
+    assert "Failed:" in bus.run("status").stdout
+
+
+def test_the_last_line_of_doctor_names_what_to_look_at(bus: Up) -> None:
+    lines = bus.run("doctor").stdout.splitlines()
+    assert re.search(r"to look at: .*|all of \d+ checks are well", lines[-1])
+
+
+def test_hints_name_the_bus_that_the_environment_named(tmp_path: Path) -> None:
+    environ = {**environment(), "ASB_DATA_DIR": str(tmp_path / "mine")}
+    up = Process(tmp_path, "up", f"--port={free_port()}", environ=environ).says("asb is up")
+    try:
+        said = up.log.read_text()
+        assert f"--data-dir={tmp_path / 'mine'} submit" in said
+        steps = said.partition("Try next")[2].splitlines()
+        worker = next(n for n, line in enumerate(steps) if " worker w1 " in line)
+        assert not any("activate" in line for line in steps[worker:])
+    finally:
+        up.end()
 
 
 def test_replay_says_its_verdict_first(bus: Up) -> None:

@@ -191,8 +191,17 @@ def test_the_last_complete_line_with_usage_wins() -> None:
         json.dumps({"usage": USED, "model": "m"}),
     ):
         assert last_usage(text.encode()).reading.usage == TokenParts(900, 70)
-    for text in ("", "900", '{"input_tok', '["input_tokens"]', '{"a":' * 5_000 + "1" + "}" * 5_000):
+    for text in ("", "  \n", '{"note": 1}'):
         assert not last_usage(text.encode()).reading.says_something
+
+
+def test_what_is_no_object_is_said_to_be_unreadable() -> None:
+    deep = '{"a":' * 5_000 + "1" + "}" * 5_000
+    for text in ("900", "input: 12", '{"input_tok', '["input_tokens"]', deep):
+        report = last_usage(text.encode())
+        assert report.reading.usage is None
+        assert report.reading.flag == "usage is no number of tokens"
+        assert report.raw == "unreadable"  # not what was written
 
 
 def test_the_file_is_private_bounded_and_gone_afterwards() -> None:
