@@ -520,3 +520,11 @@ def test_tests_wait_for_conditions_and_not_for_time() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "sleep"
     ]
     assert sleepers == []
+
+
+def test_decisions_are_numbered_once() -> None:
+    files = sorted((ROOT / "ops" / "adr").glob("*.md"))
+    numbers = [int(file.name.partition("-")[0]) for file in files]
+    assert numbers == list(range(1, len(files) + 1))
+    for file, number in zip(files, numbers, strict=True):
+        assert file.read_text(encoding="utf-8").startswith(f"# {number}. ")
