@@ -25,6 +25,7 @@ from services.client.story import result_of
 from services.client.submissions import BATCH, BadLine, Checker, Submission, send
 from services.client.verdicts import Verdicts, hint
 from services.queries.history import ended_view
+from services.queries.joined import nobody_is
 from services.queries.stalled import Stalled
 from services.runtime import initial_policy
 from services.runtime.errors import Refused
@@ -132,6 +133,7 @@ def submit(
         if wait or wait_limit is not None:
             follower = Follower(bus, Stalled(bus, note).look)
         verdict = follower is None and bool(after or id_ or model)
+        _say_who_is_missing(bus, agent)
         failed = _run(bus, good, source, follower, as_json=as_json, verdict=verdict)
         if follower is not None:
             failed += _wait(follower, len(good), as_json, wait_limit)
@@ -139,6 +141,12 @@ def submit(
         note(_listed(bad, good))
     if bad or failed:
         raise typer.Exit(1)
+
+
+def _say_who_is_missing(bus: Bus, agent: str | None) -> None:
+    """To a person only: it takes a look at the whole bus."""
+    if agent is not None and sys.stderr.isatty() and (said := nobody_is(bus.state(), agent)):
+        note(said)
 
 
 def _named(
