@@ -321,8 +321,6 @@ IDENTIFIERS = frozenset(
         *("witness", "patience"),
     }
 )
-# Rooms in which the words of a language of our own may still stand.
-UNCLEAN = ("worker",)
 
 
 def given_names(path: Path) -> Iterator[tuple[int, str]]:
@@ -342,7 +340,6 @@ def test_names_are_nouns_of_the_field() -> None:
     wrong = [
         f"{name_of(path)}:{line} {name}"
         for path in sources(*TREES)
-        if not name_of(path).startswith(tuple(f"services/{room}/" for room in UNCLEAN))
         for line, name in given_names(path)
         if name.strip("_").lower() in VARIABLES
         or not IDENTIFIERS.isdisjoint(name.strip("_").lower().split("_"))

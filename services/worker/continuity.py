@@ -34,10 +34,10 @@ async def still_there(client: Client, intake: str, entry: bytes) -> bool:
     if order(await last_id(client, intake) or entry) < order(entry):
         return False
     for start in (entry, b"-"):  # the second: the oldest entry the intake still has
-        found = await client.call("XRANGE", intake, start, "+", "COUNT", 1)
-        if not found or found[0][0] == entry:
+        entries = await client.call("XRANGE", intake, start, "+", "COUNT", 1)
+        if not entries or entries[0][0] == entry:
             return True
-    return order(found[0][0]) > order(entry)
+    return order(entries[0][0]) > order(entry)
 
 
 def clock_is_off(entries: list[Any], now: float) -> bool:

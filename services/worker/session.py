@@ -257,7 +257,7 @@ class Session:
                 elif kind in (b"hold.refused", b"hold.extended"):
                     job = self._jobs.get(key_of(fields))
                     if job is not None:
-                        job.task.told_of_hold(fields)
+                        job.task.hold_changed(fields)
                 elif kind == b"worker.lost":
                     self._finish(Ending.TAKEN_OVER if fields.get(b"taken_by") else Ending.LOST)
                 elif kind == b"worker.refused":

@@ -208,7 +208,7 @@ class Task:
         while self._gate is not None:
             await self._gate.wait()
 
-    def told_of_hold(self, fields: dict[bytes, bytes]) -> None:
+    def hold_changed(self, fields: dict[bytes, bytes]) -> None:
         """The session: an entry of the inbox says that it may use no more, or more again.
 
         Entries may come late and out of order; the newest place on the log counts. Where the

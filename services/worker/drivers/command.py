@@ -118,16 +118,16 @@ class CommandDriver:
         finally:
             self._runs.discard(run)
             said.close()
-            found = usage_file.read() if usage_file is not None else said.report
-            if not found.reading.says_something:
-                found = said.report
-            if found.reading.says_something:
-                task.spent = found.raw
+            usage = usage_file.read() if usage_file is not None else said.report
+            if not usage.reading.says_something:
+                usage = said.report
+            if usage.reading.says_something:
+                task.spent = usage.raw
         self._raise_failure(task, end, run, said)
         if said.unreadable:
             log.warning("task %s: the output of %s is no %s", task.id, command[0], self._format)
         text, left_out = said.answer()
-        return Result(text, model=found.model, cost_usd=found.cost_usd, left_out=left_out)
+        return Result(text, model=usage.model, cost_usd=usage.cost_usd, left_out=left_out)
 
     def _raise_failure(self, task: Task, end: Exit, run: Supervised, said: Text) -> None:
         """Raise what the end of the command means, with the reason as far as it is told: by its

@@ -55,9 +55,9 @@ class _Parsed(Text):
 
     def take(self, entry: dict[str, Any]) -> None:
         """Another object of the program's."""
-        found = find(entry)
-        if found.reading.says_something:
-            self.report = found
+        report = find(entry)
+        if report.reading.says_something:
+            self.report = report
         kind = entry.get("type")
         self.error = _error_of(entry) or self.error
         if kind in (None, "result", "turn.completed", "turn.failed"):
@@ -93,8 +93,8 @@ class Json(_Parsed):
         self._whole.clear()
         entry = as_object(whole)
         entries = [entry] if entry is not None else _array(whole)
-        for found in entries:
-            self.take(found)
+        for entry in entries:
+            self.take(entry)
         self.unreadable = not entries
 
 
@@ -163,9 +163,9 @@ def _text_of(entry: dict[str, Any]) -> str | None:
         return None
     if role not in (None, "assistant", "model") or entry.get("parent_tool_use_id"):
         return None
-    found = next((t for name in _TEXTS if isinstance(t := entry.get(name), str)), None)
-    if found is not None:
-        return found
+    text = next((t for name in _TEXTS if isinstance(t := entry.get(name), str)), None)
+    if text is not None:
+        return text
     message = _dict(entry.get("message")) or _dict(_first(entry.get("choices")).get("message"))
     content = message.get("content", entry.get("content"))
     if isinstance(content, str):

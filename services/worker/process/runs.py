@@ -38,7 +38,7 @@ def new_mark() -> str:
 
 def sweep(mark: str) -> int:
     """Kill everything of the run ``mark``, whose supervisor was itself killed; how many."""
-    return _kill(lambda found: found == mark)
+    return _kill(lambda other: other == mark)
 
 
 @contextlib.contextmanager

@@ -72,12 +72,12 @@ def descendants(but: bytes = b"") -> list[int]:
                 children.setdefault(int(parent), []).append(int(name))
             if state in but:
                 left_out.add(int(name))
-    found: list[int] = []
+    pids: list[int] = []
     below = [os.getpid()]
     while below:
         below = [child for parent in below for child in children.get(parent, ())]
-        found += below
-    return [pid for pid in found if pid not in left_out]
+        pids += below
+    return [pid for pid in pids if pid not in left_out]
 
 
 def usage_path() -> str:
@@ -299,13 +299,13 @@ class Supervisor:
 
     def tell_all(self, number: int, but: bytes = b"") -> list[int]:
         """Send a signal to everything below; whom it was sent to."""
-        found = descendants(but) if LINUX else [-self.main]  # minus: the process group
-        for pid in found:
+        pids = descendants(but) if LINUX else [-self.main]  # minus: the process group
+        for pid in pids:
             try:
                 os.kill(pid, number)
             except OSError:
                 pass  # gone, or another user's
-        return [abs(pid) for pid in found]
+        return [abs(pid) for pid in pids]
 
     def stop_all(self) -> None:
         """Until a look finds none that could still fork; not for ever, for who sleeps in the kernel
