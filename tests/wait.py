@@ -15,7 +15,7 @@ POLL_S = 0.005
 
 async def wait_until(
     predicate: Callable[[], T] | Callable[[], Awaitable[T]],
-    within: float = 5.0,
+    within: float = 30.0,
     what: str = "",
 ) -> T:
     """The first true value of ``predicate`` (sync or async); fails after ``within`` seconds.
@@ -50,7 +50,7 @@ async def stays(
         await anyio.sleep(POLL_S)
 
 
-def wait_blocking(predicate: Callable[[], T], within: float = 5.0, what: str = "") -> T:
+def wait_blocking(predicate: Callable[[], T], within: float = 30.0, what: str = "") -> T:
     """`wait_until` for tests without an event loop."""
     deadline = time.monotonic() + within
     while not (value := predicate()):

@@ -71,8 +71,8 @@ def _error_lines(state: State) -> list[str]:
         return []
     lines = ["Estimates (held against used):"]
     lines += [
-        f"  {e.kind} on {e.model}: {count(e.samples, 'attempt')}, held {e.percent} % "
-        f"off what was used, {e.overruns:,} overran"
+        f"  {e.kind} on {e.model}: {count(e.samples, 'attempt')}, off by {e.percent} %, "
+        f"{e.overruns:,} used more than they held"
         for e in learnt[:SHOWN]
     ]
     return [*lines, ""]
