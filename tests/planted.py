@@ -135,3 +135,13 @@ def plants(count: int) -> list[tuple[str, str, str]]:
     names = list(KINDS)
     kinds = [names[n % len(names)] for n in range(count)]
     return [(kind, *plant(kind, n)) for n, kind in enumerate(kinds)]
+
+
+def single_words(count: int) -> list[str]:
+    """The first so many secrets that are one word and need nothing around them."""
+    alone = [
+        secret
+        for _, text, secret in plants(4 * count)
+        if text == secret and len(secret.split()) == 1 and '"' not in secret
+    ]
+    return alone[:count]

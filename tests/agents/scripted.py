@@ -330,7 +330,11 @@ def main() -> int:
         sys.stderr.write("error: unknown option '--nonsense'\n")
     if part == "untrusted":
         sys.stderr.write("not running in a trusted directory\n")
-    sys.stdout.buffer.write(lines(agent, part).replace(SESSION.encode(), _session().encode()))
+    said = lines(agent, part).replace(SESSION.encode(), _session().encode())
+    if "saying" in words:  # in place of its own words, of success and of failure
+        text = words[words.index("saying") + 1].encode()
+        said = said.replace(b"done.", text).replace(b"stream disconnected", text)
+    sys.stdout.buffer.write(said)
     sys.stdout.flush()
     if "telemetry" in words:
         _send(agent, int(words[words.index("telemetry") + 1]))

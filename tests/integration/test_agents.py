@@ -22,6 +22,7 @@ from services.worker.process import runs
 from tests.agents.playing import Stage, stage
 from tests.agents.scripted import HAIKU, OPUS, RESETS_AT, SESSION
 from tests.integration.test_worker_session import Engine, options, working
+from tests.planted import single_words
 from tests.wait import wait_until
 
 __all__ = ["stage"]
@@ -81,6 +82,25 @@ async def test_codex_and_gemini_do_a_task(client: Client, keys: Keys, stage: Sta
     assert stage.starts()[0]["arguments"][-1] == "-"
     said = await end_of(client, Keys(f"{keys.namespace}-2"), "gemini", "well")
     assert (said["result"], parts(said)) == ("All done.", TokenParts(1000, 80, 800))
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "field"),
+    [
+        ("claude", "subagents", "result"),
+        ("codex", "well", "result"),
+        ("gemini", "well", "result"),
+        ("codex", "midway", "error"),
+    ],
+)
+async def test_a_secret_that_an_agent_says_is_masked_before_it_is_reported(
+    client: Client, keys: Keys, name: str, part: str, field: str
+) -> None:
+    for number, secret in enumerate(single_words(8)):
+        own = Keys(f"{keys.namespace}-{number}")
+        said = await end_of(client, own, name, f"{part} saying {secret}")
+        assert secret not in msgspec.json.encode(said).decode()
+        assert "[masked" in said[field], said[field]
 
 
 @pytest.mark.parametrize(
