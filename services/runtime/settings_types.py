@@ -318,7 +318,7 @@ class SnapshotSettings(Section, frozen=True, kw_only=True):
             description="events after which the next snapshot is written "
             "(at least twice as many as tasks are open)",
         ),
-    ] = 50_000
+    ] = 25_000
 
 
 class DeadLetterSettings(Section, frozen=True, kw_only=True):

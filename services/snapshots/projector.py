@@ -29,7 +29,7 @@ from services.store.rebuild import write_snapshot
 
 logger = logging.getLogger("asb")
 
-EVERY_EVENTS = 50_000
+EVERY_EVENTS = 25_000  # folded within a second, with what is around it: any moment is shown in that
 NICE = 15
 RETRY_S = (5.0, 300.0)  # first and longest pause after one that failed
 ERROR_MAX = 1_000  # characters of an error that are kept

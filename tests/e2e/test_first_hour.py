@@ -89,6 +89,16 @@ def test_replay_says_its_verdict_first(bus: Up) -> None:
     assert done.stdout.splitlines()[0].startswith("✅ VERIFIED: ")
 
 
+def test_what_was_forgotten_is_shown_nowhere_and_the_log_still_verifies(bus: Up) -> None:
+    bus.run("submit", "--id", "private", "--wait", "the words of a person")
+    assert "the words of a person" in bus.run("task", "private").stdout
+    done = bus.run("forget", "private", "--yes", "--verify")
+    assert done.returncode == 0, done.stderr
+    for line in (("task", "private"), ("tasks", "--all"), ("events", "--json", "--limit", "0")):
+        assert "the words of a person" not in bus.run(*line).stdout
+    assert bus.run("replay", "--verify").returncode == 0
+
+
 def test_setting_a_price_answers_with_the_price(bus: Up) -> None:
     done = bus.run("policy", "price", "my-model", "--input", "1.25", "--output", "5")
     assert done.returncode == 0, done.stderr
