@@ -5,6 +5,7 @@ Nothing needs colour to be read; what others wrote is made harmless here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
@@ -35,6 +36,11 @@ MARKS = {
     "lost": ("×", "red"),
     "left": ("·", "dim"),
 }
+FULL = ("HARD", "CRITICAL")  # levels at which hardly anything is let through any more
+NEARLY_US = 60_000_000  # what ends within this is not counted down
+# What a narrow line leaves out of why a task waits: behind which id, and whom the limit keeps.
+BEHIND = re.compile(r"number (\d+) in the queue, behind \S+, which waits for: ")
+WHOM = re.compile(r"^(number \d+: )?[^:;]+: (?=needs )")
 WINDOW_ROWS = 4  # of those beside the overall ones only such as are near their limit
 
 
@@ -49,7 +55,8 @@ def _title(view: Overview, width: int) -> Text:
     line = Text().append("asb ", "bold")
     line.append("live" if view.live else "PAST", "green" if view.live else "bold reverse yellow")
     line.append(f" {clock(view.now)} UTC  ")
-    line.append(f" {view.level} ", f"reverse {LEVEL_STYLES[view.level]}")
+    level = "limits OK" if view.level == "NONE" else view.level
+    line.append(f" {level} ", f"reverse {LEVEL_STYLES[view.level]}")
     if view.level_reason:
         line.append(f" {view.level_reason}", LEVEL_STYLES[view.level])
     right = f"{view.events:,} events" + (f" · {view.as_of}" if width >= WIDE else "")
@@ -82,25 +89,33 @@ def _window(row: WindowRow, now: int, width: int) -> Text:
     line.append("█" * filled, style).append("▒" * held, style).append("·" * free, "dim")
     line.append(f" {pad_left(row.percentage, 6)}", style if row.level != "NONE" else "")
     line.append(f"  {amount(row.unit, row.used)}")
-    if row.held:
-        line.append(f" +{amount(row.unit, row.held)}" + (" held" if width >= BROAD else ""), "dim")
-    line.append(f" of {amount(row.unit, row.limit)}", "dim")
-    ends = "rolling" if not row.resets_at else f"resets in {age(row.resets_at - now)}"
+    held = f" +{amount(row.unit, row.held)}" + (" held" if width >= BROAD else "")
+    whole = f" of {amount(row.unit, row.limit)}"
+    left = age(row.resets_at - now)
+    ends = ["rolling"] if not row.resets_at else [f"resets in {left}", f"in {left}"]
     style = "dim"
-    if row.full_at:
-        ends, style = f"full in {age(row.full_at - now)}", "bold red"
-    return _ended(line, Text(ends, style), width)
+    if row.full_at and row.level not in FULL:
+        ends, style = [f"full in {age(row.full_at - now)}"], "bold red"
+    for figures in (held + whole if row.held else whole, whole, ""):
+        for words in ends:
+            if line.cell_len + len(figures) + len(words) < width:
+                return _ended(line.append(figures, "dim"), Text(words, style), width)
+    return _fitted(line, width)
 
 
 def _burn(view: Overview, width: int) -> Text:
     burn = view.burn
     line = Text(pad("burn", _label(width)) + " ", "")
     line.append(f"{money(burn.cost_nanos)}/h", "bold").append(f" · {short(burn.tokens)} tokens/h  ")
-    line.append(spark(burn.spark_tokens, 30 if width >= WIDE else 12), "cyan")
+    ends = Text("no limit in sight", "dim")
     if burn.ends_at:
-        ends = Text(f"{burn.ends_what} ends in {age(burn.ends_at - view.now)}", "bold red")
-    else:
-        ends = Text("no limit in sight", "dim")
+        left = burn.ends_at - view.now
+        words = "all but used up" if left < NEARLY_US else f"ends in {age(left)}"
+        ends = Text(f"{burn.ends_what} {words}", "bold red")
+        if line.cell_len + ends.cell_len >= width:
+            ends = Text(words, "bold red")
+    room = width - line.cell_len - ends.cell_len - 2
+    line.append(spark(burn.spark_tokens, min(30, room) if room >= 6 else 0), "cyan")
     return _ended(line, ends, width)
 
 
@@ -113,7 +128,7 @@ def _queue_line(view: Overview, width: int) -> Text:
         line.append(f" · {tasks.failed:,} failed", "red")
     if queue.oldest_task:
         line.append(f"  oldest {age(queue.oldest_wait)}: ", "dim")
-        line.append(one_line(queue.oldest_why), "yellow")
+        line.append(one_line(_why(queue.oldest_why)), "yellow")
     return _fitted(line, width)
 
 
@@ -133,20 +148,24 @@ def needs(view: Overview, width: int) -> Text | None:
 def workers(view: Overview, width: int) -> list[Text]:
     """A line for each worker, the most urgent first."""
     names = _width((row.worker for row in view.workers), 8, 20 if width >= BROAD else 12)
-    return [_worker(row, names, width) for row in view.workers]
+    agents = _width((_agent(row) for row in view.workers), 6, 16)
+    return [_worker(row, names, agents, width) for row in view.workers]
 
 
-def _worker(row: WorkerRow, names: int, width: int) -> Text:
+def _agent(row: WorkerRow) -> str:
+    return f"{row.agent or 'any'}/{row.model}" if row.model else row.agent or "any"
+
+
+def _worker(row: WorkerRow, names: int, agents: int, width: int) -> Text:
     mark, style = MARKS[row.word]
     line = Text().append(f"{mark} ", style)
     line.append(f"{pad(squeezed(row.worker, names), names)} ", "bold").append(
         f"{row.word:<8}", style
     )
     if width >= WIDE:
-        runs = f"{row.agent or 'any'}/{row.model}" if row.model else row.agent or "any"
-        line.append(f"{pad(clip(runs, 16), 16)} ", "dim")
+        line.append(f"{pad(clip(_agent(row), agents), agents)} ", "dim")
+    line.append(f"{pad(clip(row.evidence, 8), 8)} ", "dim")
     line.append(f"{age(row.sign_age):>5} ", "" if row.word != "stalled" else "bold red")
-    line.append(f"{row.evidence[:1]} ", "dim")
     line.append(f"{short(row.tokens):>6} " if width >= BROAD else "")
     line.append(f"{money(row.cost_nanos):>8} ")
     if row.attempt > 1:
@@ -179,8 +198,14 @@ def _task(row: TaskRow, width: int) -> Text:
         line.append(f"~{short(row.estimate_tokens):<6} " if width >= BROAD else "", "dim")
     else:
         line.append(f"{pad(clip(title, 24), 24)} ")
-    line.append(one_line(row.why or f"{row.worker} {row.evidence} {age(row.sign_age)}"), "yellow")
+    line.append(
+        one_line(_why(row.why) or f"{row.worker} {row.evidence} {age(row.sign_age)}"), "yellow"
+    )
     return _fitted(line, width)
+
+
+def _why(text: str) -> str:
+    return WHOM.sub(r"\1", BEHIND.sub(r"number \1: ", text))
 
 
 def events(rows: Sequence[EventRow], width: int) -> list[Text]:
@@ -191,7 +216,7 @@ def events(rows: Sequence[EventRow], width: int) -> list[Text]:
 def _event(row: EventRow, width: int) -> Text:
     line = Text().append(f"{clock(row.at)} ", "dim")
     line.append(f"{row.type:<20} ", "bold red" if row.severe else "cyan")
-    task = pad(clip(row.task, 20), 20) if width >= WIDE else clip(row.task, 14)
+    task = pad(clip(row.task, 20), 20) if width >= WIDE else pad(clip(row.task, 14), 14)
     line.append(f"{task} ", "")
     line.append(one_line(row.words), "")
     return _fitted(line, width)

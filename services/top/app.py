@@ -25,7 +25,11 @@ from services.top.following import Following
 from services.top.panel import Asking, Confirming, Line, Panel, ReadingPage
 
 MINUTE_MS = 60_000
-KEYS = "Tab panel  ⏎ task  / filter  p pause  r retry  C cancel  [ ] scrub  @ go to  ? help  q quit"
+# As many as the line holds: what nobody finds without them comes first.
+KEYS = (
+    *("? help", "q quit", "Tab panel", "⏎ task", "/ filter", "[ ] scrub", "l live", "p pause"),
+    *("s submit", "C cancel", "r retry", "@ go to"),
+)
 HELP = """\
 Tab, 1 2 3      workers, queue, events          j k ↑ ↓ g G     move
 Enter           a task's whole history          /               filter the panel
@@ -43,7 +47,7 @@ q, Ctrl-C       end
 
 Marks    ! stalled  ~ limited by its provider  = paused  ● working  ○ idle  × lost  · left
 Bars     █ used  ▒ held for what runs
-Signs    d dispatched  s started  u usage  p progress  j joined, with their age
+Signs    what a worker was last heard of by, and how long ago: started 14s
 """
 
 
@@ -121,6 +125,7 @@ class Top(App[None]):
 
     def on_resize(self) -> None:
         self._draw()
+        self._draw_foot()
 
     # -- what is shown -----------------------------------------------------------------------------
 
@@ -149,7 +154,9 @@ class Top(App[None]):
         self._set("#head", Text("\n").join(head))
         self._set("#needs", fleet.needs(view, width) or Text())
         self.screen_stack[0].query_one("#needs", Static).display = bool(view.needs)
-        self.screen_stack[0].query_one("#workers", Panel).set_lines(_workers(view, width))
+        workers = self.screen_stack[0].query_one("#workers", Panel)
+        workers.styles.max_height = max(2, len(view.workers) + 1)  # no rows are left empty
+        workers.set_lines(_workers(view, width))
         self.screen_stack[0].query_one("#queue", Panel).set_lines(_queue(view, width))
         if not self._frozen:
             rows = self._scene.events
@@ -166,7 +173,12 @@ class Top(App[None]):
             part.update(text)
 
     def _draw_foot(self) -> None:
-        self._set("#keys", Text(KEYS, "dim", no_wrap=True, overflow="ellipsis"))
+        keys = KEYS[0]
+        for key in KEYS[1:]:
+            if len(keys) + len(key) + 2 > self.size.width:
+                break
+            keys += f"  {key}"
+        self._set("#keys", Text(keys, "dim", no_wrap=True, overflow="ellipsis"))
         said = self.screen_stack[0].query_one("#said", Static)
         said.display = bool(self._said)
         self._set("#said", Text(self._said, "bold", no_wrap=True, overflow="ellipsis"))

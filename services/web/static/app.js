@@ -61,16 +61,34 @@ function head() {
   $("live").hidden = !state.past;
   if (!view) return;
   $("level").className = `chip ${view.level}`;
-  $("level").textContent = view.level;
+  $("level").textContent = view.level === "NONE" ? "limits OK" : view.level;
+  $("level").title = view.level === "NONE" ? "Budget level NONE: no limit is near" : `Budget level ${view.level}`;
   $("reason").textContent = view.level_reason;
   $("moment").textContent = `${moment(view.now + since())} UTC`;
+  if (!state.past && document.activeElement !== $("slider")) $("slider").value = 1000;
   $("link").href = `/?at=${view.as_of}`;
   $("link").title = `A link to this moment, log id ${view.as_of}, after ${number(view.events)} events`;
-  document.title = `${state.past ? "past" : view.tasks.running ? `${view.tasks.running} running` : "idle"} · asb`;
-  if (!state.past && document.activeElement !== $("slider")) $("slider").value = 1000;
+  if (state.view !== "fleet") return;
+  document.title = `${!state.past && view.needs.length ? "! " : ""}${state.past ? "past" : view.tasks.running ? `${view.tasks.running} running` : "idle"} · asb`;
 }
 
-setInterval(() => { if (!document.hidden && !state.past) draw(); }, 1000);
+setInterval(() => { if (!document.hidden && !state.past) { draw(); refresh(); } }, 1000);
+
+// A task and a report go on, too, while nobody reads with the mouse or the keys in them.
+let asked = 0, known = 0;
+async function refresh() {
+  const here = location.href, events = state.live?.events, main = $("main");
+  if (state.view === "fleet" || new URL(here).searchParams.has("at") || events === known || state.away) return;
+  if (performance.now() - asked < (state.view === "report" ? 30000 : 3000) || $("dialog").open || !getSelection().isCollapsed) return;
+  if (main.contains(document.activeElement) && main !== document.activeElement) return;
+  asked = performance.now();
+  try {
+    const page = await viewed();
+    if (location.href !== here || $("dialog").open) return;
+    main.replaceChildren(page);
+    known = events;
+  } catch { /* it stays as it was; the badge says when the bus is away */ }
+}
 
 function say(text, bad = false) {
   const notice = $("notice");
@@ -145,19 +163,28 @@ $("link").addEventListener("click", (event) => {
 
 // -- which view -------------------------------------------------------------------------------------
 
+// The task or the report of the address.
+async function viewed() {
+  const url = new URL(location.href), at = url.searchParams.get("at");
+  if (url.pathname === "/report") {
+    const report = await ask(`/api/report${url.search}`);
+    document.title = "report · asb";
+    return reportPage(report, url.search);
+  }
+  const task = decodeURIComponent(url.pathname.slice(6));
+  const page = await ask(`/api/task/${encodeURIComponent(task)}${at ? `?at=${encodeURIComponent(at)}` : ""}`);
+  document.title = `${page.status} · ${page.task} · asb`;
+  return taskPage(page, shown()?.now || Date.now() * 1000, order);
+}
+
 async function route() {
   const url = new URL(location.href), at = url.searchParams.get("at");
   state.view = url.pathname.startsWith("/task/") ? "task" : url.pathname === "/report" ? "report" : "fleet";
   for (const link of document.querySelectorAll("nav a")) link.toggleAttribute("aria-current", (link.pathname === "/report") === (state.view === "report") && state.view !== "task");
   try {
-    if (state.view === "task") {
-      const task = decodeURIComponent(url.pathname.slice(6));
-      const page = await ask(`/api/task/${encodeURIComponent(task)}${at ? `?at=${encodeURIComponent(at)}` : ""}`);
-      $("main").replaceChildren(taskPage(page, shown()?.now || Date.now() * 1000, order));
-      document.title = `${page.status} · ${page.task} · asb`;
-    } else if (state.view === "report") {
-      $("main").replaceChildren(reportPage(await ask(`/api/report${url.search}`), url.search));
-      document.title = "report · asb";
+    if (state.view !== "fleet") {
+      const page = await viewed();
+      if (location.href === url.href) $("main").replaceChildren(page);
     } else if (at) {
       await goTo(at);
     } else {

@@ -30,7 +30,7 @@ export function sparkline(values, width = 240, height = 34) {
 
 // Stacked bars by hour, a colour for each agent.
 export function hours(plot, pick, format, width = 520, height = 150) {
-  const left = 46, bottom = 18, top = 8;
+  const left = 52, bottom = 22, top = 8;
   const count = plot.hours.length;
   const sums = plot.hours.map((_, i) => plot.agents.reduce((sum, agent) => sum + pick(agent)[i], 0));
   const most = nice(Math.max(1, ...sums));
@@ -56,7 +56,7 @@ export function hours(plot, pick, format, width = 520, height = 150) {
       lines.push(`${agent.agent} ${format(value)}`);
     });
     hour.append(svg("title", {}, `${label} UTC  ${lines.join(", ") || "nothing"}`));
-    if (i % 6 === count % 6 || i === count - 1) hour.append(svg("text", { x: left + (i + 0.5) * step, y: height - 5, "text-anchor": i === count - 1 ? "end" : "middle" }, label));
+    if (i % 6 === count % 6 || i === count - 1) hour.append(svg("text", { x: left + (i + 0.5) * step, y: height - 5, "text-anchor": i === count - 1 ? "end" : i ? "middle" : "start" }, label));
     root.append(hour);
   });
   root.setAttribute("aria-label", "by hour and agent");
@@ -65,7 +65,7 @@ export function hours(plot, pick, format, width = 520, height = 150) {
 
 // The attempts of a task from its submission to its end, to scale.
 export function attempts(page, now, width = 760) {
-  const row = 22, left = 96, height = 24 + row * Math.max(1, page.attempts.length);
+  const row = 22, left = 70, height = 24 + row * Math.max(1, page.attempts.length);
   const from = page.submitted_at, to = Math.max(from + 1, page.ended_at || now);
   const x = (at) => left + ((Math.min(at, to) - from) / (to - from)) * (width - left - 8);
   const root = svg("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "attempts, to scale" });

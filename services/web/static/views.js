@@ -40,6 +40,18 @@ export function age(micros) {
   return hour < 48 ? `${hour} h ${m % 60} min` : `${Math.floor(hour / 24)} d ${hour % 24} h`;
 }
 
+// A plot that is drawn for a broad page has letters nobody can read on a phone.
+const narrow = () => innerWidth <= 600;
+
+// In one piece where a line is folded.
+const whole = (text) => text.replaceAll(" ", "\u00a0");
+
+// At these levels hardly anything is let through: a rate of before says no more when it is full.
+const FULL = ["HARD", "CRITICAL"];
+
+// A line of the queue says the reason, not behind which id it stands and whom the limit keeps.
+const waits = (why) => why.replace(/^number (\d+) in the queue, behind \S+, which waits for: /, "number $1: ").replace(/^(number \d+: )?[^:;]+: (?=needs )/, "$1");
+
 export const moment = (micros) => new Date(micros / 1000).toISOString().slice(0, 19).replace("T", " ");
 
 // Names of a kind differ at their ends: cut in the middle.
@@ -105,7 +117,7 @@ export class Fleet {
   constructor(taskHref, onWorker) {
     const task = (row) => (row.task ? taskHref(row.task) : "");
     this.workers = new Table([
-      { name: "Worker", width: "132", text: (r) => r.worker, show: (r) => squeezed(r.worker, 15) },
+      { name: "Worker", width: "120", text: (r) => r.worker, show: (r) => squeezed(r.worker, 15) },
       { name: "State", width: "84", text: (r) => r.word, cls: (r) => `word ${r.word}` },
       { name: "Agent", class: "soft wide", width: "108", text: (r) => [r.agent || "any", r.model].filter(Boolean).join(" · ") },
       { name: "Task", text: (r) => (r.title || r.task) + (r.running > 1 ? `  (+${r.running - 1})` : ""), href: task },
@@ -117,9 +129,9 @@ export class Fleet {
     this.queue = new Table([
       { name: "Priority", width: "64", text: (r) => r.priority, cls: (r) => r.priority },
       { name: "Task", text: (r) => r.title || r.task, href: task },
-      { name: "Kind", class: "soft wide", width: "100", text: (r) => r.kind },
+      { name: "Kind", class: "soft wide", width: "108", text: (r) => r.kind },
       { name: "For", class: "soft broad", width: "116", text: (r) => [r.agent, r.model].filter(Boolean).join(" · ") },
-      { name: "Waits for", class: "soft wide", width: "36%", text: (r) => r.why },
+      { name: "Waits for", class: "soft wide", width: "34%", text: (r) => r.why, show: (r) => waits(r.why) },
       { name: "Estimate", class: "n soft broad", width: "68", text: (r) => short(r.estimate_tokens) },
       { name: "Age", class: "n", width: "76", text: (r) => age(r.age) },
     ], "Nothing waits.");
@@ -187,37 +199,38 @@ export class Fleet {
     const now = view.now + since;
     const of = (unit) => view.windows.find((r) => r.scope === "global" && r.unit === unit && r.window === "day");
     const spent = of("money"), tokens = of("tokens"), burn = view.burn, t = view.today;
-    const limit = (row) => (row ? [meter(row.used, row.held, row.limit, row.level), h("div", { class: "under" }, `${row.percentage} of ${amount(row.unit, row.limit)}${row.held ? `, ${amount(row.unit, row.held)} held` : ""} · resets in ${age(row.resets_at - now)}`)] : [h("div", { class: "under" }, "no limit on the day")]);
-    const ends = burn.ends_at ? h("div", { class: "under hot" }, `${burn.ends_what} ends in ${age(burn.ends_at - now)}`) : h("div", { class: "under" }, "no limit in sight at this rate");
+    const limit = (row) => (row ? [meter(row.used, row.held, row.limit, row.level), h("div", { class: "under" }, `${row.percentage} of ${amount(row.unit, row.limit)}${row.held ? `, ${amount(row.unit, row.held)} held` : ""}, ${whole(`resets in ${age(row.resets_at - now)}`)}`)] : [h("div", { class: "under" }, "no limit on the day")]);
+    const ends = burn.ends_at ? h("div", { class: "under hot" }, burn.ends_at - now < 60e6 ? `${burn.ends_what} all but used up` : `${burn.ends_what} ${whole(`ends in ${age(burn.ends_at - now)}`)}`) : h("div", { class: "under" }, "no limit in sight at this rate");
     const q = view.queue;
     this.tiles.replaceChildren(
       tile("Money today", h("div", { class: "big", id: "cost-today" }, money(t.cost_nanos)), ...limit(spent)),
-      tile("Tokens today", h("div", { class: "big" }, short(t.tokens), h("small", {}, ` in ${short(t.input_tokens)} · out ${short(t.output_tokens)}`)), ...limit(tokens)),
-      tile("Burn", h("div", { class: "big" }, money(burn.cost_nanos), h("small", {}, ` an hour · ${short(burn.tokens)} tokens`)), sparkline(burn.spark_tokens), ends),
-      tile("Tasks", h("div", { class: "big" }, number(view.tasks.waiting), h("small", {}, ` waiting, ${number(view.tasks.running)} running`)),
+      tile("Tokens today", h("div", { class: "big" }, short(t.tokens), " ", h("small", {}, `in ${short(t.input_tokens)} · out ${short(t.output_tokens)}`)), ...limit(tokens)),
+      tile("Burn", h("div", { class: "big" }, money(burn.cost_nanos), " ", h("small", {}, `an hour · ${short(burn.tokens)} tokens`)), sparkline(burn.spark_tokens), ends),
+      tile("Tasks", h("div", { class: "big" }, number(view.tasks.waiting), " ", h("small", {}, `waiting, ${number(view.tasks.running)} running`)),
         h("div", { class: "under" }, `${number(view.tasks.completed)} done · ${number(view.tasks.failed)} failed · ${number(view.tasks.cancelled)} cancelled`),
-        h("div", { class: "under" }, q.oldest_task ? `oldest ${age(q.oldest_wait + since)}: ${q.oldest_why}` : "nothing waits")));
+        h("div", { class: "under" }, q.oldest_task ? `oldest ${age(q.oldest_wait + since)}: ${waits(q.oldest_why)}` : "nothing waits")));
   }
 
   #limits(view, since) {
     const now = view.now + since;
-    const near = (r) => r.scope === "global" || r.level !== "NONE";
-    const rows = [...view.windows.filter(near), ...view.windows.filter((r) => !near(r))].slice(0, 7);
+    const near = (r) => (r.level !== "NONE" ? 0 : r.scope === "global" ? 1 : 2);
+    const rows = [...view.windows].sort((a, b) => near(a) - near(b)).slice(0, 7);
     this.limits.replaceChildren(...rows.map((r) => {
-      const ends = r.full_at ? `full in ${age(r.full_at - now)}` : r.resets_at ? `resets in ${age(r.resets_at - now)}` : "rolling";
+      const hot = r.full_at && !FULL.includes(r.level);
+      const ends = hot ? `full in ${age(r.full_at - now)}` : r.resets_at ? `resets in ${age(r.resets_at - now)}` : "rolling";
       return h("div", { class: "limit" }, h("span", { class: "name" }, scopeName(r)), h("span", { class: `right ${r.level}` }, r.percentage), meter(r.used, r.held, r.limit, r.level),
-        h("span", { class: "note" }, `${amount(r.unit, r.used)}${r.held ? ` + ${amount(r.unit, r.held)} held` : ""} of ${amount(r.unit, r.limit)}`), h("span", { class: `note right ${r.full_at ? "hot" : ""}` }, ends));
+        h("span", { class: "note" }, `${amount(r.unit, r.used)}${r.held ? ` + ${amount(r.unit, r.held)} held` : ""} of ${amount(r.unit, r.limit)}`), h("span", { class: `note right ${hot ? "hot" : ""}` }, ends));
     }));
     const more = view.windows.length - rows.length + view.windows_left_out;
     this.cards.limits.small.textContent = more > 0 ? `${more} more: asb throttle` : "";
   }
 
   #plots(view) {
-    const text = JSON.stringify(view.plot);
+    const text = JSON.stringify([view.plot, narrow()]);
     if (this.plots.text === text) return;
     this.plots.text = text;
-    this.plots.tokens.replaceChildren(hours(view.plot, (a) => a.tokens, short));
-    this.plots.money.replaceChildren(hours(view.plot, (a) => a.cost_nanos, money));
+    this.plots.tokens.replaceChildren(hours(view.plot, (a) => a.tokens, short, narrow() ? 360 : 520));
+    this.plots.money.replaceChildren(hours(view.plot, (a) => a.cost_nanos, money, narrow() ? 360 : 520));
     this.plots.legend.replaceChildren(...view.plot.agents.map((a, n) => h("span", { class: `s${Math.min(n, 8)}` }, a.agent)));
   }
 
@@ -235,16 +248,17 @@ const tile = (title, ...content) => h("section", { class: "card" }, h("h2", {}, 
 
 export function taskPage(page, now, act) {
   const events = new Table([
-    { name: "UTC", width: "76", text: (r) => clockOf(r.at, true), class: "faint" },
-    { name: "After", class: "n soft", width: "92", text: (r) => `+${age(r.at - page.submitted_at)}` },
-    { name: "Event", width: "150", text: (r) => r.type, cls: (r) => (r.severe ? "severe" : "") },
+    { name: "UTC", width: "76", text: (r) => clockOf(r.at, true), class: "faint wide" },
+    { name: "After", class: "n soft", width: "68", text: (r) => `+${age(r.at - page.submitted_at)}` },
+    { name: "Event", width: "136", text: (r) => r.type, cls: (r) => (r.severe ? "severe" : "") },
     { name: "What it says", class: "soft wrap", text: (r) => r.words },
     { name: "Log id", class: "faint wide", width: "150", text: (r) => r.log_id, href: (r) => `/?at=${r.log_id}` },
   ], "");
   events.show(page.events, (r) => r.log_id);
   const over = page.ended_at > 0;
+  const failure = page.status === "failed" && page.events.findLast((r) => r.type === "task.failed");
   const facts = [
-    ["Waits for", page.waiting], ["Route", page.route && `${page.kind} → ${page.route}`], ["Because", page.reason], ["Priority", page.priority], ["Project", page.project],
+    ["Failed with", failure && failure.words], ["Waits for", page.waiting], ["Route", page.route && `${page.kind} → ${page.route}`], ["Because", page.reason], ["Priority", page.priority], ["Project", page.project],
     ["Submitted", `${moment(page.submitted_at)} UTC`], ["Took", over ? age(page.ended_at - page.submitted_at) : ""],
     ["Cost", `${page.cost}, ${number(page.tokens)} tokens`], ["Disputed", page.disputed_tokens ? `${number(page.disputed_tokens)} tokens, not charged` : ""],
   ].filter(([, value]) => value);
@@ -254,7 +268,7 @@ export function taskPage(page, now, act) {
     h("div", { class: "columns" },
       h("div", { class: "stack" },
         card("What is asked", h("p", { class: "text", id: "prompt" }, page.text || "forgotten")).root,
-        page.attempts.length ? card("Attempts, to scale", attempts(page, now)).root : null,
+        page.attempts.length ? card("Attempts, to scale", attempts(page, now, narrow() ? 360 : 760)).root : null,
         card("History", events.root).root,
         page.result ? card("Result", h("p", { class: "text" }, page.result)).root : null),
       card("Facts", h("dl", { class: "facts" }, facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))).root));
@@ -267,7 +281,7 @@ export function reportPage(report, chosen) {
   const sums = (title, rows) => {
     const entries = Object.entries(rows || {}).sort((a, b) => b[1].tokens - a[1].tokens).slice(0, 12);
     const top = Math.max(1, ...entries.map(([, r]) => r.tokens));
-    return entries.length ? card(title, h("div", { class: "limits" }, entries.map(([name, r]) => h("div", { class: "limit" }, h("span", { class: "name" }, name), h("span", { class: "right" }, r.cost), meter(r.tokens, 0, top), h("span", { class: "note" }, `${number(r.tokens)} tokens`), h("span", { class: "note right" }, `${number(r.tasks)} tasks`))))).root : null;
+    return entries.length ? card(title, h("div", { class: "limits" }, entries.map(([name, r]) => h("div", { class: "limit" }, h("span", { class: "name" }, name), h("span", { class: "right" }, money(r.cost_nanos)), meter(r.tokens, 0, top), h("span", { class: "note" }, `${number(r.tokens)} tokens`), h("span", { class: "note right" }, `${number(r.tasks)} done`))))).root : null;
   };
   const t = report.total, f = report.facts, s = report.savings;
   const dearest = new Table([
@@ -285,12 +299,14 @@ export function reportPage(report, chosen) {
     { name: "Newest", class: "soft wide", width: "180", text: (r) => r.task, href: (r) => `/task/${encodeURIComponent(r.task)}` },
   ], "Nothing failed.");
   failures.show(f.failures, (r) => `${r.error} ${r.task}`);
-  const saved = s ? `${money(Math.max(0, s.uniform_nanos - s.cost_nanos))} less than all of it on ${s.model}` : "not enough data";
+  const less = s ? s.uniform_nanos - s.cost_nanos : 0;
+  const saved = !s ? "not enough data" : less > 0 ? `${money(less)} less than all of it on ${s.model}` : `none against all of it on ${s.model}`;
+  const standing = report.standing.replace(/T(\d\d:\d\d):\d\dZ/, " $1 UTC").replace(/T(\d\d:\d\d):\d\d/, " $1");
   return h("div", { class: "stack" },
-    h("div", { class: "headline" }, h("h1", {}, `Report ${report.name}`), h("span", { class: "soft" }, report.standing),
+    h("div", { class: "headline" }, h("h1", {}, `Report ${report.name}`), h("span", { class: "soft" }, standing),
       h("span", { class: "tabs actions" }, tab("Today", ""), tab("Yesterday", "?date=yesterday"), tab("Week", "?week=this"), tab("Month", "?month=this"))),
     h("div", { class: "tiles" },
-      tile("Cost", h("div", { class: "big" }, t.cost), h("div", { class: "under" }, `measured savings: ${saved}`)),
+      tile("Cost", h("div", { class: "big" }, money(t.cost_nanos)), h("div", { class: "under" }, `measured savings: ${saved}`)),
       tile("Tokens", h("div", { class: "big" }, short(t.tokens_used)), h("div", { class: "under" }, `in ${short(t.input_tokens)} · out ${short(t.output_tokens)} · cache read ${short(t.cache_read_tokens)}${t.estimated_tokens ? ` · ${short(t.estimated_tokens)} estimated` : ""}`)),
       tile("Tasks done", h("div", { class: "big" }, number(t.tasks_completed)), h("div", { class: "under" }, `${number(f.submitted)} came in · ${number(f.failed)} failed for good · ${number(f.cancelled)} cancelled`)),
       tile("Median wait", h("div", { class: "big" }, age(f.waits.median)), h("div", { class: "under" }, `95 of 100 within ${age(f.waits.p95)}, the longest ${age(f.waits.longest)}`))),
