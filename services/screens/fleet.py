@@ -111,6 +111,7 @@ def _burn(view: Overview, width: int) -> Text:
     if burn.ends_at:
         left = burn.ends_at - view.now
         words = "all but used up" if left < NEARLY_US else f"ends in {age(left)}"
+        words = words if left > 0 else "used up"
         ends = Text(f"{burn.ends_what} {words}", "bold red")
         if line.cell_len + ends.cell_len >= width:
             ends = Text(words, "bold red")

@@ -125,7 +125,6 @@ class Top(App[None]):
 
     def on_resize(self) -> None:
         self._draw()
-        self._draw_foot()
 
     # -- what is shown -----------------------------------------------------------------------------
 
@@ -155,7 +154,9 @@ class Top(App[None]):
         self._set("#needs", fleet.needs(view, width) or Text())
         self.screen_stack[0].query_one("#needs", Static).display = bool(view.needs)
         workers = self.screen_stack[0].query_one("#workers", Panel)
-        workers.styles.max_height = max(2, len(view.workers) + 1)  # no rows are left empty
+        alone = not any(p.display for p in self.screen_stack[0].query(Panel) if p is not workers)
+        least = max(2, len(view.workers) + 1)
+        workers.styles.max_height = None if alone else least  # no rows are left empty
         workers.set_lines(_workers(view, width))
         self.screen_stack[0].query_one("#queue", Panel).set_lines(_queue(view, width))
         if not self._frozen:
@@ -166,6 +167,7 @@ class Top(App[None]):
                 for row, text in zip(reversed(rows), texts, strict=True)
             ]
             self.screen_stack[0].query_one("#events", Panel).set_lines(lines)
+        self._draw_foot()
 
     def _set(self, name: str, text: Text) -> None:
         part = self.screen_stack[0].query_one(name, Static)
@@ -206,6 +208,7 @@ class Top(App[None]):
         alone = all(not p.display for p in panels if p is not chosen)
         for panel in panels:
             panel.display = alone or panel is chosen
+        self._draw()
 
     def action_freeze(self) -> None:
         self._frozen = not self._frozen

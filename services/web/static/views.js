@@ -200,7 +200,7 @@ export class Fleet {
     const of = (unit) => view.windows.find((r) => r.scope === "global" && r.unit === unit && r.window === "day");
     const spent = of("money"), tokens = of("tokens"), burn = view.burn, t = view.today;
     const limit = (row) => (row ? [meter(row.used, row.held, row.limit, row.level), h("div", { class: "under" }, `${row.percentage} of ${amount(row.unit, row.limit)}${row.held ? `, ${amount(row.unit, row.held)} held` : ""}, ${whole(`resets in ${age(row.resets_at - now)}`)}`)] : [h("div", { class: "under" }, "no limit on the day")]);
-    const ends = burn.ends_at ? h("div", { class: "under hot" }, burn.ends_at - now < 60e6 ? `${burn.ends_what} all but used up` : `${burn.ends_what} ${whole(`ends in ${age(burn.ends_at - now)}`)}`) : h("div", { class: "under" }, "no limit in sight at this rate");
+    const ends = burn.ends_at ? h("div", { class: "under hot" }, burn.ends_at - now < 60e6 ? `${burn.ends_what} ${burn.ends_at > view.now ? "all but " : ""}used up` : `${burn.ends_what} ${whole(`ends in ${age(burn.ends_at - now)}`)}`) : h("div", { class: "under" }, "no limit in sight at this rate");
     const q = view.queue;
     this.tiles.replaceChildren(
       tile("Money today", h("div", { class: "big", id: "cost-today" }, money(t.cost_nanos)), ...limit(spent)),
