@@ -26,6 +26,7 @@ from services.runtime.errors import CommandRefused, RedisUnavailable
 
 TAIL = 200
 POLL_S = 2.0
+OLD_S = 10.0  # a picture older than this is made anew: windows end and workers stall without events
 AWAY = "Redis does not answer: this is the last that was seen"
 
 
@@ -49,6 +50,7 @@ class Live:
         self._news = anyio.Event()
         self._making = anyio.Lock()
         self._made: tuple[int, Picture] | None = None
+        self._made_at = 0.0
         self._forgot = START  # where the newest task.forgotten stands
         self.version = 0  # 0: nothing is known yet
         self.viewers = 0
@@ -93,9 +95,12 @@ class Live:
             self._clock.set(server_us, sent)
         except (RedisUnavailable, CommandRefused):
             around = Surroundings(no_engine=AWAY)
-        if around != self._around:
+        if around != self._around or self._is_old():
             self._around = around
             self._changed()
+
+    def _is_old(self) -> bool:
+        return elapsed() - self._made_at > OLD_S
 
     def _look(self, tasks: list[TaskRecord]) -> tuple[Surroundings, int]:
         bus = self._opened()
@@ -107,16 +112,19 @@ class Live:
     # -- pictures ----------------------------------------------------------------------------------
 
     async def picture(self) -> Picture:
-        """The fleet as it is now; the same one for all who ask before there are news."""
+        """The fleet as it is now; the same one for all who ask before there are news, or before
+        it has grown old."""
         async with self._making:
-            if self._made is not None and self._made[0] == self.version:
+            if self._made and self._made[0] == self.version and not self._is_old():
                 return self._made[1]
+            if not self._clock.latest:  # nobody has looked yet: what time is it there?
+                await self.poll()
             await self._fetch()
             while self._state.ahead:  # noqa: ASYNC110 - a turn may yet be undone, within milliseconds
                 await anyio.sleep(0.001)
             version, view = self.version, self._overview()
             picture = Picture(view.as_of, msgspec.json.encode(plain(view)))
-            self._made = version, picture
+            self._made, self._made_at = (version, picture), elapsed()
             return picture
 
     def _overview(self) -> Overview:
