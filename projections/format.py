@@ -83,6 +83,8 @@ def refusal_text(refusal: Refusal, priority: int, asked: int, now: int) -> str:
     """Which limit refuses ``asked``, how much is left of it, and when it resets."""
     r = refusal
     needs, where = amount_text(r.unit, asked), gate_text(r, priority)
+    if r.never and not r.limit:
+        return f"never fits: {limit_name(r.unit, r.window, r.scope)} admits nothing, its limit is 0"
     if r.never:
         return f"never fits: needs {needs}, more than {where} ever admits"
     left = amount_text(r.unit, max(0, asked - r.missing))

@@ -87,7 +87,7 @@ def submit(
     file: Annotated[
         str | None,
         typer.Option(
-            help="A task a line: text, or JSON (text, id, priority, after, kind, …); - is stdin."
+            help="A task a line: text, or JSON (text, id, priority, after: […], …); - is stdin."
         ),
     ] = None,
     from_: From = None,

@@ -265,6 +265,6 @@ def _banner(
             *lines,
             "Try next, in another terminal:",
             *(f"  {line.replace('asb ', f'asb{extra} ', 1)}" for line in try_next),
-            f"Ctrl-C stops it; the next `asb{extra} up` goes on where this one ended.",
+            "Ctrl-C stops it; the same command again goes on where this one ended.",
         ]
     )

@@ -82,7 +82,8 @@ def _facts(story: Story) -> list[tuple[str, str]]:
     if dispatched is not None:
         payload = dispatched.data
         tries = f" of {submitted.data.max_attempts}" if submitted is not None else ""
-        rows.append(("Worker", f"{payload.worker}, attempt {payload.attempt}{tries}"))
+        held = f"{payload.hold_tokens:,} tokens and {dollars(payload.hold_nanos)} held"
+        rows.append(("Worker", f"{payload.worker}, attempt {payload.attempt}{tries}, {held}"))
         if payload.why:
             rows.append(("", payload.why))
         rows += _spent(story.charged, own_cost(story))

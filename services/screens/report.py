@@ -9,7 +9,7 @@ from events.money import dollars
 from projections.format import count, span
 from services.queries.report_facts import Facts
 from services.screens.status import RULE
-from services.screens.text import clip, pad, pad_left
+from services.screens.text import clip, folded, pad, pad_left
 
 BAR = 20  # columns
 
@@ -34,7 +34,10 @@ def report_screen(
 ) -> str:
     """``report`` is what `projections.report_views` made, ``noticed`` what to know before it is
     trusted, ``texts`` the prompts of named tasks."""
-    lines = [head, RULE, *_total(report["total"], facts), *(f"  {line}" for line in noticed)]
+    top = [clip(line, columns) for line in (head, RULE)]
+    words = [*_total(report["total"], facts), *noticed]
+    top += [folded(line.strip(), columns, "  ") for line in words]
+    lines: list[str] = []
     if "days" in report:
         lines += ["", *_bars("Per day", report["days"], ranked=False)]
     for name, title in HEADS.items():
@@ -42,7 +45,7 @@ def report_screen(
             lines += ["", *_bars(f"Per {title}", report[name])]
     lines += _dearest(facts, texts) + _failures(facts) + _waits(facts)
     lines += ["", f"  {savings}"]
-    return "\n".join(clip(line, columns) for line in lines)
+    return "\n".join([*top, *(clip(line, columns) for line in lines)])
 
 
 def _total(total: Mapping[str, Any], facts: Facts) -> list[str]:

@@ -9,7 +9,7 @@ import msgspec
 from events.money import dollars
 from events.policy import Limit
 from projections import budgets, usage, views
-from projections.format import SYMBOLS, first_line, limit_text
+from projections.format import SYMBOLS, first_line, limit_name, limit_text
 from projections.records import ALIVE, LEFT, Cell, Worker
 from projections.state import State
 from services.queries.accounts import account_text, limited
@@ -26,6 +26,7 @@ from services.queries.notices import level_of, notices, present
 from services.screens.text import clip, pad
 
 RULE = "=" * 80
+FULL_SHOWN = 5  # limits of agents, models and projects that a screen names
 ABSENT = "absent"  # of a worker that is expected and never joined
 
 
@@ -151,10 +152,34 @@ def _global_lines(state: State, now: int, windows: tuple[tuple[str, str], ...]) 
     of_cells = max(len(of) for of, _ in rows)
     level, reason = level_of(state, "global", now)
     why = f": {reason}" if reason else ""
-    return [f"Global Throttle Status: {SYMBOLS[level]} {budgets.LEVELS[level]}{why}"] + [
-        f"  {label:<{label_cells}} {of:<{of_cells}} {share}".rstrip()
-        for label, (of, share) in zip(labels, rows, strict=True)
+    return (
+        [f"Global Throttle Status: {SYMBOLS[level]} {budgets.LEVELS[level]}{why}"]
+        + [
+            f"  {label:<{label_cells}} {of:<{of_cells}} {share}".rstrip()
+            for label, (of, share) in zip(labels, rows, strict=True)
+        ]
+        + _other_lines(state, now)
+    )
+
+
+def _other_lines(state: State, now: int) -> list[str]:
+    """Limits of agents, models and projects that are nearly or wholly used: workers have lines of
+    their own."""
+    rows = budgets.window_rows(state, now)
+    full = [
+        row
+        for row in rows
+        if row["scope"].partition(":")[0] in ("agent", "model", "project")
+        and row["level"] != "NONE"
     ]
+    full.sort(key=lambda row: (-budgets.LEVELS.index(row["level"]), row["scope"]))
+    lines = [
+        f"  {SYMBOLS[budgets.LEVELS.index(row['level'])]} {row['level']:<9} "
+        f"{limit_name(row['unit'], row['window'], row['scope'])} (asb limits)"
+        for row in full[:FULL_SHOWN]
+    ]
+    more = len(full) - FULL_SHOWN
+    return [*lines, f"  and {more:,} more"] if more > 0 else lines
 
 
 def _global_row(

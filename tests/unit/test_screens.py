@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from events.envelope import Event, Payload
 from events.money import Price, cost_nanos
@@ -253,6 +254,18 @@ def test_the_global_level_stands_on_its_line_with_its_reason() -> None:
     assert "Cost/hour:   $10.80 / $5.00" in text
     view = status_view(bench.state, bench.now, {})
     assert (view["level"], view["level_reason"]) == ("CRITICAL", "tokens/hour overall at 720.0%")
+
+
+def test_a_limit_of_an_agent_that_is_reached_stands_below_the_global_lines() -> None:
+    bench = Bench()
+    bench.join("w1")
+    assert "(asb limits)" not in status_screen(bench.state, bench.now, {})
+    bench.state.policy = replace(
+        bench.state.policy, limits=(Limit("agent:codex", "tokens", "hour", 100),)
+    )
+    bench.spend("w1", 90)
+    said = status_screen(bench.state, bench.now, {}).partition("Worker Status")[0]
+    assert "🟠 SOFT      tokens/hour of agent codex (asb limits)" in said
 
 
 def test_waiting_tasks_name_the_command_that_says_why() -> None:

@@ -96,6 +96,13 @@ def test_the_limit_that_resets_first_stands_in_front() -> None:
     )
 
 
+def test_a_limit_of_nothing_is_called_so() -> None:
+    refusal = budgets.Refusal("project:web", "tokens", "hour", 0, 0, 0)
+    assert refusal_text(refusal, 1, 0, NOON) == (
+        "never fits: tokens/hour of project web admits nothing, its limit is 0"
+    )
+
+
 def test_a_refusal_of_money_is_in_dollars() -> None:
     refusal = budgets.Refusal("global", "money", "day", 50_000_000_000, 1_230_000_000, NOON + 1)
     assert refusal_text(refusal, 1, 2_000_000_000, NOON) == (
