@@ -20,12 +20,15 @@ import pytest
 
 from services.queries.metrics import Served, read
 from services.store.client import SyncClient
+from services.store.embedded import start
+from services.store.redis_server import free_port
 from tests.browser import DESKTOP, PHONE, Browser, browser
-from tests.e2e.cli import AGENT, ASB, Up, environment
+from tests.e2e.cli import AGENT, ASB, Process, Up, asb, environment
 from tests.wait import wait_blocking
 
 pytestmark = [pytest.mark.timeout(120)]
 HOSTILE = "<img src=x onerror='window.owned=1'><script>window.owned=1</script>\u202eevil"
+NO_ENGINE = "document.querySelector('main').innerText.includes('no engine')"
 SHOWN = "document.querySelector('.tiles .big')"
 
 
@@ -249,6 +252,32 @@ def test_a_killed_page_comes_back_and_says_what_was_missed(up: Up, page: Browser
     page.wait("document.querySelector('#notice').innerText.includes('events meanwhile')", within=40)
     page.wait("document.querySelector('#state').innerText == 'live'")
     assert page.run("window.stays") == 1  # it was not loaded anew
+
+
+def test_an_engine_killed_while_somebody_watches_is_said_until_one_runs_again(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    with start(tmp_path / "data", free_port()) as server:
+        redis = f"--redis={server.url}"
+        engine = Process(tmp_path, "service", "engine", redis).says("Ctrl-C stops")
+        watching = Process(tmp_path, "service", "web", redis).says("the page: ")
+        try:
+            found = re.search(r"the page: (http://\S+)", watching.log.read_text())
+            assert found is not None
+            assert asb("submit", redis, "Before", cwd=tmp_path).returncode == 0
+            chromium.size(*DESKTOP)
+            chromium.open(found[1])
+            chromium.wait("document.querySelector('main').innerText.includes('Before')")
+            assert not chromium.run(NO_ENGINE)
+            engine.end()
+            chromium.wait(NO_ENGINE, within=40)
+            engine = Process(tmp_path, "service", "engine", redis).says("Ctrl-C stops")
+            assert asb("submit", redis, "Afterwards", cwd=tmp_path).returncode == 0
+            chromium.wait("document.querySelector('main').innerText.includes('Afterwards')")
+            chromium.wait(f"!({NO_ENGINE})", within=40)
+        finally:
+            engine.end()
+            watching.end()
 
 
 def pid_of(up: Up, words: str) -> int:
