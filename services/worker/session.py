@@ -31,6 +31,7 @@ from services.store.client import Client
 from services.worker import messages
 from services.worker.attempt import Attempt, Ending, Why, key_of, report
 from services.worker.continuity import clock_is_off, last_id, order, still_there
+from services.worker.dispatches import Dispatches
 from services.worker.identity import death_of, heartbeat
 from services.worker.lease import RETRY_S, Lease, holder_of
 from services.worker.outbox import Outbox
@@ -41,7 +42,6 @@ log = logging.getLogger("asb.worker")
 READ_COUNT = 500
 BLOCK_S = 10.0  # a reader without news looks around this often: is the stream still the one it was?
 ANSWER_S = 5.0  # how much later than BLOCK the answer may come before the connection counts as dead
-REMEMBERED = 100_000  # attempts; twice as many at most are kept to know a repeated entry
 WAITING_MAX = 10_000  # dispatched beyond capacity: the reader pauses
 CANCEL_AGAIN_S = 5.0
 AHEAD_S = 60.0  # how long before its deadline a task gets a timer
@@ -69,8 +69,7 @@ class Session:
         self._jobs: dict[bytes, Attempt] = {}
         self._waiting: deque[Attempt] = deque()
         self._running = 0
-        self._seen: set[bytes] = set()
-        self._seen_before: set[bytes] = set()
+        self._dispatches = Dispatches()
         self._ending: Ending | None = None
         self._over = asyncio.Event()
         self._idle = asyncio.Event()
@@ -267,11 +266,8 @@ class Session:
 
     def _take_task(self, fields: dict[bytes, bytes]) -> None:
         key = key_of(fields)
-        if key in self._seen or key in self._seen_before:
-            return
-        self._seen.add(key)
-        if len(self._seen) >= REMEMBERED:
-            self._seen_before, self._seen = self._seen, set()
+        if not self._dispatches.is_new(fields) or key in self._jobs:
+            return  # an attempt that runs still answers a dispatch anew, too
         try:
             task = Task(
                 fields,

@@ -176,6 +176,41 @@ async def test_the_heartbeat_names_session_and_process_and_stays_for_half_a_leas
         assert 20 < await client.call("TTL", keys.worker("w1")) <= 30
 
 
+async def test_an_attempt_dispatched_anew_after_the_log_went_back_is_run_anew(
+    client: Client, keys: Keys
+) -> None:
+    """Given an attempt that has ended, when its dispatch is repeated it is known as such; when the
+    log lost it and dispatches the attempt anew, it is done anew. One that runs answers both."""
+    gate = anyio.Event()
+
+    async def handle(task: Task) -> str:
+        if task.id == "slow":
+            await gate.wait()
+        return "done"
+
+    async with working(client, keys, options(handle)) as engine:
+        await engine.dispatch("t1", log="5-1")
+        await engine.report("task.completed", "t1")
+        await engine.dispatch("t1", log="5-1")
+        await engine.dispatch("t1", log="4-9")
+
+        async def reports(task: str) -> int:
+            return len(await engine.reports("task.completed", task))
+
+        async def two() -> bool:
+            return await reports("t1") == 2
+
+        await wait_until(two, what="it is done anew")
+        await engine.dispatch("slow", log="5-2")
+        await engine.report("task.started", "slow")
+        await engine.dispatch("slow", log="4-10")
+        await engine.dispatch("t2", log="5-3")
+        await engine.report("task.completed", "t2")  # so the entries before it were read
+        gate.set()
+        await engine.report("task.completed", "slow")
+        assert (await reports("t1"), await reports("slow")) == (2, 1)
+
+
 async def test_a_worker_with_its_own_intake_uses_no_other(client: Client, keys: Keys) -> None:
     async with working(client, keys, options(shout, intake="w1")) as engine:
         await engine.dispatch("t1")
@@ -840,7 +875,7 @@ async def test_an_inbox_that_went_back_is_read_from_its_beginning(
         await engine.report("task.completed", "t1")
         await client.call("DEL", keys.inbox("w1"))
         for n, task in enumerate(("t1", "t2")):
-            fields = ["type", "task.dispatched", "task", task, "attempt", 1]
+            fields = ["log", "1-1", "type", "task.dispatched", "task", task, "attempt", 1]
             await client.call(
                 "XADD", keys.inbox("w1"), f"5-{n}", *fields, "session", engine.session
             )

@@ -4,7 +4,7 @@
 -- ARGV  1: entries E   then E × (log id, fields F, F × (name value))
 -- Returns the number written. An entry that stands there already is a repeat and is left alone.
 -- One that is missing below the top (another host was ahead) is written above it instead; the
--- worker knows it by task, attempt and session, not by its place.
+-- worker knows it by task, attempt, session and log id, not by its place.
 -- A key of another type that somebody put there gives way: the inbox is ours alone.
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'stream' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
