@@ -267,6 +267,7 @@ def test_an_engine_killed_while_somebody_watches_is_said_until_one_runs_again(
             assert asb("submit", redis, "Before", cwd=tmp_path).returncode == 0
             chromium.size(*DESKTOP)
             chromium.open(found[1])
+            chromium.wait(SHOWN)
             chromium.wait("document.querySelector('main').innerText.includes('Before')")
             assert not chromium.run(NO_ENGINE)
             engine.end()
