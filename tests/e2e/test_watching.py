@@ -254,6 +254,7 @@ def test_a_killed_page_comes_back_and_says_what_was_missed(up: Up, page: Browser
     assert page.run("window.stays") == 1  # it was not loaded anew
 
 
+@pytest.mark.timeout(240)
 def test_an_engine_killed_while_somebody_watches_is_said_until_one_runs_again(
     tmp_path: Path, chromium: Browser
 ) -> None:
@@ -268,13 +269,15 @@ def test_an_engine_killed_while_somebody_watches_is_said_until_one_runs_again(
             chromium.size(*DESKTOP)
             chromium.open(found[1])
             chromium.wait(SHOWN)
-            chromium.wait("document.querySelector('main').innerText.includes('Before')")
+            chromium.wait("document.querySelector('main').innerText.includes('Before')", within=30)
             assert not chromium.run(NO_ENGINE)
             engine.end()
             chromium.wait(NO_ENGINE, within=40)
             engine = Process(tmp_path, "service", "engine", redis).says("Ctrl-C stops")
             assert asb("submit", redis, "Afterwards", cwd=tmp_path).returncode == 0
-            chromium.wait("document.querySelector('main').innerText.includes('Afterwards')")
+            chromium.wait(
+                "document.querySelector('main').innerText.includes('Afterwards')", within=30
+            )
             chromium.wait(f"!({NO_ENGINE})", within=40)
         finally:
             engine.end()
