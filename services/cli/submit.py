@@ -221,7 +221,8 @@ def _run(
     """Send, print, and tell a follower; how many were refused."""
     verdicts = Verdicts(bus, good) if verdict else None
     sent: list[str] = []
-    unsure: dict[str, str] = {}  # lines of tasks that the engine may still refuse
+    unsure: list[tuple[str, str]] = []  # tasks that the engine may still refuse, and their lines
+    refused: list[tuple[str, str]] = []
     try:
         for entry, submission in zip(_send(bus, good), good, strict=True):
             task = submission.task or entry
@@ -232,18 +233,19 @@ def _run(
                 line = msgspec.json.encode({"task": task, "entry": entry}).decode()
             if verdicts is not None:
                 verdicts.expect(entry, submission)
-                unsure[task] = line
+                unsure.append((task, line))
             elif not as_json or follower is None:
                 sent.append(line)
             # On a terminal the bar has the floor until all are in.
             if len(sent) >= BATCH and not sys.stdout.isatty():
                 _print(sent)
-    finally:
         _print(sent)
-    source.done()
-    refused = dict(verdicts.refusals()) if verdicts is not None else {}
-    _print([line for task, line in unsure.items() if task not in refused])
-    for task, error in refused.items():
+        source.done()
+        refused += verdicts.refusals() if verdicts is not None else ()
+    finally:  # whatever ends this: what stands at the intake has an id
+        names = {task for task, _ in refused}
+        _print([*sent, *(line for task, line in unsure if task not in names)])
+    for task, error in refused:
         note(f"error: {task} was refused: {error}\nhint: {hint(error)}")
     return len(refused)
 
