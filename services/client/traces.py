@@ -17,6 +17,7 @@ from events.keys import escaped
 from services.client.bus import Bus
 from services.runtime.errors import AsbError, CommandRefused, RedisUnsuitable
 from services.store import rebuild
+from services.store.replies import info_of
 
 PIECE_MIN = 8  # characters: shorter ones stand anywhere
 PIECE_MAX = 24
@@ -192,8 +193,7 @@ def _idle(bus: Bus) -> None:
 
 
 def _persistence(bus: Bus) -> dict[str, str]:
-    info: str = bus.client.call("INFO", "persistence").decode()
-    return dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    return info_of(bus.client.call("INFO", "persistence"))
 
 
 def _in_file(path: Path, pattern: re.Pattern[bytes]) -> bytes:

@@ -46,10 +46,12 @@ class WordRemoval:
         state = self._state()
         if not state.meta.events or state.ahead or elapsed() < self._refused:
             return
+        cleans = elapsed() - self._cleaned >= CLEAN_S
+        if not (is_due(state) or self._keep_days or cleans):
+            return
         seconds, micros = await self._client.call("TIME")
         now = int(seconds) * 1_000_000 + int(micros)
         before = self._keep_until(state, now)
-        cleans = elapsed() - self._cleaned >= CLEAN_S
         if not (is_due(state) or before or cleans):
             return
         self._cleaned = elapsed() if cleans else self._cleaned

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from events.log import START, after
+from events.log import START
 from projections.state import State
 from services.client.bus import Bus
 from services.runtime.errors import Refused
@@ -89,8 +89,3 @@ def step(bus: Bus, log_id: str, by: int) -> str:
     else:
         reply = bus.client.call("XRANGE", bus.keys.log, f"({log_id}", "+", "COUNT", max(1, by))
     return reply[-1][0].decode() if reply else log_id
-
-
-def is_before(log_id: str, other: str) -> bool:
-    """Whether ``log_id`` stands before ``other`` on the log."""
-    return after(other, log_id)

@@ -304,15 +304,15 @@ def _never(state: State) -> list[Need]:
 
 def plain(view: Any) -> Any:
     """A view as JSON-able values; texts hold nothing that turns or hides what is beside them."""
-    return _masked(msgspec.to_builtins(view))
+    return _harmless(msgspec.to_builtins(view))
 
 
-def _masked(value: Any) -> Any:
+def _harmless(value: Any) -> Any:
     if isinstance(value, str):
         return harmless(value)
     if isinstance(value, dict):
         items = cast("dict[Any, Any]", value).items()
-        return {key: _masked(item) for key, item in items}
+        return {key: _harmless(item) for key, item in items}
     if isinstance(value, list):
-        return [_masked(item) for item in cast("list[Any]", value)]
+        return [_harmless(item) for item in cast("list[Any]", value)]
     return value

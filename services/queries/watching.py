@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from events.log import START, after
 from projections import fold
 from projections.records import TaskRecord
 from projections.state import State
@@ -20,7 +21,7 @@ from services.client.lookup import unknown
 from services.client.story import Story, status_of
 from services.queries.fleet import Overview, Surroundings
 from services.queries.missing import missing_names
-from services.queries.moment import Moment, is_before, state_at
+from services.queries.moment import Moment, state_at
 from services.queries.overview import overview, places_of_texts, tasks_shown
 from services.queries.stalled import no_engine
 from services.queries.status import prompts
@@ -67,15 +68,9 @@ def surroundings_of(bus: Bus, tasks: Sequence[TaskRecord]) -> Surroundings:
     return Surroundings(missing_names(running), letters, no_engine(running), errors)
 
 
-def events_before(bus: Bus, until: str, number: int = TAIL) -> list[EventRow]:
-    """The last ``number`` events up to ``until``, the oldest first."""
-    entries = bus.client.call("XREVRANGE", bus.keys.log, until, "-", "COUNT", number)
-    return [event_row(event) for event in reversed(bus.shown(rebuild.decoded(entries)))]
-
-
-def events_after(bus: Bus, log_id: str, until: str, number: int) -> list[EventRow]:
-    """The last ``number`` events of those after ``log_id`` and up to ``until``."""
-    entries = bus.client.call("XREVRANGE", bus.keys.log, until, f"({log_id}", "COUNT", number)
+def events_before(bus: Bus, until: str, log_id: str = START) -> list[EventRow]:
+    """The last ``TAIL`` events up to ``until``, of those after ``log_id``, the oldest first."""
+    entries = bus.client.call("XREVRANGE", bus.keys.log, until, f"({log_id}", "COUNT", TAIL)
     return [event_row(event) for event in reversed(bus.shown(rebuild.decoded(entries)))]
 
 
@@ -91,7 +86,7 @@ def task_at(bus: Bus, task: str, chosen: Moment | None = None) -> TaskPage:
     """A task as it stands, or as it stood. Raises Refused where there was none."""
     state, now = (bus.state(), bus.now()) if chosen is None else state_at(bus, chosen)
     as_of = state.meta.log_id
-    events = [event for event in story(bus, task) if not is_before(as_of, event.log_id)]
+    events = [event for event in story(bus, task) if not after(event.log_id, as_of)]
     if not events:
         raise unknown(bus, state, task)
     record, outcome = state.tasks.get(task), state.outcomes.get(task)

@@ -16,9 +16,11 @@ import msgspec
 
 from events.envelope import without_words
 from events.keys import Keys, escaped, rewrite_copy
+from events.log import parse_id
 from services.runtime.errors import CommandRefused, RedisUnsuitable
 from services.runtime.failpoints import point
 from services.store.client import Client
+from services.store.replies import info_of
 from services.store.rewrite import Fields, Rewrite, RewriteRefused, has_any
 
 logger = logging.getLogger("asb")
@@ -154,10 +156,10 @@ class Removal:
 
     async def _intake(self, intake: str) -> None:
         """What was taken in leaves; what was not is kept as marks only once it is."""
-        cursor = _number(self._cursors.get(intake, "0-0"))
+        cursor = parse_id(self._cursors.get(intake, "0-0"))
 
         def wanted(place: str, fields: Fields) -> bool:
-            return _number(place) <= cursor and self._is_about(intake, place, fields)
+            return parse_id(place) <= cursor and self._is_about(intake, place, fields)
 
         await self._rewritten(intake, wanted, lambda _place, _fields: [])
 
@@ -205,17 +207,12 @@ class Removal:
 
 async def clean_intake(client: Client, intake: str, upto: str, alive: Alive) -> None:
     """Everything up to the entry ``upto`` leaves ``intake``, its bytes too."""
-    bound = _number(upto)
+    bound = parse_id(upto)
 
     def change(place: str, _fields: Fields) -> Fields | None:
-        return [] if _number(place) <= bound else None
+        return [] if parse_id(place) <= bound else None
 
     await Rewrite(client, intake, change, alive).run()
-
-
-def _number(entry_id: str) -> tuple[int, int]:
-    ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq or 0)
 
 
 # -- the server's files ----------------------------------------------------------------------------
@@ -273,8 +270,7 @@ async def _no_snapshots(client: Client) -> bool:
 
 
 async def _persistence(client: Client) -> dict[str, str]:
-    info = (await client.call("INFO", "persistence")).decode()
-    return dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    return info_of(await client.call("INFO", "persistence"))
 
 
 async def tell_problem(client: Client, keys: Keys, problem: RewriteRefused) -> None:

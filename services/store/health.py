@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from services.runtime.errors import CommandRefused, RedisUnavailable, RedisUnsuitable
 from services.store.client import Client
+from services.store.replies import info_of
 
 OLDEST = (6, 2, 0)
 WAITAOF_SINCE = (7, 2, 0)
@@ -90,7 +91,7 @@ async def read_facts(client: Client) -> ServerFacts:
 
     Raises RedisUnavailable or RedisUnsuitable where it does not answer or refuses the login.
     """
-    info = _parsed(await client.call("INFO"))
+    info = info_of(await client.call("INFO"))
     names = ("appendonly", "appendfsync", "save", "notify-keyspace-events", "maxmemory-policy")
     replies = await client.pipeline([("CONFIG", "GET", name) for name in names])
     config = {name: _setting(reply) for name, reply in zip(names, replies, strict=True)}
@@ -294,15 +295,9 @@ def evicts(facts: ServerFacts) -> bool:
     return facts.maxmemory_policy not in ("noeviction", UNKNOWN)
 
 
-def _parsed(reply: Any) -> dict[str, str]:
-    lines = bytes(reply).decode("utf-8", "replace").splitlines()
-    pairs = (line.partition(":") for line in lines if line and not line.startswith("#"))
-    return {name: value for name, _, value in pairs}
-
-
 def memory_of(info: bytes) -> tuple[int, int]:
     """What a server's INFO says of the memory it uses, and of its bound (0: none), in bytes."""
-    values = _parsed(info)
+    values = info_of(info)
     return _number(values.get("used_memory", "")), _number(values.get("maxmemory", ""))
 
 

@@ -99,3 +99,10 @@ def key_of(command: Command) -> Word:
 def name_of(key: Word) -> str:
     """A key as text."""
     return key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
+
+
+def info_of(reply: bytes) -> dict[str, str]:
+    """What INFO answered, by name."""
+    lines = bytes(reply).decode("utf-8", "replace").splitlines()
+    pairs = (line.partition(":") for line in lines if line and not line.startswith("#"))
+    return {name: value for name, _, value in pairs}

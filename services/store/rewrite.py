@@ -18,6 +18,7 @@ from events.log import START
 from services.runtime.errors import CommandRefused
 from services.runtime.failpoints import point
 from services.store.client import Client
+from services.store.replies import info_of
 from services.store.scripts import Argument, script
 
 COUNT = 500  # entries a script: a longer one stops Redis for too long
@@ -130,9 +131,9 @@ async def check_memory(client: Client, stream: str) -> None:
         info = await client.call("INFO", "memory")
     except CommandRefused:
         return
-    lines = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
-    used, bound = int(lines.get(b"used_memory", 0)), int(lines.get(b"maxmemory", 0))
-    bound = bound or int(lines.get(b"total_system_memory", 0))
+    said = info_of(info)
+    used, bound = int(said.get("used_memory", 0)), int(said.get("maxmemory", 0))
+    bound = bound or int(said.get("total_system_memory", 0))
     needed = size * SHARE_PERCENT // 100
     if bound and used + needed > bound:
         raise RewriteRefused(

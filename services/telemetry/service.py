@@ -90,12 +90,11 @@ def id_of(call: ApiCall) -> str:
 
 def entry_of(call: ApiCall) -> bytes:
     """A call as a report of foreign work."""
-    usage = {name: getattr(call.parts, name) for name in call.parts.__struct_fields__}
     report: dict[str, object] = {
         "agent": call.agent,
         "model": call.model,
         "meter": METER,
-        "usage": usage,
+        "usage": msgspec.structs.asdict(call.parts),
         "agent_session": call.session,
     }
     if call.cost_usd is not None:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TypeAlias
 
 import anyio
 import anyio.to_thread
 import msgspec
 
 from events.envelope import Event
-from events.log import START
+from events.log import START, after
 from events.task import TaskForgotten
 from projections.records import TaskRecord
 from projections.state import State
 from services.client.bus import Bus
 from services.queries.fleet import Overview, Surroundings
-from services.queries.moment import is_before
 from services.queries.overview import overview, places_of_texts, plain, tasks_shown
 from services.queries.status import prompts
 from services.queries.timeline import EventRow, event_row
-from services.queries.watching import Prompts, events_after, events_before, surroundings_of
+from services.queries.watching import TAIL, Prompts, events_before, surroundings_of
 from services.runtime.clock import ServerClock, elapsed
 from services.runtime.errors import CommandRefused, RedisUnavailable
 
-TAIL = 200
+OpenedBus: TypeAlias = Callable[[], AbstractContextManager[Bus]]  # for a thread that asks it
 POLL_S = 2.0
 OLD_S = 10.0  # a picture older than this is made anew: windows end and workers stall without events
 AWAY = "Redis does not answer: this is the last that was seen"
@@ -40,7 +41,7 @@ class Picture(msgspec.Struct, frozen=True):
 class Live:
     """The newest state, and pictures of it. ``opened`` gives a bus to a thread that asks it."""
 
-    def __init__(self, opened: Callable[[], Bus]) -> None:
+    def __init__(self, opened: OpenedBus) -> None:
         self._opened = opened
         self._state = State()
         self._tail: deque[Event] = deque(maxlen=TAIL)
@@ -103,11 +104,8 @@ class Live:
         return elapsed() - self._made_at > OLD_S
 
     def _look(self, tasks: list[TaskRecord]) -> tuple[Surroundings, int]:
-        bus = self._opened()
-        try:
+        with self._opened() as bus:
             return surroundings_of(bus, tasks), bus.now()
-        finally:
-            bus.client.close()
 
     # -- pictures ----------------------------------------------------------------------------------
 
@@ -142,33 +140,25 @@ class Live:
             return  # shown by their ids
 
     def _texts(self, places: dict[str, str]) -> dict[str, str]:
-        bus = self._opened()
-        try:
+        with self._opened() as bus:
             return prompts(bus, places)
-        finally:
-            bus.client.close()
 
-    async def rows(self, after: str, until: str) -> tuple[list[EventRow], bool]:
-        """The events after ``after`` and up to ``until``, the last ``TAIL`` of them; and whether
-        they begin anew: nothing was seen before, the log has gone back since, or something was
-        forgotten."""
-        anew = not after or is_before(until, after) or is_before(after, self._forgot)
+    async def rows(self, seen: str, until: str) -> tuple[list[EventRow], bool]:
+        """The events after ``seen`` ("": none was) and up to ``until``, the last ``TAIL`` of them;
+        and whether they begin anew: nothing was seen before, the log has gone back since, or
+        something was forgotten."""
+        anew = not seen or after(seen, until) or after(self._forgot, seen)
         first = self._tail[0].log_id if self._tail else ""
-        if not anew and first and not is_before(after, first):
-            events = [e for e in self._tail if is_before(after, e.log_id)]
-            return [event_row(e) for e in events if not is_before(until, e.log_id)], False
-        if not anew and after == until:
+        if not anew and first and not after(first, seen):
+            events = [e for e in self._tail if after(e.log_id, seen)]
+            return [event_row(e) for e in events if not after(e.log_id, until)], False
+        if not anew and seen == until:
             return [], False
         try:
-            return await anyio.to_thread.run_sync(self._read, "" if anew else after, until), anew
+            return await anyio.to_thread.run_sync(self._read, START if anew else seen, until), anew
         except (RedisUnavailable, CommandRefused):
             return [], False
 
-    def _read(self, after: str, until: str) -> list[EventRow]:
-        bus = self._opened()
-        try:
-            if after:
-                return events_after(bus, after, until, TAIL)
-            return events_before(bus, until, TAIL)
-        finally:
-            bus.client.close()
+    def _read(self, seen: str, until: str) -> list[EventRow]:
+        with self._opened() as bus:
+            return events_before(bus, until, seen)

@@ -33,7 +33,7 @@ from services.queries.reports import (
 from services.queries.watching import past, task_at
 from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable, Refused
 from services.web.guard import Denial
-from services.web.live import Live
+from services.web.live import Live, OpenedBus
 
 FRAME_S = 0.5  # at most two pictures a second
 STILL_S = 10.0  # without news a stream says that it is still there
@@ -51,7 +51,7 @@ FIELDS = ("text", "priority", "kind", "agent", "model", "worker", "project")
 class Pages:
     """The routes, over one bus. ``opened`` gives a bus to a thread that asks it."""
 
-    def __init__(self, live: Live, opened: Callable[[], Bus]) -> None:
+    def __init__(self, live: Live, opened: OpenedBus) -> None:
         self._live, self._opened = live, opened
         # Folding the past takes a core for a moment: one at a time, and what a person does goes by.
         self._folding, self._asking = anyio.CapacityLimiter(1), anyio.CapacityLimiter(8)
@@ -161,11 +161,8 @@ class Pages:
         return answer(view)
 
     def _with_bus(self, question: Callable[[Bus], Any]) -> Any:
-        bus = self._opened()
-        try:
+        with self._opened() as bus:
             return plain(question(bus))
-        finally:
-            bus.client.close()
 
     # -- orders ----------------------------------------------------------------------------------
 

@@ -52,9 +52,10 @@ class Web(Projector):
         self._live = Live(self._opened)
         self.port = 0
 
-    def _opened(self) -> Bus:
-        client = SyncClient(self._setup.client.url)
-        return Bus(self._settings, client, self._setup.keys)
+    @contextlib.contextmanager
+    def _opened(self) -> Generator[Bus]:
+        with contextlib.closing(SyncClient(self._setup.client.url)) as client:
+            yield Bus(self._settings, client, self._setup.keys)
 
     def feed(self, events: Sequence[Event], state: State) -> None:
         self._live.feed(events, state)

@@ -14,6 +14,8 @@ import secrets
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import asdict
+
 from events.tokens import TokenParts
 from services.telemetry.calls import ApiCall
 
@@ -47,17 +49,13 @@ class CallMeter:
         """All calls so far, by model; None where none was told."""
         if not self._models:
             return None
-        return {"models": {n: _plain(parts) for n, parts in self._models.items()}}
+        return {"models": {n: asdict(parts) for n, parts in self._models.items()}}
 
     @property
     def model(self) -> str:
         """The one that did most of the work, "" for none."""
         models = self._models
         return max(models, key=lambda name: models[name].whole) if models else ""
-
-
-def _plain(parts: TokenParts) -> dict[str, int]:
-    return {name: getattr(parts, name) for name in parts.__struct_fields__}
 
 
 class WorkerTelemetry:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Generator
 
 import msgspec
 import pytest
@@ -31,7 +32,13 @@ async def test_a_quiet_bus_is_shown_as_of_now(bus: Bus, monkeypatch: pytest.Monk
     async with running(bus.host()):
         await bus.submit()
         await wait_until(lambda: bus.events("task.delegated"))
-    page = Live(lambda: ClientBus(bus.settings, SyncClient(bus.url), bus.keys))
+
+    @contextlib.contextmanager
+    def opened() -> Generator[ClientBus]:
+        with contextlib.closing(SyncClient(bus.url)) as client:
+            yield ClientBus(bus.settings, client, bus.keys)
+
+    page = Live(opened)
     page.viewers = 1
     state = bus.folded()
     state.meta.at -= 3_600_000_000  # an hour ago
