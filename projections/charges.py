@@ -59,6 +59,20 @@ def marked(marks: tuple[Mark, ...], at: int, charged: Charge) -> tuple[Mark, ...
     return merged
 
 
+def given_back(
+    marks: tuple[Mark, ...], tokens: int, nanos: int
+) -> tuple[list[tuple[Mark, int, int]], int, int]:
+    """What of ``tokens`` and ``nanos``, as far as they are below zero, each mark can give back: all
+    marks, the newest first; and what is left of both. No window is left below zero by it."""
+    changes: list[tuple[Mark, int, int]] = []
+    for mark in reversed(marks):
+        back = max(tokens, -mark.tokens), max(nanos, -mark.nanos)
+        back = min(0, back[0]), min(0, back[1])
+        tokens, nanos = tokens - back[0], nanos - back[1]
+        changes.append((mark, *back))
+    return changes, tokens, nanos
+
+
 def _merged(marks: tuple[Mark, ...], length: int) -> tuple[Mark, ...]:
     """One mark for each model and stretch of ``length`` µs, by time; what came to nothing goes."""
     sums: dict[tuple[int, str, int], Mark] = {}

@@ -29,7 +29,6 @@ from services.runtime.errors import CommandRefused, RedisUnavailable, Refused
 from services.store.replies import Command
 
 GLOB = frozenset("*?[")
-SCAN_COUNT = 1_000
 RETRY_S = 1.0
 
 
@@ -109,14 +108,7 @@ def _get(bus: Bus, asked: RedisCall) -> None:
 
 def _keys(bus: Bus, asked: RedisCall) -> None:
     pattern = asked.pattern or asked.key or _all(bus.keys)
-    keys: set[bytes] = set()
-    cursor = b"0"
-    while True:
-        cursor, batch = bus.client.call("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
-        keys.update(batch)
-        if cursor == b"0":
-            break
-    for key in sorted(keys):
+    for key in sorted(set(bus.client.scan(pattern))):
         say(key.decode("utf-8", "backslashreplace"))
 
 

@@ -17,12 +17,11 @@ from services.client.bus import Bus
 from services.client.follow import Answers, story
 from services.client.lookup import foreign, unknown
 from services.client.orders import again_of
-from services.client.story import Story, status_of
+from services.client.story import status_of
 from services.client.submissions import send
 from services.queries.history import history_view
 from services.queries.missing import missing_names
-from services.queries.tasks import ENDED, WAITING, choose, count, last_errors, task_rows
-from services.queries.waiting import Waiting
+from services.queries.tasks import ENDED, WAITING, choose, count, standing, task_rows
 from services.runtime.errors import Refused
 from services.screens.history import history_text
 from services.screens.tasks import tasks_table
@@ -88,18 +87,12 @@ def task(
             return
         if not events:
             raise unknown(bus, state, id_)
-        open_task = state.tasks.get(id_)
-        outcome = state.outcomes.get(id_)
         if was is not None:
             from services.cli import delegator  # a look at a task needs none of it
 
             delegator.correction(bus, id_, was)
             return
-        status = open_task.status if open_task else outcome.status if outcome else status_of(events)
-        gone = missing_names(beats(bus.client, bus.keys))
-        why = Waiting(state, now, gone, last_errors(bus, [open_task]))
-        waits = why.reason(open_task) if open_task is not None else ""
-        whole = Story(id_, events, status, waits)
+        whole = standing(bus, state, now, id_, events)
     if as_json:
         say_json(history_view(whole))
     else:

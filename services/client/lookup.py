@@ -13,8 +13,6 @@ from services.client.bus import Bus
 from services.client.dead_letters import dead_letters
 from services.runtime.errors import Refused
 
-SCAN_COUNT = 1_000
-
 
 def unknown(bus: Bus, state: State, task_id: str) -> Refused:
     """Why there is no such task: refused, not yet taken in, or never heard of."""
@@ -56,15 +54,8 @@ def _stands_at(bus: Bus, intake: str, entry: str) -> bool:
 
 def _named_intakes(bus: Bus) -> list[str]:
     """All intakes but the shared one, opened or not."""
-    intakes: set[str] = set()
-    cursor = b"0"
-    while True:
-        cursor, keys = bus.client.call(
-            "SCAN", cursor, "MATCH", bus.keys.intake("*"), "COUNT", SCAN_COUNT, "TYPE", "stream"
-        )
-        intakes.update(key.decode("utf-8", "replace") for key in keys)
-        if cursor == b"0":
-            return sorted(intakes)
+    keys = bus.client.scan(bus.keys.intake("*"), "stream")
+    return sorted({key.decode("utf-8", "replace") for key in keys})
 
 
 def foreign(bus: Bus, state: State, task_id: str) -> list[dict[str, Any]]:

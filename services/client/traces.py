@@ -23,7 +23,6 @@ PIECE_MIN = 8  # characters: shorter ones stand anywhere
 PIECE_MAX = 24
 PIECES_MAX = 2_000
 DUMP_MAX = 64 * 2**20  # bytes of a key: a longer one is looked for in the append-only file alone
-SCAN_COUNT = 500
 READ_BYTES = 1 << 20
 AOF_WAIT_S = 600.0
 _ESCAPED = re.compile(r'[^\x00-\x1f"\\\x7f]+')  # runs that JSON writes as they are
@@ -117,12 +116,7 @@ def search(bus: Bus, pieces: Collection[bytes]) -> Trace:
 
 def _keys(bus: Bus) -> Iterator[bytes]:
     for pattern in (f"{escaped(bus.keys.namespace)}:*", f"{{{escaped(bus.keys.namespace)}:*"):
-        cursor = b"0"
-        while True:
-            cursor, page = bus.client.call("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
-            yield from page
-            if cursor == b"0":
-                break
+        yield from bus.client.scan(pattern)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from events.task import Charge
 from events.tokens import TokenParts
 from events.usage import UsageCorrected
 from projections import charges
-from projections.records import RUNNING, ChargedAttempt, Mark, Parts
+from projections.records import RUNNING, ChargedAttempt, Parts
 from projections.state import State
 from services import ledger
 from services.intake.case import Case, takes
@@ -148,12 +148,7 @@ def _differences(state: State, charge: ChargedAttempt, wanted: Figure) -> Iterat
     goes, then from those before it, so that no window is left below zero.
     """
     tokens, nanos = wanted.tokens - charge.tokens, wanted.nanos - charge.nanos
-    changes: list[tuple[Mark, int, int]] = []
-    for mark in reversed(charge.marks):
-        back = max(tokens, -mark.tokens), max(nanos, -mark.nanos)
-        back = min(0, back[0]), min(0, back[1])
-        tokens, nanos = tokens - back[0], nanos - back[1]
-        changes.append((mark, *back))
+    changes, tokens, nanos = charges.given_back(charge.marks, tokens, nanos)
     first = changes[0] if changes else (charge.newest, 0, 0)
     changes[:1] = [(first[0], first[1] + tokens, first[2] + nanos)]
     changes = [changes[0], *(change for change in changes[1:] if change[1] or change[2])]

@@ -18,6 +18,7 @@ from events.envelope import Event
 from events.task import Charge
 from events.tokens import TokenParts, read
 from events.usage import UsageCompared, UsageCorrected
+from projections import charges
 from projections.records import TaskRecord
 from services.intake.case import Case
 
@@ -49,27 +50,26 @@ def taken_back(
         **{name: getattr(charged, name) - part for name, part in parts.items()},
     )
     corrections: list[UsageCorrected] = []
-    for mark in reversed(task.marks):
-        back = max(tokens, -mark.tokens), max(nanos, -mark.nanos)
-        back = min(0, back[0]), min(0, back[1])
-        if any(back):
-            tokens, nanos = tokens - back[0], nanos - back[1]
-            correction = Charge(
-                agent=charged.agent,
-                model=mark.model,
-                worker=charged.worker,
-                project=charged.project,
-                kind=charged.kind,
-                tokens=back[0],
-                nanos=back[1],
-                book=case.state.policy.book,
-                meter=charged.meter,
-                window_at=mark.at,
-                day_at=mark.day_at,
-                **parts,
-            )
-            parts = dict.fromkeys(parts, 0)
-            corrections.append(UsageCorrected(charged.agent, correction, task.id, task.attempt))
+    changes, _, _ = charges.given_back(task.marks, tokens, nanos)
+    for mark, back_tokens, back_nanos in changes:
+        if not back_tokens and not back_nanos:
+            continue
+        correction = Charge(
+            agent=charged.agent,
+            model=mark.model,
+            worker=charged.worker,
+            project=charged.project,
+            kind=charged.kind,
+            tokens=back_tokens,
+            nanos=back_nanos,
+            book=case.state.policy.book,
+            meter=charged.meter,
+            window_at=mark.at,
+            day_at=mark.day_at,
+            **parts,
+        )
+        parts = dict.fromkeys(parts, 0)
+        corrections.append(UsageCorrected(charged.agent, correction, task.id, task.attempt))
     return corrections, rest
 
 

@@ -16,7 +16,7 @@ from events.money import dollars
 from events.task import PRIORITIES
 from projections import budgets, forecast, usage
 from projections.days import day_of
-from projections.format import first_line, limit_name
+from projections.format import limit_name
 from projections.records import BACKOFF, BLOCKED, QUEUED, RUNNING, SUBMITTED, Cell, TaskRecord
 from projections.state import State
 from projections.views import iso, percent_text
@@ -37,7 +37,7 @@ from services.queries.fleet import (
     WindowRow,
 )
 from services.queries.notices import level_of, notices
-from services.queries.urgency import sign_of, worker_rows
+from services.queries.urgency import sign_of, title_of, worker_rows
 from services.queries.waiting import Waiting
 
 QUEUE_ROWS = 50
@@ -45,7 +45,6 @@ WINDOW_ROWS = 40
 PLOT_HOURS = 24
 PLOT_AGENTS = 8  # the rest of them share one line
 SPARK_MINUTES = 60
-TITLE_MAX = 200
 
 
 NOTHING_AROUND = Surroundings()
@@ -244,7 +243,7 @@ def _task_row(
     evidence, at = sign_of(state, task) if runs else ("", now)
     return TaskRow(
         task=task.id,
-        title=first_line(texts.get(task.id, ""))[:TITLE_MAX],
+        title=title_of(texts, task.id),
         status=task.status,
         priority=task.priority_name,
         kind=task.kind,

@@ -23,6 +23,7 @@ from projections.state import State
 from projections.views import iso
 from services.client.bus import Bus
 from services.client.follow import is_end
+from services.client.story import Story, status_of
 from services.queries.missing import missing_names
 from services.queries.waiting import Waiting
 from services.store.heartbeat import beats
@@ -53,6 +54,19 @@ def count(state: State, wanted: set[str]) -> int:
     if wanted.intersection(ENDED):
         opened += sum(outcome.status in wanted for outcome in state.outcomes.values())
     return opened
+
+
+def standing(
+    bus: Bus, state: State, now: int, task: str, events: list[Event], *, live: bool = True
+) -> Story:
+    """A task's events with how it stands in ``state``, and why it waits. ``live``: it is of now, so
+    that services which nobody runs are a reason, too."""
+    record, outcome = state.tasks.get(task), state.outcomes.get(task)
+    if record is None:
+        return Story(task, events, outcome.status if outcome else status_of(events))
+    gone = missing_names(beats(bus.client, bus.keys)) if live else ()
+    why = Waiting(state, now, gone, last_errors(bus, [record]))
+    return Story(task, events, record.status, why.reason(record))
 
 
 def task_rows(bus: Bus, state: State, now: int, chosen: list[Row]) -> list[dict[str, Any]]:

@@ -46,6 +46,11 @@ class WorkerRow(msgspec.Struct, frozen=True):
     session: str
 
 
+def title_of(texts: Mapping[str, str], task: str) -> str:
+    """What a task is about, on one line; "" where its prompt is not among ``texts``."""
+    return first_line(texts.get(task, ""))[:TITLE_MAX]
+
+
 def sign_of(state: State, task: TaskRecord) -> tuple[str, int]:
     """The last sign of a running task: what it was, and when (µs)."""
     signs = [(task.dispatched_at, "dispatched"), (task.started_at, "started")]
@@ -90,7 +95,7 @@ def _row(state: State, worker: Worker, cell: Cell, now: int, texts: Mapping[str,
         capacity=worker.capacity,
         running=len(worker.running),
         task=oldest.id if oldest else "",
-        title=first_line(texts.get(oldest.id, ""))[:TITLE_MAX] if oldest else "",
+        title=title_of(texts, oldest.id) if oldest else "",
         attempt=oldest.attempt if oldest else 0,
         max_attempts=oldest.max_attempts if oldest else 0,
         evidence=evidence,

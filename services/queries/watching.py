@@ -18,16 +18,14 @@ from projections.state import State
 from services.client.bus import Bus
 from services.client.follow import story
 from services.client.lookup import unknown
-from services.client.story import Story, status_of
 from services.queries.fleet import Overview, Surroundings
 from services.queries.missing import missing_names
 from services.queries.moment import Moment, state_at
 from services.queries.overview import overview, places_of_texts, tasks_shown
 from services.queries.stalled import no_engine
 from services.queries.status import prompts
-from services.queries.tasks import last_errors
+from services.queries.tasks import last_errors, standing
 from services.queries.timeline import EventRow, TaskPage, event_row, task_page
-from services.queries.waiting import Waiting
 from services.runtime.clock import elapsed
 from services.store import rebuild
 from services.store.heartbeat import beats
@@ -89,13 +87,7 @@ def task_at(bus: Bus, task: str, chosen: Moment | None = None) -> TaskPage:
     events = [event for event in story(bus, task) if not after(event.log_id, as_of)]
     if not events:
         raise unknown(bus, state, task)
-    record, outcome = state.tasks.get(task), state.outcomes.get(task)
-    status = record.status if record else outcome.status if outcome else status_of(events)
-    waits = ""
-    if record is not None:
-        gone = missing_names(beats(bus.client, bus.keys)) if chosen is None else ()
-        waits = Waiting(state, now, gone, last_errors(bus, [record])).reason(record)
-    return task_page(Story(task, events, status, waits), as_of)
+    return task_page(standing(bus, state, now, task, events, live=chosen is None), as_of)
 
 
 class FleetWatch:

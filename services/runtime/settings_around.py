@@ -1,4 +1,4 @@
-"""Settings of what stands around a bus: privacy, archive, metrics, telemetry."""
+"""Settings of what stands around a bus: privacy, archive, metrics, the page, telemetry."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+
+Port = Annotated[int, Meta(ge=0, le=65535)]  # 0: any that is free
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,22 +45,62 @@ class MetricsSettings(Section, frozen=True, kw_only=True):
         "127.0.0.1"
     )
     port: Annotated[
-        int,
+        Port,
         Meta(
-            ge=0,
-            le=65535,
             description="port of the exporter; where the default one is taken it takes another "
             "(0: any), which `asb doctor` names",
         ),
     ] = 9464
 
 
+class WebSettings(Section, frozen=True, kw_only=True):
+    enabled: Annotated[bool, Meta(description="whether `asb up` serves the page")] = True
+    host: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="address that the page listens on; another than this machine's own needs "
+            "TLS or a proxy, and to look needs the token",
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[
+        Port,
+        Meta(
+            description="port of the page; where the default one is taken it takes another "
+            "(0: any)",
+        ),
+    ] = 8642
+    token: Annotated[
+        str,
+        Meta(
+            max_length=200,
+            description="what lets the page act on the bus, at least 16 characters; without one it "
+            "is made, and stands in `web-token` in the data folder",
+        ),
+    ] = ""
+    names: Annotated[
+        tuple[str, ...],
+        Meta(description="host names the page is called by, beside this machine's own"),
+    ] = ()
+    tls_certificate: Annotated[
+        str, Meta(description="file of the TLS certificate; without one, no TLS")
+    ] = ""
+    tls_key: Annotated[str, Meta(description="file of its key")] = ""
+    behind_proxy: Annotated[
+        bool, Meta(description="a proxy with TLS stands in front: the page itself may go without")
+    ] = False
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether others than this machine may reach it."""
+        own = self.host in ("127.0.0.1", "::1", "localhost")
+        return not own or self.behind_proxy or bool(self.names)
+
+
 class TelemetrySettings(Section, frozen=True, kw_only=True):
     port: Annotated[
-        int,
+        Port,
         Meta(
-            ge=0,
-            le=65535,
             description="port on loopback where `asb service telemetry` receives agents' telemetry",
         ),
     ] = 4318

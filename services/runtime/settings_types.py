@@ -18,8 +18,8 @@ from services.runtime.settings_around import (
     PrivacySettings,
     Section,
     TelemetrySettings,
+    WebSettings,
 )
-from services.runtime.settings_serving import WebSettings
 
 Unit = Literal["tokens", "money", "tasks"]
 Origin = Literal["default", "file", "environment", "command line"]

@@ -8,7 +8,7 @@ need more (``with_redis_py``).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,7 @@ from services.store.replies import (
 )
 
 _hiredis: Any = hiredis
+SCAN_COUNT = 1_000
 
 
 @contextmanager
@@ -170,6 +171,18 @@ class SyncClient:
             return []
         replies = self._ask(b"".join(packed), len(packed))
         return [CommandRefused(str(r)) if isinstance(r, Exception) else r for r in replies]
+
+    def scan(self, pattern: str, kind: str = "") -> Iterator[bytes]:
+        """The keys that are like ``pattern``, of one type where that is named; a key may come more
+        than once."""
+        cursor, of_kind = b"0", ("TYPE", kind) if kind else ()
+        while True:
+            cursor, keys = self.call(
+                "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT, *of_kind
+            )
+            yield from keys
+            if cursor == b"0":
+                return
 
     def messages(self, channel: str, *, pattern: bool = False) -> Generator[list[Any]]:
         """What is published on ``channel``, or on all like the ``pattern``, as Redis sends it;

@@ -19,31 +19,10 @@ def test_each_command_is_where_the_table_says(name: str) -> None:
     assert loaded(name).help
 
 
-def test_help_names_every_command_and_loads_none() -> None:
+def modules_of(*arguments: str) -> tuple[str, list[str]]:
+    """What a command says, and the modules that it has loaded at its end."""
     code = (
-        "import sys; sys.argv = ['asb', '--help']\n"
-        "from services.cli.main import main\n"
-        "try: main()\n"
-        "finally: print('LOADED', *(m for m in sys.modules if m.split('.')[0] in"
-        " ('services', 'redis', 'rich')))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True, text=True, check=True, cwd=ROOT, env=environment(),
-    )  # fmt: skip
-    text, _, modules = done.stdout.partition("LOADED")
-    assert [line.split()[0] for line in text.splitlines() if line.split()[:1] and
-            line.split()[0] in NAMES] == NAMES  # fmt: skip
-    assert "redis" not in modules.split()
-    assert "rich" not in modules.split()
-    assert not any(m.startswith("services.") and m.split(".")[1] not in ("cli", "runtime")
-                   for m in modules.split())  # fmt: skip
-
-
-def test_a_command_with_options_loads_no_library_of_validators() -> None:
-    """The parser's newer editions do, and take longer over it than a whole command."""
-    code = (
-        "import sys; sys.argv = ['asb', 'config', '--redis', 'redis://127.0.0.1:1']\n"
+        f"import sys; sys.argv = {['asb', *arguments]}\n"
         "from services.cli.main import main\n"
         "try: main()\n"
         "finally: print('LOADED', *sys.modules)"
@@ -53,8 +32,24 @@ def test_a_command_with_options_loads_no_library_of_validators() -> None:
         capture_output=True, text=True, check=True, cwd=ROOT, env=environment(),
     )  # fmt: skip
     text, _, modules = done.stdout.partition("LOADED")
+    return text, modules.split()
+
+
+def test_help_names_every_command_and_loads_none() -> None:
+    text, modules = modules_of("--help")
+    assert [line.split()[0] for line in text.splitlines() if line.split()[:1] and
+            line.split()[0] in NAMES] == NAMES  # fmt: skip
+    assert "redis" not in modules
+    assert "rich" not in modules
+    assert not any(m.startswith("services.") and m.split(".")[1] not in ("cli", "runtime")
+                   for m in modules)  # fmt: skip
+
+
+def test_a_command_with_options_loads_no_library_of_validators() -> None:
+    """The parser's newer editions do, and take longer over it than a whole command."""
+    text, modules = modules_of("config", "--redis", "redis://127.0.0.1:1")
     assert "redis://127.0.0.1:1" in text
-    assert "pydantic" not in modules.split()
+    assert "pydantic" not in modules
 
 
 def test_first_lines_of_help_are_whole_at_80_columns() -> None:

@@ -11,6 +11,7 @@ import logging
 from typing import Any
 
 from events.tokens import read
+from services.ledger import rank
 from services.worker.drivers.stream import AgentStream
 from services.worker.task import Task
 from services.worker.telemetry import CallMeter
@@ -44,7 +45,7 @@ def note(
         STREAM: stream.live_usage,
     }
     known = {source: usage for source, usage in said.items() if usage}
-    task.meter = next(iter(known), "")
+    task.meter = min(known, key=rank, default="")
     task.spent = known.pop(task.meter, None)
     known.pop(STREAM, None)
     task.other_meters = known or None
