@@ -187,11 +187,20 @@ def beside_of(raw: bytes) -> Beside:
         return Beside()
 
 
+def read_word(value: bytes) -> Any:
+    """A word as plain data. What nobody reads, such as a number beyond every range, is JSON all the
+    same, and stands on the log: it is shown as it was written."""
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return bytes(value).decode("utf-8", "replace")
+
+
 def words_of(event: Event) -> dict[str, Any]:
     """The words of an event: private fields, and what its writer told besides."""
     if not event.raw:  # decided, and not written yet
         return {name: getattr(event.data, name) for name in event.data.private}
-    return {name: msgspec.json.decode(value) for name, value in beside(event).words.items()}
+    return {name: read_word(value) for name, value in beside(event).words.items()}
 
 
 def text_of(event: Event, name: str) -> str:
@@ -200,7 +209,7 @@ def text_of(event: Event, name: str) -> str:
     if not event.raw:
         return secrets.masked(cast("str", getattr(event.data, name, "")))
     parts = beside(event)
-    value = msgspec.json.decode(parts.words[name]) if name in parts.words else ""
+    value = read_word(parts.words[name]) if name in parts.words else ""
     if not value and parts.forgotten_at and name in parts.marks:
         return FORGOTTEN
     return secrets.masked(value if isinstance(value, str) else _encoder.encode(value).decode())
@@ -232,7 +241,7 @@ def without_secrets(raw: bytes, kept: tuple[str, ...] = ()) -> bytes:
 def _masked_word(name: str, value: bytes, counts: Counter[str]) -> bytes:
     """A word, read together with its name: that may say what it is."""
     seen: Counter[str] = Counter()
-    clean = secrets.masked_value({name: msgspec.json.decode(value)}, seen)
+    clean = secrets.masked_value({name: read_word(value)}, seen)
     counts.update(seen)
     return _encoder.encode(next(iter(clean.values()))) if seen else value
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from events.envelope import Event, beside
+from events.envelope import Event, beside, read_word
 from events.task import AttemptEnd, Charge, add_figures
 from events.usage import UsageCorrected
 from events.words import FORGOTTEN
@@ -55,7 +55,7 @@ def result_of(events: Sequence[Event]) -> Any:
         return None
     parts = beside(end)
     if "result" in parts.words:
-        return msgspec.json.decode(parts.words["result"])
+        return read_word(parts.words["result"])
     return FORGOTTEN if parts.forgotten_at and "result" in parts.marks else None
 
 

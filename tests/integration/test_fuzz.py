@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -223,6 +224,7 @@ async def test_nothing_stops_nothing_is_lost_and_usage_never_falls(
                 await wait_until(
                     lambda: len(host.intakes) < 500, within=20, what="the engine keeps up"
                 )
+                await anyio.lowlevel.checkpoint()  # the death of the engine ends this, too
         state = await bus.ended(*thrower.good, within=30)
         await wait_until(lambda: len(host.intakes) == 0, within=20, what="empty intakes")
         await caught_up(bus, host)

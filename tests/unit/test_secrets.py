@@ -156,6 +156,24 @@ def test_results_errors_reasons_and_documents_hold_a_mask() -> None:
     assert bus.unclean
 
 
+def test_a_number_beyond_every_range_stops_nobody_and_hides_no_secret() -> None:
+    """It is JSON, so it stands on the log; no reader of ours takes it for a number."""
+    text, secret = plant("github")
+    bus, _ = a_bus()
+    for task, note in (("odd", '[1e400, "x"]'), ("odd-2", f'[1e400, "{text}"]')):
+        data = f'{{"text": "do it", "task": "{task}", "note": {note}}}'
+        bus.put([b"type", b"task.submitted", b"data", data.encode()])
+    bus.run()
+    odd, masked_one = (e for e in bus.events if getattr(e.data, "task", "").startswith("odd")
+                       and e.type == "task.submitted")  # fmt: skip
+    assert words_of(odd)["text"] == "do it"
+    assert words_of(odd)["note"] == '[1e400, "x"]'
+    assert text_of(odd, "note") == '[1e400, "x"]'
+    assert secret not in masked_one.raw.decode()
+    assert "[masked: github]" in words_of(masked_one)["note"]
+    assert bus.refused == []
+
+
 def test_a_prompt_is_handed_on_whole_and_shown_masked() -> None:
     text, secret = plant("stripe")
     bus, _ = a_bus()
