@@ -32,8 +32,35 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     @classmethod
     def flat_per_1k(cls, dollars: str | Decimal) -> Price:
-        nanos = nanos_of(Decimal(str(dollars)) * 1000)
+        """``dollars`` per 1,000 counted tokens. Raises ValueError as `exact` does."""
+        nanos = exact(Decimal(dollars), 12)
         return cls(nanos, nanos, nanos, nanos, flat=True)
+
+    @classmethod
+    def typed(
+        cls,
+        flat: Decimal | None = None,
+        input: Decimal | None = None,
+        output: Decimal | None = None,
+        cache_read: Decimal | None = None,
+        cache_write: Decimal | None = None,
+    ) -> Price:
+        """A price as people give it: ``flat`` dollars per 1,000 counted tokens, or dollars per
+        million by part. A cache part that is not given costs what fresh input does, for unknown is
+        not zero. Raises ValueError for anything between the two, and as `exact` does."""
+        if flat is not None and (input, output, cache_read, cache_write) == (None,) * 4:
+            return cls.flat_per_1k(flat)
+        if flat is not None or input is None or output is None:
+            raise ValueError(
+                "a price is either flat or by part: input and output, "
+                "and cache_read and cache_write where they differ from input"
+            )
+        return cls(
+            exact(input),
+            exact(output),
+            exact(input if cache_read is None else cache_read),
+            exact(input if cache_write is None else cache_write),
+        )
 
     @property
     def dearest(self) -> int:
@@ -89,6 +116,23 @@ def nanos_of(dollars: Decimal | str | int | float) -> int:
         return int(value.to_integral_value(rounding="ROUND_HALF_UP"))
     except ArithmeticError as error:
         raise ValueError(f"{dollars!r} is not an amount of dollars") from error
+
+
+def exact(amount: Decimal, places: int = 9) -> int:
+    """An amount that a person set, in units of ``places`` decimals: dollars as nano-dollars. Raises
+    ValueError where it is negative, finer than the unit, or of more than 18 digits before the
+    point: what holds is never another amount than the one that was set."""
+    if not amount:
+        return 0
+    _, digits, exponent = amount.as_tuple()
+    if not isinstance(exponent, int) or amount < 0 or amount.adjusted() >= 18:
+        raise ValueError(f"amount {amount}: expected 0 or more, and less than 10^18")
+    finer = -exponent - places  # digits behind the unit
+    if finer > 0 and any(digits[-finer:]):
+        unit = f"at most {places} decimal places" if places else "a whole number"
+        raise ValueError(f"amount {amount}: expected {unit}")
+    whole = int("".join(map(str, digits)))
+    return whole * 10**-finer if finer <= 0 else whole // 10**finer
 
 
 def dollars(nanos: int, places: int = 4) -> str:

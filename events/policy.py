@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from events.envelope import Payload, wire
 from events.money import Price
 from events.words import PUBLIC, Label, Text
+
+UNITS = ("tokens", "money", "tasks")
+SCOPE_KINDS = ("global", "worker", "agent", "model", "project")
+CALENDAR_WINDOWS = ("hour", "day", "week", "month")
+AMOUNT_MAX = 10**18
+_ROLLING = re.compile(r"([1-9]\d{0,3})([hm])\Z")
+
+
+@lru_cache(maxsize=256)
+def rolling_minutes(window: str) -> int:
+    """Length of a rolling window in minutes, 0 for a calendar one. ValueError for neither."""
+    if window in CALENDAR_WINDOWS:
+        return 0
+    match = _ROLLING.match(window)
+    minutes = int(match[1]) * (60 if match[2] == "h" else 1) if match else 0
+    if not 0 < minutes <= 24 * 60:
+        raise ValueError(
+            f"window {window!r}: allowed are {', '.join(CALENDAR_WINDOWS)}, "
+            "or a rolling one up to 24 hours such as 5h or 90m"
+        )
+    return minutes
+
+
+def check_limit(scope: str, unit: str, window: str) -> None:
+    """Raises ValueError where this cannot be limited; says what is allowed."""
+    kind, colon, name = scope.partition(":")
+    named = bool(name) and name.isprintable() and kind != "global"
+    if kind not in SCOPE_KINDS or (colon and not named):
+        raise ValueError(
+            f"scope {scope!r}: allowed are {', '.join(SCOPE_KINDS)}, "
+            "or one of them by name, such as worker:w1"
+        )
+    if unit not in UNITS:
+        raise ValueError(f"unit {unit!r}: allowed are {', '.join(UNITS)}")
+    rolling_minutes(window)
+
+
+def check_zone(name: str) -> None:
+    """Raises ValueError where ``name`` is no time zone that this machine knows."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, OSError, ValueError) as error:  # unknown, a folder of zones, a path
+        raise ValueError(
+            f"timezone {name!r}: expected the name of one, such as UTC or Europe/Berlin"
+        ) from error
 
 
 class Limit(msgspec.Struct, frozen=True, gc=False, order=True):

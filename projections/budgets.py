@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from events.policy import Limit, PolicyChanged
-from projections.scopes import SCOPE_KINDS, SCOPES_MAX, kind_of, place_of
+from events.policy import UNITS, Limit, rolling_minutes
+from projections.scopes import SCOPES_MAX, kind_of, place_of
 from projections.state import Check, State
 from projections.windows import (
     MINUTE,
     Used,
     resets_at,
-    rolling_minutes,
     sum_of,
 )
 
-UNITS = ("tokens", "money", "tasks")
 LEVELS = ("NONE", "WARNING", "SOFT", "HARD", "CRITICAL")
 
 
@@ -204,24 +201,3 @@ def scope_level(state: State, key: str, now: int) -> int:
     """The strictest level over all windows of a scope."""
     levels = (level(amount, limit.amount) for limit, amount in amounts(state, key, now))
     return max(levels, default=0)
-
-
-def policy_problem(policy: PolicyChanged) -> str:
-    """What is wrong with a policy, "" when nothing is."""
-    for limit in (*policy.limits, *policy.alert_budgets):
-        try:
-            rolling_minutes(limit.window)
-        except ValueError as error:
-            return str(error)
-        if limit.unit not in UNITS:
-            return f"unit {limit.unit!r} is not one of {', '.join(UNITS)}"
-        if not 0 <= limit.amount <= 10**18:
-            return f"amount {limit.amount} is out of range"
-    for limit in policy.limits:
-        if kind_of(limit.scope) not in SCOPE_KINDS:
-            return f"scope {limit.scope!r} is not one of {', '.join(SCOPE_KINDS)}"
-    try:
-        ZoneInfo(policy.timezone)
-    except (ZoneInfoNotFoundError, ValueError):
-        return f"timezone {policy.timezone!r} is unknown"
-    return ""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from events.money import hold_nanos
-from projections import budgets, windows
-from projections.budgets import UNITS
+from events.policy import UNITS, rolling_minutes
+from projections import budgets
 from projections.records import Learnt, Scope
 from projections.state import State
 from projections.windows import HOUR, MINUTE
@@ -115,7 +115,7 @@ def reaches(state: State, now: int) -> list[Reach]:
 
 def _reach(window: str, row: dict[str, int], per_hour: int, now: int) -> Reach:
     left = row["limit"] - row["used"] - row["held"]
-    rolling = windows.rolling_minutes(window)
+    rolling = rolling_minutes(window)
     at, why = 0, ""
     if left <= 0:
         at = now

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import lru_cache
 
-SCOPE_KINDS = ("global", "worker", "agent", "model", "project")
 SCOPES_MAX = 10_000  # past so many, new ones of a kind share ``<kind>:other``
 
 

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from events.envelope import Event, Payload
 from events.money import Lookup, no_quotes
-from events.policy import Limit, PolicyChanged
+from events.policy import Limit, PolicyChanged, rolling_minutes
 from projections import encoding
 from projections.days import Day
 from projections.journal import Journal
@@ -32,7 +32,7 @@ from projections.records import (
     Tallies,
     TaskRecord,
 )
-from projections.windows import MINUTE, Used, any_rolls, rolling_minutes
+from projections.windows import MINUTE, Used, any_rolls
 
 Check: TypeAlias = tuple[Limit, int, tuple[int, int, int, int]]  # a limit, its unit, its gates
 

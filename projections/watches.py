@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import msgspec
 
+from events.policy import rolling_minutes
 from projections import budgets
 from projections.records import Raised
 from projections.scopes import SCOPES_MAX
 from projections.state import AlertWatch, State
-from projections.windows import MINUTE, rolling_minutes
+from projections.windows import MINUTE
 
 NEVER = 1 << 400  # more than anything can come to
 

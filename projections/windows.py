@@ -8,11 +8,10 @@ boundary belongs to the later window.
 from __future__ import annotations
 
 import calendar
-import re
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from events.policy import PolicyChanged
+from events.policy import PolicyChanged, rolling_minutes
 from projections.records import Scope
 
 MINUTE = 60_000_000
@@ -24,7 +23,6 @@ MONDAY = 4 * DAY  # 1970-01-05, the first Monday of the epoch
 # finds its own, and a clock that steps back finds what was used by then.
 HOURS_KEPT = 105 * 24
 MINUTES_KEPT = 3 * 24 * 60
-ROLLING = re.compile(r"([1-9]\d{0,3})([hm])\Z")
 
 
 class Used:
@@ -43,18 +41,6 @@ class Used:
 
     def of(self, unit: str) -> int:
         return self.tokens if unit == "tokens" else self.nanos if unit == "money" else self.tasks
-
-
-@lru_cache(maxsize=256)
-def rolling_minutes(window: str) -> int:
-    """Length of a rolling window in minutes, 0 for a calendar one. ValueError for neither."""
-    if window in ("hour", "day", "week", "month"):
-        return 0
-    match = ROLLING.match(window)
-    minutes = int(match[1]) * (60 if match[2] == "h" else 1) if match else 0
-    if not 0 < minutes <= 24 * 60:
-        raise ValueError(f"window {window!r} is not hour, day, week, month or rolling up to 24h")
-    return minutes
 
 
 @lru_cache(maxsize=64)

@@ -18,6 +18,7 @@ from typing import Any, cast
 import msgspec
 
 from events.money import hold_nanos, nanos_of
+from events.policy import UNITS
 from events.task import PRIORITIES
 from projections import budgets
 from projections.format import refusal_text
@@ -99,7 +100,7 @@ class TokenThrottle(BusUser):
         level = budgets.LEVELS[max(budgets.scope_level(state, key, now) for key in keys)]
         if refusal is None:
             return Advice(True, "", level)
-        amount = asked[budgets.UNITS.index(refusal.unit)]
+        amount = asked[UNITS.index(refusal.unit)]
         return Advice(False, refusal_text(refusal, rank, amount, now), level)
 
     def get_stats(self, worker: str | None = None) -> dict[str, Any]:

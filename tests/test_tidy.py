@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from events.keys import Keys
-from services.runtime.settings import NOT_SETTINGS, NOT_SETTINGS_PREFIXES, describe, load
+from services.runtime.setting_sources import NOT_SETTINGS, NOT_SETTINGS_PREFIXES
+from services.runtime.settings import describe, load
 
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ("events", "projections", "services")

@@ -13,9 +13,10 @@ import msgspec
 import typer
 
 from events import amounts
-from events.money import nanos_of
+from events.money import exact
+from events.policy import check_limit
 from events.task import PRIORITIES
-from projections import budgets, scopes, windows
+from projections import budgets
 from projections.state import State
 from services.cli import options
 from services.cli.terminal import note, say, say_json, width
@@ -183,12 +184,8 @@ def _percent(name: str, text: str) -> int:
 
 
 def _check_name(scope: str, unit: str, window: str) -> None:
-    if scope.partition(":")[0] not in scopes.SCOPE_KINDS:
-        raise typer.BadParameter(f"SCOPE {scope}: one of {', '.join(scopes.SCOPE_KINDS)}")
-    if unit not in budgets.UNITS:
-        raise typer.BadParameter(f"UNIT {unit}: one of {', '.join(budgets.UNITS)}")
     try:
-        windows.rolling_minutes(window)
+        check_limit(scope, unit, window)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -197,7 +194,7 @@ def amount_of(unit: str, text: str) -> int:
     """``500K`` tokens, ``4.50`` dollars (as nano-dollars), ``12`` tasks. Raises BadParameter."""
     if unit != "money":
         return typed("AMOUNT", text, amounts.count)
-    return nanos_of(typed("AMOUNT", text, amounts.dollars))
+    return typed("AMOUNT", text, lambda text: exact(amounts.dollars(text)))
 
 
 def change_policy(

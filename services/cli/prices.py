@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from events import amounts
-from events.money import Price, nanos_of
+from events.money import Price
 from projections import usage
 from projections.state import State
 from services.cli import options
@@ -99,39 +99,20 @@ def price(
         change_policy(f"price of {model}", {"remove_prices": [model]}, reason, answer)
         return
     given = {
-        "--flat": flat,
-        "--input": input_,
-        "--output": output,
-        "--cache-read": cache_read,
-        "--cache-write": cache_write,
+        "flat": flat,
+        "input": input_,
+        "output": output,
+        "cache_read": cache_read,
+        "cache_write": cache_write,
     }
-    amount = {
-        name: None if text is None else typed(name, text, amounts.dollars)
-        for name, text in given.items()
+    dollars = {
+        part: typed("--" + part.replace("_", "-"), text, amounts.dollars)
+        for part, text in given.items()
+        if text is not None
     }
     try:
-        price = _price(*amount.values())
+        price = Price.typed(**dollars)
     except ValueError as error:
         raise Refused(str(error), hint="nothing was changed") from error
     change: dict[str, object] = {"set_prices": {model: msgspec.to_builtins(price)}}
     change_policy(f"price of {model}", change, reason, answer)
-
-
-def _price(
-    flat: Decimal | None,
-    fresh: Decimal | None,
-    output: Decimal | None,
-    cache_read: Decimal | None,
-    cache_write: Decimal | None,
-) -> Price:
-    parts = (fresh, output, cache_read, cache_write)
-    if flat is not None and parts == (None,) * 4:
-        return Price.flat_per_1k(flat)
-    if flat is not None or fresh is None or output is None:
-        raise ValueError("a price is either --flat, or --input and --output (and cache parts)")
-    return Price(
-        nanos_of(fresh),
-        nanos_of(output),
-        nanos_of(fresh if cache_read is None else cache_read),
-        nanos_of(fresh if cache_write is None else cache_write),
-    )

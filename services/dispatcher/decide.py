@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
+from events.policy import UNITS
 from events.task import PRIORITIES, TaskDeferred, TaskDispatched
 from projections import budgets, estimates, scopes
 from projections.records import TaskRecord
@@ -129,7 +130,7 @@ def _is_hopeless(
         if limit.scope.partition(":")[0] == "worker"
         and (limit.unit, limit.window) == (refusal.unit, refusal.window)
     ]
-    asked_for = asked[budgets.UNITS.index(refusal.unit)]
+    asked_for = asked[UNITS.index(refusal.unit)]
     return any(limit.scope == "worker" for limit in alike) and all(
         asked_for > budgets.gate(task.priority, limit.amount) for limit in alike
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from heapq import nlargest
 from typing import NamedTuple
 
+from events.policy import UNITS
 from events.task import PRIORITIES
 from projections import budgets, clock, usage
 from projections.budgets import LEVELS
@@ -220,7 +221,7 @@ def _budgets(state: State, now: int) -> Iterator[Sample]:
     yield Sample("asb_throttle_level", (), budgets.scope_level(state, "global", now))
     yield Sample("asb_budget_scopes_omitted", (), omitted)
     alerts = state.tallies.alerts
-    for unit in budgets.UNITS:
+    for unit in UNITS:
         for level in LEVELS[1:]:
             yield Sample("asb_alerts", (unit, level), alerts.get(f"{unit} {level}", 0))
     yield Sample("asb_reports", (), state.tallies.events.get("report.issued", 0))

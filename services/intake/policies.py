@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from events.commands.budgets import ChangePolicy
 from events.envelope import Event
-from events.policy import AlertBudget, PolicyChanged
+from events.policy import AMOUNT_MAX, AlertBudget, PolicyChanged, check_limit, check_zone
 from events.task import PRIORITIES
 from projections import budgets
 from services.intake.case import Case, takes
@@ -102,17 +102,25 @@ def problem_of(policy: PolicyChanged) -> str:
         parts = (price.input, price.output, price.cache_read, price.cache_write)
         if not 0 <= min(parts) <= max(parts) <= PRICE_MAX:
             return f"the price of {model[:80]} must be from 0 to $1,000,000,000 per million tokens"
-    return _limits_problem(policy) or budgets.policy_problem(policy)
-
-
-def _limits_problem(policy: PolicyChanged) -> str:
-    if len(policy.limits) > LIMITS_MAX:
-        return f"{len(policy.limits):,} limits; at most {LIMITS_MAX:,}"
-    for limit in policy.limits:
-        kind, colon, name = limit.scope.partition(":")
-        if bool(colon) != bool(name) or (kind == "global" and colon) or not name.isprintable():
-            return f"scope {limit.scope!r} must be a kind, or a kind and a name: worker:w1"
-    for budget in policy.alert_budgets:
-        if not 1 <= budget.threshold_percent <= 1000:
-            return f"threshold_percent must be from 1 to 1000, not {budget.threshold_percent}"
+    try:
+        _check_limits(policy)
+        check_zone(policy.timezone)
+    except ValueError as error:
+        return str(error)
     return ""
+
+
+def _check_limits(policy: PolicyChanged) -> None:
+    if len(policy.limits) > LIMITS_MAX:
+        raise ValueError(f"{len(policy.limits):,} limits; at most {LIMITS_MAX:,}")
+    for limit in policy.limits:
+        check_limit(limit.scope, limit.unit, limit.window)
+    for budget in policy.alert_budgets:
+        check_limit("global", budget.unit, budget.window)
+        if not 1 <= budget.threshold_percent <= 1000:
+            raise ValueError(
+                f"threshold_percent must be from 1 to 1000, not {budget.threshold_percent}"
+            )
+    for amount in (x.amount for x in (*policy.limits, *policy.alert_budgets)):
+        if not 0 <= amount <= AMOUNT_MAX:
+            raise ValueError(f"amount {amount} is out of range")

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from events.policy import Limit
-from projections import budgets, scopes, views
+from events.policy import SCOPE_KINDS, UNITS, Limit
+from projections import budgets, views
 from projections.state import State
 
 
@@ -55,6 +55,6 @@ def limit_rows(limit: Limit, rows: list[dict[str, Any]], state: State) -> list[d
 
 
 def limit_order(limit: Limit) -> tuple[int, str, int, str]:
-    kinds = scopes.SCOPE_KINDS
+    kinds = SCOPE_KINDS
     kind = limit.scope.partition(":")[0]
-    return kinds.index(kind), limit.scope, budgets.UNITS.index(limit.unit), limit.window
+    return kinds.index(kind), limit.scope, UNITS.index(limit.unit), limit.window

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+from events.policy import UNITS, rolling_minutes
 from events.task import PRIORITIES
 from projections import budgets, estimates, scopes, windows
 from projections.accounts import account_of, is_limited
@@ -133,7 +134,7 @@ class Waiting:
         refusal = budgets.refusal(state, keys, task.priority, asked, self._now, holds=holds)
         if refusal is None:
             return None
-        return BudgetRefusal(name, refusal, asked[budgets.UNITS.index(refusal.unit)])
+        return BudgetRefusal(name, refusal, asked[UNITS.index(refusal.unit)])
 
     def _limits(self, refused: list[BudgetRefusal], priority: int) -> list[str]:
         """What keeps it from free workers, the first to reset in front; alike ones together."""
@@ -153,7 +154,7 @@ class Waiting:
             return f"{names_text(names, NAMED)}: {refusal_text(r, priority, asked, self._now)}"
         has = "has" if len(names) == 1 else "have"
         much = "no" if asked <= r.missing else "too few" if r.unit != "money" else "too little"
-        rolling = windows.rolling_minutes(r.window) > 0
+        rolling = rolling_minutes(r.window) > 0
         until = "" if rolling else f" until {self._moment(r.resets_at)}"
         how = f"{r.unit}/{r.window}" + (", rolling" if rolling else "")
         return f"{names_text(names, NAMED)} {has} {much} {r.unit} left{until} ({how})"
@@ -167,7 +168,7 @@ class Waiting:
         asked = estimates.ask(self._state, task, task.model, keys)
         refusal = budgets.refusal(self._state, keys, task.priority, asked, self._now)
         if refusal is not None and refusal.never:
-            amount = asked[budgets.UNITS.index(refusal.unit)]
+            amount = asked[UNITS.index(refusal.unit)]
             return refusal_text(refusal, task.priority, amount, self._now)
         return "; ".join(x for x in (self._nobody(task), place) if x)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import zoneinfo
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -22,12 +21,11 @@ from typing import Any, cast, get_args
 import msgspec
 from msgspec import Struct
 
+from events.policy import check_zone
 from services.runtime import setting_amounts
 from services.runtime.errors import ConfigError
 from services.runtime.setting_sources import (
     LEAVES,
-    NOT_SETTINGS,
-    NOT_SETTINGS_PREFIXES,
     SECTIONS,
     Given,
     Leaf,
@@ -43,42 +41,14 @@ from services.runtime.setting_sources import (
 )
 from services.runtime.settings_types import (
     AlertBudgetSetting,
-    DelegatorSettings,
-    EmbeddedSettings,
     HookSetting,
-    LimitSetting,
     Origin,
-    PolicySettings,
     PriceSetting,
     RouteSetting,
     RuleSetting,
     Settings,
-    TaskSettings,
-    Unit,
-    window_minutes,
 )
 from services.runtime.urls import names_a_redis, redacted
-
-__all__ = [
-    "NOT_SETTINGS",
-    "NOT_SETTINGS_PREFIXES",
-    "AlertBudgetSetting",
-    "DelegatorSettings",
-    "EmbeddedSettings",
-    "LimitSetting",
-    "Origin",
-    "PolicySettings",
-    "PriceSetting",
-    "RouteSetting",
-    "RuleSetting",
-    "SettingRow",
-    "Settings",
-    "TaskSettings",
-    "Unit",
-    "describe",
-    "load",
-    "window_minutes",
-]
 
 
 def set_by_tests(name: str) -> str:
@@ -200,8 +170,8 @@ def _checked(given: Given, value: Any) -> Any:
             "expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH",
             redacted(value),
         )
-    elif given.name == "policy.timezone" and not _is_zone(value):
-        problem = "expected the name of a time zone, such as UTC or Europe/Berlin"
+    elif given.name == "policy.timezone":
+        problem = _zone_problem(value)
     if problem:
         raise ConfigError(
             f"{given.name} = {short(value)} ({given.where}): {problem}", hint="correct that setting"
@@ -230,12 +200,12 @@ def _check_relations(settings: Settings) -> None:
         )
 
 
-def _is_zone(name: str) -> bool:
+def _zone_problem(name: str) -> str:
     try:
-        zoneinfo.ZoneInfo(name)
-    except (KeyError, OSError, ValueError):  # unknown, a folder of zones, a path
-        return False
-    return True
+        check_zone(name)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 # -- helpers -----------------------------------------------------------------------------------

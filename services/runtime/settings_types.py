@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from events.money import Price, exact
+from events.policy import check_limit
 from services.runtime.settings_around import (
     ArchiveSettings,
     MetricsSettings,
@@ -24,31 +26,8 @@ from services.runtime.settings_around import (
 Unit = Literal["tokens", "money", "tasks"]
 Origin = Literal["default", "file", "environment", "command line"]
 
-_SCOPES = ("global", "worker", "agent", "model", "project")
-_WINDOWS = ("hour", "day", "week", "month")
-_MONEY_PLACES = 9  # nano-dollars are the smallest unit
-_FLAT_PLACES = 12  # dollars per 1K tokens, kept as nano-dollars per million
-
 _Seconds = Annotated[int, Meta(ge=1, le=30 * 86400)]
 _Bytes = Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)]
-
-
-def window_minutes(window: str) -> int | None:
-    """Length of a rolling window (``5h``, ``90m``) in minutes; None if it is not one of ≤ 24 h."""
-    match = re.fullmatch(r"([1-9][0-9]{0,3})([hm])", window)
-    if match is None:
-        return None
-    minutes = int(match[1]) * (60 if match[2] == "h" else 1)
-    return minutes if minutes <= 24 * 60 else None
-
-
-def _check_amount(name: str, amount: Decimal, places: int) -> None:
-    exponent = amount.normalize().as_tuple().exponent
-    if not isinstance(exponent, int) or amount < 0:
-        raise ValueError(f"{name} {amount}: expected 0 or more")
-    if -exponent > places:
-        what = f"at most {places} decimal places" if places else "a whole number"
-        raise ValueError(f"{name} {amount}: expected {what}")
 
 
 class LimitSetting(Section, frozen=True, kw_only=True):
@@ -60,18 +39,13 @@ class LimitSetting(Section, frozen=True, kw_only=True):
     amount: Decimal
 
     def __post_init__(self) -> None:
-        kind, colon, name = self.scope.partition(":")
-        if kind not in _SCOPES or (colon and not name) or (kind == "global" and colon):
-            raise ValueError(
-                f"scope {self.scope!r}: allowed are {', '.join(_SCOPES)}, "
-                "or one of them by name, such as worker:w1"
-            )
-        if window_minutes(self.window) is None and self.window not in _WINDOWS:
-            raise ValueError(
-                f"window {self.window!r}: allowed are {', '.join(_WINDOWS)}, "
-                "or a rolling one up to 24 hours such as 5h or 90m"
-            )
-        _check_amount("amount", self.amount, _MONEY_PLACES if self.unit == "money" else 0)
+        check_limit(self.scope, self.unit, self.window)
+        _ = self.exact_amount
+
+    @property
+    def exact_amount(self) -> int:
+        """Tokens, tasks or nano-dollars, as the log says it. Raises ValueError if there is none."""
+        return exact(self.amount, 9 if self.unit == "money" else 0)
 
     def __str__(self) -> str:
         amount = f"${self.amount}" if self.unit == "money" else f"{self.amount} {self.unit}"
@@ -88,10 +62,7 @@ class AlertBudgetSetting(LimitSetting, frozen=True, kw_only=True):
 
 
 class PriceSetting(Section, frozen=True, kw_only=True):
-    """A model's price: ``flat`` dollars per 1,000 counted tokens, or dollars per million by part.
-
-    A part that is not given is unknown, which is not zero.
-    """
+    """A model's price, as `events.money.Price.typed` takes it."""
 
     flat: Decimal | None = None
     input: Decimal | None = None
@@ -100,23 +71,12 @@ class PriceSetting(Section, frozen=True, kw_only=True):
     output: Decimal | None = None
 
     def __post_init__(self) -> None:
-        parts = {
-            "input": self.input,
-            "cache_read": self.cache_read,
-            "cache_write": self.cache_write,
-            "output": self.output,
-        }
-        given = {name: amount for name, amount in parts.items() if amount is not None}
-        if (self.flat is None) == (not given):
-            raise ValueError(
-                "a price is either flat or by part (input, cache_read, cache_write, output)"
-            )
-        if self.flat is not None:
-            _check_amount("flat", self.flat, _FLAT_PLACES)
-        elif self.input is None or self.output is None:
-            raise ValueError("a price by part needs at least input and output")
-        for name, amount in given.items():
-            _check_amount(name, amount, _MONEY_PLACES)
+        _ = self.price
+
+    @property
+    def price(self) -> Price:
+        """The price as the log says it. Raises ValueError where this is none."""
+        return Price.typed(self.flat, self.input, self.output, self.cache_read, self.cache_write)
 
     def __str__(self) -> str:
         if self.flat is not None:

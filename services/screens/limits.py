@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from events.money import dollars
-from events.policy import Limit
+from events.policy import Limit, rolling_minutes
 from events.task import PRIORITIES
-from projections import budgets, views, windows
+from projections import budgets, views
 from projections.format import SYMBOLS, amount_text, limit_text, span
 from projections.state import State
 from services.queries.limits import limit_order, limit_rows
@@ -45,7 +45,7 @@ def _lines(limit: Limit, rows: list[dict[str, Any]], now: int) -> list[tuple[str
             amount_text(limit.unit, row["held"]),
             views.percent_text(row["used"] + row["held"], limit.amount),
             f"{SYMBOLS[budgets.LEVELS.index(row['level'])]} {row['level']}",
-            "rolling" if windows.rolling_minutes(limit.window) else span(row["resets_at"] - now),
+            "rolling" if rolling_minutes(limit.window) else span(row["resets_at"] - now),
         )
         for row in rows
     ]

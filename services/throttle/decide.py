@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from events.policy import AlertBudget, AlertRaised, Limit
-from projections import budgets, watches, windows
+from events.policy import AlertBudget, AlertRaised, Limit, rolling_minutes
+from projections import budgets, watches
 from projections.budgets import LEVELS
 from projections.records import Raised
 from projections.state import State
@@ -62,7 +62,7 @@ def _once(state: State, alert: AlertRaised, level: int, now: int) -> Decisions:
     if level == 0:
         return
     before = state.raised.get(watches.key_of(alert.kind, alert.scope, alert.unit, alert.window))
-    if windows.rolling_minutes(alert.window):
+    if rolling_minutes(alert.window):
         if before is not None:
             before = _rolled(state, alert, before, level, now)
         alert.instance = now if before is None else before.instance

@@ -16,7 +16,7 @@ import pytest
 
 from events.task import PRIORITIES
 from projections import budgets
-from services.runtime.settings import LimitSetting
+from services.runtime.settings_types import LimitSetting
 from services.store.client import Client
 from services.worker import Result, Task, Usage
 from tests.budget.ground import PROVING, audit_of, often, raw_log, say

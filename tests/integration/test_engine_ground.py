@@ -24,8 +24,8 @@ from projections.state import State
 from services import assembly, hosting
 from services.cli import main
 from services.engine.host import Host
-from services.runtime.settings import LimitSetting, Settings
-from services.runtime.settings_types import PolicySettings, TaskSettings, Unit
+from services.runtime.settings import Settings
+from services.runtime.settings_types import LimitSetting, PolicySettings, TaskSettings, Unit
 from services.store import rebuild
 from services.store.client import Client, SyncClient
 from services.worker import Result, Task, Usage, WorkerOptions, serve

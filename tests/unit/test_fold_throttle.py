@@ -12,6 +12,7 @@ from events.policy import Limit
 from events.task import PRIORITIES
 from projections import budgets, scopes, windows
 from projections.budgets import LEVELS, Refusal
+from services.intake import policies
 from tests import examples, reference_model
 from tests.examples import DAY, HOUR, NOON, limit, policy
 from tests.given import Given, given
@@ -338,14 +339,18 @@ def test_a_limit_on_something_never_seen_is_shown() -> None:
         (policy(limit("global", "tokens", "25h", 1)), "window"),
         (policy(limit("global", "tokens", "hour", -1)), "amount"),
         (policy(limit("global", "tokens", "hour", 10**19)), "amount"),
+        (policy(limit("worker:", "tokens", "hour", 1)), "scope"),
+        (policy(limit("global:x", "tokens", "hour", 1)), "scope"),
         (policy(timezone="Mars/Olympus"), "timezone"),
+        (policy(timezone="Europe"), "timezone"),  # a folder of zones
+        (policy(timezone="x" * 300), "timezone"),
     ],
 )
 def test_a_policy_that_cannot_be_is_named(wrong: examples.PolicyChanged, word: str) -> None:
-    assert word in budgets.policy_problem(wrong)
+    assert word in policies.problem_of(wrong)
 
 
 def test_a_good_policy_has_no_problem() -> None:
     good = examples.every_payload()["policy.changed"]
     assert isinstance(good, examples.PolicyChanged)
-    assert budgets.policy_problem(good) == ""
+    assert policies.problem_of(good) == ""

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.money import NANOS_PER_DOLLAR, Price, cost_nanos, dollars, hold_nanos, nanos_of
+from events.money import (
+    NANOS_PER_DOLLAR,
+    Price,
+    cost_nanos,
+    dollars,
+    exact,
+    hold_nanos,
+    nanos_of,
+)
 from events.tokens import TokenParts
 from tests.examples import OPUS
 
@@ -22,8 +30,8 @@ prices = st.integers(0, 10**12)
 def test_each_part_is_rounded_half_up_once(
     parts: tuple[int, int, int, int], price: tuple[int, int, int, int]
 ) -> None:
-    exact = [Fraction(n * p, 1_000_000) for n, p in zip(parts, price, strict=True)]
-    rounded = sum((2 * x.numerator + x.denominator) // (2 * x.denominator) for x in exact)
+    fractions = [Fraction(n * p, 1_000_000) for n, p in zip(parts, price, strict=True)]
+    rounded = sum((2 * x.numerator + x.denominator) // (2 * x.denominator) for x in fractions)
     usage = TokenParts(parts[0], parts[1], parts[2], parts[3])
     assert cost_nanos(usage, Price(price[0], price[1], price[2], price[3])) == rounded
 
@@ -126,3 +134,22 @@ def test_ten_million_nano_dollars_are_a_cent() -> None:
 )
 def test_amounts_read_as_dollars(nanos: int, places: int, text: str) -> None:
     assert dollars(nanos, places) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "nanos"),
+    [("100000000.000000001", 100_000_000_000_000_001), ("1E+3", 10**12), ("0E+999", 0)],
+)
+def test_an_amount_that_was_set_holds_exactly(text: str, nanos: int) -> None:
+    assert exact(Decimal(text)) == nanos
+
+
+@pytest.mark.parametrize("text", ["-1", "NaN", "Infinity", "1e18", "1e-10", "1e-99999999"])
+def test_an_amount_that_cannot_hold_exactly_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="amount"):
+        exact(Decimal(text))
+
+
+def test_a_cache_part_without_a_price_costs_what_fresh_input_does() -> None:
+    price = Price.typed(input=Decimal(3), output=Decimal(15), cache_read=Decimal("0.3"))
+    assert price == Price(3 * 10**9, 15 * 10**9, 3 * 10**8, 3 * 10**9)

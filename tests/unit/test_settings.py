@@ -11,16 +11,8 @@ from typing import Any
 import pytest
 
 from services.runtime.errors import ConfigError
-from services.runtime.settings import (
-    PolicySettings,
-    PriceSetting,
-    RouteSetting,
-    RuleSetting,
-    Settings,
-    describe,
-    load,
-    window_minutes,
-)
+from services.runtime.settings import Settings, describe, load
+from services.runtime.settings_types import PolicySettings, PriceSetting, RouteSetting, RuleSetting
 
 Load = Callable[..., Settings]
 
@@ -258,6 +250,7 @@ def limit(**changes: object) -> str:
         (limit(amout=5), "did you mean amount?"),
         ("[policy.prices.opus]\ninput = 1", "policy.prices.opus"),
         ("[policy.prices.opus]\nflat = 1\noutput = 1", "either flat or by part"),
+        ("[policy.prices.opus]\ninput = 1\noutput = 1e-10", "at most 9 decimal places"),
         ("[policy.prices]\nopus = 3", "policy.prices.opus = 3"),
         ("[delegator.routes.ui]\nagent = 'comet'", "delegator.routes.ui"),
         ("redis_url = 'localhost:6379'", "expected redis://HOST:PORT"),
@@ -301,19 +294,3 @@ def test_describe_lists_every_setting_with_origin_and_hides_the_password(read: L
 def test_policy_can_be_built_without_files() -> None:
     assert PolicySettings() == PolicySettings()
     assert Settings(data_dir=Path("/x")).tasks.lease_s == 60
-
-
-@pytest.mark.parametrize(
-    ("window", "minutes"),
-    [
-        ("5h", 300),
-        ("90m", 90),
-        ("24h", 1440),
-        ("1440m", 1440),
-        ("1441m", None),
-        ("0h", None),
-        ("day", None),
-    ],
-)
-def test_rolling_windows(window: str, minutes: int | None) -> None:
-    assert window_minutes(window) == minutes

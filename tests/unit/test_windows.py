@@ -9,6 +9,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from events.envelope import Event
+from events.policy import rolling_minutes
 from projections import budgets, fold, windows
 from projections.state import State
 from tests import examples
@@ -197,4 +198,4 @@ def test_reading_a_window_a_thousand_times_changes_nothing() -> None:
 @pytest.mark.parametrize("name", ["5 h", "0h", "25h", "1441m", "5d", "", "hours", "-5h", "5h\n"])
 def test_a_window_of_another_kind_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="window"):
-        windows.rolling_minutes(name)
+        rolling_minutes(name)
