@@ -6,8 +6,7 @@
 - A value that carries our mark is a view of ours. Anything else is a document of an agent.
 - A document is new unless it is the newest one taken and its view was not written since.
 - It goes to the intake together with the log id of the newest one taken; the engine takes it
-only if
-  that is still so. Whoever read too early or twice changes nothing, and looks again when the log
+  only if that is still so. Whoever read too early or twice changes nothing, and looks again when the log
   moves on.
 - A view replaces only the very value that was read, and only if that value is no news.
 """
@@ -16,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import anyio
 import msgspec
@@ -60,6 +59,15 @@ class Swap(msgspec.Struct):
     before: bytes
     view: bytes
     expires_s: int
+
+
+class Value(NamedTuple):
+    """What stands at a name, and the document whose view was known to stand there *before* it was
+    read: a view that is written while a read is under way says nothing about what that read got."""
+
+    name: str
+    raw: bytes | None
+    written: str
 
 
 class Documents(Projector):
@@ -149,7 +157,7 @@ class Documents(Projector):
         state = await self._settled()
         stale: list[Stale] = []
         news: list[tuple[str, bytes]] = []
-        for name, value in zip(names, values, strict=True):
+        for name, value, written in values:
             record = state.progress.get(name)
             if record is None or value is None:
                 continue
@@ -157,7 +165,7 @@ class Documents(Projector):
             if ours is not None:
                 if self._is_stale(state, name, record, value, ours):
                     stale.append((name, value, record))
-            elif value and self._is_news(name, value, record):
+            elif value and self._is_news(value, record, written):
                 news.append((name, value))
             else:
                 stale.append((name, value, record))
@@ -263,13 +271,13 @@ class Documents(Projector):
         values = await self._read(names)
         state = await self._settled()
         news: list[tuple[str, bytes]] = []
-        for name, value in zip(names, values, strict=True):
+        for name, value, written in values:
             if not value:
                 continue
             record = state.progress.get(name)
             ours = marks.ours(self._key(name), value)
             if ours is None:
-                if self._is_news(name, value, record):
+                if self._is_news(value, record, written):
                     news.append((name, value))
                 else:
                     self._dirty[name] = None
@@ -279,12 +287,12 @@ class Documents(Projector):
         await self._take(state, news)
         self._bound()
 
-    def _is_news(self, name: str, value: bytes, record: Progress | None) -> bool:
+    def _is_news(self, value: bytes, record: Progress | None, written: str) -> bool:
         """Whether a value that is not ours still has to be taken in. What equals the newest
         document is that one, until a view was put in its place."""
         if record is None or record.digest != self._digest(document.as_json(value)):
             return True
-        return self._written.get(name) == record.log_id
+        return written == record.log_id
 
     async def _take(self, state: State, news: list[tuple[str, bytes]]) -> None:
         """Send ``news`` to the intake, each once as long as nothing else is taken from its key."""
@@ -350,15 +358,17 @@ class Documents(Projector):
     def _key(self, name: str) -> str:
         return self._keys.progress_prefix + name
 
-    async def _read(self, names: list[str]) -> list[bytes | None]:
+    async def _read(self, names: list[str]) -> list[Value]:
         """The values under these names, b"" where there is none, None where it is no string. What
         is longer than any document is read only so far."""
         self._key_of_marks = await self._secret.value()
+        written = [self._written.get(name, "") for name in names]
         bound = self._largest + SLACK
         replies: list[Any] = await self._client.pipeline(
             ("GETRANGE", self._key(name), 0, bound) for name in names
         )
-        return [None if _is_other_type(reply) else _accepted(reply) for reply in replies]
+        raw = (None if _is_other_type(reply) else _accepted(reply) for reply in replies)
+        return list(map(Value, names, raw, written))
 
     async def _settled(self) -> State:
         """The state, at a moment when nothing in it is on its way to the log."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Generator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -299,6 +300,36 @@ async def test_a_view_does_not_replace_what_was_written_since_it_was_read(
         await view_of(bus, status="unread")
     assert interrupted
     assert [d["status"] for d in documents(bus)] == ["first", "unread"]
+
+
+async def test_a_document_whose_view_is_written_while_it_is_looked_at_is_taken_once(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `asb redis` does it: at the intake and under its key. What was read there is judged only
+    when the view has taken its place."""
+    read_and_take, settled = Documents.read_and_take, Documents._settled  # pyright: ignore[reportPrivateUsage]
+    looking = ContextVar("looking", default=False)
+    judged: list[bool] = []
+
+    async def look(documents: Documents, names: list[str]) -> None:
+        looking.set(True)
+        await read_and_take(documents, names)
+        judged.append(True)
+
+    async def hold(documents: Documents) -> Any:
+        if looking.get() and not judged:
+            await view_of(bus, status="done")
+        return await settled(documents)
+
+    monkeypatch.setattr(Documents, "read_and_take", look)
+    monkeypatch.setattr(Documents, "_settled", hold)
+    await bus.tell(UPDATED, agent="claude", task="CL-102", document="done")
+    await put(bus, "done")
+    async with running(bus.host()):
+        await wait_until(lambda: judged, 40)
+        await put(bus, "later", "claude:CL-103")
+        await view_of(bus, "claude:CL-103", status="later")
+    assert documents(bus) == ["done", "later"]
 
 
 async def test_a_document_put_over_a_view_on_its_way_survives_a_stopped_engine(bus: Bus) -> None:
