@@ -316,7 +316,7 @@ def _outcome(ended: Ended, *, whole: bool) -> str:
     story = ended.story
     if story is not None:
         worker = story.last("task.dispatched")
-        took = span(story.events[-1].at - story.events[0].at)
+        took = span(story.took_us)
         by = f"by {worker.data.worker} " if worker is not None else ""
         words.append(
             f"{by}in {took}, {story.charged.tokens:,} tokens, {dollars(story.charged.nanos)}"

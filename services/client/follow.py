@@ -4,8 +4,8 @@ moment on."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, cast
 
 import msgspec
 
@@ -14,9 +14,8 @@ from events.keys import DUPLICATE_DAYS
 from projections.windows import DAY as DAY_US
 from services.client.bus import Bus
 from services.client.dead_letters import READ_COUNT, dead_letters, last_dead_letter
-from services.client.story import Story, result_of, status_of, with_result
+from services.client.story import Story, end_of, is_end, result_of, status_of, with_result
 from services.intake.schema import digest_of
-from services.runtime.errors import CommandRefused
 from services.store import rebuild
 from services.store.log import split_taken
 
@@ -24,10 +23,8 @@ BLOCK_MS = 500
 ERROR_MAX = 500  # characters of an error that are shown
 
 
+INDEX_PAGE = 8  # entries of a task's index that are read at once
 QUIET_S = 5.0  # after that long without a word somebody wonders
-
-
-ENDS = ("task.completed", "task.failed", "task.cancelled")
 
 
 class Ended(msgspec.Struct):
@@ -43,17 +40,10 @@ class Ended(msgspec.Struct):
         return self.status == "completed"
 
 
-def is_end(event: Event) -> bool:
-    """Whether its task is over with ``event``."""
-    if event.type not in ENDS or event.data.stale:
-        return False
-    return event.type != "task.failed" or not event.data.retry_at
-
-
 def story(bus: Bus, task: str) -> list[Event]:
     """All events of a task, in order, by its index; a result that was reused stands in its end."""
     events = _indexed(bus, task)
-    end = next((e for e in reversed(events) if is_end(e)), None)
+    end = end_of(events)
     if end is not None and getattr(end.data, "reused", ""):
         end.raw = with_result(end.raw, result_of(_indexed(bus, end.data.reused)))
     return events
@@ -62,6 +52,31 @@ def story(bus: Bus, task: str) -> list[Event]:
 def _indexed(bus: Bus, task: str) -> list[Event]:
     places = [p.decode() for p in bus.client.call("LRANGE", bus.keys.task_index(task), 0, -1)]
     return list(bus.events_at(places).values())
+
+
+def ends(bus: Bus, tasks: Iterable[str]) -> dict[str, Event]:
+    """What ended each of these tasks that is over. Their indexes are read from behind, a page at a
+    time: any number of events may stand behind an end."""
+    ended: dict[str, Event] = {}
+    open_tasks, last = list(tasks), -1
+    while open_tasks:
+        first = last - INDEX_PAGE + 1
+        replies: list[Any] = bus.client.pipeline(
+            ("LRANGE", bus.keys.task_index(task), first, last) for task in open_tasks
+        )
+        pages = {
+            task: [place.decode() for place in cast("list[bytes]", reply)]
+            for task, reply in zip(open_tasks, replies, strict=True)
+            if isinstance(reply, list)  # else an index of another type
+        }
+        events = bus.events_at([place for page in pages.values() for place in page])
+        for task, page in pages.items():
+            end = end_of([events[place] for place in page if place in events])
+            if end is not None:
+                ended[task] = end
+        open_tasks = [t for t, page in pages.items() if page and t not in ended]
+        last = first - 1
+    return ended
 
 
 class Follower:
@@ -125,16 +140,7 @@ class Follower:
 
     def _ended_before(self) -> Iterator[Ended]:
         """A repeat of what was submitted and has ended before says nothing on the log."""
-        given = [task for task in self._given if task in self._open]
-        replies = self._bus.client.pipeline(
-            ("LRANGE", self._bus.keys.task_index(task), -1, -1) for task in given
-        )
-        last: dict[str, str] = {}
-        for task, reply in zip(given, replies, strict=True):
-            if reply and not isinstance(reply, CommandRefused):  # an index of another type
-                last[task] = reply[0].decode()
-        events = self._bus.events_at(list(last.values()))
-        ended = [t for t, place in last.items() if place in events and is_end(events[place])]
+        ended = ends(self._bus, [task for task in self._given if task in self._open])
         secret = self._bus.secret
         same = repeats(self._bus, [taken_as(*self._given[t], secret) for t in ended])
         for task in ended:
@@ -145,8 +151,8 @@ class Follower:
         self._open.pop(task, None)
         events = story(self._bus, task)
         status = status_of(events)
-        last = next((e for e in reversed(events) if is_end(e)), None)
-        error = (text_of(last, "error") or text_of(last, "reason")) if last else ""
+        end = end_of(events)
+        error = (text_of(end, "error") or text_of(end, "reason")) if end else ""
         return Ended(task, status, error[:ERROR_MAX], Story(task, events, status))
 
     def _refused(self) -> Iterator[Ended]:

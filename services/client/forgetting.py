@@ -13,7 +13,7 @@ from events.log import START, WordsRemoved, after
 from events.task import TaskDispatched, TaskForgotten, TaskSubmitted
 from events.usage import ProgressUpdated, UsageRecorded
 from services.client.bus import Bus
-from services.client.follow import is_end
+from services.client.story import is_end
 from services.store import rebuild
 
 BATCH = 500

@@ -11,18 +11,33 @@ from events.envelope import Event, beside, read_word
 from events.task import AttemptEnd, Charge, add_figures
 from events.usage import UsageCorrected
 from events.words import FORGOTTEN
+from projections.records import Outcome, TaskRecord
+
+_ENDS = ("task.completed", "task.failed", "task.cancelled")
 
 
 class Story(msgspec.Struct):
-    """A task's events in order, and what is known beside them."""
+    """A task's events in order, and what is known beside them: its ``record`` in the state they
+    were read with (None where there is none, or it was not asked), and why it waits, if it does."""
 
     task: str
     events: list[Event]
     status: str
-    waiting: str = ""  # why it waits, if it does
+    waiting: str = ""
+    record: TaskRecord | Outcome | None = None
 
     def last(self, kind: str) -> Event | None:
         return next((e for e in reversed(self.events) if e.type == kind), None)
+
+    @property
+    def end(self) -> Event | None:
+        """What ended it; usage, corrections and the like may be told after it."""
+        return end_of(self.events)
+
+    @property
+    def took_us(self) -> int:
+        """From its first event to its end, or to its last event while it is open; µs."""
+        return (self.end or self.events[-1]).at - self.events[0].at
 
     @property
     def charged(self) -> Charge:
@@ -43,14 +58,26 @@ class Story(msgspec.Struct):
         return total
 
 
-def _ends(event: Event) -> bool:
+def is_end(event: Event) -> bool:
+    """Whether its task is over with ``event``."""
+    if event.type not in _ENDS or event.data.stale:
+        return False
+    return event.type != "task.failed" or not event.data.retry_at
+
+
+def end_of(events: Sequence[Event]) -> Event | None:
+    """What ended the task of these events, wherever it stands among them; None while it is open."""
+    return next((event for event in reversed(events) if is_end(event)), None)
+
+
+def _ends_attempt(event: Event) -> bool:
     return isinstance(event.data, AttemptEnd) and not event.data.stale
 
 
 def result_of(events: Sequence[Event]) -> Any:
     """The result that the last end among these events tells, None where it tells none: usage may
     be told after it. What was taken out of the log shows as forgotten."""
-    end = next((e for e in reversed(events) if _ends(e)), None)
+    end = next((e for e in reversed(events) if _ends_attempt(e)), None)
     if end is None:
         return None
     parts = beside(end)

@@ -75,7 +75,7 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
             yield from _judge(case, taken)
         except Rejected as error:
             yield _kept(case, Rejection(entry, str(error)))
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
             # A fault of ours must not stop the engine at this entry for ever: it is kept and shown.
             yield _kept(case, Rejection(entry, f"asb could not handle this entry: {error!r}"))
 

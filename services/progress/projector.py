@@ -6,8 +6,8 @@
 - A value that carries our mark is a view of ours. Anything else is a document of an agent.
 - A document is new unless it is the newest one taken and its view was not written since.
 - It goes to the intake together with the log id of the newest one taken; the engine takes it
-  only if that is still so. Whoever read too early or twice changes nothing, and looks again when the log
-  moves on.
+  only if that is still so. Whoever read too early or twice changes nothing, and looks again when
+  the log moves on.
 - A view replaces only the very value that was read, and only if that value is no news.
 """
 

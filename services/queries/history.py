@@ -87,17 +87,17 @@ def ended_view(ended: Ended) -> dict[str, Any]:
     view: dict[str, Any] = {"task": ended.task, "status": ended.status}
     if ended.error:
         view["error"] = ended.error
-    if ended.story is not None:
-        charged, events = ended.story.charged, ended.story.events
-        last, worker = events[-1], ended.story.last("task.dispatched")
+    story = ended.story
+    if story is not None and (end := story.end) is not None:
+        charged, worker = story.charged, story.last("task.dispatched")
         view |= {
             "worker": worker.data.worker if worker is not None else None,
-            "attempt": last.data.attempt,
+            "attempt": end.data.attempt,
             "tokens": charged.tokens,
             "cost": dollars(charged.nanos),
             "cost_nanos": charged.nanos,
-            "result": result_of(events),
-            "ended_at": iso(last.at),
-            "took_us": last.at - events[0].at,
+            "result": result_of(story.events),
+            "ended_at": iso(end.at),
+            "took_us": story.took_us,
         }
     return view

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 from events.envelope import Event, text_of
 from events.task import PRIORITIES
@@ -22,7 +22,7 @@ from projections.records import (
 from projections.state import State
 from projections.views import iso
 from services.client.bus import Bus
-from services.client.follow import is_end
+from services.client.follow import ends
 from services.client.story import Story, status_of
 from services.queries.missing import missing_names
 from services.queries.waiting import Waiting
@@ -63,10 +63,11 @@ def standing(
     that services which nobody runs are a reason, too."""
     record, outcome = state.tasks.get(task), state.outcomes.get(task)
     if record is None:
-        return Story(task, events, outcome.status if outcome else status_of(events))
+        status = outcome.status if outcome else status_of(events)
+        return Story(task, events, status, record=outcome)
     gone = missing_names(beats(bus.client, bus.keys)) if live else ()
     why = Waiting(state, now, gone, last_errors(bus, [record]))
-    return Story(task, events, record.status, why.reason(record))
+    return Story(task, events, record.status, why.reason(record), record)
 
 
 def task_rows(bus: Bus, state: State, now: int, chosen: list[Row]) -> list[dict[str, Any]]:
@@ -99,9 +100,6 @@ def last_errors(bus: Bus, tasks: Iterable[TaskRecord | Outcome | None]) -> dict[
     return {place: text_of(event, "error")[:ERROR_MAX] for place, event in events.items()}
 
 
-LAST = 8  # entries of a task's index among which its end stands; later ones tell usage
-
-
 def _errors(bus: Bus, chosen: list[Row]) -> dict[str, str]:
     """Why tasks failed or were cancelled, by task."""
     ended = [
@@ -109,21 +107,10 @@ def _errors(bus: Bus, chosen: list[Row]) -> dict[str, str]:
         for task, row in chosen
         if isinstance(row, Outcome) and row.status in (FAILED, CANCELLED)
     ]
-    replies: list[Any] = bus.client.pipeline(
-        ("LRANGE", bus.keys.task_index(task), -LAST, -1) for task in ended
-    )
-    places = {
-        task: [place.decode() for place in cast("list[bytes]", reply)]
-        for task, reply in zip(ended, replies, strict=True)
-        if isinstance(reply, list)
+    return {
+        task: text_of(end, "error") or text_of(end, "reason")
+        for task, end in ends(bus, ended).items()
     }
-    events = bus.events_at([place for several in places.values() for place in several])
-    errors: dict[str, str] = {}
-    for task, several in places.items():
-        for event in (events[place] for place in several if place in events):
-            if is_end(event):
-                errors[task] = text_of(event, "error") or text_of(event, "reason")
-    return errors
 
 
 def _submissions(bus: Bus, chosen: list[Row]) -> dict[str, Event]:

@@ -91,7 +91,6 @@ def task_page(story: Story, as_of: str) -> TaskPage:
     events = story.events
     submitted, delegated = story.last("task.submitted"), story.last("task.delegated")
     charged, result = story.charged, result_of(events)
-    over = story.status in ("completed", "failed", "cancelled")
     route = delegated.data if delegated is not None else None
     return TaskPage(
         task=story.task,
@@ -104,7 +103,7 @@ def task_page(story: Story, as_of: str) -> TaskPage:
         route=f"{route.agent} with {route.model}" if route is not None else "",
         reason=text_of(delegated, "reason") if delegated is not None else "",
         submitted_at=events[0].at,
-        ended_at=events[-1].at if over else 0,
+        ended_at=story.end.at if story.end is not None else 0,
         tokens=charged.tokens,
         cost=dollars(charged.nanos),
         cost_nanos=charged.nanos,

@@ -174,6 +174,8 @@ def test_the_standby_takes_over_within_seconds_whatever_ids_and_clock_say(
 ) -> None:
     hosts = [ground.start("up"), ground.start("up")]
     ground.start("worker", "w1", "--", *AGENT)
+    # Who decides is settled by the first turn that both see.
+    wait_blocking(lambda: len(ground.roles()) == 2, SOON_S, "both are up")
     ground.wait_done(*ground.submit(3))
     wait_blocking(lambda: ground.roles() == ["active", "standby"], SOON_S, "one is the standby")
     if what == "clock":

@@ -33,7 +33,7 @@ def environment() -> dict[str, str]:
 
 
 def asb(
-    *arguments: str, stdin: str | bytes = "", cwd: Path, seconds: float = 25
+    *arguments: str, stdin: str | bytes = "", cwd: Path, seconds: float = 45
 ) -> subprocess.CompletedProcess[str]:
     """One command, to its end."""
     return subprocess.run(

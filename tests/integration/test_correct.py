@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Generator
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from services.client.follow import INDEX_PAGE
 from tests.e2e.cli import Up
 from tests.wait import wait_blocking
 
@@ -135,3 +137,19 @@ def test_limits_that_change_again_and_again_cost_no_event_per_waiting_task(bus: 
     assert number_of(bus, "policy.changed") == 17
     assert number_of(bus, "task.deferred") == 3_000
     is_sound(bus)
+
+
+def test_a_task_is_over_however_much_is_told_after_its_end(bus: Up) -> None:
+    """Given more corrections than a page of its index, when its submission is repeated, then the
+    answer is the first one, its time included."""
+    submission = ("submit", "--id=over", "--wait", "--json", "next")
+    first = bus.run(*submission)
+    for number in range(INDEX_PAGE + 2):
+        redis_cli(bus, "XADD", "asb:intake", "*", "type", "usage.corrected", "task", "over",
+                  "attempt", "1", "tokens", str(number + 1), "reason", "counted")  # fmt: skip
+    wait_blocking(lambda: number_of(bus, "usage.corrected") == INDEX_PAGE + 2)
+    again = bus.run(*submission)
+    assert (first.returncode, again.returncode) == (0, 0), again.stderr
+    before, after = json.loads(first.stdout), json.loads(again.stdout)
+    assert after == {**before, "tokens": INDEX_PAGE + 2, "cost": after["cost"],
+                     "cost_nanos": after["cost_nanos"]}  # fmt: skip
