@@ -104,6 +104,7 @@ class State:
         self.never_fits = dict.fromkeys(t.id for t in self.tasks.values() if self.is_deferred(t))
         self.queues = Queues(self.tasks, self.never_fits)
         self.standing = Standing(self.tasks.values())
+        self._aside: list[TaskRecord] = []  # what this turn set aside
         self._counts_before: tuple[dict[str, int], dict[tuple[str, int], int]] = ({}, {})
         self.undelegated, self.orphans = Pile(self.tasks), Pile(self.tasks)
         self.overruns, self.escalations = Pile(self.tasks), Pile(self.tasks)
@@ -198,11 +199,17 @@ class State:
 
     def try_again(self) -> None:
         """What could never fit is tried again: under another policy it may."""
-        waiting = list(self.never_fits)
-        self.never_fits.clear()
-        for name in waiting:
+        for name in list(self.never_fits):
+            self.journal.drop(self.never_fits, name)
             if (task := self.tasks.get(name)) is not None:
                 self.index(task)
+
+    def set_aside(self, task: TaskRecord) -> None:
+        """No limit in force would ever admit ``task``: it is not tried until another is."""
+        if task.id not in self.never_fits:
+            self.journal.put(self.never_fits, task.id, None)
+            if self.ahead:
+                self._aside.append(task)
 
     # -- folding ahead, and back -----------------------------------------------------------------
 
@@ -210,6 +217,7 @@ class State:
         """From here on ``rollback`` leads back here."""
         self.journal.begin()
         self.journal.touch(self.meta)
+        self._aside = []
         self._dirty_before = set(self.dirty_scopes)
         self._counts_before = (dict(self.tallies.events), dict(self.standing.counts))
 
@@ -223,16 +231,15 @@ class State:
 
     def rollback(self) -> None:
         """Undo every fold since ``begin``."""
-        for record in self.journal.rollback():
+        for record in (*self.journal.rollback(), *self._aside):
             if isinstance(record, TaskRecord) and self.tasks.get(record.id) is record:
                 self.index(record)
+        self._aside = []
         self.sums.clear()
-        set_aside = [task for name in self.never_fits if (task := self.tasks.get(name))]
-        self.try_again()
         if self.policy is not self.meta.policy:
             self.set_policy(self.meta.policy)
-            set_aside = list(self.tasks.values())
-        self.never_fits.update((task.id, None) for task in set_aside if self.is_deferred(task))
+            deferred = filter(self.is_deferred, self.tasks.values())
+            self.never_fits.update((task.id, None) for task in deferred)
         self.dirty_scopes = self._dirty_before
         self.tallies.events, self.standing.counts = self._counts_before
 

@@ -120,7 +120,7 @@ def deferred(state: State, event: Event[TaskDeferred]) -> None:
         state.journal.touch(task)
         task.deferred = (*task.deferred, event.data.limit)
         if state.is_deferred(task):
-            state.never_fits[task.id] = None
+            state.set_aside(task)
 
 
 def back(state: State, task: TaskRecord, status: str, due: int) -> None:
@@ -162,6 +162,7 @@ def close(state: State, task: TaskRecord, status: str, at: int) -> None:
     state.standing.leave(task)
     tallies.timed(state, "task", status, at - task.submitted_at)
     journal.drop(state.tasks, task.id)
+    journal.drop(state.never_fits, task.id)
     state.outcomes.end(journal, task.id, outcome)
     if task.id in state.dependents:
         _release_dependents(state, task, status)

@@ -68,7 +68,7 @@ def _set_aside(state: State, task: TaskRecord, refusal: budgets.Refusal) -> Deci
     That is said once a task and limit, and not at all where a change of the policy made it so: the
     change is on the log, and an event for each task that waits would bury everything else.
     """
-    state.never_fits[task.id] = None
+    state.set_aside(task)
     limit = f"{refusal.unit}/{refusal.window} of {refusal.scope}"
     if task.n > state.meta.policy_after and limit not in task.deferred:
         yield decided(TaskDeferred(task.id, in_words(refusal), limit), BY)

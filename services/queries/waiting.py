@@ -92,7 +92,7 @@ class Waiting:
                 self._state, head, self._placement, self._now
             ):
                 break
-            self._state.never_fits[head.id] = None  # the dispatcher sets it aside, too
+            self._state.set_aside(head)  # the dispatcher sets it aside, too
         if head is None or head.id == task.id:
             return self._head(task, place)
         if head.id not in self._heads:
