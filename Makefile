@@ -11,7 +11,7 @@ export PIP_NO_INPUT = 1
 # Tests start hundreds of processes: each would compile every module anew.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help install demo test bench prove e2e reference pictures lint clean
+.PHONY: help install demo test bench prove e2e reference golden pictures lint clean
 
 help: ## this list
 	@echo "make TARGET [ARGS='…'] [PYTHON=python3.12]"
@@ -38,6 +38,9 @@ e2e: $(VENV)/.asb-dev ## the real agents from npm, against a mock of their provi
 
 reference: $(VENV)/.asb-dev ## write ops/reference.md anew, from the code
 	@$(PY) -m tests.reference_page
+
+golden: $(VENV)/.asb-dev ## write the sample of each event type that has none yet
+	@$(PY) -m tests.golden
 
 pictures: $(VENV)/.asb-dev ## take the README's pictures anew, from a bus at work (needs Chromium)
 	@$(PY) -m tests.pictures

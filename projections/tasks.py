@@ -135,6 +135,7 @@ def back(state: State, task: TaskRecord, status: str, due: int) -> None:
 
 
 def close(state: State, task: TaskRecord, status: str, at: int) -> None:
+    """``task`` is over: what is remembered of it is its `Outcome`, and nothing else."""
     journal, meta = state.journal, state.meta
     meta.ended += 1
     past, parts = task.past, NO_PARTS
@@ -147,17 +148,17 @@ def close(state: State, task: TaskRecord, status: str, at: int) -> None:
         status,
         task.attempt,
         at,
-        task.session,
-        task.worker,
-        task.run_agent,
-        task.run_model,
-        task.kind,
-        task.spent_tokens,
-        task.spent_nanos,
-        past,
-        task.digest,
-        task.project,
-        parts,
+        session=task.session,
+        worker=task.worker,
+        agent=task.run_agent,
+        model=task.run_model,
+        kind=task.kind,
+        tokens=task.spent_tokens,
+        nanos=task.spent_nanos,
+        past=past,
+        digest=task.digest,
+        project=task.project,
+        parts=parts,
     )
     state.standing.leave(task)
     tallies.timed(state, "task", status, at - task.submitted_at)

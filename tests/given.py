@@ -32,7 +32,7 @@ from services.intake import decide as intake
 from services.throttle import decide as throttle
 from tests.examples import NOON, SECOND
 
-DOOR = "asb:intake"
+SHARED = "asb:intake"
 SECRET = b"5" * 64  # of the bus in memory
 _delegator = decider(Delegator())
 DECIDERS: tuple[Decider, ...] = (
@@ -105,7 +105,7 @@ def given(*payloads: Payload, at: int = NOON) -> Given:
 
 
 def intake_entry(
-    kind: str, entry_id: str, data: dict[str, Any], *, intake: str = DOOR, given_id: str = ""
+    kind: str, entry_id: str, data: dict[str, Any], *, intake: str = SHARED, given_id: str = ""
 ) -> IntakeEntry:
     fields = [b"type", kind.encode()]
     if given_id:
@@ -159,9 +159,10 @@ class Bus:
         self.unclean: dict[str, str] = {}  # intake -> the newest entry that must not stay
         self.silent: set[str] = set()  # workers that give no heartbeat
         self.ids: dict[str, str] = {}
+        self.sent: set[str] = set()  # types of what was put into intakes
         self.ever: set[str] = set()  # tasks that ever stood on the log
         self.inputs = Inputs(
-            main_intake=DOOR, initial_policy=policy or PolicyChanged(), secret=SECRET
+            main_intake=SHARED, initial_policy=policy or PolicyChanged(), secret=SECRET
         )
         self.found_since = at  # since when the server has been answering
         self._stepped = 0  # by how much the server's clock has stepped in all, µs
@@ -171,14 +172,15 @@ class Bus:
 
     # -- the intakes -------------------------------------------------------------------------------
 
-    def send(self, type_: str, /, *, given_id: str = "", intake: str = DOOR, **data: Any) -> str:
+    def send(self, type_: str, /, *, given_id: str = "", intake: str = SHARED, **data: Any) -> str:
         """Put an entry into an intake; its entry id."""
+        self.sent.add(type_)
         self._entry += 1
         entry_id = f"{self.now // 1000}-{self._entry}"
         self._pending.append(intake_entry(type_, entry_id, data, intake=intake, given_id=given_id))
         return entry_id
 
-    def put(self, fields: list[bytes], intake: str = DOOR, entry_id: str = "") -> str:
+    def put(self, fields: list[bytes], intake: str = SHARED, entry_id: str = "") -> str:
         """Put raw fields into an intake; the entry id."""
         self._entry += 1
         entry_id = entry_id or f"{self.now // 1000}-{self._entry}"
@@ -234,7 +236,7 @@ class Bus:
         self.ever.update(e.data.task for e in turn.events if e.data.type == "task.submitted")
         self.silent -= {e.data.worker for e in turn.events if e.data.type == "worker.joined"}
 
-    def journal(self) -> None:
+    def undo(self) -> None:
         """The turn did not reach the log."""
         self.state.rollback()
 

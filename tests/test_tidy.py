@@ -526,3 +526,18 @@ def test_decisions_are_numbered_once() -> None:
     assert numbers == list(range(1, len(files) + 1))
     for file, number in zip(files, numbers, strict=True):
         assert file.read_text(encoding="utf-8").startswith(f"# {number}. ")
+
+
+def test_the_page_for_contributors_names_what_there_is() -> None:
+    """Every path, and every name that it says a file has."""
+    text = re.sub(r"\s+", " ", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    paths = re.findall(r"`((?:events|projections|services|tests|ops)/[\w/.-]*|tests\.\w+)`", text)
+    assert len(paths) > 15
+    assert [path for path in paths if not (ROOT / path.replace("tests.", "tests/")).exists()] == []
+    named = re.findall(r"`(\w+)` (?:in|of) (?:the file of its subject in )?`([\w/]+\.py)`", text)
+    assert len(named) > 5
+    missing = [f"{name} in {path}" for name, path in named if name not in (ROOT / path).read_text()]
+    assert missing == []
+    targets = re.findall(r"`make (\w+)`", text)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert [target for target in targets if f"\n{target}: " not in makefile] == []

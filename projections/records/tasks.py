@@ -138,7 +138,8 @@ OUTCOMES_BLOCK = 1_000  # tasks of one block
 
 
 class Outcome(msgspec.Struct, array_like=True, gc=False):
-    """What is remembered of an ended task. ``attempts`` are those that ended with it."""
+    """What is remembered of an ended task; `projections.tasks.close` makes it of the record that
+    the task had while it was open."""
 
     n: int
     status: str

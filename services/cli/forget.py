@@ -132,7 +132,8 @@ def _verify(bus: Bus, texts: list[str]) -> bool:
     pieces = pieces_of(texts)
     if not pieces:
         raise Refused(
-            "there is nothing to search for: the words are gone, or too short",
+            "nothing was verified: what these tasks said is too short to search for, or was gone "
+            "before",
             hint="--looking-for FILE names a file with the text",
         )
     trace: Trace = search(bus, pieces)

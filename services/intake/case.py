@@ -10,9 +10,10 @@ import msgspec
 from events.commands import Command
 from events.envelope import Event, Payload, Reported, encode
 from events.words import TextMark, mark_of
+from projections.records import Outcome, TaskRecord
 from projections.state import State
 from services.decider import Defaults, IntakeEntry, Known, Rejection
-from services.intake.schema import Rejected
+from services.intake.schema import Rejected, unknown_task
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -54,6 +55,13 @@ class Case(msgspec.Struct):
     def _made(self, payload: Payload, raw: bytes) -> Event:
         e = self.entry
         return Event(payload, source=e.intake, origin=f"{e.intake} {e.id}", raw=raw)
+
+    def known_task(self, task: str) -> TaskRecord | Outcome:
+        """The record of a task, open or ended. Raises Rejected where there is none."""
+        record = self.state.tasks.get(task) or self.state.outcomes.get(task)
+        if record is None:
+            raise Rejected(unknown_task(task))
+        return record
 
     def mark(self, text: str) -> TextMark:
         """The mark that ``text`` has on this bus."""

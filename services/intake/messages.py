@@ -60,7 +60,7 @@ def _past(case: Case, reported: ReportAttempt) -> PastAttempt | None:
     if record is None:
         if reported.task in case.known.ended_tasks:
             return None
-        raise Rejected(torn.unknown(reported.task))
+        raise Rejected(schema.unknown_task(reported.task))
     if reported.attempt > record.attempt or reported.attempt < 1:
         raise Rejected(f"task {reported.task[:80]!r} has no attempt {reported.attempt}")
     for past in record.past:
@@ -95,12 +95,12 @@ def _torn(
     if torn.is_repeat(case, reported):
         return
     if figures.reading.usage is None:
-        raise Rejected(torn.unknown(reported.task))
+        raise Rejected(schema.unknown_task(reported.task))
     name, payload = torn.charged(case, reported, figures)
     case.check_speaks_for(name)
     yield case.reported(payload, reported, figures.numbers(reported))
-    error = f"{torn.unknown(reported.task)} to this log; its usage was charged as foreign work"
-    yield Rejection(case.entry, error)
+    error = f"{schema.unknown_task(reported.task)} to this log"
+    yield Rejection(case.entry, f"{error}; its usage was charged as foreign work")
 
 
 def _charged(

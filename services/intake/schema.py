@@ -49,6 +49,11 @@ def check_disputes(state: State) -> None:
         )
 
 
+def unknown_task(task: str) -> str:
+    """The one sentence for a task that this log does not know."""
+    return f"task {task[:80]!r} is unknown"
+
+
 class Rejected(Exception):
     """This entry cannot be accepted; the text says what, why and what would be right."""
 

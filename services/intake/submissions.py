@@ -9,7 +9,7 @@ from events.commands.tasks import CancelTask, SubmitTask
 from events.envelope import Event
 from events.task import Charge, TaskCancelled, TaskCancelRequested, TaskCompleted, TaskSubmitted
 from projections.forgetting import is_gone
-from projections.records import ALIVE, COMPLETED, RUNNING, Worker
+from projections.records import ALIVE, COMPLETED, RUNNING, Outcome, Worker
 from projections.state import State
 from projections.tasks import sameness
 from services.intake import schema
@@ -160,14 +160,9 @@ def _check_references(case: Case, command: SubmitTask, task: str) -> None:
 @takes(CancelTask)
 def cancel_requested(case: Case, command: CancelTask) -> Iterable[Event]:
     """Not yet running: cancelled at once. Running: a request, the worker confirms."""
-    task = case.state.tasks.get(command.task)
-    if task is None:
-        ended = case.state.outcomes.get(command.task)
-        raise Rejected(
-            f"task {command.task[:80]!r} is {ended.status} already"
-            if ended
-            else f"task {command.task[:80]!r} is unknown"
-        )
+    task = case.known_task(command.task)
+    if isinstance(task, Outcome):
+        raise Rejected(f"task {command.task[:80]!r} is {task.status} already")
     reason = command.reason[:500] or "cancelled by request"
     if task.status not in RUNNING:
         yield case.reported(TaskCancelled(task.id, task.attempt, reason=reason), command)

@@ -14,11 +14,6 @@ from services.intake.usage import ReportedFigures
 METER = "driver"
 
 
-def unknown(task: str) -> str:
-    """Why such a result is no end of a task."""
-    return f"task {task[:80]!r} is unknown"
-
-
 def is_lost(case: Case, task: str) -> bool:
     """Whether no task of this id stands on the log, neither open nor ended however long ago."""
     state = case.state

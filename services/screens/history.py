@@ -53,44 +53,71 @@ def _fact(name: str, value: str, columns: int) -> list[str]:
     return [f"{head:<{NAME_CELLS}}{first[NAME_CELLS:]}".rstrip(), *others]
 
 
-def _facts(story: Story) -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = [("Status", story.status)]
+Row = tuple[str, str]  # a fact's name and value
+
+
+def _facts(story: Story) -> list[Row]:
+    return [*_standing(story), *_asked(story), *_route(story), *_run(story)]
+
+
+def _standing(story: Story) -> list[Row]:
+    rows: list[Row] = [("Status", story.status)]
     failed = story.last("task.failed")
     if failed is not None and story.status != "completed":
         rows.append(("Reason", text_of(failed, "error")[:REASON]))
     if story.waiting:
         rows.append(("Waits", story.waiting))
-    submitted, delegated = story.last("task.submitted"), story.last("task.delegated")
-    if submitted is not None:
-        payload = submitted.data
-        asked = {"Project": payload.project, "Retry of": payload.retry_of}
-        asked["After"] = ", ".join(payload.after)
-        rows.append(("Priority", payload.priority))
-        rows += [(name, value) for name, value in asked.items() if value]
-    if delegated is not None:
-        payload = delegated.data
-        estimate = f"estimate {payload.estimate_tokens:,} tokens"
-        rows.append(("Kind", f"{payload.kind} ({payload.complexity}), {estimate}"))
-        why = text_of(delegated, "reason")
-        rows.append(("Route", f"{payload.agent} with {payload.model}: {why}"))
-        if escalated := story.last("task.escalated"):
-            rows.append(("Escalated", f"{escalated.data.model}: {escalated.data.reason}"))
-        if payload.candidates:
-            each = [f"{c.kind} {c.score} ({c.agent}/{c.model})" for c in payload.candidates]
-            rows.append(("Candidates", ", ".join(each)))
-    dispatched = story.last("task.dispatched")
-    if dispatched is not None:
-        payload = dispatched.data
-        tries = f" of {submitted.data.max_attempts}" if submitted is not None else ""
-        held = f"{payload.hold_tokens:,} tokens and {dollars(payload.hold_nanos)} held"
-        rows.append(("Worker", f"{payload.worker}, attempt {payload.attempt}{tries}, {held}"))
-        if payload.why:
-            rows.append(("", payload.why))
-        rows += _spent(story.charged, own_cost(story))
-        rows += [("Meters", line) for line in _meters(story)]
-        number, tools = denials(story)
-        if number:
-            rows.append(("Refused", f"{count(number, 'permission')}: {', '.join(tools)}"))
+    return rows
+
+
+def _asked(story: Story) -> list[Row]:
+    submitted = story.last("task.submitted")
+    if submitted is None:
+        return []
+    asked = submitted.data
+    given = {
+        "Priority": asked.priority,
+        "Project": asked.project,
+        "Retry of": asked.retry_of,
+        "After": ", ".join(asked.after),
+    }
+    return [(name, value) for name, value in given.items() if value]
+
+
+def _route(story: Story) -> list[Row]:
+    delegated = story.last("task.delegated")
+    if delegated is None:
+        return []
+    route = delegated.data
+    estimate = f"estimate {route.estimate_tokens:,} tokens"
+    why = text_of(delegated, "reason")
+    rows: list[Row] = [
+        ("Kind", f"{route.kind} ({route.complexity}), {estimate}"),
+        ("Route", f"{route.agent} with {route.model}: {why}"),
+    ]
+    if escalated := story.last("task.escalated"):
+        rows.append(("Escalated", f"{escalated.data.model}: {escalated.data.reason}"))
+    if route.candidates:
+        each = [f"{c.kind} {c.score} ({c.agent}/{c.model})" for c in route.candidates]
+        rows.append(("Candidates", ", ".join(each)))
+    return rows
+
+
+def _run(story: Story) -> list[Row]:
+    submitted, dispatched = story.last("task.submitted"), story.last("task.dispatched")
+    if dispatched is None:
+        return []
+    run = dispatched.data
+    tries = f" of {submitted.data.max_attempts}" if submitted is not None else ""
+    held = f"{run.hold_tokens:,} tokens and {dollars(run.hold_nanos)} held"
+    rows: list[Row] = [("Worker", f"{run.worker}, attempt {run.attempt}{tries}, {held}")]
+    if run.why:
+        rows.append(("", run.why))
+    rows += _spent(story.charged, own_cost(story))
+    rows += [("Meters", line) for line in _meters(story)]
+    number, tools = denials(story)
+    if number:
+        rows.append(("Refused", f"{count(number, 'permission')}: {', '.join(tools)}"))
     return rows
 
 
@@ -103,7 +130,7 @@ def _meters(story: Story) -> list[str]:
     return lines
 
 
-def _spent(charge: Charge, own: int | None) -> list[tuple[str, str]]:
+def _spent(charge: Charge, own: int | None) -> list[Row]:
     parts = [
         f"{name} {getattr(charge, name.replace(' ', '_') + '_tokens'):,}"
         for name in ("input", "output", "cache read", "cache write")

@@ -40,7 +40,7 @@ def said(bus: Bus) -> list[Any]:
     found: list[Any] = [wire_entry(event) for event in turn.events]
     found += [(refused.entry.id, refused.error) for refused in turn.refused]
     found += [mark for mark in turn.taken if isinstance(mark, Taken)]  # pyright: ignore
-    bus.journal()
+    bus.undo()
     return found
 
 
@@ -123,7 +123,7 @@ def test_an_engine_that_crashes_at_every_turn_loses_and_repeats_nothing(
             player.play(step)
             if bus is shaken:
                 bus.decide()
-                bus.journal()
+                bus.undo()
             bus.run()
     assert shaken.log == calm.log
     assert shaken.state.digest() == calm.state.digest()

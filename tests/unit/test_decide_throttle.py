@@ -244,7 +244,7 @@ def test_an_alert_survives_a_turn_that_did_not_reach_the_log(restart: bool) -> N
     for _ in range(3):
         turn = bus.decide()
         assert turn.events[-1].data.type == "alert.raised"
-        bus.journal()
+        bus.undo()
     if restart:
         bus.inputs.texts.clear()
     bus.run()

@@ -8,7 +8,7 @@ import pytest
 
 from services.intake.intakes import AHEAD_MS
 from tests.examples import DAY, HOUR, MINUTE, NOON, SECOND
-from tests.given import DOOR, Bus
+from tests.given import SHARED, Bus
 
 
 def put(bus: Bus, ms: int, task: str, seq: int = 0) -> None:
@@ -35,7 +35,7 @@ def test_no_number_of_entries_pushes_an_intake_further_ahead_than_a_minute() -> 
         put(bus, NOON // 1000 + n * AHEAD_MS - 1, f"t{n}")
         bus.run()
     assert taken(bus) == ["t1"]
-    cursor_ms = int(bus.state.intakes[DOOR].partition("-")[0])
+    cursor_ms = int(bus.state.intakes[SHARED].partition("-")[0])
     assert cursor_ms <= NOON // 1000 + AHEAD_MS
 
 

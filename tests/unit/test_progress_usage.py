@@ -313,7 +313,7 @@ def test_a_turn_that_did_not_reach_the_log_leaves_no_trace() -> None:
     bus.send("progress.updated", agent="claude", task="CL-102", document=document)
     turn = bus.decide()
     assert len(turn.events) == 1
-    bus.journal()
+    bus.undo()
     assert bus.state.digest() == before
 
 

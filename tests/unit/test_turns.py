@@ -91,9 +91,9 @@ def test_a_turn_that_was_lost_is_decided_again() -> None:
     bus.submit()
     bus.now += 5_000_000
     words = [e.data for e in bus.decide().events]
-    bus.journal()
+    bus.undo()
     assert [e.data for e in bus.decide().events] == words
-    bus.journal()
+    bus.undo()
     bus.run()
     assert bus.state.tasks[task].attempt == 2
 

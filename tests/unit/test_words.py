@@ -16,7 +16,7 @@ from events.words import FORGOTTEN, mark_of, undeclared_fields
 from projections import fold
 from projections.state import State
 from services.client.story import result_of
-from tests.examples import limit, policy
+from tests.examples import SECOND, limit, policy
 from tests.given import Bus, wire_entry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +58,11 @@ def a_day_of_words() -> Bus:
     bus.report("task.cancelled", cancelled, reason=MARKER)
     bus.send("worker.paused", worker="w1", reason=MARKER)
     bus.send("worker.resumed", worker="w1", reason=MARKER)
+    refusal = {"until": bus.now // SECOND + 3_600, "evidence": MARKER}
+    bus.report("task.failed", running, error=MARKER, calls=0, limit=refusal)
+    bus.run()
+    for account in bus.state.accounts:
+        bus.send("account.released", account=account, reason=MARKER)
     bus.run()
     bus.join("w1", take_over=True, evidence=MARKER, holds=held)
     bus.send("clock.confirmed", reason=MARKER)
@@ -83,6 +88,8 @@ def public_part(entry: list[Any]) -> list[Any]:
 
 def test_what_somebody_wrote_stands_nowhere_but_under_words() -> None:
     bus = a_day_of_words()
+    with_words = {command.type for command in COMMANDS.values() if command.private}
+    assert with_words - bus.sent == set(), "the day above does without these"
     written = {entry[1][1] for entry in bus.log if MARKER.encode() in entry[1][-1]}
     assert len(written) >= 15
     public = [public_part(entry) for entry in bus.log]
