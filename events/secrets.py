@@ -66,32 +66,34 @@ def _kind(name: str, keys: str, pattern: str) -> Kind:
 
 
 @cache
-def _keys() -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    exact = {key.encode() for kind in kinds() for key in kind.keys}
-    folded = {key.encode() for kind in kinds() for key in kind.folded}
+def _keys() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """As they stand in UTF-8 that is read as Latin-1."""
+    exact = {key.encode().decode("latin-1") for kind in kinds() for key in kind.keys}
+    folded = {key.encode().decode("latin-1") for kind in kinds() for key in kind.folded}
     # A key that holds another one is found with it.
     shortest = [k for k in sorted(exact) if not any(o != k and o in k for o in exact)]
     return tuple(shortest), tuple(sorted(folded))
 
 
 # A secret is long and without blanks, but for passwords, and keys in several lines.
-_RUN = b"a" * 16
+_RUN = "a" * 16
 _IN_RUN = re.compile(rb"[A-Za-z0-9_+/=.~$%-]")
 _RUNS = bytes(97 if _IN_RUN.match(bytes((n,))) else 32 for n in range(256))
 
 
 def may_hold(raw: bytes) -> bool:
     """Whether there may be a secret in ``raw``: False is sure, and cheap."""
-    lower = raw.lower()
-    if b"://" in raw or b"-----BEGIN" in raw:
+    text = raw.decode("latin-1")  # each byte a character: looking into bytes costs ten times that
+    if "://" in text or "-----BEGIN" in text:
         return True
-    if b"passw" in lower or b"passphrase" in lower or b"pwd" in lower:
+    lower = text.lower()
+    if "passw" in lower or "passphrase" in lower or "pwd" in lower:
         return True
-    if _RUN not in raw.translate(_RUNS):  # several times as fast as a pattern
+    if _RUN not in raw.translate(_RUNS).decode("latin-1"):  # several times as fast as a pattern
         return False
     exact, folded = _keys()
     for key in exact:  # a generator would cost several times as much
-        if key in raw:
+        if key in text:
             return True
     return any(key in lower for key in folded)
 

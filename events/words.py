@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
@@ -41,7 +42,15 @@ _encoder = msgspec.json.Encoder()
 
 def keyed_digest(content: bytes, secret: bytes) -> str:
     """Names ``content``; without the secret it cannot be guessed at."""
-    return blake2b(content, digest_size=12, key=secret).hexdigest()
+    digest = _keyed(secret).copy()
+    digest.update(content)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=2)
+def _keyed(secret: bytes) -> blake2b:
+    """A digest that has taken in the key, which costs as much as a short text."""
+    return blake2b(digest_size=12, key=secret)
 
 
 def mark_of(value: Any, secret: bytes) -> TextMark:

@@ -15,7 +15,6 @@ from events.policy import UNITS, Limit, rolling_minutes
 from projections.scopes import SCOPES_MAX, kind_of, place_of
 from projections.state import Check, State
 from projections.windows import (
-    MINUTE,
     Used,
     resets_at,
     sum_of,
@@ -30,9 +29,7 @@ def used(state: State, key: str, window: str, at: int) -> Used:
     if cached is None:
         cached = state.sums[key] = {}
     use = cached.get(window)
-    # A rolling window holds for the minute it ends with, a calendar one for all its length.
-    valid_from = use.end - MINUTE if use and rolling_minutes(window) else 0
-    if use is not None and max(use.start, valid_from) <= at < use.end:
+    if use is not None and use.valid_from <= at < use.end:
         return use
     cached[window] = use = sum_of(state.scopes.get(key), window, at)
     return use

@@ -19,7 +19,7 @@ AMOUNTS = Returned.__struct_fields__
 
 def bucket(us: int) -> int:
     """The index of the bucket that holds a duration: bounds are 10 ms, 20 ms, 40 ms, …"""
-    return min(max(0, (us - 1) // FINEST_US).bit_length(), BUCKETS)
+    return min(((us - 1) // FINEST_US).bit_length(), BUCKETS) if us > 0 else 0
 
 
 def bound_s(index: int) -> float:

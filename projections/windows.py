@@ -26,12 +26,13 @@ MINUTES_KEPT = 3 * 24 * 60
 
 
 class Used:
-    """The settled use of one window of one scope: a cache over its buckets, never encoded."""
+    """The settled use of one window of one scope: a cache over its buckets, never encoded. It holds
+    from ``valid_from`` to its end: a rolling window for the minute it ends with."""
 
-    __slots__ = ("end", "nanos", "start", "tasks", "tokens")
+    __slots__ = ("end", "nanos", "start", "tasks", "tokens", "valid_from")
 
-    def __init__(self, start: int, end: int) -> None:
-        self.start, self.end = start, end
+    def __init__(self, start: int, end: int, valid_from: int) -> None:
+        self.start, self.end, self.valid_from = start, end, valid_from
         self.tokens = self.nanos = self.tasks = 0
 
     def add(self, tokens: int, nanos: int, tasks: int) -> None:
@@ -78,10 +79,10 @@ def any_rolls(policy: PolicyChanged) -> bool:
 def sum_of(scope: Scope | None, window: str, at: int) -> Used:
     """What ``scope`` used in its window at ``at``."""
     start, end = interval(window, at)
-    total = Used(start, end)
+    rolling = rolling_minutes(window)
+    total = Used(start, end, max(start, end - MINUTE) if rolling else start)
     if scope is None:
         return total
-    rolling = rolling_minutes(window)
     size, buckets = (MINUTE, scope.minutes) if rolling else (HOUR, scope.hours)
     first, last = start // size, end // size
     if last - first <= len(buckets):

@@ -14,7 +14,8 @@ class ReportAttempt(Command):
     """What all reports of an attempt share. ``usage`` is what the agent told of its tokens, under
     whatever names; ``started`` false: no model was called; ``cost_usd``: the agent's own figure;
     ``calls``: how often it called a model, where it knows. ``meter`` names who says so, ``meters``
-    what others say of the same, by their names."""
+    what others say of the same, by their names. ``worker`` repeats whose session it is, and is not
+    kept."""
 
     task: Label
     attempt: int
@@ -31,6 +32,7 @@ class ReportAttempt(Command):
     cost_usd: Annotated[Any, PUBLIC] = None  # numbers; what is none is not kept
     duration_ms: Annotated[Any, PUBLIC] = None
     calls: int | None = None
+    worker: Annotated[Any, PUBLIC] = None
 
 
 @command("task.delivered")

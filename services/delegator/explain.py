@@ -80,19 +80,23 @@ def quoted(evidence: Evidence, chosen: int, second: int) -> str:
     low = SHIFTS[min(chosen, second)]
     apart = SHIFTS[abs(chosen - second)]
     swapped = chosen > second
-    gains: list[tuple[bool, int, int]] = []
+    gains: list[tuple[int, int]] = []
     for place, value in enumerate(evidence.values):
         if value:
             # Cheaper than `weights.unpack`; what a lane below borrowed is one point, and no matter.
             lanes = value >> low
             gain = (((lanes >> apart) - lanes) if swapped else (lanes - (lanes >> apart))) & MASK
-            if 0 < gain < MIDDLE:  # small words count, but explain nothing: they are named last
-                gains.append((evidence.quotes[place].lower() in SMALL, -gain, place))
+            if 0 < gain < MIDDLE:
+                gains.append((-gain, place))
     if not gains:
         return ""
     gains.sort()
-    best = gains[:QUOTED]
-    if not best[0][0]:
-        best = [gain for gain in best if not gain[0]]
-    quotes = [evidence.quotes[place][:QUOTED_CHARS] for place in sorted(g[2] for g in best)]
-    return '"' + " … ".join(quotes) + '"'
+    quotes = evidence.quotes
+    telling: list[int] = []
+    for _, place in gains:  # small words count, but explain nothing: they are named last
+        if quotes[place].lower() not in SMALL:
+            telling.append(place)
+            if len(telling) == QUOTED:
+                break
+    places = telling or [place for _, place in gains[:QUOTED]]
+    return '"' + " … ".join([quotes[place][:QUOTED_CHARS] for place in sorted(places)]) + '"'

@@ -53,9 +53,10 @@ class _Places:
 
     def following(self) -> str:
         """The next log id; it is used up."""
-        following = self.peek()
-        self._ms, self._seq = (int(part) for part in following.split("-"))
-        return following
+        if self._seq >= SEQUENCE_MAX:
+            self._ms, self._seq = self._ms + 1, -1
+        self._seq += 1
+        return f"{self._ms}-{self._seq}"
 
     def peek(self) -> str:
         """The log id that the next event will get."""
@@ -121,9 +122,10 @@ def _as_room_allows(
 
 def _mask(turn: Turn, event: Event) -> None:
     """No secret reaches the log, but for that of a prompt: its agent may need it."""
-    if type(event.data) is TaskSubmitted and _ONLY_PROMPT in event.raw:
+    submitted = type(event.data) is TaskSubmitted
+    if submitted and event.raw.find(_ONLY_PROMPT) >= 0:
         return
-    raw = without_secrets(event.raw, ("text",) if type(event.data) is TaskSubmitted else ())
+    raw = without_secrets(event.raw, ("text",) if submitted else ())
     if raw is not event.raw:
         event.raw = raw
         intake, _, entry = event.origin.rpartition(" ")

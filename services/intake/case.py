@@ -44,13 +44,13 @@ class Case(msgspec.Struct):
     ) -> Event:
         """The same with the writer's own words: the private fields of his command, and what he
         told beside the fields that asb knows. ``reported`` are the numbers he told."""
-        fields = _fields.decode(self.raw)
-        for name in command.public:
-            fields.pop(name, None)
-        for name in payload.private:
-            fields.pop(name, None)
-        words = {name: fields.pop(name) for name in command.private if name in fields}
-        return self._made(payload, encode(payload, self.secret, words, fields, reported))
+        words: dict[str, msgspec.Raw] = {}
+        others: dict[str, msgspec.Raw] = {}
+        for name, value in _fields.decode(self.raw).items():
+            if name in command.public or name in payload.private:
+                continue
+            (words if name in command.private else others)[name] = value
+        return self._made(payload, encode(payload, self.secret, words, others, reported))
 
     def _made(self, payload: Payload, raw: bytes) -> Event:
         e = self.entry

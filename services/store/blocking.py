@@ -58,12 +58,17 @@ class Blocking:
 
         Raises OSError when the connection is lost or nothing comes ``within`` seconds.
         """
+        self.send(packed, within)
+        return [self.receive() for _ in range(count)]
+
+    def send(self, packed: bytes, within: float | None = REPLY_SECONDS) -> None:
+        """The first half of ``ask``; each reply is then to be received."""
         self._socket.settimeout(within)
         if packed:
             self._socket.sendall(packed)
-        return [self._next() for _ in range(count)]
 
-    def _next(self) -> Any:
+    def receive(self) -> Any:
+        """The next reply. Raises as ``ask``."""
         while (reply := self._reader.gets()) is False:
             size = self._socket.recv_into(self._buffer)
             if not size:

@@ -8,7 +8,7 @@ need more (``with_redis_py``).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -157,6 +157,34 @@ class SyncClient:
     def call(self, *command: Word) -> Any:
         """As Client.call."""
         (reply,) = self._ask(_hiredis.pack_command(command), 1)
+        return self._checked(command, reply)
+
+    def chain(self, first: Command, after: Callable[[Any], Command | None]) -> Iterator[Any]:
+        """The reply to ``first`` and to each command that follows ``after`` a reply, None for none.
+        A command is under way while the caller works on the reply before it. Raises as ``call``."""
+        command: Command | None = first
+        connection, awaited = self._connected(), True
+        try:
+            with _answered(self.shown):
+                connection.send(_hiredis.pack_command(tuple(first)))
+            while command is not None:
+                with _answered(self.shown):
+                    raw = connection.receive()
+                awaited = False
+                reply = self._checked(command, raw)
+                command = after(reply)
+                if command is not None:
+                    awaited = True
+                    with _answered(self.shown):
+                        connection.send(_hiredis.pack_command(tuple(command)))
+                yield reply
+        finally:
+            if awaited:  # its reply is for nobody
+                connection.close()
+            else:
+                self._idle.append(connection)
+
+    def _checked(self, command: Command, reply: Any) -> Any:
         if not isinstance(reply, Exception):
             return reply
         if is_wrong_type(command, reply):

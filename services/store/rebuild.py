@@ -15,7 +15,8 @@ from services.runtime.errors import BeginningLost, CommandRefused
 from services.runtime.failpoints import point
 from services.store import checkpoints
 from services.store.client import SyncClient
-from services.store.log import READ_COUNT, START, after, decoded, owned
+from services.store.log import START, after, decoded, owned
+from services.store.raw_entries import entries as pages
 
 __all__ = ["decoded", "load_snapshot", "owned", "read_log", "rebuild", "write_snapshot"]
 
@@ -27,15 +28,11 @@ def read_log(
     until: str = "+",
     foreign: MutableSequence[str] | None = None,
 ) -> Iterator[list[Event]]:
-    """The events after ``cursor``, in batches. Foreign entries are left out; their ids go to
-    ``foreign``. Raises LogError for what must not be skipped."""
-    while True:
-        entries = client.call("XRANGE", keys.log, f"({cursor}", until, "COUNT", READ_COUNT)
-        if entries:
-            cursor = entries[-1][0].decode()
-            yield decoded(entries, foreign)
-        if len(entries) < READ_COUNT:
-            return
+    """The events after ``cursor``, in batches: the next comes while the caller works on one.
+    Foreign entries are left out; their ids go to ``foreign``. Raises LogError for what must not be
+    skipped."""
+    for entries in pages(client, keys, cursor, until):
+        yield decoded(entries, foreign)
 
 
 def load_snapshot(client: SyncClient, keys: Keys) -> State | None:

@@ -8,6 +8,7 @@
 ``history``       a long log, written without an engine
 ``measures``      submit, e2e, latency, replay, startup, flat
 ``routing``       delegate: the route of a text, in one process without a bus
+``turns``         turns: the engine in memory, hot
 ``profiling``     where an engine's time goes
 ``table``         figures for people
 ================  ============================================================================

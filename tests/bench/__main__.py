@@ -16,8 +16,9 @@ from tests.bench.measures import MEASURES, Figure, Plan
 from tests.bench.profiling import profile
 from tests.bench.reading import reading
 from tests.bench.routing import delegate
+from tests.bench.turns import turns
 
-EVERY = {**MEASURES, "delegate": delegate, "reading": reading}
+EVERY = {**MEASURES, "delegate": delegate, "turns": turns, "reading": reading}
 
 
 def main() -> None:

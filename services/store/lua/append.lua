@@ -28,22 +28,23 @@ local function wrong(key, wanted)
 end
 local function holds(id) return #redis.call('XRANGE', KEYS[1], id, id) > 0 end
 
-local err = wrong(KEYS[1], 'stream')
-if err then return err end
-local last, top, top_at = '0-0', '0-0', nil
-if redis.call('EXISTS', KEYS[1]) == 1 then
+local function last_given_out()  -- "0-0" where there is no log
+  if redis.call('EXISTS', KEYS[1]) == 0 then return '0-0' end
   local info = redis.call('XINFO', 'STREAM', KEYS[1])
   for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then last = info[i + 1]
-    elseif info[i] == 'last-entry' and info[i + 1] then
-      top, top_at = info[i + 1][1], info[i + 1][2][10]
-    end
+    if info[i] == 'last-generated-id' then return info[i + 1] end
   end
 end
+
+local err = wrong(KEYS[1], 'stream')
+if err then return err end
+local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local top, top_at = '0-0', nil
+if newest then top, top_at = newest[1], newest[2][10] end
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
 local base = ARGV[1]
-if top == '0-0' and last == base then top = base end  -- trimmed to nothing: whoever knows all of it
+if not newest and last_given_out() == base then top = base end  -- trimmed to nothing: all is known
 if top == base and base == ARGV[6] and top_at and ARGV[7] ~= ''
   and tonumber(top_at) ~= tonumber(ARGV[7]) then
   return {'gone', now}  -- another event has that id: this log has gone back and on again
@@ -58,16 +59,20 @@ end
 if math.abs(tonumber(now) - tonumber(ARGV[2])) > tonumber(ARGV[3]) then return {'clock', now} end
 local entries, tasks = tonumber(ARGV[4]), tonumber(ARGV[5])
 local at, a = ARGV[2], 7
-if entries > 0 and not after(ARGV[a + 1], last) then return {'behind', now, last} end
 for k = 2, #KEYS do
   if KEYS[k] ~= KEYS[k - 1] then
     err = wrong(KEYS[k], k < 2 + tasks and 'list' or 'hash')
     if err then return err end
   end
 end
-for _ = 1, entries do
-  redis.call('XADD', KEYS[1], ARGV[a + 1], 'type', ARGV[a + 2], 'id', ARGV[a + 3],
+for e = 1, entries do
+  local done = redis.pcall('XADD', KEYS[1], ARGV[a + 1], 'type', ARGV[a + 2], 'id', ARGV[a + 3],
     'source', ARGV[a + 4], 'from', ARGV[a + 5], 'at', at, 'data', ARGV[a + 6])
+  if type(done) == 'table' and done.err then  -- the first is refused, or none
+    local last = last_given_out()
+    if e == 1 and not after(ARGV[a + 1], last) then return {'behind', now, last} end
+    return done
+  end
   a = a + 6
 end
 for t = 1, tasks do
