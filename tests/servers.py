@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import warnings
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from services.runtime.errors import RedisUnavailable
 from services.store.client import SyncClient
@@ -27,6 +28,20 @@ IMAGE = "redis:7.4-alpine"
 def server_program() -> ServerBinary:
     """The program that tests run."""
     return find_server(os.environ.get("ASB_TEST_SERVER") or None)
+
+
+class Served(Protocol):
+    """Something a bus may run on: one server, or several behind one URL."""
+
+    url: str
+
+    def call(self, *command: str | bytes | int | float) -> Any:
+        """One command on a connection of its own; raw reply."""
+
+    def restart(self) -> None:
+        """Kill -9 whoever serves, and return once somebody does."""
+
+    def stop(self) -> None: ...
 
 
 class RedisServer:
@@ -81,6 +96,15 @@ class RedisServer:
             self.process.kill()
             self.process.wait(timeout=20)
             self.process = None
+
+    def freeze(self) -> None:
+        """SIGSTOP: it answers nobody, and its connections stay."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
         """Kill -9, then start on what is on disk."""

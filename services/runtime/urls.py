@@ -3,14 +3,64 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-_QUERIED = re.compile(r"(?i)([?&](?:password|secret|token)=)[^&#]*")
+SENTINEL_PORT = 26379
+SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
+_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]]+)(?::(?P<port>[0-9]{1,5}))?\Z")
+_QUERIED = re.compile(r"(?i)([?&]\w*(?:password|secret|token)=)[^&#]*")
+
+
+class SentinelUrl(NamedTuple):
+    """The sentinels (host and port) that know which server of ``service`` is primary.
+
+    Written ``redis+sentinel://[user:password@]h1,h2:26380,h3/service[/db][?options]``. ``server``
+    is a plain URL with the login, database and options for the primary; its host says nothing.
+    """
+
+    hosts: tuple[tuple[str, int], ...]
+    service: str
+    server: str
+
+
+def sentinel(url: str) -> SentinelUrl | None:
+    """The sentinels that ``url`` names; None where its scheme is another. Raises ValueError where
+    it cannot be read."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in SENTINEL_SCHEMES:
+        return None
+    address, question, options = rest.partition("?")
+    place, _, path = address.partition("/")
+    login, at, hosts = place.rpartition("@")
+    service, _, database = path.strip("/").partition("/")
+    if not service or (database and not database.isdecimal()):
+        raise ValueError("expected redis+sentinel://HOST,HOST,HOST/SERVICE or …/SERVICE/DATABASE")
+    server = f"{scheme.partition('+')[0]}://{login}{at}localhost/{database}{question}{options}"
+    return SentinelUrl(tuple(map(_host, hosts.split(","))), service, server)
+
+
+def _host(text: str) -> tuple[str, int]:
+    match = _HOST.match(text)
+    if match is None or int(match["port"] or 0) > 65535:
+        raise ValueError(f"{text[:80]!r} is no host, or host and port, of a sentinel")
+    return match["host"].strip("[]"), int(match["port"] or SENTINEL_PORT)
+
+
+def hosts(url: str) -> tuple[str, ...]:
+    """The hosts that ``url`` names; () for a socket of this machine."""
+    named = sentinel(url)
+    if named is not None:
+        return tuple(host for host, _ in named.hosts)
+    parts = urlsplit(url)
+    return () if parts.scheme == "unix" else (parts.hostname or "localhost",)
 
 
 def names_a_redis(url: str) -> bool:
     """Whether ``url`` can be the address of a Redis: its scheme, and a port that there can be."""
     try:
+        if sentinel(url) is not None:
+            return True
         parts = urlsplit(url)
         _ = parts.port  # asking for it checks it
     except ValueError:
@@ -22,6 +72,10 @@ def names_a_redis(url: str) -> bool:
 
 def redis_cli(url: str) -> str:
     """The command line that speaks to the Redis at ``url``; a password is not in it."""
+    named = sentinel(url)
+    if named is not None:  # they answer who is primary at present
+        host, port = named.hosts[0]
+        return f"redis-cli -h {host} -p {port} SENTINEL get-master-addr-by-name {named.service}"
     parts = urlsplit(url)
     if parts.scheme != "redis" or parts.username or parts.password:
         return f"redis-cli -u {redacted(url)}"

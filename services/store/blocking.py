@@ -10,7 +10,7 @@ import hiredis
 
 from services.store import address
 from services.store.address import CONNECT_SECONDS, Address
-from services.store.replies import no_answer, refused_opening
+from services.store.replies import has_changed_role, no_answer, refused_opening
 
 _hiredis: Any = hiredis
 REPLY_SECONDS = 30.0
@@ -26,6 +26,7 @@ class Blocking:
         self._keeper = keeper  # what else would close the socket when collected
         self._reader: Any = _hiredis.Reader()
         self._buffer = bytearray(_READ_BYTES)
+        self._leads_elsewhere = False
 
     @classmethod
     def open(cls, url: str, shown: str) -> Blocking:
@@ -74,11 +75,16 @@ class Blocking:
             if not size:
                 raise ConnectionResetError("the connection was closed")
             self._reader.feed(self._buffer, 0, size)
+        if isinstance(reply, hiredis.ReplyError) and has_changed_role(reply):
+            self._leads_elsewhere = True
         return reply
 
     @property
     def is_open(self) -> bool:
-        """Whether the next request may go here: nothing has come unasked, not even the end."""
+        """Whether the next request may go here: nothing has come unasked, not even the end, and
+        nobody has answered that he is no primary."""
+        if self._leads_elsewhere:
+            return False
         looking = select.poll()
         looking.register(self._socket, select.POLLIN)
         return not looking.poll(0)

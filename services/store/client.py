@@ -90,13 +90,14 @@ class Client:
         return [self._checked(reply) for reply in replies]
 
     async def block(self, *command: Word) -> Any:
-        """A command that may block for long (``XREAD … BLOCK``); it has no reply timeout."""
+        """A command that may block (``XREAD … BLOCK``) on a connection of its own, for less than
+        ``REPLY_SECONDS``. Raises as ``call``."""
         with _answered(self.shown):
             wire = self._idle.pop() if self._idle else None
             if wire is None or not wire.is_open:
                 wire = await Wire.open(self.url, self.shown)
             try:
-                reply = (await wire.ask(_hiredis.pack_command(command), 1))[0]
+                reply = (await wire.ask(_hiredis.pack_command(command), 1, REPLY_SECONDS))[0]
             except BaseException:
                 wire.close()  # the command may still be under way, for nobody
                 raise

@@ -17,7 +17,7 @@ import hiredis
 
 from services.store import address
 from services.store.address import CONNECT_SECONDS, Address
-from services.store.replies import refused_opening
+from services.store.replies import has_changed_role, refused_opening
 
 _hiredis: Any = hiredis
 
@@ -124,6 +124,8 @@ class Wire(asyncio.Protocol):
     def _arrived(self, reply: Any) -> None:
         replies = self._replies
         replies.append(reply)
+        if isinstance(reply, hiredis.ReplyError) and has_changed_role(reply):
+            self.is_open = False  # for new requests: a new connection may lead to the primary
         if not self._waiting:
             if not self.listens:
                 self.close(ConnectionResetError("an answer that nobody asked for"))
@@ -134,6 +136,8 @@ class Wire(asyncio.Protocol):
         self._replies = []
         if not future.done():
             future.set_result(replies)
+        if not self.is_open and not self._waiting:
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False

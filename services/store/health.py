@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from services.runtime import urls
 from services.runtime.errors import CommandRefused, RedisUnavailable, RedisUnsuitable
 from services.store.client import Client
 from services.store.replies import info_of
@@ -17,6 +17,9 @@ WAITAOF_SINCE = (7, 2, 0)
 FULL_PERCENT = 80  # of maxmemory: from here on it is said
 UNKNOWN = "unknown"  # asked, and the server would not say
 NO_EVICTION = "redis-cli CONFIG SET maxmemory-policy noeviction, and the same in its redis.conf"
+CLOSE_REPLICAS = (
+    "redis-cli CONFIG SET min-replicas-to-write 1 and min-replicas-max-lag 2, on every server"
+)
 NEEDED_EVENTS = "K$gx"  # keyspace hints asb makes use of; without them it scans at a slow pace
 
 Verdict = Literal["ok", "warn", "bad"]
@@ -45,6 +48,9 @@ class ServerFacts(Struct, frozen=True, kw_only=True):
     notify_keyspace_events: str
     has_waitaof: bool
     loopback: bool  # reachable from this machine only, as far as the URL tells
+    fails_over: bool  # the URL names sentinels: they put a replica in its place when it fails
+    replicas: int  # that follow it
+    replicas_needed: int  # so many must follow closely, or it takes no writes; 0 = none
 
 
 class Durability(Struct, frozen=True):
@@ -75,7 +81,12 @@ async def check_server(client: Client) -> ServerFacts:
     if facts.mode == "sentinel":
         raise RedisUnsuitable(
             f"{client.shown} is a Sentinel, which keeps no data",
-            hint="point --redis at the primary it watches",
+            hint="redis+sentinel://HOST,HOST,HOST/SERVICE leads to the primary that they watch",
+        )
+    if facts.mode == "cluster":
+        raise RedisUnsuitable(
+            f"Redis at {client.shown} is a node of a Cluster, and asb serves none yet",
+            hint="point --redis at a server of its own; Sentinel: redis+sentinel://HOST,HOST/NAME",
         )
     if evicts(facts):
         raise RedisUnsuitable(
@@ -92,7 +103,10 @@ async def read_facts(client: Client) -> ServerFacts:
     Raises RedisUnavailable or RedisUnsuitable where it does not answer or refuses the login.
     """
     info = info_of(await client.call("INFO"))
-    names = ("appendonly", "appendfsync", "save", "notify-keyspace-events", "maxmemory-policy")
+    names = (
+        *("appendonly", "appendfsync", "save", "notify-keyspace-events", "maxmemory-policy"),
+        "min-replicas-to-write",
+    )
     replies = await client.pipeline([("CONFIG", "GET", name) for name in names])
     config = {name: _setting(reply) for name, reply in zip(names, replies, strict=True)}
     kind, version_text = _identity(info)
@@ -102,7 +116,7 @@ async def read_facts(client: Client) -> ServerFacts:
         version=version,
         version_text=version_text,
         run_id=info.get("run_id", UNKNOWN),
-        mode=info.get("redis_mode", "standalone"),
+        mode=info.get("redis_mode") or info.get("server_mode", "standalone"),  # Valkey 9 says so
         role=info.get("role", "master"),
         loading=info.get("loading", "0") == "1",
         used_memory=_number(info.get("used_memory", "")),
@@ -118,11 +132,26 @@ async def read_facts(client: Client) -> ServerFacts:
         notify_keyspace_events=config["notify-keyspace-events"],
         has_waitaof=version >= WAITAOF_SINCE,
         loopback=is_loopback(client.url),
+        fails_over=urls.sentinel(client.url) is not None,
+        replicas=_number(info.get("connected_slaves", "")),
+        replicas_needed=_number(config["min-replicas-to-write"]),
     )
 
 
 def durability(facts: ServerFacts) -> Durability:
     """Which promise about acknowledged submissions holds on this server."""
+    kept = _kept_by_one(facts)
+    if not facts.fails_over:
+        return kept
+    bound = "" if facts.replicas_needed else f"to bound that: {CLOSE_REPLICAS}"
+    return Durability(
+        f"{kept.promise}; a failover takes what its replica had not got yet, and asb says so",
+        kept.holds,
+        "; ".join(filter(None, (kept.hint, bound))),
+    )
+
+
+def _kept_by_one(facts: ServerFacts) -> Durability:
     process = "the death of any process, Redis included"
     if not facts.aof_enabled:
         return _without_aof(facts)
@@ -186,6 +215,7 @@ def facts_table(facts: ServerFacts) -> list[FactRow]:
         _memory_row(facts),
         _evicted_row(facts),
         *_aof_rows(facts),
+        *_failover_rows(facts),
         _events_row(facts),
         _row(
             "reachable from",
@@ -210,8 +240,8 @@ def _version_row(facts: ServerFacts) -> FactRow:
 
 
 def _mode_row(facts: ServerFacts) -> FactRow:
-    hint = "one bus stands in one slot; its key {asb:events} decides which node serves it"
-    return _row("mode", facts.mode, facts.mode != "cluster", "warn", hint)
+    hint = "asb serves no Cluster yet: give it a server of its own, or Sentinel"
+    return _row("mode", facts.mode, facts.mode != "cluster", "bad", hint)
 
 
 def _memory_row(facts: ServerFacts) -> FactRow:
@@ -255,6 +285,17 @@ def _aof_rows(facts: ServerFacts) -> list[FactRow]:
     ]
 
 
+def _failover_rows(facts: ServerFacts) -> list[FactRow]:
+    if not facts.fails_over:
+        return []
+    needed = f"{facts.replicas_needed} must follow closely, or it takes no writes"
+    free = "it takes writes whether they follow or not"
+    value = f"{facts.replicas} following; {needed if facts.replicas_needed else free}"
+    if not facts.replicas:
+        return [("replicas", value, "warn", "nobody can take over: start a replica")]
+    return [_row("replicas", value, facts.replicas_needed > 0, "warn", CLOSE_REPLICAS)]
+
+
 def _events_row(facts: ServerFacts) -> FactRow:
     value = facts.notify_keyspace_events
     return _row(
@@ -276,9 +317,7 @@ def sends_needed_events(value: str) -> bool:
 
 def is_loopback(url: str) -> bool:
     """Does the URL lead to this machine's loopback interface or a Unix socket?"""
-    parts = urlsplit(url)
-    host = parts.hostname or "localhost"
-    return parts.scheme == "unix" or host in ("localhost", "::1") or host.startswith("127.")
+    return all(host in ("localhost", "::1") or host.startswith("127.") for host in urls.hosts(url))
 
 
 def _check_version(shown: str, facts: ServerFacts) -> None:

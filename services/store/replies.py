@@ -32,6 +32,8 @@ _WILL_NOT_HELP = {
     "WRONGPASS": "user or password is wrong: check the URL",
     "NOPERM": "this Redis user may not do that: see `asb acl`",
 }
+# Whoever is asked is no primary any more: the next connection may lead to the one that is.
+_ROLE_CHANGED = frozenset(("READONLY", "MASTERDOWN", "UNBLOCKED"))
 _TOO_MANY = "max number of clients"
 _SCRIPT_ERROR = re.compile(r"(?:ERR )?Error running script .* -([A-Z]+) ")
 
@@ -39,8 +41,7 @@ _SCRIPT_ERROR = re.compile(r"(?:ERR )?Error running script .* -([A-Z]+) ")
 def classified(shown: str, text: str) -> Exception:
     """The error for one that the Redis at ``shown`` answered with ``text``: RedisUnavailable,
     RedisUnsuitable or, where it is about one command only, CommandRefused."""
-    inner = _SCRIPT_ERROR.match(text)  # 6.2 wraps what a command in a script answered
-    code = inner[1] if inner else text.split(" ", 1)[0]
+    code = _code_of(text)
     if code in _RETRY_MAY_HELP:
         return RedisUnavailable(f"Redis at {shown}: {text}", hint=_RETRY_MAY_HELP[code])
     if code in _WILL_NOT_HELP:
@@ -48,6 +49,16 @@ def classified(shown: str, text: str) -> Exception:
     if _TOO_MANY in text:
         return RedisUnavailable(f"Redis at {shown}: {text}", hint="raise its maxclients")
     return CommandRefused(text)
+
+
+def _code_of(text: str) -> str:
+    inner = _SCRIPT_ERROR.match(text)  # 6.2 wraps what a command in a script answered
+    return inner[1] if inner else text.split(" ", 1)[0]
+
+
+def has_changed_role(reply: Exception) -> bool:
+    """Whether a server that answers so is no primary (any more)."""
+    return _code_of(str(reply)) in _ROLE_CHANGED
 
 
 def refused_login(shown: str, text: str) -> Exception:

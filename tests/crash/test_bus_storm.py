@@ -23,7 +23,7 @@ from services.store import rebuild
 from services.store.client import SyncClient
 from tests.crash.processes import Fleet, Process
 from tests.integration.test_engine_ground import Audit, audit, held
-from tests.servers import RedisServer
+from tests.servers import RedisServer, Served
 from tests.wait import wait_blocking
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
@@ -40,8 +40,8 @@ KEYS = Keys(NAMESPACE)
 class Storm:
     """A Redis, a fleet on it, and the count of what was killed."""
 
-    def __init__(self, folder: Path) -> None:
-        self.server = RedisServer(folder / "redis").start()
+    def __init__(self, folder: Path, server: Served | None = None) -> None:
+        self.server: Served = server or RedisServer(folder / "redis").start()
         self.fleet = Fleet(self.server.url, NAMESPACE, folder)
         self.kills: Counter[str] = Counter()
         self.in_flight: Counter[str] = Counter()  # open tasks at the kills, summed

@@ -63,9 +63,11 @@ def test_after_a_torn_tail_every_service_stands_where_the_log_does(
 def tear(storm: Storm) -> int:
     """Kill Redis, cut the end off its log, start it; how many events were cut off."""
     before = storm.log_length()
-    storm.server.kill9()
-    storm.server.tear_aof(TORN_BYTES)
-    storm.server.start()
+    server = storm.server
+    assert isinstance(server, RedisServer)
+    server.kill9()
+    server.tear_aof(TORN_BYTES)
+    server.start()
     with storm.client() as client:
         state = rebuild.rebuild(client, KEYS, snapshot=False)
     return before - state.meta.events

@@ -19,6 +19,7 @@ from services.store.health import (
     read_facts,
     sends_needed_events,
 )
+from services.store.redis_server import free_port
 from tests.servers import RedisServer
 from tests.wait import wait_until
 
@@ -218,3 +219,14 @@ async def test_little_headroom_is_said(own: RedisServer, reader: Client) -> None
     for bound, verdict in ((0, "ok"), (4 * used, "ok"), (used + used // 10, "warn")):
         own.call("CONFIG", "SET", "maxmemory", bound)
         assert (await verdicts(reader))["memory"] == verdict
+
+
+async def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
+    bus_port = ("--cluster-port", str(free_port()))
+    node = RedisServer(tmp_path, options=("--cluster-enabled", "yes", *bus_port)).start()
+    client = Client(node.url)
+    with pytest.raises(RedisUnsuitable, match="node of a Cluster") as caught:
+        await check_server(client)
+    assert "redis+sentinel" in caught.value.hint
+    await client.close()
+    node.stop()
