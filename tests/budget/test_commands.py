@@ -16,7 +16,7 @@ from services.cli.limits import amount_of
 from tests.integration.test_engine_ground import Bus, limit, running
 from tests.wait import wait_until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 
 

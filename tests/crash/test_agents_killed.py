@@ -29,7 +29,7 @@ from tests.e2e.cli import Up
 from tests.integration.test_agents import children
 from tests.wait import wait_blocking
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 
 KILLED = ("worker", "supervisor", "agent", "Redis")
 TRANSCRIPT = 300  # counted tokens of two calls

@@ -17,7 +17,7 @@ from tests.integration.test_scripts import binaries
 from tests.servers import RedisServer
 from tests.wait import stays, wait_until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.crash, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.crash, pytest.mark.timeout(600)]
 
 OUTAGE_S = 3.5
 LEASE_S = 2  # of the scripted worker: shorter than the outage

@@ -30,7 +30,7 @@ from tests.shifted import LossyProxy, ShiftedServer
 from tests.subscribers import subscriber
 from tests.wait import wait_blocking
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 
 SOON_S = 60  # "within seconds", on a machine that does other things besides
 KEYS = Keys("asb")

@@ -22,7 +22,7 @@ from tests.integration.test_engine_ground import settings_for
 from tests.servers import RedisServer
 from tests.wait import wait_blocking
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 
 NAMESPACE = "forget"
 KEYS = Keys(NAMESPACE)

@@ -33,7 +33,7 @@ def environment() -> dict[str, str]:
 
 
 def asb(
-    *arguments: str, stdin: str | bytes = "", cwd: Path, seconds: float = 45
+    *arguments: str, stdin: str | bytes = "", cwd: Path, seconds: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """One command, to its end."""
     return subprocess.run(

@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.cli import AGENT, Up
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_an_archive_is_verified_with_the_log_and_a_flipped_byte_is_named(tmp_path: Path) -> None:
     """Given a bus that did some work, then its log can be archived and is verified with it; once a
     byte of the archive is flipped, both commands say which file, and end with 1."""

@@ -67,7 +67,7 @@ def doctor(redis: RedisServer, folder: Path) -> dict[str, str]:
     return {row["name"]: row["verdict"] for row in json.loads(done.stdout)["checks"]}
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("up")
 def test_a_policy_that_is_changed_later_is_one_alert_until_mended(
     redis: RedisServer, tmp_path: Path
@@ -95,7 +95,7 @@ def test_a_policy_that_is_changed_later_is_one_alert_until_mended(
     assert doctor(redis, tmp_path)["memory"] == "ok"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("up")
 def test_keys_that_were_dropped_between_two_looks_are_told_of(
     redis: RedisServer, tmp_path: Path

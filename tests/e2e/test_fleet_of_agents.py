@@ -24,7 +24,7 @@ from tests.agents.playing import Stage
 from tests.e2e.cli import ASB, Process, Up, environment
 from tests.wait import wait_blocking
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 FLEET = """
 [[workers]]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.cli import Up, asb
 
-pytestmark = [pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 def test_a_bus_says_everything_in_json_where_that_is_asked_for(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from services.store.redis_server import free_port
 from tests.e2e.cli import AGENT, Up, asb
 from tests.wait import wait_blocking
 
-pytestmark = [pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.timeout(600)]
 TASKS = 6
 
 

@@ -78,7 +78,7 @@ def test_dashboards_are_provisioned_with_uids_of_their_own_and_a_datasource_to_c
     assert not [where for where, text in dashboard_expressions() if "vector(0)" in text]
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_every_expression_finds_data_on_a_real_prometheus(tmp_path: Path) -> None:
     """Given a bus that did some tasks while Prometheus was scraping it, then each panel of each
     dashboard and each recording rule finds data, and no alert fires."""

@@ -26,7 +26,7 @@ from tests.browser import DESKTOP, PHONE, Browser, browser
 from tests.e2e.cli import AGENT, ASB, Process, Up, asb, environment
 from tests.wait import wait_blocking
 
-pytestmark = [pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.timeout(600)]
 HOSTILE = "<img src=x onerror='window.owned=1'><script>window.owned=1</script>\u202eevil"
 NO_ENGINE = "document.querySelector('main').innerText.includes('no engine')"
 SHOWN = "document.querySelector('.tiles .big')"
@@ -254,7 +254,7 @@ def test_a_killed_page_comes_back_and_says_what_was_missed(up: Up, page: Browser
     assert page.run("window.stays") == 1  # it was not loaded anew
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_an_engine_killed_while_somebody_watches_is_said_until_one_runs_again(
     tmp_path: Path, chromium: Browser
 ) -> None:

@@ -17,7 +17,7 @@ from tests.wait import wait_blocking
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("redis-cli") is None, reason="there is no redis-cli"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
 ]
 HUGE = 5_000_000_000
 BOUND = 2_000_000

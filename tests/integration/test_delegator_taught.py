@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.cli import Up
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

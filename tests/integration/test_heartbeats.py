@@ -21,7 +21,7 @@ from tests.e2e.cli import Process, asb
 from tests.servers import RedisServer
 from tests.wait import wait_blocking, wait_until
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 class Ground:

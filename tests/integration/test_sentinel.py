@@ -14,7 +14,7 @@ from tests.e2e.cli import Up, asb
 from tests.sentinels import Sentinels
 from tests.wait import wait_blocking, wait_until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Generator[Sentinels]:
     made.stop()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_every_connection_leads_to_the_primary_also_after_a_failover(
     sentinels: Sentinels,
 ) -> None:

@@ -23,7 +23,7 @@ from tests.real import install
 from tests.real.mock_api import SERVED, SERVED_OPENAI, Mock
 from tests.wait import wait_blocking
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 AGENTS = ("claude", "codex", "gemini")
 _PARTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
