@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from events.policy import UNITS, Limit, rolling_minutes
+from events.policy import UNITS, Limit
 from projections.scopes import SCOPES_MAX, kind_of, place_of
 from projections.state import Check, State
 from projections.windows import (

@@ -101,8 +101,8 @@ class Sentinels:
         wait_blocking(lambda: before.port not in named(), within=60, what="a failover")
 
     def settled(self) -> None:
-        """Wait until a replica follows the primary (again), and every sentinel has seen it: one that
-        was not seen to follow is not promoted."""
+        """Wait until a replica follows the primary (again), and every sentinel has seen it: who was
+        not seen to follow is not promoted."""
         wait_blocking(lambda: all(map(self._is_ready, self.ports)), within=60, what="a replica")
 
     def stop(self) -> None:
