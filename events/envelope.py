@@ -256,6 +256,16 @@ def without_words(raw: bytes, at: int) -> bytes:
     return _encoder.encode({**fields, "forgotten_at": at})
 
 
+def figures_of(raw: bytes) -> dict[str, msgspec.Raw]:
+    """The data of an event without its words, whether they were taken out or not; nothing where it
+    is not of an event."""
+    try:
+        fields = _fields.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
+    return {name: value for name, value in fields.items() if name not in ("words", "forgotten_at")}
+
+
 def decode(entry: Sequence[Any]) -> Event:
     """One raw stream entry ``[id, [field, value, …]]`` as an Event.
 

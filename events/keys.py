@@ -192,8 +192,14 @@ class Keys(msgspec.Struct, frozen=True):
 
     @property
     def archive_mark(self) -> str:
-        """JSON: the record of the last segment that was archived."""
+        """JSON: where the archive is, its last segment, and where the log begins since its cut."""
         return self._internal("archive")
+
+    @property
+    def carried(self) -> str:
+        """Stream: entries that were cut off the log and whose words are still needed, with their
+        ids: prompts of open tasks, progress documents, what the delegator was taught."""
+        return self._internal("carried")
 
     @property
     def checkpoints(self) -> str:

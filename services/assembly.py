@@ -33,6 +33,7 @@ SERVICES: Final[Mapping[str, Service]] = {
     "progress": Service(projectors="services.progress.watch"),
     "usage": Service(projectors="services.usage.projector"),
     "snapshots": Service(projectors="services.snapshots.projector"),
+    "archive": Service(projectors="services.archive.projector"),
 }
 # Readers beside the bus, in processes of their own: what they do is off the engine's loop.
 READERS: Final[Mapping[str, Service]] = {

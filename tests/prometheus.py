@@ -57,12 +57,15 @@ def dashboard_expressions() -> Iterator[tuple[str, str]]:
 class Prometheus:
     """One process on a folder of its own, scraping ``targets`` every second."""
 
-    def __init__(self, folder: Path, *targets: str) -> None:
+    def __init__(self, folder: Path, *targets: str, alerts: Path | None = None) -> None:
+        """``alerts``: rules in the place of those of ops/."""
         self.url = f"http://127.0.0.1:{free_port()}"
         folder.mkdir()  # files below are JSON, which is YAML
         config = yaml.safe_load((OPS / "prometheus" / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-        config["rule_files"] = [str(OPS / "prometheus" / name) for name in config["rule_files"]]
+        own = {"alerts.yml": alerts} if alerts is not None else {}
+        files = {Path(name).name: OPS / "prometheus" / name for name in config["rule_files"]}
+        config["rule_files"] = [str(path) for path in {**files, **own}.values()]
         (folder / "targets.yml").write_text(json.dumps([{"targets": list(targets)}]))
         (folder / "prometheus.yml").write_text(json.dumps(config))
         with (folder / "prometheus.log").open("wb") as log:

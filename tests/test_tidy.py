@@ -374,15 +374,14 @@ def test_the_outside_world_is_touched_at_the_edges_only() -> None:
 
 
 def test_settings_come_from_one_place() -> None:
-    """Only settings.py looks at the environment; others hand it on to processes they start."""
+    """Only settings.py looks at the environment; workers hand it on to processes they start."""
     readers = {
         name_of(path)
         for path in sources(*TREES)
         for bad in outside(path)
         if bad.endswith(("os.environ", "os.getenv"))
     }
-    hand_it_on = {"services/snapshots/projector.py"}
-    found = {name for name in readers - hand_it_on if not name.startswith("services/worker/")}
+    found = {name for name in readers if not name.startswith("services/worker/")}
     assert found == {"services/runtime/settings.py"}
 
 
@@ -523,7 +522,7 @@ def test_tests_wait_for_conditions_and_not_for_time() -> None:
 def test_decisions_are_numbered_once() -> None:
     files = sorted((ROOT / "ops" / "adr").glob("*.md"))
     numbers = [int(file.name.partition("-")[0]) for file in files]
-    assert numbers == list(range(1, len(files) + 1))
+    assert numbers == sorted(set(numbers))  # some are given out before they are written
     for file, number in zip(files, numbers, strict=True):
         assert file.read_text(encoding="utf-8").startswith(f"# {number}. ")
 

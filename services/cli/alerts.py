@@ -50,14 +50,11 @@ def alerts(
 def _last(bus: Bus, number: int, until: str) -> list[Event]:
     """The newest alerts, the newest first."""
     alerts: list[Event] = []
-    before = until
-    while len(alerts) < number:
-        entries = bus.client.call("XREVRANGE", bus.keys.log, before, "-", "COUNT", COUNT)
+    for entries in bus.history.newest(until):
         raised = [entry for entry in entries if entry[1][1] in WIRE_TYPES]
         alerts += [event for event in rebuild.decoded(raised) if is_alert(event)]
-        if len(entries) < COUNT:
+        if len(alerts) >= number:
             break
-        before = f"({entries[-1][0].decode()}"
     return alerts[:number]
 
 

@@ -8,10 +8,14 @@ import msgspec
 import typer
 
 from projections.format import count
-from services.archive.copying import Archive, folder_of
-from services.archive.segments import SegmentRecord
+from services.archive.copying import Archive
+from services.archive.retention import renew
 from services.cli import options
 from services.cli.terminal import note, say, say_json
+from services.client.bus import Bus
+from services.runtime.errors import Refused
+from services.store.history import folder_of
+from services.store.segments import SegmentRecord
 
 
 def archive(
@@ -25,20 +29,16 @@ def archive(
 ) -> None:
     """Copy what came to the log since the last time into the archive, chained by hashes.
 
-    --verify reads every byte of it: the chain, the mark in Redis, and each entry against the log; a
-    flipped byte is found and named. The archive holds the words of tasks and results, as the log
-    does: its files are readable by their owner only. Nothing is taken out of Redis. What was
-    forgotten since (asb forget) stands in it until --anew writes it again from the log.
+    The service `archive` does that by itself before the oldest entries leave Redis; nothing leaves
+    by this command. --verify reads every byte: the chain, the mark in Redis, and each entry that is
+    still on the log against it; a flipped byte is found and named. What was written for tasks is
+    archived only where the setting archive.words says so; its files are readable by their owner
+    only. --anew writes all of it again, as that setting is now and without forgotten words.
     """
     with options.opened() as bus:
         kept = Archive(bus.client, bus.keys, folder_of(bus.settings))
-        chosen = bus.settings.archive
-        if verify:
-            segments = kept.verify()
-        else:
-            write = kept.renew if anew else kept.extend
-            segments = write(chosen.segment_events)
-        size = kept.size
+        segments = kept.verify() if verify else _written(bus, kept, anew)
+        size, words = kept.size, kept.mark is not None and kept.mark.words
     if as_json:
         say_json(
             {
@@ -50,7 +50,20 @@ def archive(
         )
         return
     say(_words(segments, verify))
-    note(f"{kept.folder}: {size / 2**20:,.1f} MiB, with the words of tasks and results")
+    held = "with the words of tasks and results" if words else "without what was written"
+    note(f"{kept.folder}: {size / 2**20:,.1f} MiB, {held}")
+
+
+def _written(bus: Bus, kept: Archive, anew: bool) -> list[SegmentRecord]:
+    """The segments that were made. Raises Refused where another writes it now."""
+    policy = bus.settings.archive
+    with kept.locked() as ours:
+        if not ours:
+            raise Refused("another process writes this archive now", hint="try again")
+        if anew:
+            before = bus.state().meta.words_before
+            return renew(kept, folder_of(bus.settings), policy, before)
+        return kept.extend(policy.segment_events, words=policy.words)
 
 
 def _words(segments: list[SegmentRecord], verify: bool) -> str:

@@ -64,7 +64,7 @@ def _past(bus: Bus, types: set[str], since: str | None, number: int, until: str)
         yield from reversed(_last(bus, types, number))
         return
     left = number
-    for batch in replaying.read_log(bus.client, bus.keys, since, until):
+    for batch in bus.read(since, until):
         for event in bus.shown(batch):
             if not types or event.type in types:
                 if left == 0:
@@ -76,14 +76,11 @@ def _past(bus: Bus, types: set[str], since: str | None, number: int, until: str)
 def _last(bus: Bus, types: set[str], number: int) -> list[Event]:
     """The last ``number`` events of these types, newest first."""
     events: list[Event] = []
-    before = "+"
-    while len(events) < number:
-        entries = bus.client.call("XREVRANGE", bus.keys.log, before, "-", "COUNT", READ_COUNT)
+    for entries in bus.history.newest():
         shown = bus.shown(replaying.decoded(entries))
         events += [e for e in shown if not types or e.type in types]
-        if len(entries) < READ_COUNT:
+        if len(events) >= number:
             break
-        before = f"({entries[-1][0].decode()}"
     return events[:number]
 
 

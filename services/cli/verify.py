@@ -28,7 +28,6 @@ from services.queries.verify import (
     check_folds,
     read_views,
 )
-from services.store import rebuild as replaying
 
 LONG = 20_000  # events from which on a walk shows how far it has come
 SHOWN = 20  # findings shown
@@ -46,7 +45,7 @@ def verified(bus: Bus, until: str | None, as_json: bool) -> bool:
     live = bus.state(until)
     digest = live.digest()
     total = live.meta.events
-    replaying.check_beginning(bus.client, bus.keys, "the log cannot be folded from its start")
+    bus.check_beginning("the log cannot be folded from its start")
     checks: list[Check] = []
     rates: dict[str, int] = {}
     whole = f"{count(total, 'event')} up to {until}, read in {time.monotonic() - began:.2f} s"

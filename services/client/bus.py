@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator
 
 import msgspec
 
@@ -15,8 +14,11 @@ from projections.state import State
 from services.runtime import prices
 from services.runtime.settings import Settings, load
 from services.store import rebuild
+from services.store.carried import entries_at
 from services.store.client import SyncClient
 from services.store.embedded import resolve_url
+from services.store.history import History, folder_of
+from services.store.log import START
 from services.store.secret import secret_of
 
 
@@ -34,7 +36,9 @@ class Bus(msgspec.Struct):
 
     def state(self, until: str = "+") -> State:
         """The state as the hosts have it: newest snapshot and tail, with their own folds."""
-        folded = rebuild.rebuild(self.client, self.keys, until=until)
+        folded = rebuild.rebuild(
+            self.client, self.keys, until=until, archives=folder_of(self.settings)
+        )
         folded.price_lookup = prices.lookup
         return folded
 
@@ -43,20 +47,34 @@ class Bus(msgspec.Struct):
         """What keys the digests of texts on this bus; b"" before its first host."""
         return secret_of(self.client, self.keys)
 
+    @property
+    def history(self) -> History:
+        """The whole log: what was archived of it, too, as far as its files are on this host."""
+        return History(self.client, self.keys, folder_of(self.settings))
+
+    def read(self, since: str = START, until: str = "+") -> Iterator[list[Event]]:
+        """The events after ``since``, in batches, those that left Redis too. Raises as
+        `History.entries`, and LogError for what must not be skipped."""
+        for entries in self.history.entries(since, until):
+            yield rebuild.decoded(entries)
+
+    def check_beginning(self, so: str) -> None:
+        """Raise BeginningLost, which says ``so``, unless the log can be folded from its start."""
+        folder = folder_of(self.settings)
+        rebuild.check_beginning(self.client, self.keys, so, archives=folder)
+
     def last_id(self) -> str:
         """The last id on the log, "0-0" for an empty one."""
         reply = self.client.call("XREVRANGE", self.keys.log, "+", "-", "COUNT", 1)
         return reply[0][0].decode() if reply else "0-0"
 
-    def events_at(self, log_ids: list[str]) -> dict[str, Event]:
-        """The events that stand at these places, in one round trip; what is gone is left out."""
+    def events_at(self, log_ids: Iterable[str]) -> dict[str, Event]:
+        """The events that stand at these places, or stood there until they were archived; what is
+        gone is left out."""
         wanted = list(dict.fromkeys(log_ids))
-        if not wanted:
-            return {}
-        replies: list[Any] = self.client.pipeline(("XRANGE", self.keys.log, i, i) for i in wanted)
-        entries: list[Any] = []
-        for reply in replies:
-            entries += reply if isinstance(reply, list) else ()
+        there = entries_at(self.client, self.keys, wanted)
+        there |= self.history.at(place for place in wanted if place not in there)
+        entries = [there[place] for place in wanted if place in there]
         return {event.log_id: event for event in self.shown(rebuild.decoded(entries))}
 
     def shown(self, events: list[Event]) -> list[Event]:

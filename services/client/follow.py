@@ -17,7 +17,8 @@ from services.client.dead_letters import READ_COUNT, dead_letters, last_dead_let
 from services.client.story import Story, end_of, is_end, result_of, status_of, with_result
 from services.intake.schema import digest_of
 from services.store import rebuild
-from services.store.log import split_taken
+from services.store.carried import entries_at
+from services.store.log import parse_id, split_taken
 
 BLOCK_MS = 500
 ERROR_MAX = 500  # characters of an error that are shown
@@ -49,16 +50,27 @@ def story(bus: Bus, task: str) -> list[Event]:
     return events
 
 
+def archived(bus: Bus, tasks: Iterable[str]) -> dict[str, list[Event]]:
+    """The events of each of these tasks that left Redis, in order, as far as they can be read on
+    this host."""
+    history = bus.history
+    return {task: bus.shown(rebuild.decoded(history.of_task(task))) for task in tasks}
+
+
 def _indexed(bus: Bus, task: str) -> list[Event]:
     places = [p.decode() for p in bus.client.call("LRANGE", bus.keys.task_index(task), 0, -1)]
-    return list(bus.events_at(places).values())
+    events = {event.log_id: event for event in archived(bus, [task])[task]}
+    there = entries_at(bus.client, bus.keys, places)
+    events |= {event.log_id: event for event in bus.shown(rebuild.decoded(list(there.values())))}
+    return sorted(events.values(), key=lambda event: parse_id(event.log_id))
 
 
 def ends(bus: Bus, tasks: Iterable[str]) -> dict[str, Event]:
     """What ended each of these tasks that is over. Their indexes are read from behind, a page at a
-    time: any number of events may stand behind an end."""
+    time: any number of events may stand behind an end. What left Redis stands in the archive."""
     ended: dict[str, Event] = {}
-    open_tasks, last = list(tasks), -1
+    wanted = open_tasks = list(tasks)
+    last = -1
     while open_tasks:
         first = last - INDEX_PAGE + 1
         replies: list[Any] = bus.client.pipeline(
@@ -76,7 +88,8 @@ def ends(bus: Bus, tasks: Iterable[str]) -> dict[str, Event]:
                 ended[task] = end
         open_tasks = [t for t, page in pages.items() if page and t not in ended]
         last = first - 1
-    return ended
+    said = archived(bus, (task for task in wanted if task not in ended))
+    return ended | {task: end for task in said if (end := end_of(said[task])) is not None}
 
 
 class Follower:

@@ -14,7 +14,6 @@ from events.task import TaskDispatched, TaskForgotten, TaskSubmitted
 from events.usage import ProgressUpdated, UsageRecorded
 from services.client.bus import Bus
 from services.client.story import is_end
-from services.store import rebuild
 
 BATCH = 500
 POLL_S = 0.1
@@ -45,7 +44,7 @@ def choose(
     and ended before a moment (µs), as far as each is given; with the retries of each."""
     seen: dict[str, _Seen] = {}
     done: set[str] = set()
-    for events in rebuild.read_log(bus.client, bus.keys):
+    for events in bus.read():
         for event in events:
             _look(seen, done, event)
     if ids:
@@ -122,7 +121,7 @@ def follow(bus: Bus, tasks: Collection[str], since: str, within_s: float) -> For
     open_, last, cursor, progress = set(tasks), START, since, ForgetProgress()
     until = time.monotonic() + within_s
     while time.monotonic() < until:
-        for events in rebuild.read_log(bus.client, bus.keys, cursor):
+        for events in bus.read(cursor):
             for event in events:
                 cursor = event.log_id
                 if isinstance(event.data, TaskForgotten) and event.data.task in open_:

@@ -16,7 +16,6 @@ from events.envelope import words_of
 from events.keys import escaped
 from services.client.bus import Bus
 from services.runtime.errors import AsbError, CommandRefused, RedisUnsuitable
-from services.store import rebuild
 from services.store.replies import info_of
 
 PIECE_MIN = 8  # characters: shorter ones stand anywhere
@@ -41,7 +40,7 @@ def words_on_log(bus: Bus, tasks: Collection[str]) -> list[str]:
     are left out: the same few stand with many tasks."""
     wanted = frozenset(tasks)
     texts: list[str] = []
-    for events in rebuild.read_log(bus.client, bus.keys):
+    for events in bus.read():
         for event in events:
             if event.origin and getattr(event.data, "task", "") in wanted:
                 words = words_of(event)

@@ -16,6 +16,7 @@ from services.runtime.errors import BeginningLost, CommandRefused, RedisUnsuitab
 from services.store import rebuild
 from services.store.beginning import Beginning, entries_from_start
 from services.store.client import SyncClient
+from services.store.history import folder_of
 from services.store.position import Position
 
 logger = logging.getLogger("asb")
@@ -32,6 +33,7 @@ class Past:
         self, setup: Setup, position: Position, beginning: Beginning, inputs: Inputs
     ) -> None:
         self._client, self._keys = setup.client, setup.keys
+        self._archives = folder_of(setup.settings)
         self._position, self._beginning, self._inputs = position, beginning, inputs
 
     def fold(self) -> State:
@@ -40,7 +42,7 @@ class Past:
         foreign: list[str] = []
         with contextlib.closing(SyncClient(self._client.url)) as client:
             first = client.call(*entries_from_start(self._keys, 100))
-            state = rebuild.rebuild(client, self._keys, foreign=foreign)
+            state = rebuild.rebuild(client, self._keys, foreign=foreign, archives=self._archives)
         self._position.begin(foreign)
         self._beginning.restored(first)
         # Turns make many records and no cycles: looking for these every 700 costs a third more.

@@ -211,6 +211,12 @@ CATALOGUE: Final[dict[str, tuple[MetricRow, ...]]] = {
     "Workers": (
         MetricRow("asb_workers", "gauge", ("status",), "Workers: busy, idle, paused, lost, left."),
         MetricRow(
+            "asb_accounts_paused",
+            "gauge",
+            (),
+            "Accounts that their providers refuse for now: workers on them get no tasks.",
+        ),
+        MetricRow(
             "asb_worker_slots", "gauge", (), "Tasks that the living workers can run at once."
         ),
     ),
@@ -218,6 +224,16 @@ CATALOGUE: Final[dict[str, tuple[MetricRow, ...]]] = {
         MetricRow("asb_events", "counter", ("type",), "Events on the log so far."),
         MetricRow("asb_log_events", "gauge", (), "Events folded into these very figures."),
         MetricRow("asb_log_entries", "gauge", (), "Entries of the log in Redis."),
+        MetricRow(
+            "asb_log_retention_entries",
+            "gauge",
+            (),
+            "From so many entries on the oldest are archived and leave Redis; 0: nobody does that.",
+        ),
+        MetricRow("asb_archive_segments", "gauge", (), "Files of the archive."),
+        MetricRow(
+            "asb_archive_failures", "gauge", (), "Tries to archive that failed since one succeeded."
+        ),
         MetricRow(
             "asb_foreign_entries", "counter", (), "Entries on the log that asb did not write."
         ),

@@ -257,6 +257,8 @@ def _workers(state: State) -> Iterator[Sample]:
     for status, number in numbers.items():
         yield Sample("asb_workers", (status,), number)
     yield Sample("asb_worker_slots", (), slots)
+    paused = sum(account.limited for account in state.accounts.values())
+    yield Sample("asb_accounts_paused", (), paused)
 
 
 def _log(state: State) -> Iterator[Sample]:

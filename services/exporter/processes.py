@@ -11,8 +11,9 @@ from projections.state import State
 from services.assembly import OF_EVERY_BUS
 from services.exporter.catalogue import Sample
 from services.queries.stalled import engines, stalled_s
-from services.snapshots.projector import SnapshotRecord, due_after
+from services.snapshots.projector import due_after
 from services.store.heartbeat import Beat
+from services.store.snapshot_record import SnapshotRecord
 
 KEPT_S = 600.0
 STEP_S = 0.1
@@ -95,6 +96,7 @@ def samples(
         yield Sample(metric, (), counted.sums[name])
     yield from _engine(polled.beats)
     yield Sample("asb_log_entries", (), polled.log_entries)
+    yield from _archive([beat for beat in polled.beats if beat.service == "archive"])
     yield Sample("asb_dead_letters", (), polled.dead_letters)
     yield Sample("asb_dead_letters_dropped", (), polled.dead_letters_dropped)
     yield from _snapshot(polled.snapshot, state, now, every_events)
@@ -122,6 +124,15 @@ def _engine(beats: Sequence[Beat]) -> Iterator[Sample]:
     yield Sample("asb_intake_waiting", (), waiting)
     yield Sample("asb_engine_stalled_seconds", (), stalled_s(beats))
     yield Sample("asb_service_held_up", (), len(held_up))
+
+
+def _archive(beats: Sequence[Beat]) -> Iterator[Sample]:
+    for metric, figure in (
+        ("asb_log_retention_entries", "keep_entries"),
+        ("asb_archive_segments", "segments"),
+        ("asb_archive_failures", "archive_failures"),
+    ):
+        yield Sample(metric, (), max((beat.number(figure) for beat in beats), default=0))
 
 
 def _snapshot(

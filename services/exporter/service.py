@@ -35,10 +35,10 @@ from services.projector import Projector, Setup
 from services.runtime import VERSION
 from services.runtime.clock import ServerClock, elapsed
 from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable
-from services.snapshots.projector import decode_record
 from services.store.client import SyncClient
 from services.store.health import memory_of
 from services.store.heartbeat import beats
+from services.store.snapshot_record import decode_record
 
 logger = logging.getLogger("asb")
 

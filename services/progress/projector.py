@@ -32,6 +32,7 @@ from projections.state import State
 from services.progress import marks
 from services.projector import Projector
 from services.runtime.errors import CommandRefused, RedisUnavailable
+from services.store.carried import entries_now_at
 from services.store.client import Client
 from services.store.log import after
 from services.store.rebuild import decoded
@@ -225,12 +226,10 @@ class Documents(Projector):
                 places[name] = record.log_id
         if not self._at_hand:
             self._at_hand_bytes = 0
-        replies: list[Any] = await self._client.pipeline(
-            ("XRANGE", self._keys.log, place, place) for place in places.values()
-        )
-        for name, reply in zip(places, replies, strict=True):
-            if _accepted(reply):
-                documents[name] = _document_of(decoded(reply)[0])
+        there = await entries_now_at(self._client, self._keys, places.values())
+        for name, place in places.items():
+            if place in there:
+                documents[name] = _document_of(decoded([there[place]])[0])
         return documents
 
     async def _swap(self, swaps: list[Swap]) -> None:

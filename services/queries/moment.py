@@ -67,7 +67,7 @@ def state_at(bus: Bus, chosen: Moment) -> tuple[State, int]:
     """The state at a moment and its time, µs. Raises Refused where the log had not begun."""
     state = bus.state(chosen.until)
     if state.meta.log_id == START:
-        first = first_id(bus)
+        first = bus.history.first()
         raise Refused(
             "there was no log yet at that moment",
             hint=f"it begins at {first}" if first else "the log is empty: submit a task",
@@ -75,17 +75,15 @@ def state_at(bus: Bus, chosen: Moment) -> tuple[State, int]:
     return state, max(chosen.now, state.meta.at)
 
 
-def first_id(bus: Bus) -> str:
-    """The id of the log's first entry, "" for an empty log."""
-    entries = bus.client.call("XRANGE", bus.keys.log, "-", "+", "COUNT", 1)
-    return entries[0][0].decode() if entries else ""
-
-
 def step(bus: Bus, log_id: str, by: int) -> str:
     """The log id ``by`` entries after (before, where negative) ``log_id``; the first or last one
     where there are not so many."""
-    if by < 0:
-        reply = bus.client.call("XREVRANGE", bus.keys.log, f"({log_id}", "-", "COUNT", -by)
-    else:
-        reply = bus.client.call("XRANGE", bus.keys.log, f"({log_id}", "+", "COUNT", max(1, by))
-    return reply[-1][0].decode() if reply else log_id
+    history = bus.history
+    batches = history.newest(f"({log_id}") if by < 0 else history.entries(log_id)
+    left = max(1, abs(by))
+    for batch in batches:
+        log_id = batch[min(left, len(batch)) - 1][0].decode()
+        left -= len(batch)
+        if left <= 0:
+            break
+    return log_id

@@ -19,7 +19,6 @@ from projections.views import iso
 from services.client.bus import Bus
 from services.intake.schema import OWN_TIME_US
 from services.queries.report_facts import Collector, Facts
-from services.store import rebuild
 
 DEAREST = 10
 DAYS = (date(1970, 1, 2), date(9998, 12, 31))  # a bus has no others
@@ -142,7 +141,7 @@ def report_facts(bus: Bus, period: Period) -> Facts:
     # A place on the log is the time of its turn in ms, or later where turns were crowded; what is
     # told late stands up to two days behind.
     before, until = period.start // 1000 - 1, (period.end + OWN_TIME_US) // 1000 + 60_000
-    for events in rebuild.read_log(bus.client, bus.keys, f"{before}-0", str(until)):
+    for events in bus.read(f"{before}-0", f"{until}-0"):
         collector.add(events)
     return collector.facts(DEAREST)
 

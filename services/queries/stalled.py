@@ -17,7 +17,6 @@ from services.intake import schema
 from services.queries.missing import STANDS_STILL, missing, missing_names
 from services.queries.tasks import last_errors
 from services.queries.waiting import Waiting
-from services.store import rebuild
 from services.store.heartbeat import Beat, beats
 from services.store.log import after
 
@@ -129,7 +128,7 @@ def stalled_s(running: Collection[Beat]) -> int:
 
 def catch_up(bus: Bus, state: State) -> None:
     """Fold what came since."""
-    for events in rebuild.read_log(bus.client, bus.keys, state.meta.log_id):
+    for events in bus.read(state.meta.log_id):
         for event in events:
             fold.apply(state, event)
 

@@ -22,7 +22,7 @@ from projections.records import (
 from projections.state import State
 from projections.views import iso
 from services.client.bus import Bus
-from services.client.follow import ends
+from services.client.follow import archived, ends
 from services.client.story import Story, status_of
 from services.queries.missing import missing_names
 from services.queries.waiting import Waiting
@@ -124,7 +124,9 @@ def _submissions(bus: Bus, chosen: list[Row]) -> dict[str, Event]:
         if isinstance(first, bytes)
     }
     events = bus.events_at(list(places.values()))
-    return {task: events[place] for task, place in places.items() if place in events}
+    said = archived(bus, (task for task in ended if task not in places))
+    first = {task: events[0] for task, events in said.items() if events}
+    return first | {task: events[place] for task, place in places.items() if place in events}
 
 
 def _open_row(task: TaskRecord, why: Waiting) -> dict[str, Any]:

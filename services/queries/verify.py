@@ -12,7 +12,7 @@ from projections import fold, views
 from projections.records import RECORDS
 from projections.report_views import day_report
 from projections.state import State
-from services.archive.copying import Archive, folder_of
+from services.archive.copying import Archive
 from services.audit.check import Audit
 from services.client.bus import Bus
 from services.queries import metrics
@@ -20,8 +20,8 @@ from services.queries.conservation import SumRow, books, report_view, throttle_v
 from services.runtime.errors import AsbError, CommandRefused
 from services.store import rebuild as replaying
 from services.store.heartbeat import beats
+from services.store.history import folder_of
 from services.store.log import after, parse_id
-from services.store.raw_entries import entries
 
 BATCHES = (1, 7, 1000)
 
@@ -78,7 +78,7 @@ def first_fault(body: Any) -> str:
 def check_folds(bus: Bus, until: str, size: int, live: State, advance: Advance) -> Check:
     """The whole log in turns of ``size``, against the live state."""
     state = State()
-    for batch in entries(bus.client, bus.keys, until=until):
+    for batch in bus.history.entries(until=until):
         fold_in_turns(state, replaying.decoded(batch), size)
         advance(len(batch))
     same = state.encode() == live.encode()
@@ -110,14 +110,14 @@ def _first_difference(bus: Bus, until: str, size: int) -> tuple[str, str]:
     kept = replaying.load_snapshot(bus.client, bus.keys)
     start = State()
     if kept is not None and not after(kept.meta.log_id, until):
-        for batch in entries(bus.client, bus.keys, until=kept.meta.log_id):
+        for batch in bus.history.entries(until=kept.meta.log_id):
             fold_in_turns(start, replaying.decoded(batch), 1)
         if start.encode() != kept.encode():
             words = f"the snapshot kept there is not the fold: {_differing(kept, start)}"
             return kept.meta.log_id, words
     else:
         kept = State()
-    for batch in entries(bus.client, bus.keys, start.meta.log_id, until):
+    for batch in bus.history.entries(start.meta.log_id, until):
         events = replaying.decoded(batch)
         for at in range(0, len(events), size):
             fold_in_turns(start, events[at : at + size], size)
@@ -188,7 +188,7 @@ class Walk:
         self._due.setdefault(place, []).append(look)
 
     def run(self, until: str, advance: Advance) -> list[Check]:
-        for batch in entries(self._bus.client, self._bus.keys, until=until):
+        for batch in self._bus.history.entries(until=until):
             for entry, event in replaying.owned(batch):
                 if event.type == "report.issued":
                     self._report(event)
@@ -248,7 +248,7 @@ def _throttle_view(state: State) -> dict[str, Any]:
 def conserved(bus: Bus) -> list[SumRow]:
     """The sum of all charges on the raw log against windows, totals, reports, views and metrics."""
     kept = read_views(bus)
-    replaying.check_beginning(bus.client, bus.keys, "the log's sums cannot be added up")
+    bus.check_beginning("the log's sums cannot be added up")
     audit, rows = Audit(), list[SumRow]()
     pages = list(metrics.expected(beats(bus.client, bus.keys), audit))
     until, folded = bus.last_id(), 0
@@ -259,7 +259,7 @@ def conserved(bus: Bus) -> list[SumRow]:
     if kept.throttle is not None:
         throttle: dict[str, Any] = msgspec.json.decode(kept.throttle)
         due.setdefault(throttle["as_of"], []).append(lambda: throttle_view(audit, throttle))
-    for batch in entries(bus.client, bus.keys, until=until):
+    for batch in bus.history.entries(until=until):
         for entry, event in replaying.owned(batch):
             audit.feed(entry)
             folded += 1

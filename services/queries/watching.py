@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -68,8 +69,13 @@ def surroundings_of(bus: Bus, tasks: Sequence[TaskRecord]) -> Surroundings:
 
 def events_before(bus: Bus, until: str, log_id: str = START) -> list[EventRow]:
     """The last ``TAIL`` events up to ``until``, of those after ``log_id``, the oldest first."""
-    entries = bus.client.call("XREVRANGE", bus.keys.log, until, f"({log_id}", "COUNT", TAIL)
-    return [event_row(event) for event in reversed(bus.shown(rebuild.decoded(entries)))]
+    entries: list[Any] = []
+    for batch in bus.history.newest(until, log_id):
+        entries += batch
+        if len(entries) >= TAIL:
+            break
+    newest = rebuild.decoded(entries[:TAIL])
+    return [event_row(event) for event in reversed(bus.shown(newest))]
 
 
 def past(bus: Bus, chosen: Moment) -> Scene:
@@ -109,7 +115,7 @@ class FleetWatch:
             self._state = self._bus.state()
             self._tail = deque(events_before(self._bus, self._state.meta.log_id), maxlen=TAIL)
         state = self._state
-        for events in rebuild.read_log(self._bus.client, self._bus.keys, state.meta.log_id):
+        for events in self._bus.read(state.meta.log_id):
             for event in self._bus.shown(events):
                 fold.apply(state, event)
                 self._tail.append(event_row(event))

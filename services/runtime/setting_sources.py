@@ -41,6 +41,11 @@ class Leaf(Struct, frozen=True):
         return get_origin(bare(self.type)) is dict
 
     @property
+    def is_folder(self) -> bool:
+        type_ = bare(self.type)
+        return type_ is Path or Path in get_args(type_)
+
+    @property
     def is_list(self) -> bool:
         return get_origin(bare(self.type)) is tuple
 

@@ -120,7 +120,7 @@ def _take(values: dict[str, Any], given: Given, base: Path, environ: Mapping[str
     """Check one given value and put it over what earlier sources said."""
     leaf = LEAVES[given.name]
     value = setting_amounts.typed(_exact(given.value), leaf.name, given.where)
-    if leaf.name == "data_dir" and isinstance(value, str | Path) and str(value):
+    if leaf.is_folder and isinstance(value, str | Path) and str(value):
         values[leaf.name] = Path(os.path.normpath(base / expanded(str(value), environ)))
     elif leaf.is_table and isinstance(value, dict):
         item_type = get_args(bare(leaf.type))[1]

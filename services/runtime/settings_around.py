@@ -10,6 +10,9 @@ from msgspec import Meta, Struct
 Port = Annotated[int, Meta(ge=0, le=65535)]  # 0: any that is free
 
 
+KEEP_EVENTS_MIN = 1_000
+
+
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A group of settings: keys it does not know are errors."""
 
@@ -34,7 +37,23 @@ class ArchiveSettings(Section, frozen=True, kw_only=True):
     ] = None
     segment_events: Annotated[
         int, Meta(ge=1, le=10_000_000, description="entries in one file of the archive")
-    ] = 100_000
+    ] = 20_000
+    keep_events: Annotated[
+        int,
+        Meta(
+            ge=KEEP_EVENTS_MIN,
+            description="so many of the newest entries of the log stay in Redis; older ones go to "
+            "the archive, one file at a time",
+        ),
+    ] = 500_000
+    keep_days: Annotated[
+        int,
+        Meta(ge=0, le=36_500, description="how old an entry in Redis may become; 0: any age"),
+    ] = 90
+    words: Annotated[
+        bool,
+        Meta(description="whether the archive keeps what was written: prompts, answers, errors"),
+    ] = False
 
 
 class MetricsSettings(Section, frozen=True, kw_only=True):

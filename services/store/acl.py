@@ -97,6 +97,7 @@ def _worded(keys: Keys) -> tuple[str, ...]:
     """Where words stand, or what is needed to read them; never the secret of the bus."""
     return (
         keys.log,
+        keys.carried,
         keys.snapshot,
         keys.task_index("*"),
         keys.forgotten,

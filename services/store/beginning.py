@@ -12,7 +12,9 @@ from events.keys import Keys
 from events.log import START, after, begins
 from projections.state import State
 from services.decider import Inputs
+from services.runtime.errors import AsbError
 from services.store.client import Client
+from services.store.history import decode_mark
 from services.store.log import Log, decoded
 from services.store.position import Position
 
@@ -70,12 +72,20 @@ class Beginning:
         if not await self._log.holds(self._position.base(state())):
             return  # it went back, or another began: the next turn sees it
         self._cut = _is_cut(entries)
-        if self._cut:
+        if self._cut and not await self._is_archived(first):
             logger.error("the log was trimmed by hand: it begins at %s now", first)
             self._inputs.trimmed = first
             wake()
             await self._keep(state)
         self._first = first
+
+    async def _is_archived(self, first: str) -> bool:
+        """Whether what stood before ``first`` is in the archive: asb itself cut the log there."""
+        try:
+            mark = decode_mark(await self._client.call("GET", self._keys.archive_mark), self._keys)
+        except AsbError:
+            return False
+        return mark is not None and mark.cut > 0 and not after(first, mark.begins)
 
     async def _keep(self, state: Callable[[], State]) -> None:
         """Keep what is in memory, as soon as the event it stands at is on the log."""

@@ -134,6 +134,14 @@ def forget_all(client: SyncClient, keys: Keys) -> None:
     client.call("DEL", keys.checkpoints, keys.checkpoint_blocks)
 
 
+def forget_before(client: SyncClient, keys: Keys, begins: str) -> None:
+    """Drop those that stand before the log's beginning: it was cut there."""
+    gone = [place.field for place in places(client, keys) if after(begins, place.log_id)]
+    if gone:
+        client.call("HDEL", keys.checkpoints, *gone)
+        thin(client, keys)
+
+
 def thin(
     client: SyncClient, keys: Keys, number_max: int = NUMBER_MAX, bytes_max: int = BYTES_MAX
 ) -> None:

@@ -11,7 +11,7 @@ from services.store.client import Client
 from services.store.forgetting import task_of
 
 COUNT = 500
-_ENDS = frozenset((b"task.completed", b"task.failed", b"task.cancelled"))
+ENDS = frozenset((b"task.completed", b"task.failed", b"task.cancelled"))
 
 
 async def expired_tasks(
@@ -32,7 +32,7 @@ async def expired_tasks(
                 continue
             if b'"words":' in fields[11]:
                 worded.add(task)
-            if fields[1] in _ENDS and _ends(place, fields, before):
+            if fields[1] in ENDS and ends_before((place, fields), before):
                 expired.add(task)
             elif fields[1] == b"task.submitted":
                 expired.discard(task)
@@ -41,9 +41,10 @@ async def expired_tasks(
         cursor = entries[-1][0].decode()
 
 
-def _ends(place: bytes, fields: list[bytes], before: int) -> bool:
+def ends_before(entry: tuple[bytes, list[bytes]], before: int) -> bool:
+    """Whether a task ends with this entry of the log, and did so before ``before`` (µs)."""
     try:
-        event = decode([place, fields])
+        event = decode(entry)
     except (ForeignEntry, UnsupportedEvent):
         return False
     again = getattr(event.data, "retry_at", 0)

@@ -147,7 +147,8 @@ class Removal:
         def change(_place: str, fields: Fields) -> Fields:
             return [*fields[:11], without_words(fields[11], now), *fields[12:]]
 
-        return await self._rewritten(self._keys.log, wanted, change)
+        changed = await self._rewritten(self._keys.log, wanted, change)
+        return changed + await self._rewritten(self._keys.carried, wanted, change)
 
     def _is_ours(self, data: bytes) -> bool:
         return task_of(data) in self._tasks

@@ -22,6 +22,7 @@ from events.usage import ProgressUpdated, UsageRecorded
 from services.decider import Taken
 from services.runtime.errors import CommandRefused, LogError
 from services.runtime.failpoints import point
+from services.store.carried import entries_now_at
 from services.store.client import Client
 from services.store.scripts import Argument, script
 
@@ -181,18 +182,14 @@ class Log:
 
     async def texts(self, places: dict[str, str]) -> dict[str, str]:
         """The prompts of tasks, by task id; ``places`` maps it to the log id of its submission."""
-        if not places:
-            return {}
-        replies = await self._client.all(
-            ("XRANGE", self._keys.log, place, place) for place in places.values()
-        )
-        read = ((task, decoded(reply)) for task, reply in zip(places, replies, strict=True))
+        there = await entries_now_at(self._client, self._keys, places.values())
+        read = ((task, decoded([there[p]])) for task, p in places.items() if p in there)
         return {task: words_of(events[0]).get("text", "") for task, events in read if events}
 
     async def words_at(self, place: str) -> dict[str, Any]:
         """The words of the event at ``place``, none where it is gone."""
-        entries = await self._client.call("XRANGE", self._keys.log, place, place)
-        events = decoded(entries)
+        there = await entries_now_at(self._client, self._keys, [place])
+        events = decoded(list(there.values()))
         return words_of(events[0]) if events else {}
 
     async def taken_ids(self, ids: Iterable[str], now: int, days: int) -> dict[str, str]:

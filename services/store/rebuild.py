@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Generator, Iterator, MutableSequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from events.envelope import Event
 from events.keys import Keys
@@ -15,8 +16,8 @@ from services.runtime.errors import BeginningLost, CommandRefused
 from services.runtime.failpoints import point
 from services.store import checkpoints
 from services.store.client import SyncClient
+from services.store.history import History
 from services.store.log import START, after, decoded, owned
-from services.store.raw_entries import entries as pages
 
 __all__ = ["decoded", "load_snapshot", "owned", "read_log", "rebuild", "write_snapshot"]
 
@@ -27,11 +28,14 @@ def read_log(
     cursor: str = START,
     until: str = "+",
     foreign: MutableSequence[str] | None = None,
+    *,
+    archives: Path | None = None,
 ) -> Iterator[list[Event]]:
-    """The events after ``cursor``, in batches: the next comes while the caller works on one.
-    Foreign entries are left out; their ids go to ``foreign``. Raises LogError for what must not be
-    skipped."""
-    for entries in pages(client, keys, cursor, until):
+    """The events after ``cursor``, in batches, those that left Redis too: ``archives`` is the
+    folder of all archives on this host. The next batch comes while the caller works on one. Foreign
+    entries are left out; their ids go to ``foreign``. Raises LogError for what must not be skipped,
+    and as `History.entries`."""
+    for entries in History(client, keys, archives).entries(cursor, until):
         yield decoded(entries, foreign)
 
 
@@ -58,18 +62,21 @@ def rebuild(
     snapshot: bool = True,
     progress: Callable[[int], None] | None = None,
     foreign: MutableSequence[str] | None = None,
+    archives: Path | None = None,
 ) -> State:
-    """The state at ``until`` (the end of the log by default).
+    """The state at ``until`` (the end of the log by default). ``archives``: see `read_log`.
 
     Raises LogError where the log holds what must not be skipped, and where it has lost its
-    beginning and no snapshot knows what stood there.
+    beginning and neither a snapshot nor an archive knows what stood there.
     """
     with _no_looking_for_cycles():
         state = _base(client, keys, until) if snapshot else None
         if state is None:
-            state = State()
-            check_beginning(client, keys)
-        for events in read_log(client, keys, state.meta.log_id, until, foreign):
+            check_beginning(client, keys, archives=archives)
+            beside = History(client, keys, archives).state(until) if snapshot else None
+            state = beside if beside is not None else State()
+        cursor = state.meta.log_id
+        for events in read_log(client, keys, cursor, until, foreign, archives=archives):
             for event in events:
                 fold.apply(state, event)
             if progress is not None:
@@ -78,7 +85,7 @@ def rebuild(
 
 
 def _base(client: SyncClient, keys: Keys, until: str) -> State | None:
-    """The state to begin with: the newest kept one that reaches no further than ``until``."""
+    """The state in Redis to begin with: the newest that reaches no further than ``until``."""
     state = load_snapshot(client, keys)
     if state is None or (until != "+" and after(state.meta.log_id, until)):
         return checkpoints.nearest(client, keys, until)
@@ -91,8 +98,11 @@ def _base(client: SyncClient, keys: Keys, until: str) -> State | None:
 NOT_COVERED = "no snapshot covers it"
 
 
-def check_beginning(client: SyncClient, keys: Keys, so: str = NOT_COVERED) -> None:
-    """Raise BeginningLost unless the log is empty or begins with its first event.
+def check_beginning(
+    client: SyncClient, keys: Keys, so: str = NOT_COVERED, *, archives: Path | None = None
+) -> None:
+    """Raise BeginningLost unless the log is empty, begins with its first event, or was archived up
+    to where it begins now.
 
     Without its beginning it knows no limits, and not what was used: nothing may be decided on it.
     ``so`` says what follows, where that is another thing.
@@ -102,6 +112,8 @@ def check_beginning(client: SyncClient, keys: Keys, so: str = NOT_COVERED) -> No
     if first is None and START in (given_out, _given_out(client, keys)):
         return
     if first is not None and begins(first):
+        return
+    if first is not None and History(client, keys, archives).covers(first.log_id):
         return
     where = f"it begins at {first.log_id}" if first is not None else "every entry was deleted"
     raise BeginningLost(
@@ -150,26 +162,33 @@ def _no_looking_for_cycles() -> Generator[None]:
 
 
 def write_snapshot(
-    client: SyncClient, keys: Keys, every_events: int = checkpoints.EVERY_EVENTS
+    client: SyncClient,
+    keys: Keys,
+    every_events: int = checkpoints.EVERY_EVENTS,
+    archives: Path | None = None,
 ) -> tuple[State, int]:
     """Fold up to the end of the log and keep the result; that state and its size in bytes. On the
     way a checkpoint is kept every ``every_events``."""
-    state = _with_checkpoints(client, keys, every_events)
+    state = _with_checkpoints(client, keys, every_events, archives)
     data = state.encode()
     point("snapshot.before_set")
     client.call("SET", keys.snapshot, data)
     return state, len(data)
 
 
-def _with_checkpoints(client: SyncClient, keys: Keys, every_events: int) -> State:
+def _with_checkpoints(
+    client: SyncClient, keys: Keys, every_events: int, archives: Path | None
+) -> State:
     with _no_looking_for_cycles():
         state = _base(client, keys, "+")
         if state is None:
-            state = State()
-            check_beginning(client, keys)
+            check_beginning(client, keys, archives=archives)
+            state = History(client, keys, archives).state() or State()
             checkpoints.forget_all(client, keys)
         last = max((place.events for place in checkpoints.places(client, keys)), default=0)
-        for events in read_log(client, keys, state.meta.log_id):
+        newest = client.call("XREVRANGE", keys.log, "+", "-", "COUNT", 1)
+        end = newest[0][0].decode() if newest else "+"  # what comes meanwhile is for the next one
+        for events in read_log(client, keys, state.meta.log_id, end, archives=archives):
             for event in events:
                 fold.apply(state, event)
             if state.meta.events - last >= every_events:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from services.runtime.errors import CommandRefused
-from services.store.client import Client
+from services.store.client import Client, SyncClient
 from services.store.replies import WRONG_TYPE, wrong_type
 
 LUA = Path(__file__).parent / "lua"
@@ -32,6 +32,10 @@ class Script:
             if f"{WRONG_TYPE} Operation" not in text:
                 raise
             raise wrong_type(await client.types(keys)) from error
+
+    def now(self, client: SyncClient, keys: list[str], args: list[Argument]) -> Any:
+        """The script's reply, for those who wait for it. Raises as SyncClient.call."""
+        return client.call("EVAL", self.text, len(keys), *keys, *args)
 
     async def _run(self, client: Client, keys: list[str], args: list[Argument]) -> Any:
         try:

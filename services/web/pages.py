@@ -21,7 +21,7 @@ from projections.format import first_line
 from services.client import orders
 from services.client.bus import Bus
 from services.queries.figures import savings
-from services.queries.moment import Moment, first_id, moment, step
+from services.queries.moment import Moment, moment, step
 from services.queries.overview import plain
 from services.queries.reports import (
     period_of,
@@ -197,7 +197,7 @@ def order_of(name: str, body: Mapping[str, Any]) -> Callable[[Bus], orders.Reply
 
 def _ends(bus: Bus) -> dict[str, Any]:
     """Where the log begins and ends."""
-    first, last = first_id(bus), bus.last_id()
+    first, last = bus.history.first(), bus.last_id()
     return {"first": first, "last": last, "now": bus.now()}
 
 

@@ -16,9 +16,13 @@ from tests.bench.measures import MEASURES, Figure, Plan
 from tests.bench.profiling import profile
 from tests.bench.reading import reading
 from tests.bench.routing import delegate
+from tests.bench.scraping import scraping
+from tests.bench.soak import soak
 from tests.bench.turns import turns
 
-EVERY = {**MEASURES, "delegate": delegate, "turns": turns, "reading": reading}
+EVERY = {**MEASURES, "delegate": delegate, "turns": turns, "reading": reading, "scraping": scraping}
+LONG = {"soak": soak}  # only by name: it takes ten minutes
+NAMES = (*EVERY, *LONG, "profile")
 
 
 def main() -> None:
@@ -33,7 +37,7 @@ def main() -> None:
         figures: list[Figure] = []
         for name in asked.names or EVERY:
             print(f"{name} …", flush=True)
-            found = EVERY[name](ground, plan)
+            found = {**EVERY, **LONG}[name](ground, plan)
             table.show(found)
             figures += found
     if len(asked.names or EVERY) > 1:
@@ -48,16 +52,18 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join((*EVERY, "profile")))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--fsync", choices=("everysec", "always"), default="everysec")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--tasks", type=int, default=0, help="for submit, e2e, flat and profile")
+    parser.add_argument(
+        "--tasks", type=int, default=0, help="for submit, e2e, flat, soak and profile"
+    )
     parser.add_argument("--events", type=int, default=200_000, help="on the log, for replay")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     asked = parser.parse_args()
     for name in asked.names:
-        if name not in EVERY and name != "profile" and asked.names[0] != "profile":
-            parser.error(f"there is no measure {name!r}; one of {', '.join((*EVERY, 'profile'))}")
+        if name not in NAMES and asked.names[0] != "profile":
+            parser.error(f"there is no measure {name!r}; one of {', '.join(NAMES)}")
     return asked
 
 

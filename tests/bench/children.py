@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import anyio
 import anyio.from_thread
@@ -21,10 +22,13 @@ from events.keys import Keys
 from services import hosting
 from services.runtime import loop
 from services.runtime.settings import Settings, load
+from services.runtime.settings_around import ArchiveSettings
 from services.store.client import Client
 from services.worker import Task, worker
 from tests.bench import reference
 
+ARCHIVES = "ASB_TEST_BENCH_ARCHIVES"  # a folder: then the log is kept short
+KEPT = 20_000  # entries of it, in that case
 NOT_BINDING = 100_000  # times the default amounts: every limit is looked at, none refuses
 
 Stop = Callable[[], None]
@@ -38,7 +42,10 @@ def settings(namespace: str) -> Settings:
         for limit in found.policy.limits
     )
     policy = msgspec.structs.replace(found.policy, limits=limits)
-    return msgspec.structs.replace(found, policy=policy)
+    archive = found.archive
+    if folder := os.environ.get(ARCHIVES):
+        archive = ArchiveSettings(folder=Path(folder), keep_events=KEPT, segment_events=KEPT // 4)
+    return msgspec.structs.replace(found, policy=policy, archive=archive)
 
 
 async def run_engine(url: str, namespace: str) -> None:

@@ -60,6 +60,18 @@ class Child:
     def cpu(self) -> float:
         return cpu_of(self._process.pid)
 
+    @property
+    def resident(self) -> int:
+        return resident_of(self._process.pid)
+
+
+def resident_of(pid: int) -> int:
+    """Bytes of a process in memory."""
+    with contextlib.suppress(OSError):
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
 
 def cpu_of(pid: int) -> float:
     """User and system seconds of a process so far."""

@@ -21,9 +21,12 @@ import msgspec
 
 from events.keys import Keys
 from services import assembly, hosting
+from services.archive.copying import Archive
+from services.archive.retention import Retention, renew
 from services.engine.host import Host
 from services.runtime import loop
 from services.runtime.errors import RedisUnavailable
+from services.runtime.settings_around import ArchiveSettings
 from services.runtime.settings_types import SnapshotSettings
 from services.store import rebuild
 from services.store.client import Client, SyncClient
@@ -44,16 +47,18 @@ POISON_EVERY = 10
 # -- the processes -------------------------------------------------------------------------------
 
 
-def run_host(url: str, namespace: str, services: str, reported: str) -> None:
-    """A host. SIGUSR1 has it write where it stands to the file ``reported``."""
-    loop.run(_host, url, namespace, services, Path(reported))
+def run_host(url: str, namespace: str, services: str, reported: str, archives: str) -> None:
+    """A host. SIGUSR1 has it write where it stands to the file ``reported``. With a folder of
+    ``archives`` the log is kept short."""
+    loop.run(_host, url, namespace, services, Path(reported), archives)
 
 
-async def _host(url: str, namespace: str, services: str, reported: Path) -> None:
+async def _host(url: str, namespace: str, services: str, reported: Path, archives: str) -> None:
     chosen = services.split(",") if services else assembly.SERVICES
     settings = msgspec.structs.replace(
         settings_for(namespace, LIMITS, lease_s=LEASE_S),
         snapshots=SnapshotSettings(every_events=SNAPSHOT_TAIL),
+        archive=kept_short(archives) if archives else ArchiveSettings(),
     )
     host = hosting.host(Client(url), settings, chosen)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell, host, reported)
@@ -157,8 +162,12 @@ class Process:
 class Fleet:
     """All processes of a test; none outlives it."""
 
-    def __init__(self, url: str, namespace: str, folder: Path) -> None:
+    def __init__(
+        self, url: str, namespace: str, folder: Path, archives: Path | None = None
+    ) -> None:
+        """With a folder of ``archives`` hosts keep the log short."""
         self.url, self.namespace, self.folder = url, namespace, folder
+        self.archives = str(archives) if archives is not None else ""
         self.all: list[Process] = []
         self.allowed = 0
         self.allow(0)
@@ -176,8 +185,12 @@ class Fleet:
         return process
 
     def host(self, services: str = "", die_at: str = "") -> Process:
-        reported = self.folder / f"told-{len(self.all)}"
-        return self._start("host", services, str(reported), die_at=die_at)
+        reported = str(self.folder / f"told-{len(self.all)}")
+        return self._start("host", services, reported, self.archives, die_at=die_at)
+
+    def retention(self, die_at: str = "") -> Process:
+        """What the archive service has a process do."""
+        return self._start("retention", self.archives, die_at=die_at)
 
     def worker(self, name: str, die_at: str = "") -> Process:
         return self._start("worker", name, die_at=die_at)
@@ -185,6 +198,10 @@ class Fleet:
     def submitter(self, name: str) -> Process:
         files = (str(self.folder / file) for file in ("allowed", f"acks-{name}"))
         return self._start("submitter", name, *files)
+
+    def renewal(self, die_at: str = "") -> Process:
+        """`asb archive --anew`."""
+        return self._start("renewal", self.archives, die_at=die_at)
 
     def snapshot(self, die_at: str = "") -> Process:
         return self._start("snapshot", die_at=die_at)
@@ -222,7 +239,25 @@ def run_snapshot(url: str, namespace: str) -> None:
     rebuild.write_snapshot(SyncClient(url), Keys(namespace))
 
 
+def kept_short(archives: str) -> ArchiveSettings:
+    """A log that is cut as early as can be."""
+    return ArchiveSettings(folder=Path(archives), keep_events=1_000, segment_events=100)
+
+
+def run_retention(url: str, namespace: str, archives: str) -> None:
+    policy = kept_short(archives)
+    Retention(SyncClient(url), Keys(namespace), Path(archives), policy).run()
+
+
+def run_renewal(url: str, namespace: str, archives: str) -> None:
+    archive = Archive(SyncClient(url), Keys(namespace), Path(archives))
+    with archive.locked():
+        renew(archive, Path(archives), kept_short(archives), 0)
+
+
 PROCESSES = {
+    "renewal": run_renewal,
+    "retention": run_retention,
     "snapshot": run_snapshot,
     "host": run_host,
     "worker": run_worker,

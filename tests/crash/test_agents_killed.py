@@ -25,8 +25,10 @@ from services.store import rebuild
 from services.store.client import SyncClient
 from services.worker.identity import stat
 from tests.agents.playing import Stage
+from tests.conservation import conserved_over_http
 from tests.e2e.cli import Up
 from tests.integration.test_agents import children
+from tests.integration.test_engine_ground import settings_for
 from tests.wait import wait_blocking
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
@@ -121,6 +123,7 @@ def test_any_two_are_killed_at_once(bus: Bus) -> None:
     assert bus.count("task.completed") == len(pairs)
     held = bus.state().scopes["global"]
     assert (held.held_tokens, held.held_nanos, held.held_tasks) == (0, 0, 0)
+    conserved_over_http(bus.redis, settings_for("asb"))
 
     said = json.loads(bus.run("usage", "reconcile", "--all", "--json").stdout)
     assert len(said) == 2 * len(pairs)

@@ -9,9 +9,11 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from services.store.redis_server import ServerBinary
+from tests.conservation import conserved_over_http
 from tests.integration.test_engine_ground import Bus, Hands, caught_up, proven, running, working
 from tests.integration.test_scripts import binaries
 from tests.servers import RedisServer
@@ -38,6 +40,7 @@ async def bus(own_server: RedisServer) -> AsyncGenerator[Bus]:
     made = Bus(own_server.url, "out")
     yield made
     await made.close()
+    await anyio.to_thread.run_sync(conserved_over_http, own_server.url, made.settings)
 
 
 async def pause() -> None:

@@ -21,8 +21,9 @@ from projections.records import RUNNING
 from services.runtime.errors import RedisUnavailable
 from services.store import rebuild
 from services.store.client import SyncClient
+from tests.conservation import conserved_over_http
 from tests.crash.processes import Fleet, Process
-from tests.integration.test_engine_ground import Audit, audit, held
+from tests.integration.test_engine_ground import Audit, audit, held, settings_for
 from tests.servers import RedisServer, Served
 from tests.wait import wait_blocking
 
@@ -153,13 +154,15 @@ class Storm:
     # -- afterwards ----------------------------------------------------------------------------
 
     def finish(self, within: float = 60) -> Audit:
-        """Wait until all that was submitted is over; the log, audited."""
+        """Wait until all that was submitted is over, and every sum is conserved; the log,
+        audited."""
         want = self.fleet.allowed * len(self.submitters)
         wait_blocking(lambda: self._submitted() == want, within, f"all {want} acknowledged")
         try:
             wait_blocking(self._all_over, within, "all over")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.left_over()}\n{self.troubles()}") from None
+        conserved_over_http(self.server.url, settings_for(NAMESPACE))
         return self.audit()
 
     def left_over(self) -> str:

@@ -17,6 +17,7 @@ from services.client import bus as client_bus
 from services.client import forgetting, traces
 from services.store import rebuild
 from services.store.client import SyncClient
+from tests.conservation import conserved_over_http
 from tests.crash.processes import Fleet
 from tests.integration.test_engine_ground import settings_for
 from tests.servers import RedisServer
@@ -125,6 +126,7 @@ def test_killed_between_any_two_steps(ground: Ground) -> None:
     assert ground.places() == []
     after = digests(ground.events())
     assert {place: after[place] for place in before} == before
+    conserved_over_http(ground.server.url, ground.bus.settings)
     # No copy is left lying about.
     assert [key for key in ground.client.call("KEYS", "*") if b"rewrit" in key] == []
 

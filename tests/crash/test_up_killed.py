@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from services.store.client import SyncClient
+from tests.conservation import conserved_over_http
 from tests.e2e.cli import Up
+from tests.integration.test_engine_ground import settings_for
 from tests.integration.test_worker_command import alive
 from tests.wait import wait_blocking
 
@@ -139,6 +141,7 @@ def test_names_and_tasks_are_back_in_seconds_and_what_ran_before_is_gone(
     assert sorted({event["worker"] for event in bus.events("worker.joined")}) == NAMES
     assert kills == ROUNDS * kills_a_round
     assert slowest < LEASE_S / 2, "no lease had to end"
+    conserved_over_http(bus.url, settings_for("asb"))
     print(  # noqa: T201
         f"\n  {' '.join(words)}: {kills} kills in {ROUNDS} rounds, "
         f"{3 * WORKERS * ROUNDS} processes of agents ended, slowest restart {slowest:.1f} s"

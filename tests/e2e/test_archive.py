@@ -26,7 +26,7 @@ def test_an_archive_is_verified_with_the_log_and_a_flipped_byte_is_named(tmp_pat
         checks = {c["name"]: c for c in up.ask("replay", "--verify")["checks"]}
         assert checks["archive"]["good"]
         [row] = [c for c in up.ask("doctor")["checks"] if c["name"] == "archive"]
-        assert row["value"].startswith(f"1 segment up to {segment['last']}, with the words")
+        assert row["value"].startswith(f"1 segment up to {segment['last']}, without words")
         path = Path(made["folder"]) / segment["file"]
         data = bytearray(path.read_bytes())
         data[40] ^= 4

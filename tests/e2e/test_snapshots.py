@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from events.keys import Keys
-from services.snapshots.projector import SnapshotRecord, decode_record
 from services.store.client import SyncClient
 from services.store.heartbeat import beats
+from services.store.snapshot_record import SnapshotRecord, decode_record
 from tests.e2e.cli import AGENT, ROOT, Process, asb
 from tests.servers import RedisServer
 from tests.subscribers import subscriber

@@ -15,9 +15,10 @@ import pytest
 from events.envelope import without_words
 from events.keys import Keys
 from services.archive.copying import Archive
-from services.archive.segments import CHAIN, ArchiveBroken, entries_of, read_chain
 from services.runtime.errors import AsbError
 from services.store.client import SyncClient
+from services.store.history import read_mark
+from services.store.segments import CHAIN, ArchiveBroken, entries_of, read_chain
 
 FIRST = "log:0123456789abcdef"
 
@@ -47,11 +48,11 @@ def test_what_came_since_is_added_and_every_entry_is_as_the_log_says(
 ) -> None:
     put(sync, keys, 25)
     archive = Archive(sync, keys, tmp_path)
-    assert [s.entries for s in archive.extend(10)] == [10, 10, 5]
+    assert [s.entries for s in archive.extend(10, words=True)] == [10, 10, 5]
     assert archive.extend(10) == []
     put(sync, keys, 7, start=26)
     sync.call("XADD", keys.log, "40-0", b"f\xff", b"\x00\xfe")  # somebody else's, and no UTF-8
-    [more] = archive.extend(10)
+    [more] = archive.extend(10, words=True)
     assert (more.n, more.first, more.last, more.entries) == (4, "26-0", "40-0", 8)
     segments = archive.verify()
     archived = [e for s in segments for e in entries_of(archive.folder, s)]
@@ -115,7 +116,11 @@ def test_a_segment_that_was_made_to_fit_the_chain_is_not_what_the_log_says(
     (archive.folder / CHAIN).write_bytes(msgspec.json.encode(forged) + b"\n")
     with pytest.raises(ArchiveBroken, match="does not end as Redis says"):
         archive.verify()
-    sync.call("SET", keys.archive_mark, msgspec.json.encode(forged))
+    mark = read_mark(sync, keys)
+    assert mark is not None
+    mark = msgspec.structs.replace(mark, last=forged)
+    sync.call("SET", keys.archive_mark, msgspec.json.encode(mark))
+    archive = Archive(sync, keys, tmp_path)
     with pytest.raises(ArchiveBroken, match="entry 3-0 is not what the log says"):
         archive.verify()
 
@@ -127,14 +132,23 @@ def test_a_crash_between_file_and_record_and_mark_is_made_good(
     archive = Archive(sync, keys, tmp_path)
     archive.extend(10)
     records = read_chain(archive.folder)
+    mark = read_mark(sync, keys)
+    assert mark is not None
+    before = msgspec.json.encode(msgspec.structs.replace(mark, last=records[0]))
     # The record of the second is not written yet, nor the mark moved.
     (archive.folder / CHAIN).write_bytes(msgspec.json.encode(records[0]) + b"\n")
-    sync.call("SET", keys.archive_mark, msgspec.json.encode(records[0]))
+    sync.call("SET", keys.archive_mark, before)
+    archive = Archive(sync, keys, tmp_path)
     assert [r.n for r in archive.extend(10)] == [2]
     assert len(archive.verify()) == 2
     # The record is written, the mark is not.
-    sync.call("SET", keys.archive_mark, msgspec.json.encode(records[0]))
+    sync.call("SET", keys.archive_mark, before)
+    archive = Archive(sync, keys, tmp_path)
     assert len(archive.verify()) == 2
+    assert archive.extend(10) == []
+    mark = read_mark(sync, keys)
+    assert mark is not None
+    assert mark.last == records[1]
 
 
 def test_a_log_that_went_back_is_not_archived_over(
@@ -146,7 +160,7 @@ def test_a_log_that_went_back_is_not_archived_over(
     sync.call("XDEL", keys.log, "20-0")
     with pytest.raises(AsbError, match="does not hold 20-0, with which its archive ends"):
         archive.extend(10)
-    assert sync.call("DEL", keys.log)
+    assert sync.call("DEL", keys.log, keys.archive_mark)
     with pytest.raises(AsbError, match="the log is empty"):
         Archive(sync, keys, tmp_path)
 
@@ -159,7 +173,7 @@ def test_a_mark_that_somebody_else_wrote_is_named(
     archive.extend(10)
     sync.call("SET", keys.archive_mark, "mine")
     with pytest.raises(ArchiveBroken, match="holds no record of asb") as caught:
-        archive.verify()
+        Archive(sync, keys, tmp_path)
     assert keys.archive_mark in caught.value.hint
 
 
@@ -173,14 +187,14 @@ def test_what_was_forgotten_since_is_no_change_and_leaves_with_a_new_archive(
     fields = ("type", "task.submitted", "id", "e", "source", "t", "from", "", "at", "4", "data")
     sync.call("XADD", keys.log, "4-0", *fields, json.dumps(data, separators=(",", ":")))
     archive = Archive(sync, keys, tmp_path)
-    archive.extend(2)
+    archive.extend(2, words=True)
     sync.call("DEL", keys.log)
     put(sync, keys, 3)
     raw = without_words(json.dumps(data, separators=(",", ":")).encode(), 77)
     sync.call("XADD", keys.log, "4-0", *fields, raw)
     assert len(archive.verify()) == 2
     assert "Abernathy" in words_in(archive)
-    archive.renew(3)
+    archive.renew(3, lambda entry: entry, words=True)
     assert len(archive.verify()) == 2
     assert "Abernathy" not in words_in(archive)
     assert [path.name for path in tmp_path.iterdir()] == [archive.folder.name]

@@ -97,6 +97,7 @@ class Running:
         host = "//redis:6379/"  # the name and port of the service within compose's network
         assert host in given["ASB_REDIS_URL"]
         given["ASB_REDIS_URL"] = self.url
+        given["ASB_ARCHIVE_FOLDER"] = str(self._folder / self.archive_volume(name))
         if name == "exporter":
             assert given["ASB_METRICS_HOST"] == "0.0.0.0"
             assert given["ASB_METRICS_PORT"] == EXPORTER_PORT
@@ -105,6 +106,14 @@ class Running:
             assert given["ASB_WEB_HOST"] == "0.0.0.0"
             given |= {"ASB_WEB_HOST": "127.0.0.1", "ASB_WEB_PORT": "0", "ASB_WEB_TOKEN": ""}
         return {**environment(), **given}
+
+    def archive_volume(self, name: str) -> str:
+        """The volume that is mounted where the service looks for the archive; one may write it."""
+        mounted = self._services[name]["environment"]["ASB_ARCHIVE_FOLDER"]
+        writes = name == "archive"
+        volume = f"archive:{mounted}" if writes else f"archive:{mounted}:ro"
+        assert volume in self._services[name]["volumes"]
+        return "archive"
 
     def revive(self, name: str) -> None:
         """What ``restart: unless-stopped`` does to a container that was killed."""

@@ -8,6 +8,8 @@ from typing import cast
 from projections.state import State
 from services.client.bus import Bus
 from services.queries.doctor.findings import Check, Look, rows
+from services.queries.doctor.services import GOES_WITHOUT
+from services.queries.missing import EVERY, STANDS_STILL
 from services.runtime.errors import LogError
 from services.store.health import FactRow, ServerFacts
 
@@ -47,3 +49,7 @@ def test_a_log_that_cannot_be_folded_is_one_bad_row_with_the_way_out() -> None:
         ("redis", "answers", "ok", ""),
     ]
     assert bus.folded == 1
+
+
+def test_doctor_has_words_for_every_part_of_a_service_that_nobody_runs() -> None:
+    assert {*GOES_WITHOUT, *STANDS_STILL} == set(EVERY)

@@ -294,3 +294,13 @@ def test_describe_lists_every_setting_with_origin_and_hides_the_password(read: L
 def test_policy_can_be_built_without_files() -> None:
     assert PolicySettings() == PolicySettings()
     assert Settings(data_dir=Path("/x")).tasks.lease_s == 60
+
+
+def test_the_folder_of_archives_is_a_path_as_that_of_data(tmp_path: Path) -> None:
+    """Given it is named in a file or in the environment, then it is read from there on; without a
+    name it lies in the data folder."""
+    (tmp_path / "asb.toml").write_text('[archive]\nfolder = "cold"')
+    environ = {"HOME": str(tmp_path)}
+    assert load(environ=environ, cwd=tmp_path).archive.folder == tmp_path / "cold"
+    environ["ASB_ARCHIVE_FOLDER"] = "~/away"
+    assert load(environ=environ, cwd=tmp_path).archive.folder == tmp_path / "away"

@@ -32,10 +32,11 @@ from services.queries.stalled import UNTAKEN_S, silent
 from services.queries.verify import conserved
 from services.runtime import initial_policy
 from services.runtime.urls import redacted
-from services.snapshots.projector import decode_record, due_after
+from services.snapshots.projector import due_after
 from services.store.data_folder import record_of
 from services.store.health import FactRow, durability, facts_table
 from services.store.heartbeat import beats
+from services.store.snapshot_record import decode_record
 
 SNAPSHOT_LATE = 3  # times the tail after which the next snapshot is due
 NAMED = 5  # models a row names

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from events.keys import DUPLICATE_DAYS
-from events.log import START, LogWentBack, begins
+from events.log import START, LogWentBack, after, begins
 from projections.format import count
 from projections.views import iso
 from services.client.bus import Bus
@@ -13,6 +13,7 @@ from services.queries.doctor.findings import Look
 from services.runtime.errors import AsbError, CommandRefused
 from services.store import rebuild
 from services.store.health import FactRow
+from services.store.history import read_mark
 from services.store.log import READ_COUNT
 
 DAY_US = 86_400_000_000
@@ -25,7 +26,11 @@ def beginning(look: Look) -> Iterator[FactRow]:
     """Does the log begin with its first event, and did it go back?"""
     bus, meta = look.bus, look.state.meta
     first = rebuild.first_event(bus.client, bus.keys)
-    if meta.events and (first is None or not begins(first)):
+    mark = read_mark(bus.client, bus.keys)
+    if mark is not None and mark.cut and first is not None and not after(first.log_id, mark.begins):
+        value = f"archived up to {mark.begins}: {count(mark.entries, 'entry', 'entries')}"
+        yield ("log's beginning", value, "ok", "")
+    elif meta.events and (first is None or not begins(first)):
         where = first.log_id if first is not None else "nowhere"
         value = f"cut off by hand: it begins at {where}; a snapshot covers what stood before"
         hint = "keep that snapshot: without it the log is refused; a backup of Redis' data has both"
@@ -55,9 +60,13 @@ def entries(look: Look) -> Iterator[FactRow]:
     info = dict(zip(reply[0::2], reply[1::2], strict=True))
     top = info[b"last-entry"][0].decode() if info[b"last-entry"] else START
     tail = 0
-    for batch in rebuild.read_log(bus.client, bus.keys, meta.log_id, top):
+    for batch in bus.read(meta.log_id, top):
         tail += len(batch)
-    surplus = int(info[b"length"]) - meta.events - tail
+    mark = read_mark(bus.client, bus.keys)
+    if mark is not None and mark.swept != mark.cut:
+        return  # it is being cut: the count is not to be trusted now
+    archived = mark.entries if mark is not None else 0
+    surplus = int(info[b"length"]) + archived - meta.events - tail
     if surplus > 0:
         place = meta.foreign_id or _newest_foreign(bus)
         look_at = f"redis-cli XRANGE {bus.keys.log} {place} {place}"
@@ -66,7 +75,7 @@ def entries(look: Look) -> Iterator[FactRow]:
         repair = f"{shown}, XDEL {bus.keys.log} {place} takes it away; the bus goes on either way"
         yield ("foreign entries", value, "warn", repair.lstrip(", "))
     first = rebuild.first_event(bus.client, bus.keys)
-    if surplus < 0 and first is not None and begins(first):
+    if surplus < 0 and first is not None and (archived or begins(first)):
         value = f"{count(-surplus, 'event')} of the log were deleted by hand (XDEL)"
         hint = "a start from a snapshot still knows them; `asb replay --verify` shows what differs"
         yield ("missing events", value, "bad", hint)
@@ -102,13 +111,15 @@ def key_types(look: Look) -> Iterator[FactRow]:
 def _wanted(look: Look) -> Iterator[tuple[str, str]]:
     """Keys and the type each must be of, where it is there."""
     keys = look.bus.keys
-    yield from ((key, "stream") for key in (keys.log, keys.main_intake, keys.deadletter))
+    streams = (keys.log, keys.carried, keys.main_intake, keys.deadletter)
+    yield from ((key, "stream") for key in streams)
     hashes = (keys.deadletter_marks, keys.checkpoints, keys.checkpoint_blocks)
     yield from ((key, "hash") for key in hashes)
     texts = (
         keys.secret,
         keys.snapshot,
         keys.alert_mark,
+        keys.archive_mark,
         keys.throttle,
         keys.token_usage,
         keys.unregistered_intakes,

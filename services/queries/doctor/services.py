@@ -20,6 +20,7 @@ GOES_WITHOUT = {
     MissingPart("progress", PROJECTS): "progress documents are not read",
     MissingPart("usage", PROJECTS): "asb:agents:token:usage and asb:tokens:usage stand still",
     MissingPart("snapshots", PROJECTS): "no snapshot is written: reading gets slower",
+    MissingPart("archive", PROJECTS): "the log in Redis grows: nothing old is archived",
 }
 
 
