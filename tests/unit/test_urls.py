@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from services.runtime.urls import SentinelUrl, hosts, names_a_redis, redacted, redis_cli, sentinel
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_sentinels_are_named_with_their_service_and_the_login_of_its_servers() -> None:
@@ -57,3 +62,10 @@ def test_no_password_is_shown_and_sentinels_are_asked_by_hand() -> None:
     assert "geheim" not in redacted(url)
     asked = "redis-cli -h a -p 26379 SENTINEL get-master-addr-by-name bus"
     assert redis_cli(url) == asked
+
+
+def test_every_address_of_the_page_for_operators_is_one() -> None:
+    page = (ROOT / "ops" / "topologies.md").read_text(encoding="utf-8")
+    urls = re.findall(r"\b(?:rediss?|unix)(?:\+sentinel)?://[^\s`|]+", page)
+    assert len(urls) >= 8
+    assert [url for url in urls if not names_a_redis(url)] == []
