@@ -96,7 +96,7 @@ def of_attempt(state: State, task: str, attempt: int) -> ChargedAttempt | None:
     disputed = state.disputes.get(key_of(task, attempt))
     if disputed is not None:
         return disputed
-    record = state.tasks.get(task) or state.outcomes.get(task)
+    record = state.record_of(task)
     for past in record.past if record is not None else ():
         if past.attempt == attempt:
             return past.charge

@@ -13,7 +13,7 @@ from projections.views import iso
 
 def facts(state: State, agent: str, task: str, record: Progress) -> dict[str, Any]:
     """What asb knows of a progress document: what stands beside it in the view."""
-    known = state.tasks.get(task) or state.outcomes.get(task)
+    known = state.record_of(task)
     known_facts: dict[str, Any] = {
         "as_of": state.meta.log_id,
         "document": record.log_id,
@@ -42,7 +42,7 @@ def facts(state: State, agent: str, task: str, record: Progress) -> dict[str, An
 
 def is_over(state: State, task: str, record: Progress) -> bool:
     """Whether nothing more is to come: its key may expire."""
-    known: TaskRecord | Outcome | None = state.tasks.get(task) or state.outcomes.get(task)
+    known: TaskRecord | Outcome | None = state.record_of(task)
     if known is None:
         return record.ended
     return known.status in ENDED

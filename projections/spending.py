@@ -115,7 +115,7 @@ def eat(state: State, task: TaskRecord, at: int, charged: Charge) -> None:
 
 def estimated(state: State, task: str, attempt: int) -> int:
     """What was estimated for a past attempt of which a meter speaks now."""
-    record = (state.tasks.get(task) or state.outcomes.get(task)) if task else None
+    record = (state.record_of(task)) if task else None
     past = record.past if record is not None else ()
     return sum(x.charge.estimated_tokens for x in past if x.attempt == attempt)
 
@@ -143,7 +143,7 @@ def _change_past(
     state: State, task: str, attempt: int, change: Callable[[PastAttempt], PastAttempt]
 ) -> bool:
     """Change what is remembered of an attempt that has ended; False where nothing is."""
-    record = state.tasks.get(task) or state.outcomes.get(task)
+    record = state.record_of(task)
     if record is None or all(past.attempt != attempt for past in record.past):
         return False
     state.journal.touch(record)
@@ -153,7 +153,7 @@ def _change_past(
 
 def _keep_past(state: State, task: str, attempt: int, charge: ChargedAttempt) -> None:
     """An operator's word about an attempt stands: nothing of it comes late any more."""
-    record = state.tasks.get(task) or state.outcomes.get(task)
+    record = state.record_of(task)
     if record is None:
         return
     state.journal.touch(record)

@@ -28,6 +28,7 @@ from projections.records import (
     RUNNING,
     SUBMITTED,
     Meta,
+    Outcome,
     Snapshot,
     Tallies,
     TaskRecord,
@@ -112,6 +113,11 @@ class State:
         self.dependents: dict[str, dict[str, None]] = {}
         for task in sorted(self.tasks.values(), key=lambda t: t.n):
             self.index(task)
+
+    def record_of(self, task: str) -> TaskRecord | Outcome | None:
+        """The record of a task, open or ended; None of one that ended more than 100,000 ends ago,
+        or never was."""
+        return self.tasks.get(task) or self.outcomes.get(task)
 
     def is_deferred(self, task: TaskRecord) -> bool:
         """Whether the log says of ``task`` that no limit in force would ever admit it."""

@@ -86,7 +86,7 @@ def _only_attempt(state: State, task: str) -> int:
     """The number of the attempt where there was but one; 0 for a foreign report."""
     if task in state.disputes:
         return 0
-    record = state.tasks.get(task) or state.outcomes.get(task)
+    record = state.record_of(task)
     if record is None:
         raise Refused(
             f"neither a task nor a disputed report is named {task}",

@@ -87,7 +87,7 @@ def _is_open(state: State, record: AttemptRecord) -> bool:
 
 
 def _past(state: State, record: AttemptRecord) -> PastAttempt | None:
-    known = state.tasks.get(record.task) or state.outcomes.get(record.task)
+    known = state.record_of(record.task)
     past = known.past if known is not None else ()
     return next((p for p in past if p.attempt == record.attempt), None)
 

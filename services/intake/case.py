@@ -57,8 +57,8 @@ class Case(msgspec.Struct):
         return Event(payload, source=e.intake, origin=f"{e.intake} {e.id}", raw=raw)
 
     def known_task(self, task: str) -> TaskRecord | Outcome:
-        """The record of a task, open or ended. Raises Rejected where there is none."""
-        record = self.state.tasks.get(task) or self.state.outcomes.get(task)
+        """The record of a task, as `State.record_of`. Raises Rejected where there is none."""
+        record = self.state.record_of(task)
         if record is None:
             raise Rejected(unknown_task(task))
         return record

@@ -56,7 +56,7 @@ def _past(case: Case, reported: ReportAttempt) -> PastAttempt | None:
     """The ended attempt ``reported`` is about, if its worker had not spoken yet; None for a
     repeat."""
     state = case.state
-    record = state.tasks.get(reported.task) or state.outcomes.get(reported.task)
+    record = state.record_of(reported.task)
     if record is None:
         if reported.task in case.known.ended_tasks:
             return None

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from projections.records import TaskRecord
+from projections.records import COMPLETED, Outcome, TaskRecord
+from projections.tasks import close
 from tests import examples
 from tests.examples import HOUR, NOON, SECOND
 from tests.given import Bus, Given, given
@@ -334,3 +335,22 @@ def test_usage_told_as_running_totals_counts_once() -> None:
     bus.run()
     assert bus.state.outcomes[task].tokens == 450
     assert sum(b.tokens for b in bus.state.scopes["global"].hours.values()) == 450
+
+
+def test_what_an_outcome_shares_with_the_open_task_is_carried_over() -> None:
+    """By name; what the outcome says of the end, or of who ran it, is another thing."""
+    case = started_task()
+    task = task_of(case)
+    of_the_end = {"n", "status", "session", "worker", "agent", "model", "past"}
+    shared = {*Outcome.__struct_fields__} & {*TaskRecord.__struct_fields__} - of_the_end
+    changed = {name: _another(getattr(task, name)) for name in shared}
+    for name, value in changed.items():
+        setattr(task, name, value)
+    close(case.state, task, COMPLETED, case.now)
+    ended = case.state.outcomes["t1"]
+    assert {name: getattr(ended, name) for name in shared} == changed
+
+
+def _another(value: Any) -> Any:
+    """A value of the same type that is not its default."""
+    return value + {int: 7, str: "x", bytes: b"x"}[type(value)]
