@@ -2,8 +2,10 @@
 
 The engine decides a turn on "the state so far", so it folds each event as it is decided, before the
 append is known to have succeeded. When it did not (a conflict, a lost reply) the turn must leave no
-trace. While ``entries`` is a list, folds save what they are about to change; ``rollback`` restores
-it, newest first. Replay and readers keep ``entries`` None and pay nothing.
+trace. The next turn may be decided on top of one that is still on its way: each has a level of its
+own, the oldest is the first to stand, the newest the first to go. While ``entries`` is a list,
+folds save what they are about to change; ``rollback`` restores it, newest first. Replay and readers
+keep ``entries`` None and pay nothing.
 """
 
 from __future__ import annotations
@@ -21,20 +23,28 @@ MISSING = Missing()
 
 
 class Journal:
-    """The journal of one turn."""
+    """The journal of the turns that may yet be undone; ``entries`` are those of the newest."""
 
-    __slots__ = ("_saved", "entries")
+    __slots__ = ("_older", "_saved", "entries")
 
     def __init__(self) -> None:
         self.entries: list[tuple[Any, ...]] | None = None
         self._saved: set[int] = set()  # ids of records which need no (further) copy this turn
+        self._older: list[tuple[list[tuple[Any, ...]], set[int]]] = []  # the oldest in front
 
     def begin(self) -> None:
+        """Another turn, on top of those that may yet be undone."""
+        if self.entries is not None:
+            self._older.append((self.entries, self._saved))
         self.entries = []
         self._saved = set()
 
     def commit(self) -> None:
-        self.entries = None
+        """The oldest turn stands."""
+        if self._older:
+            del self._older[0]
+        else:
+            self.entries = None
 
     def touch(self, record: Any) -> None:
         """Call before changing fields of ``record``, a msgspec Struct."""
@@ -58,7 +68,7 @@ class Journal:
             del mapping[key]
 
     def rollback(self) -> list[msgspec.Struct]:
-        """Restore everything; returns the records that were put back (indexes may need them)."""
+        """Undo the newest turn; returns the records that were put back (indexes may need them)."""
         restored: list[msgspec.Struct] = []
         for entry in reversed(self.entries or ()):
             if len(entry) == 2:
@@ -70,5 +80,8 @@ class Journal:
                 entry[0].pop(entry[1], None)
             else:
                 entry[0][entry[1]] = entry[2]
-        self.entries = None
+        if self._older:
+            self.entries, self._saved = self._older.pop()
+        else:
+            self.entries = None
         return restored

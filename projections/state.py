@@ -52,6 +52,15 @@ class AlertWatch(NamedTuple):
         return rolling_minutes(self.window) * MINUTE
 
 
+class _Before(NamedTuple):
+    """What a turn changes without a journal, as it was; and the tasks that it set aside."""
+
+    dirty: set[str]
+    events: dict[str, int]
+    standing: dict[tuple[str, int], int]
+    aside: list[TaskRecord]
+
+
 class State:
     """All records and their indexes. Folds change them, nobody else; see ``projections.fold``."""
 
@@ -100,13 +109,11 @@ class State:
         self.rolling = any_rolls(self.policy)
         # What was folded before may hold a level nobody has spoken of yet.
         self.dirty_scopes: set[str] = set(self.scopes)
-        self._dirty_before: set[str] = set()
         # Tasks that no limit in force would ever admit.
         self.never_fits = dict.fromkeys(t.id for t in self.tasks.values() if self.is_deferred(t))
         self.queues = Queues(self.tasks, self.never_fits)
         self.standing = Standing(self.tasks.values())
-        self._aside: list[TaskRecord] = []  # what this turn set aside
-        self._counts_before: tuple[dict[str, int], dict[tuple[str, int], int]] = ({}, {})
+        self._before: list[_Before] = []  # of each turn that may yet be undone, the oldest in front
         self.undelegated, self.orphans = Pile(self.tasks), Pile(self.tasks)
         self.overruns, self.escalations = Pile(self.tasks), Pile(self.tasks)
         self.refused: dict[str, None] = {}  # tasks that were refused to hold more; some are stale
@@ -215,20 +222,21 @@ class State:
         if task.id not in self.never_fits:
             self.journal.put(self.never_fits, task.id, None)
             if self.ahead:
-                self._aside.append(task)
+                self._before[-1].aside.append(task)
 
     # -- folding ahead, and back -----------------------------------------------------------------
 
     def begin(self) -> None:
-        """From here on ``rollback`` leads back here."""
+        """Another turn: ``rollback`` leads back here."""
         self.journal.begin()
         self.journal.touch(self.meta)
-        self._aside = []
-        self._dirty_before = set(self.dirty_scopes)
-        self._counts_before = (dict(self.tallies.events), dict(self.standing.counts))
+        counts = dict(self.tallies.events), dict(self.standing.counts)
+        self._before.append(_Before(set(self.dirty_scopes), *counts, []))
 
     def commit(self) -> None:
+        """The oldest turn stands."""
         self.journal.commit()
+        del self._before[:1]
 
     @property
     def ahead(self) -> bool:
@@ -236,18 +244,18 @@ class State:
         return self.journal.entries is not None
 
     def rollback(self) -> None:
-        """Undo every fold since ``begin``."""
-        for record in (*self.journal.rollback(), *self._aside):
+        """Undo the newest turn."""
+        before = self._before.pop()
+        for record in (*self.journal.rollback(), *before.aside):
             if isinstance(record, TaskRecord) and self.tasks.get(record.id) is record:
                 self.index(record)
-        self._aside = []
         self.sums.clear()
         if self.policy is not self.meta.policy:
             self.set_policy(self.meta.policy)
             deferred = filter(self.is_deferred, self.tasks.values())
             self.never_fits.update((task.id, None) for task in deferred)
-        self.dirty_scopes = self._dirty_before
-        self.tallies.events, self.standing.counts = self._counts_before
+        self.dirty_scopes = before.dirty
+        self.tallies.events, self.standing.counts = before.events, before.standing
 
     # -- encoding -------------------------------------------------------------------------------
 

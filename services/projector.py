@@ -13,6 +13,7 @@ from events.keys import Keys
 from projections.state import State
 from services.runtime.settings import Settings
 from services.store.client import Client
+from services.store.log import Note
 from services.store.prompts import Texts
 from services.store.scripts import script
 
@@ -26,15 +27,25 @@ class Projector:
     flush failed, so that nothing is forgotten while Redis is away.
 
     ``look_s``: it flushes at least that often, told of news or not; None for never.
+    ``takes_notes``: what it writes may be written by the script that appends a turn.
     """
 
     look_s: float | None = None
+    takes_notes = False
 
     def __init__(self) -> None:
         self._wake = anyio.Event()
 
     def feed(self, events: Sequence[Event], state: State) -> None:
         """Committed events, in order, and the state after them. Must not wait."""
+
+    def notes(self, events: Sequence[Event], state: State) -> Sequence[Note] | None:
+        """Notes of events that were decided, for the script that appends these; ``state`` is the
+        one after them. None: there can be none now, it is to be fed instead."""
+        return None
+
+    def noted(self, notes: Sequence[Note], written: bool) -> None:
+        """The events were appended, and the notes of them ``written`` or not: not fed."""
 
     def restored(self, state: State) -> None:
         """The state was rebuilt, or Redis was away."""

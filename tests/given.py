@@ -222,6 +222,11 @@ class Bus:
         check_emits(turn, self.deciders)
         return turn
 
+    @property
+    def waiting(self) -> list[IntakeEntry]:
+        """What stands at the intakes and is not taken in."""
+        return self._pending
+
     def keep(self, turn: Turn) -> None:
         """The turn reached the log."""
         self.state.commit()

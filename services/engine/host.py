@@ -17,19 +17,20 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-import msgspec
 
 from events.clock import ClockStepped
 from events.envelope import Event
 from projections import fold
 from projections.state import State
-from services.decider import Decider, Inputs, Rejection
-from services.engine.lookups import Lookups
+from services.decider import Decider, Inputs, IntakeEntry
+from services.engine.appending import Appending
+from services.engine.counters import Counters
+from services.engine.deciding import Decided, Deciding
+from services.engine.news import News
 from services.engine.past import Past
 from services.engine.standby import Standby
 from services.engine.stats import Stats
 from services.engine.trouble import RETRY_S, Trouble, Work
-from services.engine.turn import Turn, run_turn
 from services.engine.upkeep import Upkeep
 from services.projector import Projector, Setup
 from services.runtime.clock import ServerClock, elapsed
@@ -39,12 +40,12 @@ from services.store.heartbeat import BEAT_S, Heartbeat
 from services.store.intakes import Intakes
 from services.store.log import START, Appended, Base, Log, after, new_name
 from services.store.position import Position
-from services.store.secret import Secret
 
 logger = logging.getLogger("asb")
 
 PEEK_COUNT = 128  # intake entries a turn may look at; it takes in as many as fit
 IDLE_S = 1.0  # how often an idle engine looks whether the log moved without it
+STANDS_EVERY_S = 0.1  # how often at least the state is one that stands, for whoever shows it
 
 
 class Host:
@@ -62,11 +63,10 @@ class Host:
     ) -> None:
         """``whole_engine``: these are all the deciders there are."""
         self._client, self._keys = client, keys = setup.client, setup.keys
-        self._heartbeat, self._secret = heartbeat, Secret(client, keys)
+        self._heartbeat = heartbeat
         self.letters = DeadLetters(client, keys, setup.settings.deadletters)
-        self._moved = ("", elapsed())  # where the log stood at the last beat that saw it move
         self._deciders, self._projectors = deciders, projectors
-        self._inputs, self._texts = inputs, setup.texts
+        self._texts = setup.texts
         self._whole_engine, self._standby = whole_engine, Standby(deciders)
         inputs.log_name = inputs.log_name or new_name()
         self._arrived: deque[Any] = deque()
@@ -79,14 +79,24 @@ class Host:
         self._engine = "the engine" if deciders else "the reader of the log"
         self.log = Log(client, keys)
         self.intakes = Intakes(client, keys)
-        self._lookups = Lookups(client, keys, self.log, deciders)
         self._upkeep = Upkeep(
             setup, self.log, self._position, inputs, self.intakes, lambda: self.state
         )
         self._past = Past(setup, self._position, self._upkeep.beginning, inputs)
         self.clock = ServerClock()
-        self.state = State()
+        self._deciding = Deciding(
+            setup, deciders, projectors, inputs, self._position, self.clock,
+            self._upkeep.watch,
+        )  # fmt: skip
         self.stats = Stats()
+        self._appending = Appending(self.log, self.intakes, self.letters, self.stats)
+        self._counters = Counters(
+            self._standby, self.intakes, self.letters, self._position, self._trouble, self.stats
+        )
+        self._ahead: Decided | None = None  # decided on a turn that is on its way, and not sent
+        self._untold: list[News] = []  # of turns on the log, for projectors that see the state
+        self._stood_at = elapsed()
+        self.state = State()
         self.ready = anyio.Event()
 
     # -- life ----------------------------------------------------------------------------------
@@ -105,7 +115,7 @@ class Host:
             if self._deciders:
                 works.append(self._read_intakes)
                 works += self._upkeep.works(
-                    lambda: self._wake.set(), reads_intakes=self._reads_intakes
+                    lambda: self._wake.set(), reads_intakes=self._deciding.reads_intakes
                 )
             for work in works:
                 tasks.start_soon(self._trouble.through, work, self._lost)
@@ -134,22 +144,8 @@ class Host:
         await anyio.sleep(BEAT_S)
 
     def figures(self) -> dict[str, str | int]:
-        """The counters of this process, for its heartbeats. ``stalled_s``: for how long entries
-        have waited at the intake while the log did not move, by our own monotonic clock."""
-        now, place, waiting = elapsed(), self.state.meta.log_id, len(self.intakes)
-        if place != self._moved[0] or not waiting:
-            self._moved = (place, now)
-        return {
-            "role": "standby" if self._standby.on else "active",
-            "log_id": place,
-            "folded": self.state.meta.events,
-            "waiting": waiting,
-            "dead_letters_dropped": self.letters.dropped,
-            "stalled_s": int(now - self._moved[1]),
-            "foreign": len(self._position.foreign),
-            "holding": self._trouble.text,
-            **msgspec.structs.asdict(self.stats),
-        }
+        """The counters of this process."""
+        return self._counters.of(self.state)
 
     def _restored(self, state: State) -> None:
         """``state`` was folded from the log; what was in memory is gone."""
@@ -174,6 +170,8 @@ class Host:
     async def _step(self) -> None:
         try:
             if self._doubt:
+                self._undo()
+                self._tell()
                 raise RedisUnavailable("a connection to Redis was lost")
             self._fold_arrived()
             again = await self._turn()
@@ -206,7 +204,7 @@ class Host:
                     projector.restored(self.state)
                 await self._tell_time()
                 if self._deciders:
-                    await self._secret.renew()
+                    await self._deciding.secret.renew()
             except RedisUnavailable:
                 continue
             except CommandRefused as refused:
@@ -246,73 +244,61 @@ class Host:
         """Decide and append once. True when another turn should follow at once."""
         if not self._deciders or (self._standby.on and not self._overdue()):
             return False
-        entries = self.intakes.peek(PEEK_COUNT) if self._reads_intakes else []
-        inputs = self._inputs
-        inputs.entries = entries
-        inputs.known = await self._lookups.known(self.state, entries, self.clock.now())
-        await self._texts.fetch(self.log, self.state)
-        inputs.texts, inputs.overlay = self._texts, self._texts.overlay
-        inputs.secret = await self._secret.value()
-        inputs.foreign = self._position.foreign
-        base, floor = self._position.base(self.state), self._position.floor(self.state)
-        now = self.clock.now()
-        inputs.step, inputs.latest = self.clock.step, self.clock.latest
-        watch = self._upkeep.watch
-        inputs.absent_us, inputs.found_us = watch.absent_us(), watch.found_us()
-        turn: Turn | None = None
-        self.state.begin()
+        decided, self._ahead = self._ahead, None
+        if decided is None:
+            decided = await self._deciding.next(self.state, self._entries())
+        turn, sent = decided.turn, elapsed()
         try:
-            turn = run_turn(self.state, now, self._deciders, inputs, floor)
-            await self.intakes.mark_unclean(turn.unclean)
-            sent, appended = elapsed(), Appended("ok", 0)
-            if turn.refused:  # on an outdated state a good report looks like one about nothing
-                appended = await self.log.append(base, now, [])
-            if turn.refused and appended.outcome == "ok":
-                self.stats.refused += len(turn.refused)
-                await self.letters.write(turn.refused)
-                sent, appended = elapsed(), Appended("ok", 0)
-            if turn.events and appended.outcome == "ok":
-                appended = await self.log.append(base, now, turn.events, turn.taken)
+            appended = await self._appending.append(decided, self._decide_ahead)
         except BaseException:
+            self._undo()
             self.state.rollback()  # the outcome is unknown: the log will tell
-            self._standby.unsure(turn.events if turn is not None else ())
+            self._tell()
+            self._standby.unsure(turn.events)
             raise
-        again = self._conclude(appended, turn, sent)
+        again = self._conclude(appended, decided, sent)
         if turn.events:
             await anyio.lowlevel.checkpoint()  # first the inboxes: somebody waits for them
         if appended.outcome == "ok":
-            await self._expel([rejection for rejection in turn.refused if rejection.back_to])
+            await self._appending.expel(turn.refused, self.state.intakes)
         return again
 
-    async def _expel(self, ahead: Sequence[Rejection]) -> None:
-        """Entries with ids of the far future leave their intakes, once they are dead letters."""
-        for intake, first in {(r.entry.intake, r.back_to) for r in ahead}:
-            ids = [r.entry.id for r in ahead if r.entry.intake == intake]
-            await self.intakes.expel(intake, ids, first, self.state.intakes.get(intake, START))
-            await self.letters.forget(intake, ids)
+    def _decide_ahead(self, under_way: Decided) -> None:
+        """Decide the turn after one that is on its way: it is sent when that one stands, and undone
+        with it. From time to time there is none, so that others see a state that stands."""
+        turn, news = under_way.turn, under_way.news
+        more = turn.more or len(self.intakes) > turn.consumed
+        fresh = elapsed() - self._stood_at < STANDS_EVERY_S
+        if not (more and fresh and self._whole_engine) or turn.refused or self._doubt:
+            return
+        if news is None or news.late or self._standby.on:
+            return
+        self._ahead = self._deciding.ahead(self.state, self._entries(turn.consumed))
 
-    def _text_missing(self) -> bool:
-        """Whether a task still waits for its route: its prompt is to be fetched first."""
-        routes = any(decider.reads_prompts for decider in self._deciders)
-        return routes and self.state.next_undelegated() is not None
+    def _entries(self, behind: int = 0) -> list[IntakeEntry]:
+        return self.intakes.peek(PEEK_COUNT, behind) if self._deciding.reads_intakes else []
 
-    @property
-    def _reads_intakes(self) -> bool:
-        return any(decider.asks is not None for decider in self._deciders)
+    def _undo(self) -> None:
+        """Undo what was decided ahead: it was never sent."""
+        if self._ahead is not None:
+            self._ahead = None
+            self.state.rollback()
 
-    def _conclude(self, appended: Appended, turn: Turn | None, sent: float) -> bool:
+    def _conclude(self, appended: Appended, decided: Decided | None, sent: float) -> bool:
         """Keep a turn that reached the log, or undo it and fold what was missed."""
         if appended.server_time:
             self._set_clock(appended.server_time, sent)
         if appended.outcome == "ok":
-            if turn is not None:
-                self._keep(turn)
+            if decided is not None:
+                self._keep(decided, appended.noted)
                 # The deciders left nothing undone that they could see, unless they were cut short.
-                waiting = self._reads_intakes and len(self.intakes) > 0
-                return turn.more or waiting or self._text_missing()
+                more = decided.turn.more or self._ahead is not None or bool(self._entries())
+                return more or self._deciding.awaits_text(self.state)
             return False
-        if turn is not None:
+        self._undo()
+        if decided is not None:
             self.state.rollback()
+        self._tell()
         if appended.outcome == "gone":
             raise RedisUnavailable("the log went back behind what was folded")
         if appended.outcome == "behind":
@@ -325,19 +311,30 @@ class Host:
             self.intakes.drop_taken(self.state.intakes)
         return True
 
-    def _keep(self, turn: Turn) -> None:
+    def _keep(self, decided: Decided, noted: bool) -> None:
+        turn, news = decided.turn, decided.news
         self.state.commit()
-        self._followed = self._position.last_seen(self.state)
         self.intakes.drop(turn.consumed)
-        self.intakes.open_all(self.state.intakes)
-        if turn.events:
-            self.state.dirty_scopes.clear()
+        if news is not None:
             self._standby.kept()
             self._heard_of_steps(turn.events)
             self.stats.turns += 1
             self.stats.events += len(turn.events)
-            for projector in self._projectors:
-                projector.feed(turn.events, self.state)
+            news.appended(noted)
+            self._untold.append(news)
+        if self._ahead is None:
+            if turn.events:
+                self.state.dirty_scopes.clear()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Nothing is ahead of the log: whoever reads the state is told what happened."""
+        self._stood_at = elapsed()
+        self._followed = self._position.last_seen(self.state)
+        self.intakes.open_all(self.state.intakes)
+        untold, self._untold = self._untold, []
+        for news in untold:
+            news.tell(self.state)
 
     # -- others on the log -----------------------------------------------------------------------
 
@@ -362,6 +359,10 @@ class Host:
             self._wake.set()
 
     def _fold_arrived(self) -> None:
+        if not self._arrived:
+            return
+        self._undo()
+        self._tell()
         entries = [e for e in self._arrived if after(e[0].decode(), self.state.meta.log_id)]
         self._arrived.clear()
         if entries:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from events.keys import DUPLICATE_DAYS, Keys
 from events.worker import WorkerHeartbeat
 from projections.state import State
-from services.decider import Decider, IntakeEntry, Known
+from services.decider import Asked, Decider, IntakeEntry, Known
 from services.store.client import Client
 from services.store.log import Log
 
@@ -19,14 +19,20 @@ class Lookups:
         self._client, self._keys, self._log = client, keys, log
         self._asks = [decider.asks for decider in deciders if decider.asks is not None]
 
-    async def known(self, state: State, entries: Collection[IntakeEntry], now: int) -> Known:
-        """What the server knows of those that ``entries`` name. Raises RedisUnavailable."""
+    def asked(self, state: State, entries: Collection[IntakeEntry]) -> Asked | None:
+        """What the server has to be asked for; None for nothing."""
         asked = [asks(state, entries) for asks in self._asks]
         ids = {key for a in asked for key in a.ids}
         tasks = {task for a in asked for task in a.tasks}
-        names = sorted({worker for a in asked for worker in a.workers})
-        if not ids and not tasks and not names:
+        names = {worker for a in asked for worker in a.workers}
+        return Asked(ids, tasks, names) if ids or tasks or names else None
+
+    async def known(self, state: State, entries: Collection[IntakeEntry], now: int) -> Known:
+        """What the server knows of those that ``entries`` name. Raises RedisUnavailable."""
+        asked = self.asked(state, entries)
+        if asked is None:
             return Known()
+        ids, tasks, names = asked.ids, asked.tasks, sorted(asked.workers)
         values = await self._client.pipeline(("GET", self._keys.worker(name)) for name in names)
         return Known(
             await self._log.taken_ids(ids, now, DUPLICATE_DAYS),

@@ -20,6 +20,7 @@ from services import letters
 from services.decider import Decider, Inputs, IntakeEntry, Rejection, Taken, Unclean
 
 EVENTS_MAX = 200  # a script that appends 1,000 stops Redis for 4 to 5 ms
+EVENTS_AHEAD = 100  # while another is on its way: short turns overlap better
 BYTES_MAX = 4_000_000
 SEQUENCE_MAX = (1 << 64) - 1  # of the second half of a log id
 ENTRIES_MAX = 1_000  # repeats and refusals cause no event, but take time
@@ -71,6 +72,7 @@ def run_turn(
     deciders: Sequence[Decider],
     inputs: Inputs,
     floor: str = "",
+    events_max: int = EVENTS_MAX,
 ) -> Turn:
     """Let every decider speak, within the bounds of a turn. ``now`` is server time, µs. Events get
     ids after ``floor``, by default the last event folded."""
@@ -78,9 +80,9 @@ def run_turn(
     state.price_lookup = inputs.price_lookup
     places = _Places(floor or turn.base, now)
     alone = not any(TaskDispatched in decider.emits for decider in deciders)
-    inputs.entries = _as_room_allows(inputs.entries, turn, alone=alone)
+    inputs.entries = _as_room_allows(inputs.entries, turn, events_max, alone=alone)
     for decider in deciders:
-        if not decider.entire and len(turn.events) >= EVENTS_MAX:
+        if not decider.entire and len(turn.events) >= events_max:
             turn.more = True
             continue
         for decision in decider.decide(state, now, inputs):
@@ -88,7 +90,7 @@ def run_turn(
                 if type(decision.data) is TaskSubmitted:
                     inputs.texts[decision.data.task] = decision.data.text
                 _fold(state, turn, decision, places.following(), inputs.secret)
-                if not decider.entire and len(turn.events) >= EVENTS_MAX:
+                if not decider.entire and len(turn.events) >= events_max:
                     turn.more = True
                     break
             elif isinstance(decision, Rejection):
@@ -101,7 +103,7 @@ def run_turn(
 
 
 def _as_room_allows(
-    entries: Iterable[IntakeEntry], turn: Turn, *, alone: bool
+    entries: Iterable[IntakeEntry], turn: Turn, events_max: int, *, alone: bool
 ) -> Iterator[IntakeEntry]:
     """Intake entries, while there is room for what each will cause in this turn: a submission its
     route and dispatch, a result the dispatch of another task."""
@@ -115,7 +117,7 @@ def _as_room_allows(
             turn.unclean[entry.intake] = entry.id  # nothing came of it, so nobody has looked
         submitted = said and type(turn.events[-1].data) is TaskSubmitted
         weight += said if alone else 3 if submitted else 2 * said
-        if weight > EVENTS_MAX - 3 or turn.bytes >= BYTES_MAX or turn.consumed >= ENTRIES_MAX:
+        if weight > events_max - 3 or turn.bytes >= BYTES_MAX or turn.consumed >= ENTRIES_MAX:
             turn.more = True
             return
 

@@ -1,16 +1,16 @@
 """The inbox projector: what a worker is asked to do, written to ``asb:inbox:<worker>``.
 
 An inbox entry carries the log's id, so writing it twice changes nothing; after a restart all open
-dispatches are simply offered again.
+dispatches are simply offered again. Where the host decides, too, the script that appends a turn
+writes its notes; this projector writes those of others, and what that script could not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import TypeGuard
 
 import anyio
-import msgspec
 
 from events.envelope import Event, text_of
 from events.keys import Keys
@@ -20,7 +20,7 @@ from projections.state import State
 from services.projector import Projector, Setup
 from services.runtime.failpoints import point
 from services.store.client import Client
-from services.store.log import Log, parse_id
+from services.store.log import Log, Note, parse_id
 from services.store.prompts import Texts
 from services.store.scripts import Argument, script
 
@@ -28,12 +28,9 @@ BATCH = 100
 KEPT_US = 3_600_000_000  # an inbox keeps an hour of what is over
 
 
-class Note(msgspec.Struct, gc=False):
-    """One entry on its way to an inbox. ``text_at``: its prompt still has to be fetched there."""
+class TaskNote(Note, gc=False):
+    """A note about ``task``. ``text_at``: its prompt still has to be fetched there."""
 
-    worker: str
-    log_id: str
-    fields: list[str]
     task: str = ""
     text_at: str = ""
 
@@ -42,12 +39,13 @@ class Inboxes(Projector):
     """Writes the inboxes of all workers."""
 
     look_s = 1.0
+    takes_notes = True
 
     def __init__(self, client: Client, keys: Keys, texts: Texts) -> None:
         super().__init__()
         self._client, self._keys, self._texts = client, keys, texts
         self._log = Log(client, keys)
-        self._pending: list[Note] = []
+        self._pending: list[TaskNote] = []
         self._forgotten: Container[str] = ()  # tasks of which nothing is written
 
     # -- what to write -------------------------------------------------------------------------
@@ -55,36 +53,54 @@ class Inboxes(Projector):
     def feed(self, events: Sequence[Event], state: State) -> None:
         """Notes for what these events mean to a worker."""
         self._forgotten = state.forgotten
+        self.noted(self._notes(events, state), written=False)
+
+    def notes(self, events: Sequence[Event], state: State) -> list[TaskNote] | None:
+        """As ``feed``; none behind what is still pending, and none without its prompt."""
+        self._forgotten = state.forgotten
+        if self._pending:
+            return None
+        notes = self._notes(events, state)
+        whole = not any(note.text_at or note.task in state.forgotten for note in notes)
+        return notes if whole else None
+
+    def noted(self, notes: Sequence[Note], written: bool) -> None:
+        """What the append did not write is pending."""
+        for note in notes:
+            assert isinstance(note, TaskNote)
+            self._texts.forget(note.task)
+            if not written:
+                self._pending.append(note)
+        if self._pending:
+            self.wake()
+
+    def _notes(self, events: Sequence[Event], state: State) -> list[TaskNote]:
+        notes: list[TaskNote] = []
         for event in events:
             kind = event.data.type
             if kind == "task.dispatched":
                 task = state.tasks.get(event.data.task)
                 # The batch may hold the attempt's end, too: then nobody is to begin it.
                 if _is_running(task) and task.dispatch_id == event.log_id:
-                    self._pending.append(self._dispatched(task))
+                    notes.append(self._dispatched(task))
             elif kind in _OTHERS:
-                self._other(kind, event, state)
-        if self._pending:
-            self.wake()
+                notes += self._other(kind, event, state)
+        return notes
 
     def restored(self, state: State) -> None:
         """Offer every open dispatch again; what stands there already is left alone."""
         self._forgotten = state.forgotten
         running = [t for t in state.tasks.values() if t.status in RUNNING]
         running.sort(key=lambda t: parse_id(t.dispatch_id))
-        self._pending = [self._dispatched(t) for t in running]
-        for task in running:
-            if task.hold_word:
-                self._pending.append(_hold(task))
-            if task.cancelling:
-                self._pending.append(_cancel(task))
-        self._pending.sort(key=lambda note: parse_id(note.log_id))
+        notes = [self._dispatched(t) for t in running]
+        notes += [self._hold(t) for t in running if t.hold_word]
+        notes += [self._cancel(t) for t in running if t.cancelling]
+        self._pending = []
+        self.noted(sorted(notes, key=lambda note: parse_id(note.log_id)), written=False)
         self.wake()
 
-    def _dispatched(self, task: TaskRecord) -> Note:
+    def _dispatched(self, task: TaskRecord) -> TaskNote:
         text = self._texts.get(task.id)
-        if text is not None:
-            self._texts.forget(task.id)
         fields = [
             "type",
             "task.dispatched",
@@ -110,14 +126,14 @@ class Inboxes(Projector):
             str(task.timeout_s),
         ]
         at = "" if text is not None else task.log_id
-        return Note(task.worker, task.dispatch_id, fields, task.id, at)
+        return TaskNote(self._keys.inbox(task.worker), task.dispatch_id, fields, task.id, at)
 
-    def _other(self, kind: str, event: Event, state: State) -> None:
+    def _other(self, kind: str, event: Event, state: State) -> Iterator[TaskNote]:
         payload = event.data
         if kind == "task.cancel_requested":
             task = state.tasks.get(payload.task)
             if _is_running(task):
-                self._pending.append(_cancel(task, text_of(event, "reason")))
+                yield self._cancel(task, text_of(event, "reason"))
         elif kind == "hold.refused":
             fields = ["type", kind, "task", payload.task, "attempt", str(payload.attempt)]
             fields += [
@@ -128,11 +144,11 @@ class Inboxes(Projector):
                 "reason",
                 payload.reason,
             ]
-            self._pending.append(Note(payload.worker, event.log_id, fields))
+            yield TaskNote(self._keys.inbox(payload.worker), event.log_id, fields)
         elif kind == "hold.extended":
             task = state.tasks.get(payload.task)
             if _is_running(task) and task.hold_word == event.log_id:
-                self._pending.append(_hold(task))
+                yield self._hold(task)
         elif kind == "worker.lost":
             fields = [
                 "type",
@@ -144,11 +160,11 @@ class Inboxes(Projector):
             ]
             if payload.taken_by:
                 fields += ["taken_by", payload.taken_by]
-            self._pending.append(Note(payload.worker, event.log_id, fields))
+            yield TaskNote(self._keys.inbox(payload.worker), event.log_id, fields)
         elif kind == "worker.refused":
             fields = ["type", kind, "session", payload.session, "holder", payload.holder]
             fields += ["since", str(payload.since), "reason", "the holder of this name is alive"]
-            self._pending.append(Note(payload.worker, event.log_id, fields))
+            yield TaskNote(self._keys.inbox(payload.worker), event.log_id, fields)
         elif (
             payload.charged is not None
             and payload.charged.worker
@@ -164,7 +180,21 @@ class Inboxes(Projector):
                 str(payload.attempt),
             ]
             fields += ["session", payload.session, "reason", _reason(event)]
-            self._pending.append(Note(payload.charged.worker, event.log_id, fields))
+            yield TaskNote(self._keys.inbox(payload.charged.worker), event.log_id, fields)
+
+    def _cancel(self, task: TaskRecord, reason: str = "cancelled by request") -> TaskNote:
+        fields = ["type", "task.cancel_requested", "task", task.id, "attempt", str(task.attempt)]
+        fields += ["session", task.session, "reason", reason]
+        return TaskNote(self._keys.inbox(task.worker), task.cancel_id, fields, task.id)
+
+    def _hold(self, task: TaskRecord) -> TaskNote:
+        """What its worker is to know of its hold: more was refused, or allowed after a refusal."""
+        refused = task.hold_refused
+        fields = ["type", "hold.refused" if refused else "hold.extended", "task", task.id]
+        fields += ["attempt", str(task.attempt), "session", task.session]
+        if refused:
+            fields += ["action", refused, "reason", "it used what was held, and more was refused"]
+        return TaskNote(self._keys.inbox(task.worker), task.hold_word, fields, task.id)
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -172,18 +202,18 @@ class Inboxes(Projector):
         """Write what is pending, a few batches at a time."""
         batch = self._pending[: 5 * BATCH]
         await self._fetch_texts(batch)
-        by_worker: dict[str, list[Note]] = {}
+        by_inbox: dict[str, list[TaskNote]] = {}
         for note in batch:
-            by_worker.setdefault(note.worker, []).append(note)
-        for worker, notes in by_worker.items():
+            by_inbox.setdefault(note.inbox, []).append(note)
+        for inbox, notes in by_inbox.items():
             for start in range(0, len(notes), BATCH):
-                await self._write(worker, notes[start : start + BATCH])
+                await self._write(inbox, notes[start : start + BATCH])
         written = {id(note) for note in batch}
         self._pending = [note for note in self._pending if id(note) not in written]
         if self._pending:
             self.wake()
 
-    async def _fetch_texts(self, batch: list[Note]) -> None:
+    async def _fetch_texts(self, batch: list[TaskNote]) -> None:
         missing = {note.task: note.text_at for note in batch if note.text_at}
         texts = await self._log.texts(missing)
         for note in batch:
@@ -194,14 +224,14 @@ class Inboxes(Projector):
                 note.fields[1] = "task.forgotten"
                 del note.fields[8:10]
 
-    async def _write(self, worker: str, notes: list[Note]) -> None:
+    async def _write(self, inbox: str, notes: list[TaskNote]) -> None:
         args: list[Argument] = [len(notes)]
         for note in notes:
             args.append(note.log_id)
             args.append(len(note.fields) // 2)
             args += note.fields
         point("inbox.before")
-        await script("inbox")(self._client, [self._keys.inbox(worker)], args)
+        await script("inbox")(self._client, [inbox], args)
         point("inbox.after")
 
 
@@ -227,23 +257,6 @@ def _reason(event: Event) -> str:
 def _is_running(task: TaskRecord | None) -> TypeGuard[TaskRecord]:
     """Whether a worker has it: else there is no inbox to write to."""
     return task is not None and task.status in RUNNING
-
-
-def _cancel(task: TaskRecord, reason: str = "cancelled by request") -> Note:
-    fields = ["type", "task.cancel_requested", "task", task.id, "attempt", str(task.attempt)]
-    return Note(
-        task.worker, task.cancel_id, [*fields, "session", task.session, "reason", reason], task.id
-    )
-
-
-def _hold(task: TaskRecord) -> Note:
-    """What its worker is to know of its hold: more was refused, or allowed after a refusal."""
-    refused = task.hold_refused
-    fields = ["type", "hold.refused" if refused else "hold.extended", "task", task.id]
-    fields += ["attempt", str(task.attempt), "session", task.session]
-    if refused:
-        fields += ["action", refused, "reason", "it used what was held, and more was refused"]
-    return Note(task.worker, task.hold_word, fields, task.id)
 
 
 class InboxTrimmer(Projector):

@@ -90,19 +90,22 @@ def check_folds(bus: Bus, until: str, size: int, live: State, advance: Advance) 
 
 
 def fold_in_turns(state: State, events: list[Event], size: int) -> None:
-    """Fold in turns of ``size``. Turns of more than one event are first folded, undone and folded
-    again, as an engine does when its append meets a conflict."""
+    """Fold in turns of ``size``. On top of a turn of more than one event the next is folded, and
+    undone once that turn stands, as by an engine whose second append meets a conflict."""
     for start in range(0, len(events), size):
-        turn = events[start : start + size]
-        state.begin()
-        for event in turn:
-            fold.apply(state, event)
+        _fold_turn(state, events[start : start + size])
         if size > 1:
+            _fold_turn(state, events[start + size : start + 2 * size])
+            state.commit()
             state.rollback()
-            state.begin()
-            for event in turn:
-                fold.apply(state, event)
-        state.commit()
+        else:
+            state.commit()
+
+
+def _fold_turn(state: State, turn: list[Event]) -> None:
+    state.begin()
+    for event in turn:
+        fold.apply(state, event)
 
 
 def _first_difference(bus: Bus, until: str, size: int) -> tuple[str, str]:

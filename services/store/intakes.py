@@ -72,8 +72,9 @@ class Intakes:
         self._positions.update(cursors)
         self._room.set()
 
-    def peek(self, count: int) -> list[IntakeEntry]:
-        return list(islice(self._ahead, count))
+    def peek(self, count: int, behind: int = 0) -> list[IntakeEntry]:
+        """Up to ``count`` entries, ``behind`` the first so many."""
+        return list(islice(self._ahead, behind, behind + count))
 
     def drop(self, count: int) -> None:
         """The first ``count`` entries are taken in."""

@@ -47,14 +47,24 @@ def new_name() -> str:
     return secrets.token_hex(8)
 
 
+class Note(msgspec.Struct, gc=False):
+    """An entry of an inbox, by its key: it carries the log id of the event that it stands for."""
+
+    inbox: str
+    log_id: str
+    fields: list[str]  # names and values in turn
+
+
 class Appended(msgspec.Struct, frozen=True):
     """What became of a turn: ``ok``, ``conflict`` (with the entries missed: none where only a
-    foreign entry went away), ``gone``, ``behind`` (with the last id given out) or ``clock``."""
+    foreign entry went away), ``gone``, ``behind`` (with the last id given out) or ``clock``.
+    ``noted``: every note stands in its inbox, too."""
 
     outcome: str
     server_time: int
     missed: list[Any] = []
     last_id: str = START
+    noted: bool = True
 
 
 def _is_foreign(event: Event) -> bool:
@@ -97,33 +107,56 @@ class Log:
     def __init__(self, client: Client, keys: Keys) -> None:
         self._client, self._keys = client, keys
         self._append = script("append")
+        self._one_slot = True  # until a server says that inboxes lie in other slots than the log
 
     async def append(
-        self, expected: Base | str, now: int, events: list[Event], taken: Iterable[Taken] = ()
+        self,
+        expected: Base | str,
+        now: int,
+        events: list[Event],
+        taken: Iterable[Taken] = (),
+        notes: Sequence[Note] = (),
     ) -> Appended:
-        """Append ``events`` iff the log's last entry is still ``expected``.
+        """Append ``events`` iff the log's last entry is still ``expected``, and ``notes`` of them.
 
         Raises RedisUnavailable when the outcome is unknown, CommandRefused (nothing was written)
         where a key it needs is of another type.
         """
         base = Base(expected) if isinstance(expected, str) else expected
-        keys, args = self._arguments(base, now, events, list(taken))
+        notes = notes if self._one_slot else ()
+        keys, args = self._arguments(base, now, events, list(taken), notes)
         if events:
             point("append.before")
-        reply = await self._append(self._client, keys, args)
+        if notes:
+            point("inbox.before")
+        try:
+            reply = await self._append(self._client, keys, args)
+        except CommandRefused as error:
+            if not notes or not str(error).startswith("CROSSSLOT"):
+                raise
+            self._one_slot = False  # a Cluster: whoever projects the inboxes writes to them
+            return await self.append(base, now, events, taken, notes)
         if events:
             point("append.after")
+        if notes:
+            point("inbox.after")
         outcome = reply[0].decode()
         missed: list[Any] = reply[2] if outcome == "conflict" else []
         last_id = reply[2].decode() if outcome == "behind" else START
-        return Appended(outcome, int(reply[1]), missed, last_id)
+        noted = self._one_slot and outcome == "ok" and not reply[2]
+        return Appended(outcome, int(reply[1]), missed, last_id, noted)
 
     def _arguments(
-        self, base: Base, now: int, events: list[Event], taken: list[Taken]
+        self,
+        base: Base,
+        now: int,
+        events: list[Event],
+        taken: list[Taken],
+        notes: Sequence[Note],
     ) -> tuple[list[str], list[Argument]]:
         indexes: dict[str, list[str]] = {}
         args: list[Argument] = [base.entry or base.event, now, CLOCK_DIFFERENCE_MAX]
-        args += [len(events), 0, base.event, base.at or ""]
+        args += [len(events), 0, base.event, base.at or "", 0]
         for e in events:
             args += (e.log_id, e.data.type, e.id, e.source, e.origin, e.raw)
             task = getattr(e.data, "task", "")
@@ -141,6 +174,15 @@ class Log:
             if type(e.data) is TaskForgotten:  # nobody shows its words from this moment on
                 keys.append(self._keys.forgotten)
                 args += (e.data.task, e.log_id)
+        inboxes: dict[str, list[Note]] = {}
+        for note in notes:
+            inboxes.setdefault(note.inbox, []).append(note)
+        args[7] = len(inboxes)
+        for inbox, of_it in inboxes.items():
+            keys.append(inbox)
+            args.append(len(of_it))
+            for note in of_it:
+                args += (note.log_id, len(note.fields) // 2, *note.fields)
         return keys, args
 
     async def last_id(self) -> str:

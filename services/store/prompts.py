@@ -39,19 +39,26 @@ class Texts(dict[str, str]):
         if type(event.data) is TaskSubmitted:
             self[event.data.task] = words_of(event).get("text", "")
 
+    def missing(self, state: State) -> bool:
+        """Whether the next delegations need what is not here."""
+        return state.meta.overlay.place != self.overlay[0] or bool(self._places(state))
+
+    def _places(self, state: State) -> dict[str, str]:
+        if not state.undelegated:
+            return {}
+        return {
+            task.id: task.log_id
+            for task_id in islice(state.undelegated, FETCH_COUNT)
+            if task_id not in self and (task := state.tasks.get(task_id)) is not None
+        }
+
     async def fetch(self, log: Log, state: State) -> None:
         """Fetch what the next delegations need."""
         place = state.meta.overlay.place
         if place != self.overlay[0]:
             words = await log.words_at(place) if place else {}
             self.overlay = place, words.get("overlay", {})
-        if not state.undelegated:
-            return
-        places = {
-            task.id: task.log_id
-            for task_id in islice(state.undelegated, FETCH_COUNT)
-            if task_id not in self and (task := state.tasks.get(task_id)) is not None
-        }
+        places = self._places(state)
         texts = await log.texts(places) if places else {}
         for task in places:
             self[task] = texts.get(task, "")  # a lost prompt must not hold up the queue

@@ -15,7 +15,7 @@ from events.keys import Keys
 from events.task import TaskSubmitted
 from services.decider import Taken
 from services.store.client import Client
-from services.store.log import CLOCK_DIFFERENCE_MAX, DAY_US, START, Log
+from services.store.log import CLOCK_DIFFERENCE_MAX, DAY_US, START, Log, Note
 from services.store.redis_server import (
     OLDEST,
     Identity,
@@ -208,6 +208,43 @@ async def test_idempotency_keys_expire_after_the_horizon(redis: Client) -> None:
     later = now + 35 * DAY_US
     assert await log.taken_ids(["s:intake|k2", "s:intake|k3"], later, 35) == {"s:intake|k2": "d2"}
     assert await log.taken_ids(["s:intake|k2"], later + DAY_US, 35) == {}
+
+
+async def test_notes_stand_in_their_inboxes_with_the_turn_and_never_without_it(
+    redis: Client,
+) -> None:
+    log = Log(redis, KEYS)
+    notes = [Note(KEYS.inbox("w1"), f"7-{n}", ["type", "x", "task", f"t{n}"]) for n in range(2)]
+    notes.append(Note(KEYS.inbox("w2"), "7-1", ["type", "y"]))
+    events, now = [event("7-0"), event("7-1")], await server_now(redis)
+    assert (await log.append("1-0", now, events, (), notes)).outcome == "gone"
+    assert await everything(redis) == {}
+    done = await log.append(START, now, events, (), notes)
+    assert (done.outcome, done.noted) == ("ok", True)
+    first, second = [await redis.call("XRANGE", KEYS.inbox(w), "-", "+") for w in ("w1", "w2")]
+    assert [entry[0] for entry in first] == [b"7-0", b"7-1"]
+    assert second == [[b"7-1", [b"log", b"7-1", b"type", b"y"]]]
+
+
+async def test_a_note_that_is_refused_loses_neither_the_turn_nor_the_other_notes(
+    redis: Client,
+) -> None:
+    await redis.call("SET", KEYS.inbox("w1"), "no stream")
+    notes = [Note(KEYS.inbox(name), "7-0", ["type", "x"]) for name in ("w1", "w2")]
+    done = await Log(redis, KEYS).append(START, await server_now(redis), [event("7-0")], (), notes)
+    assert (done.outcome, done.noted) == ("ok", False)
+    assert await redis.call("XLEN", KEYS.log) == 1
+    assert await redis.call("XLEN", KEYS.inbox("w2")) == 1
+
+
+async def test_ids_that_were_given_out_are_told_also_where_their_entries_are_gone(
+    redis: Client,
+) -> None:
+    log = await filled(redis, 3)
+    await redis.call("XDEL", KEYS.log, "1-3")
+    done = await log.append("1-2", await server_now(redis), [event("1-3")], [Taken("s:i|k", "d")])
+    assert (done.outcome, done.last_id) == ("behind", "1-3")
+    assert await redis.call("XLEN", KEYS.log) == 2
 
 
 async def test_a_turn_of_a_thousand_entries_is_written_whole(redis: Client) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
+
 from events.envelope import Event
 from events.policy import AlertRaised
 from projections.state import State
 from services.decider import Decider, Decisions, Inputs, decided
-from services.engine.turn import ENTRIES_MAX, EVENTS_MAX, run_turn
+from services.engine.turn import ENTRIES_MAX, EVENTS_MAX, Turn, run_turn
 from services.store.log import parse_id
 from tests import examples
 from tests.examples import NOON
@@ -96,6 +98,53 @@ def test_a_turn_that_was_lost_is_decided_again() -> None:
     bus.undo()
     bus.run()
     assert bus.state.tasks[task].attempt == 2
+
+
+@pytest.mark.parametrize("second_stands", [True, False])
+def test_a_turn_decided_ahead_stands_or_goes_by_itself(second_stands: bool) -> None:
+    bus = Bus()
+    for name in ("w1", "w2"):
+        bus.join(name, capacity=30)
+    bus.run()
+    for _ in range(150):
+        bus.submit()
+    before = bus.state.digest()
+    first = bus.decide()
+    between = bus.state.digest()
+    second = ahead(bus, first)
+    after = bus.state.digest()
+    assert len({before, between, after}) == 3
+    bus.state.rollback()
+    assert bus.state.digest() == between
+    assert [e.raw for e in ahead(bus, first).events] == [e.raw for e in second.events]
+    bus.state.commit()
+    if second_stands:
+        bus.state.commit()
+    else:
+        bus.state.rollback()
+    assert bus.state.digest() == (after if second_stands else between)
+
+
+def test_both_turns_go_without_a_trace() -> None:
+    bus = Bus()
+    bus.join("w1", capacity=30)
+    for _ in range(150):
+        bus.submit()
+    before = bus.state.digest()
+    first = bus.decide()
+    ahead(bus, first)
+    bus.state.rollback()
+    bus.state.rollback()
+    assert bus.state.digest() == before
+    assert [e.raw for e in bus.decide().events] == [e.raw for e in first.events]
+
+
+def ahead(bus: Bus, under_way: Turn) -> Turn:
+    """The turn after one that may yet be undone."""
+    bus.inputs.entries = bus.waiting[under_way.consumed :]
+    bus.state.dirty_scopes.clear()
+    bus.state.begin()
+    return run_turn(bus.state, bus.now, bus.deciders, bus.inputs)
 
 
 def test_log_ids_increase_even_when_the_clock_does_not() -> None:
