@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from projections.format import count
@@ -15,11 +16,13 @@ from services.cli import options
 from services.cli.terminal import height, note, say, say_json, width
 from services.cli.typed import number
 from services.client.bus import Bus
+from services.queries.buses import bus_rows
 from services.queries.forecast import forecast_view
 from services.queries.missing import missing_names
 from services.queries.stalled import catch_up, no_engine
 from services.queries.status import metrics_view, prompts, running_texts, status_view, throttle_view
 from services.runtime.errors import AsbError, LogError, RedisUnsuitable
+from services.screens.buses import buses_text
 from services.screens.forecast import forecast_text
 from services.screens.status import Shown, metrics_screen, status_screen, throttle_screen
 from services.screens.text import clip
@@ -44,8 +47,20 @@ Everyone = Annotated[bool, typer.Option("--all", help="Workers that left or were
 Render = Callable[[State, int, dict[str, str]], Any]
 
 
-def status(as_json: AsJson = False, watch: Watch = None, everyone: Everyone = False) -> None:
+def status(
+    as_json: AsJson = False,
+    watch: Watch = None,
+    everyone: Everyone = False,
+    all_namespaces: Annotated[
+        bool, typer.Option("--all-namespaces", help="A line for each bus of this server.")
+    ] = False,
+) -> None:
     """Queue, totals, throttle and workers: the bus on one screen."""
+    if all_namespaces:
+        if watch is not None or everyone:
+            raise typer.BadParameter("--all-namespaces goes with --json only")
+        _every_bus(as_json)
+        return
     shown = Shown(everyone)
     _show(
         as_json,
@@ -91,6 +106,17 @@ def throttle(as_json: AsJson = False, watch: Watch = None, everyone: Everyone = 
         lambda state, now, _texts: throttle_screen(state, now, Shown(everyone)),
         lambda state, now, _texts: throttle_view(state, now),
     )
+
+
+def _every_bus(as_json: bool) -> None:
+    with options.opened() as bus:
+        rows = list(bus_rows(bus))
+    if as_json:
+        say_json([msgspec.to_builtins(row) for row in rows])
+    elif rows:
+        say(buses_text(rows, width()))
+    else:
+        note("no bus has begun on this server")
 
 
 def _show(as_json: bool, watch: float | None, text: Render, view: Render) -> None:
