@@ -175,11 +175,14 @@ class TaskDispatched(Payload):
 
 @wire("task.delivered")
 class TaskDelivered(Payload):
-    """The worker has the prompt in hand."""
+    """The agent has the prompt, by the word of its hook or transcript (``by``); ``changes``
+    names what of it arrived otherwise than it was sent."""
 
     task: Label
     attempt: int
     session: Label
+    by: Label = ""
+    changes: Text = ""
 
 
 @wire("task.started")

@@ -10,6 +10,8 @@ import msgspec
 from events.envelope import Payload, wire
 from events.words import Label, Text
 
+PERMISSION = "permission"  # of the states of an agent the one that needs a person
+
 
 class WorkerHeartbeat(msgspec.Struct, frozen=True, gc=False):
     """The value of ``asb:worker:<name>``: words with a blank between, the session first.
@@ -121,6 +123,36 @@ class WorkerResumed(Payload):
     """New work again."""
 
     worker: Label
+
+
+@wire("worker.state")
+class WorkerState(Payload):
+    """What the agent of a worker does, where that tells: ``state`` is idle, busy, permission (it
+    waits for a person to allow the tool ``about``), limited (its provider refuses it), dead or
+    unknown; ``since`` is µs by the worker's clock; ``by`` whose word: hook, state file, transcript,
+    process."""
+
+    worker: Label
+    state: Label
+    since: int = 0
+    by: Label = ""
+    about: Label = ""
+
+    @property
+    def asks(self) -> bool:
+        """Whether nothing goes on before a person answers."""
+        return self.state == PERMISSION
+
+
+@wire("worker.twin")
+class WorkerTwin(Payload):
+    """The agent of a worker still runs an attempt that was given out again meanwhile: the same work
+    is done twice. Its worker ends it; ``evidence`` is what that saw."""
+
+    worker: Label
+    task: Label
+    attempt: int
+    evidence: Text = ""
 
 
 @wire("intake.opened")

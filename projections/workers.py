@@ -10,6 +10,8 @@ from events.worker import (
     WorkerLost,
     WorkerPaused,
     WorkerResumed,
+    WorkerState,
+    WorkerTwin,
 )
 from projections.records import LEFT, LOST, Worker
 from projections.state import State, folds
@@ -64,6 +66,25 @@ def ended(state: State, event: Event[WorkerLeft | WorkerLost]) -> None:
     for task_id in worker.running:
         state.orphans.add(state.tasks[task_id])
     worker.running = {}
+
+
+@folds(WorkerState)
+def agent_state(state: State, event: Event[WorkerState]) -> None:
+    """What its agent does now."""
+    payload, worker = event.data, state.workers.get(event.data.worker)
+    if worker is None:
+        return
+    state.journal.touch(worker)
+    worker.agent_state, worker.agent_since = payload.state, payload.since
+    worker.agent_by, worker.agent_about = payload.by, payload.about
+    if payload.asks:
+        state.meta.agent_said = event.log_id
+
+
+@folds(WorkerTwin)
+def twin_seen(state: State, event: Event[WorkerTwin]) -> None:
+    """An alert, and nothing else: its usage is charged when it ends."""
+    state.meta.agent_said = event.log_id
 
 
 @folds(WorkerPaused)

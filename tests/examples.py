@@ -57,6 +57,8 @@ from events.worker import (
     WorkerPaused,
     WorkerRefused,
     WorkerResumed,
+    WorkerState,
+    WorkerTwin,
 )
 
 SECOND = 1_000_000
@@ -187,6 +189,14 @@ def paused(worker: str = "w1", **changes: Any) -> WorkerPaused:
     return replace(WorkerPaused(worker, "lunch"), **changes)
 
 
+def agent_state(worker: str = "w1", state: str = "permission") -> WorkerState:
+    return WorkerState(worker, state, 1_795_348_800_000_000, "hook", "Bash")
+
+
+def twin(worker: str = "w1", task: str = "t1") -> WorkerTwin:
+    return WorkerTwin(worker, task, 1, "process 7 is at it")
+
+
 def resumed(worker: str = "w1") -> WorkerResumed:
     return WorkerResumed(worker)
 
@@ -284,6 +294,8 @@ def every_payload() -> dict[str, Payload]:
         lost(taken_by="6-0"),
         paused(),
         resumed(),
+        agent_state(),
+        twin(),
         intake_opened(),
         full_policy,
         learnt(),

@@ -37,7 +37,11 @@ class ReportAttempt(Command):
 
 @command("task.delivered")
 class ReportDelivery(ReportAttempt):
-    """The worker has the prompt in hand."""
+    """The agent has the prompt. ``by``: who says so; ``changes``: what of it arrived
+    otherwise than it was sent."""
+
+    by: Label = ""
+    changes: Text = ""
 
 
 @command("task.started")

@@ -58,3 +58,13 @@ class PauseWorker(TellOfWorker):
 @command("worker.resumed")
 class ResumeWorker(TellOfWorker):
     """It shall get new work again."""
+
+
+@command("worker.state")
+class TellState(TellOfWorker, kw_only=True):
+    """What its agent does: see the event."""
+
+    state: Label
+    since: int = 0
+    by: Label = ""
+    about: Label = ""

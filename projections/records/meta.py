@@ -43,6 +43,7 @@ class Meta(msgspec.Struct, gc=False):
     evicted_run: str = ""
     eviction_said: str = ""  # log id of the newest redis.evicts or redis.keeps
     compared_said: str = ""  # log id of the newest usage.compared that is an alert
+    agent_said: str = ""  # of the newest alert about what an agent does
     policy: PolicyChanged = msgspec.field(default_factory=PolicyChanged)
     overlay: Overlay = Overlay()  # what the delegator was taught
     policy_after: int = 0  # how many tasks had been submitted when the policy last changed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from events.worker import serves_model
+from events.worker import PERMISSION, serves_model
 
 ALIVE, LEFT, LOST = "alive", "left", "lost"
 
@@ -31,6 +31,16 @@ class Worker(msgspec.Struct, array_like=True, gc=False):
     failed: int = 0
     cheap: str = ""  # its agent's models for the two tiers of the routes, where it names them
     capable: str = ""
+    # What its agent says of itself, since when (µs) and by whose word; "" where none does.
+    agent_state: str = ""
+    agent_since: int = 0
+    agent_by: str = ""
+    agent_about: str = ""
+
+    @property
+    def asks(self) -> bool:
+        """Whether its agent waits for a person's permission."""
+        return self.status == ALIVE and self.agent_state == PERMISSION
 
     @property
     def free(self) -> int:

@@ -20,10 +20,13 @@ from services.worker.drivers.command import CommandDriver
 from services.worker.drivers.formats import FORMATS
 from services.worker.drivers.table import AGENTS
 from services.worker.drivers.table import agent as agent_table
+from services.worker.drivers.tmux import PROGRAM, TmuxDriver
 from services.worker.task import Driver, WorkerOptions
+from services.worker.tmux import kept
+from services.worker.tmux.agent_session import Residence
 
-ACP, COMMAND = "acp", "command"
-DRIVERS = (*AGENTS, ACP, COMMAND)
+ACP, COMMAND, TMUX = "acp", "command", "tmux"
+DRIVERS = (*AGENTS, TMUX, ACP, COMMAND)
 
 DriverName = Annotated[
     str | None, typer.Option("--driver", help=f"How tasks are done: {', '.join(DRIVERS)}.")
@@ -55,6 +58,14 @@ Silence = Annotated[
         help="Seconds without a sign of work that end an agent.",
     ),
 ]
+Session = Annotated[
+    str | None,
+    typer.Option(help="With --driver tmux: the session its agent is in; else its own name's."),
+]
+Restart = Annotated[
+    bool,
+    typer.Option("--restart", help="With --driver tmux: start a dead agent again, and go on."),
+]
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +78,8 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str | None = None
     isolated: bool = False
     silence: float | None = None
+    session: str | None = None
+    restart: bool = False
 
     @property
     def name(self) -> str:
@@ -74,7 +87,11 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_agent(self) -> bool:
-        return self.name in AGENTS
+        return self.name in AGENTS or self.name == TMUX
+
+    @property
+    def _table(self) -> Agent:
+        return agent_table(PROGRAM if self.name == TMUX else self.name)
 
     @property
     def _agent_within(self) -> Agent | None:
@@ -84,7 +101,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
         program = PurePath(self.words[0]).name if self.words else ""
         return agent_table(program) if takes_model and program in AGENTS else None
 
-    def check(self, worker: str = "") -> None:
+    def check(self, worker: str = "", capacity: int = 1) -> None:
         """Raises BadParameter for what does not go together; for one ``worker``, what is missing
         too."""
         if self.name not in DRIVERS:
@@ -95,6 +112,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
             raise typer.BadParameter(
                 f"--format {self.output} is not known; one of {', '.join(FORMATS)}"
             )
+        self._check_tmux(capacity)
         if self.name != COMMAND:
             if self.output != "text":
                 raise typer.BadParameter(f"--format is for commands; {self.name} has its own")
@@ -110,6 +128,14 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
                 raise typer.BadParameter(
                     f"--{option} is for agents: --driver {' or '.join(AGENTS)}"
                 )
+
+    def _check_tmux(self, capacity: int) -> None:
+        if self.name != TMUX and (self.session or self.restart):
+            raise typer.BadParameter("--session and --restart are for --driver tmux")
+        if self.name == TMUX and (self.isolated or self.silence):
+            raise typer.BadParameter("--isolated and --silence are not for --driver tmux")
+        if self.name == TMUX and capacity > 1:
+            raise typer.BadParameter("an agent in tmux does one task at a time: --capacity 1")
 
     def _check_acp(self) -> None:
         if self.name == ACP and not self.words:
@@ -135,11 +161,19 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
         )
         if self.name == ACP:
             return AcpDriver(self.words, replace(choice, arguments=()))
-        return AgentDriver(agent_table(self.name), choice)
+        if self.name == TMUX:
+            own = kept.Folder(settings.data_dir, worker)
+            place = Residence(session=self.session or worker, folder=own, restart=self.restart)
+            return TmuxDriver(self._table, choice, place)
+        return AgentDriver(self._table, choice)
 
     def prepare(self, settings: Settings) -> None:
         """Whether it can run at all, before a worker is started for it. Raises ConfigError."""
-        anyio.run(self.made(settings, "worker").prepare)
+        driver = self.made(settings, "worker")
+        if isinstance(driver, TmuxDriver):
+            driver.check()  # a session is started by its own worker
+        else:
+            anyio.run(driver.prepare)
 
     def worker(
         self,
@@ -165,15 +199,15 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
             if table is None or models:
                 return known
             return replace(known, models=table.models, cheap=table.cheap, capable=table.capable)
-        table = agent_table(self.name)
+        table = self._table
         return replace(
             known,
-            agent=agent or self.name,
+            agent=agent or table.name,
             models=models or table.models,
             cheap=table.cheap,
             capable=table.capable,
             # Workers of one agent on one machine share one login.
-            account=account or f"{self.name}@{platform.node()}",
+            account=account or f"{table.name}@{platform.node()}",
         )
 
     def arguments(self) -> tuple[str, ...]:
@@ -187,4 +221,8 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
             options.append("--isolated")
         if self.silence:
             options.append(f"--silence={self.silence}")
+        if self.session:
+            options.append(f"--session={self.session}")
+        if self.restart:
+            options.append("--restart")
         return (*options, "--", *self.words)

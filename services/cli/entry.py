@@ -1,6 +1,7 @@
 """Where ``asb`` begins: help and version are said at once, everything else is loaded for a command.
 
-A person who types ``asb`` to see what there is should not wait for a parser of options.
+A person who types ``asb`` to see what there is should not wait for a parser of options, nor should
+an agent for each of its hooks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ def main() -> None:
 
         said = f"asb {VERSION}\n" if asked == "--version" else help_text()
         sys.stdout.write(said)
+        return
+    if sys.argv[1:] == ["agent-hook"]:
+        from services.runtime.agent_hook import main as hook
+
+        hook()
         return
     from services.cli.main import main as run
 

@@ -38,6 +38,8 @@ class Hands(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     cwd: str | None = None
     isolated: bool = False
     silence: float | None = None
+    session: str | None = None
+    restart: bool = False
     agent: str | None = None
     models: tuple[str, ...] = ()
     account: str | None = None
@@ -53,6 +55,8 @@ class Hands(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             cwd=self.cwd,
             isolated=self.isolated,
             silence=self.silence,
+            session=self.session,
+            restart=self.restart,
         )
 
     def names(self) -> list[str]:
@@ -128,7 +132,7 @@ def up(
     fleet = read(file)
     settings = options.settings(**{"embedded.port": port, "embedded.server": server})
     for hands in fleet.workers:
-        hands.chosen.check()
+        hands.chosen.check(capacity=hands.capacity)
         hands.chosen.prepare(settings)
     options.logs_to_stderr()
     specs = [spec for hands in fleet.workers for spec in hands.specs()]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Annotated
 
+import anyio
 import typer
 
 from projections.format import count
@@ -15,11 +17,13 @@ from services.cli import options
 from services.cli.terminal import activation, note, say
 from services.client.bus import Bus, opened
 from services.client.follow import Follower
-from services.concurrent_task_manager import ConcurrentTaskManager
+from services.concurrent_task_manager import WORKERS, ConcurrentTaskManager
 from services.queries.stalled import Stalled
 from services.running.bus import bus_beside
+from services.running.children import ChildProcess, WorkerSpec, workers_beside
 from services.runtime.errors import AsbError, RedisUnavailable, Refused
 from services.runtime.settings import Settings
+from services.worker.tmux import server
 
 AUTO_S = 10
 ALONE_S = 10.0  # how long tasks wait here for a first worker
@@ -44,25 +48,45 @@ def manager(
     """Do tasks and show the status screen; without tasks the task manager's prompt.
 
     Where no bus runs it starts one, which lives as long as the command; what was added stays in
-    its data folder. With tasks it ends when all of them have ended (exit code 1 when one failed),
+    its data folder. Agents in the tmux sessions concurrent_worker1, 2 and 3 do tasks
+    meanwhile. With tasks it ends when all of them have ended (exit code 1 when one failed),
     or after 10 s without a worker: the tasks wait for one.
     """
     settings = options.settings()
-    with bus_beside(settings, note):
+    with bus_beside(settings, note), _in_tmux(settings) as workers:
         manager = ConcurrentTaskManager(settings=settings)
         try:
             if tasks:
-                _batch(manager, tasks, settings)
+                _batch(manager, tasks, settings, workers)
             else:
                 _prompt(manager)
         finally:
             manager.close()
 
 
-def _batch(manager: ConcurrentTaskManager, tasks: list[str], settings: Settings) -> None:
+@contextlib.contextmanager
+def _in_tmux(settings: Settings) -> Generator[list[ChildProcess]]:
+    """Workers for the seed's tmux sessions, where they are there and nobody works in them."""
+    there = anyio.run(server.sessions) & set(WORKERS)
+    with opened(settings) as bus:
+        alive = {w.name for w in bus.state().workers.values() if w.status == ALIVE}
+    names = sorted(there - alive)
+    if names:
+        note(f"agents in tmux take tasks: {', '.join(names)}")
+    specs = [WorkerSpec(name, ("--driver=tmux", f"--session={name}")) for name in names]
+    with workers_beside(specs, options.arguments(), note) as processes:
+        yield processes
+
+
+def _batch(
+    manager: ConcurrentTaskManager,
+    tasks: list[str],
+    settings: Settings,
+    workers: Sequence[ChildProcess],
+) -> None:
     """Add the tasks and wait for their ends."""
     with opened(settings) as bus:
-        attended = _Attended(bus)
+        attended = _Attended(bus, workers)
         follower = Follower(bus, attended.look, quiet_s=1.0)
         for text in tasks:
             task = manager.add_task(text)
@@ -94,7 +118,8 @@ class NobodyWorks(Exception):
 class _Attended:
     """Looks, while nothing is heard of the tasks, whether anybody is there to do them."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, beside: Sequence[ChildProcess]) -> None:
+        self._beside = beside
         self._bus, self._began = bus, time.monotonic()
         self._stalled, self._warned = Stalled(bus, note), False
 
@@ -103,6 +128,8 @@ class _Attended:
         if any(worker.status == ALIVE for worker in workers):
             self._stalled.look(tasks)
             return
+        if any(process.running for process in self._beside):
+            return  # an agent is about to be ready
         if not self._warned:
             first = "".join(f"  {line}\n" for line in activation())
             note(f"No worker is there. In another terminal:\n{first}{GIVE_WORKERS}")

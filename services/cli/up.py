@@ -24,6 +24,7 @@ from services.cli.drivers import (
     Isolated,
     Output,
     Permissions,
+    Restart,
     Silence,
 )
 from services.cli.terminal import activation, note
@@ -63,6 +64,7 @@ def up(
     cwd: Folder = None,
     isolated: Isolated = False,
     silence: Silence = None,
+    restart: Restart = False,
     capacity: Annotated[int, typer.Option(min=1, help="Tasks each worker runs at once.")] = 1,
     port: Annotated[int | None, typer.Option(help="Port of the embedded Redis.")] = None,
     server: Annotated[
@@ -83,8 +85,9 @@ def up(
         cwd=cwd,
         isolated=isolated,
         silence=silence,
+        restart=restart,
     )
-    _check_workers(chosen_driver, workers)
+    _check_workers(chosen_driver, workers, capacity)
     options.logs_to_stderr()
     settings = options.settings(**{"embedded.port": port, "embedded.server": server})
     if workers:
@@ -142,9 +145,9 @@ def _run(settings: Settings, url: str, hired: Hired, server: Embedded | None) ->
     )
 
 
-def _check_workers(chosen: Chosen, workers: int) -> None:
+def _check_workers(chosen: Chosen, workers: int, capacity: int) -> None:
     """What the workers shall run is checked before anything is started for them."""
-    chosen.check()
+    chosen.check(capacity=capacity)
     if chosen.words and not workers:
         raise typer.BadParameter(
             f"a command without workers: --workers 3 -- {' '.join(chosen.words)}"

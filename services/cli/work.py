@@ -17,6 +17,8 @@ from services.cli.drivers import (
     Isolated,
     Output,
     Permissions,
+    Restart,
+    Session,
     Silence,
 )
 from services.cli.terminal import note, say
@@ -46,6 +48,8 @@ def worker(
     cwd: Folder = None,
     isolated: Isolated = False,
     silence: Silence = None,
+    session: Session = None,
+    restart: Restart = False,
     capacity: Annotated[int, typer.Option(min=1, help="Tasks it runs at once.")] = 1,
     agent: Annotated[
         str | None, typer.Option(help="The agent it is; without one it serves all.")
@@ -66,11 +70,10 @@ def worker(
     """Run a worker until Ctrl-C: it joins, is given tasks, runs an agent for each, reports.
 
     --driver claude, codex or gemini runs that program with your own login, and measures its usage.
-    Without --driver the command runs. The prompt is its standard input; it never passes through a
-    shell. {prompt} in an argument is replaced by it instead: then a prompt that could be an option
-    is refused.
-
-    Usage is what the command writes to the file named by ASB_USAGE_FILE (in a shell: to >&3), as
+    --driver tmux gives tasks to Claude Code in a tmux session, yours or one it starts.
+    Without --driver the command runs: the prompt is its standard input, or replaces {prompt} in an
+    argument (then one that could be an option is refused); it never passes through a shell. Usage
+    is what it writes to the file named by ASB_USAGE_FILE (in a shell: to >&3), as
     {"input_tokens": 5, "output_tokens": 9}, or what its output says in a --format you name.
 
     A name belongs to the worker that has it for as long as that is alive: a second one is refused
@@ -84,8 +87,10 @@ def worker(
         cwd=cwd,
         isolated=isolated,
         silence=silence,
+        session=session,
+        restart=restart,
     )
-    chosen.check(worker=name)
+    chosen.check(worker=name, capacity=capacity)
     options.logs_to_stderr()
     settings = options.settings()
     worker_options = replace(

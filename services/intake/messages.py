@@ -132,7 +132,14 @@ def _was_free(task: TaskRecord, reported: ReportAttempt, reading: Reading) -> bo
 @takes(ReportDelivery)
 def delivered(case: Case, reported: ReportDelivery) -> Iterable[Event]:
     if _current(case, reported):
-        payload = TaskDelivered(reported.task, reported.attempt, reported.session)
+        schema.check_name(reported.by or None, "by", schema.LABEL)
+        payload = TaskDelivered(
+            reported.task,
+            reported.attempt,
+            reported.session,
+            reported.by,
+            reported.changes[:CHANGES_MAX],
+        )
         yield case.reported(payload, reported)
 
 
@@ -241,6 +248,7 @@ def cancelled(case: Case, reported: ReportCancel) -> Iterable[Event | Rejection]
 
 
 METER_MAX = 40  # characters
+CHANGES_MAX = 500
 
 
 @takes(RecordUsage)

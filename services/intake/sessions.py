@@ -13,9 +13,11 @@ from events.commands.workers import (
     PauseWorker,
     ResumeWorker,
     TellOfWorker,
+    TellState,
 )
 from events.envelope import Event
 from events.worker import (
+    PERMISSION,
     HeldAttempt,
     WorkerJoined,
     WorkerLeft,
@@ -23,6 +25,8 @@ from events.worker import (
     WorkerPaused,
     WorkerRefused,
     WorkerResumed,
+    WorkerState,
+    WorkerTwin,
 )
 from projections.records import ALIVE, Worker
 from services.intake import schema
@@ -30,6 +34,8 @@ from services.intake.case import Case, takes
 from services.intake.schema import Rejected
 
 EVIDENCE_CHARACTERS = 300
+HOLDS_MAX = 100
+AGENT_STATES = ("idle", "busy", PERMISSION, "limited", "dead", "unknown")
 _SESSION = re.compile(r"\d+-\d+\Z")
 
 
@@ -37,6 +43,11 @@ _SESSION = re.compile(r"\d+-\d+\Z")
 def joined(case: Case, join: JoinWorker) -> Iterable[Event]:
     """A session opens, named by the intake entry, unless the name belongs to a living worker."""
     opened = _checked(case, join)
+    yield from _opened(case, join, opened)
+    yield from _twins(case, join)
+
+
+def _opened(case: Case, join: JoinWorker, opened: WorkerJoined) -> Iterable[Event]:
     holder = case.state.workers.get(join.worker)
     if holder is None or holder.status != ALIVE:
         yield case.reported(opened, join)
@@ -136,6 +147,28 @@ def _heartbeat_gone(case: Case, holder: Worker) -> bool:
     if case.known.heartbeats.get(holder.name, holder.session) != "":
         return False
     return not 0 <= case.now - holder.joined_at < holder.lease_s * 500_000
+
+
+def _twins(case: Case, join: JoinWorker) -> Iterable[Event]:
+    """Attempts that it shows to run still, though they were given out again meanwhile."""
+    for held in join.holds[:HOLDS_MAX]:
+        task = case.state.tasks.get(held.task)
+        if held.evidence and task is not None and task.attempt > held.attempt:
+            evidence = held.evidence[:EVIDENCE_CHARACTERS]
+            yield case.event(WorkerTwin(join.worker, task.id, held.attempt, evidence))
+
+
+@takes(TellState)
+def agent_state(case: Case, command: TellState) -> Iterable[Event]:
+    """What its agent does; said again changes nothing."""
+    worker = _known_worker(case, command)
+    for name in ("state", "by", "about"):
+        schema.check_name(getattr(command, name) or None, name, schema.LABEL)
+    if command.state not in AGENT_STATES:
+        raise Rejected(f"state {command.state[:40]!r} is none of {', '.join(AGENT_STATES)}")
+    if worker.agent_state != command.state or worker.agent_about != command.about:
+        said = (command.state, command.since, command.by, command.about)
+        yield case.reported(WorkerState(command.worker, *said), command)
 
 
 @takes(LeaveWorker)

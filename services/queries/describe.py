@@ -48,6 +48,18 @@ def _joined(payload: Any, _event: Event) -> str:
     return f"{payload.worker}, {count(payload.capacity, 'task')} at once, serves {serves}"
 
 
+def _state(payload: Any, _event: Event) -> str:
+    about = f" for {payload.about}" if payload.about else ""
+    by = f", by its {payload.by}" if payload.by else ""
+    return f"{payload.worker}: {payload.state}{about}{by}"
+
+
+def _delivered(payload: Any, event: Event) -> str:
+    changes = text_of(event, "changes")
+    by = f"by the agent's {payload.by}" if payload.by else ""
+    return ", ".join(filter(None, (f"attempt {payload.attempt}", by, changes)))
+
+
 def _alert(payload: Any, _event: Event) -> str:
     scale = (
         (dollars(payload.usage, 2), dollars(payload.budget, 2)) if payload.unit == "money" else None
@@ -87,7 +99,7 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
         f"({payload.agent or 'any'}/{payload.model}), "
         f"holds {payload.hold_tokens:,} tokens, {dollars(payload.hold_nanos)}"
     ),
-    "task.delivered": lambda payload, _: f"attempt {payload.attempt}",
+    "task.delivered": _delivered,
     "task.started": lambda payload, _: f"attempt {payload.attempt}",
     "task.completed": lambda payload, _: f"attempt {payload.attempt}",
     "task.failed": _failed,
@@ -126,6 +138,10 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
     "worker.refused": lambda payload, _: f"{payload.worker}: session {payload.holder} has the name",
     "worker.left": lambda payload, _: payload.worker,
     "worker.lost": lambda payload, event: f"{payload.worker}: {text_of(event, 'evidence')}",
+    "worker.state": _state,
+    "worker.twin": lambda payload, _: (
+        f"{payload.worker} still runs attempt {payload.attempt} of {payload.task}, given out again"
+    ),
     "worker.paused": lambda payload, event: f"{payload.worker} {text_of(event, 'reason')}".strip(),
     "worker.resumed": lambda payload, _: payload.worker,
     "policy.changed": lambda payload, event: (

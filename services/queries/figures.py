@@ -16,12 +16,15 @@ STATUS_WINDOWS = (("tokens", "hour"), ("tokens", "day"), ("money", "hour"), ("mo
 
 
 def worker_word(worker: Worker) -> str:
-    """IDLE or BUSY as in the seed; PAUSED, LOST and LEFT where that is what keeps it from work."""
+    """IDLE or BUSY as in the seed; PAUSED, LOST and LEFT where that is what keeps it from work,
+    ASKS where it waits for a person, DEAD where its agent is."""
     if worker.status != ALIVE:
         return worker.status.upper()
+    if worker.asks or worker.agent_state == "dead":
+        return "ASKS" if worker.asks else "DEAD"
     if worker.paused:
         return "PAUSED"
-    return "BUSY" if worker.running else "IDLE"
+    return "BUSY" if worker.running or worker.agent_state == "busy" else "IDLE"
 
 
 def by_name(state: State) -> list[Worker]:

@@ -65,6 +65,7 @@ def _worker_view(
         "worker": worker.name,
         "status": worker_word(worker),
         "agent": worker.agent or None,
+        "agent_state": _agent_state(worker, now),
         "models": list(worker.models),
         "capacity": worker.capacity,
         "completed": worker.completed,
@@ -81,6 +82,19 @@ def _worker_view(
         ],
         "session": worker.session,
         "joined_at": views.iso(worker.joined_at),
+    }
+
+
+def _agent_state(worker: Worker, now: int) -> dict[str, Any] | None:
+    """What its agent says of itself, since when, by whose word; None where it says nothing."""
+    if not worker.agent_state:
+        return None
+    return {
+        "state": worker.agent_state,
+        "since": views.iso(worker.agent_since),
+        "age_s": max(0, now - worker.agent_since) // 1_000_000,
+        "evidence": worker.agent_by or None,
+        "about": worker.agent_about or None,
     }
 
 

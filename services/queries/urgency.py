@@ -16,7 +16,7 @@ from services.queries.figures import natural
 
 STALLED_US = 15 * MINUTE  # of work without any sign, though the agent may only think
 GONE_ROWS = 20  # of those that left or were lost: the newest
-ORDER = ("stalled", "limited", "paused", "working", "idle", "lost", "left")
+ORDER = ("asks", "stalled", "dead", "limited", "paused", "working", "busy", "idle", "lost", "left")
 TITLE_MAX = 200
 
 
@@ -85,6 +85,8 @@ def _row(state: State, worker: Worker, cell: Cell, now: int, texts: Mapping[str,
     signs = {task.id: sign_of(state, task) for task in tasks}
     oldest = min(tasks, key=lambda t: signs[t.id][1], default=None)
     evidence, at = signs[oldest.id] if oldest else ("joined", worker.joined_at)
+    if worker.asks or worker.agent_since > at:
+        evidence, at = worker.agent_by or evidence, worker.agent_since
     key = "worker:" + worker.name
     return WorkerRow(
         worker=worker.name,
@@ -114,10 +116,16 @@ def _row(state: State, worker: Worker, cell: Cell, now: int, texts: Mapping[str,
 def _word(state: State, worker: Worker, silent: int) -> str:
     if worker.status != ALIVE:
         return worker.status
+    if worker.asks:
+        return "asks"
+    if worker.agent_state == "dead":
+        return "dead"
     if worker.running and silent > STALLED_US:
         return "stalled"
     if is_limited(state, worker):
         return "limited"
     if worker.running:
         return "working"
-    return "paused" if worker.paused else "idle"
+    if worker.paused:
+        return "paused"
+    return "busy" if worker.agent_state == "busy" else "idle"  # with work that is not ours

@@ -14,7 +14,14 @@ from projections.state import State
 from services import hosting
 from services.assembly import SERVICES
 from services.engine.host import Host
-from services.running.children import ChildProcess, Say, WorkerSpec, reader_process, worker_process
+from services.running.children import (
+    CHECK_S,
+    ChildProcess,
+    Say,
+    WorkerSpec,
+    reader_process,
+    worker_process,
+)
 from services.runtime.ending import one_error, stop_at_signals, when_stdin_closes
 from services.runtime.errors import AsbError
 from services.runtime.settings import Settings
@@ -22,7 +29,6 @@ from services.store.client import Client
 from services.store.embedded import Embedded, address_of, start
 from services.store.health import check_server
 
-CHECK_S = 0.3  # how often the embedded Redis and the workers are looked after
 READER_S = 3.0  # how long a stopping bus waits for its readers
 QUIET_S = 15.0  # how long a stopping bus waits for its workers' last reports
 

@@ -7,9 +7,12 @@ whatever ends us.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
 
 import msgspec
 
@@ -17,6 +20,8 @@ from services.runtime import own_process
 
 RESTART_S = (1.0, 30.0)  # first and longest pause before a process that ended is started again
 FAILED_QUICKLY_S = 3.0
+CHECK_S = 0.3  # how often they are looked after
+STOP_S = 15.0  # how long workers beside a command have for their last reports
 OWNED = "--until-stdin-closes"  # we hold the other end: the death of us closes it
 
 Say = Callable[[str], object]  # to the person at the terminal
@@ -63,6 +68,12 @@ class ChildProcess:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
+    def wait(self, within: float) -> None:
+        """Until it has ended, at most so many seconds."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(max(0.0, within))
+
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -84,6 +95,36 @@ def worker_process(spec: WorkerSpec, options: Sequence[str], say: Say) -> ChildP
     """A worker of this bus, which ``options`` name; it ends with us."""
     given = (OWNED, *options, *spec.arguments)
     return ChildProcess(f"worker {spec.name}", say, "worker", spec.name, *given)
+
+
+@contextlib.contextmanager
+def workers_beside(
+    specs: Sequence[WorkerSpec], options: Sequence[str], say: Say
+) -> Generator[list[ChildProcess]]:
+    """Workers beside a command of the bus that ``options`` name, for as long as the block lasts."""
+    processes = [worker_process(spec, options, say) for spec in specs]
+    over = threading.Event()
+
+    def look_after() -> None:
+        while not over.wait(CHECK_S):
+            for process in processes:
+                process.look_after(time.monotonic())
+
+    looking = threading.Thread(target=look_after, daemon=True)
+    if processes:
+        looking.start()
+    try:
+        yield processes
+    finally:
+        over.set()
+        if processes:
+            looking.join()
+        for process in processes:
+            process.ask_to_stop()
+        until = time.monotonic() + STOP_S
+        for process in processes:
+            process.wait(until - time.monotonic())
+            process.kill()
 
 
 def reader_process(name: str, options: Sequence[str], say: Say) -> ChildProcess:

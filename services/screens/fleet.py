@@ -28,6 +28,9 @@ LEVEL_STYLES = {
     "CRITICAL": "bold red",
 }
 MARKS = {
+    "asks": ("?", "bold red"),
+    "dead": ("×", "bold red"),
+    "busy": ("◌", "dim"),
     "stalled": ("!", "bold red"),
     "limited": ("~", "dark_orange"),
     "paused": ("=", "yellow"),

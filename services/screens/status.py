@@ -9,7 +9,7 @@ import msgspec
 from events.money import dollars
 from events.policy import Limit
 from projections import budgets, usage, views
-from projections.format import SYMBOLS, first_line, limit_name, limit_text
+from projections.format import SYMBOLS, first_line, limit_name, limit_text, span
 from projections.records import ALIVE, LEFT, Cell, Worker
 from projections.state import State
 from services.queries.accounts import account_text, limited
@@ -77,6 +77,7 @@ def status_screen(state: State, now: int, texts: Mapping[str, str], shown: Shown
             *_global_lines(state, now, STATUS_WINDOWS),
             "",
             *_worker_lines(state, texts, workers, gone),
+            *agent_lines(workers, now),
             *(f"  🟠 Account {account_text(known, now)}" for known in limited(state)),
             "",
             *_level_lines(state, now, workers),
@@ -227,6 +228,22 @@ def _worker_lines(
     )
 
 
+def agent_lines(workers: list[Worker], now: int) -> list[str]:
+    """What agents say of themselves that a person should know, since when and by whose word."""
+    words = {
+        "permission": "waits for a person: permission for {about}",
+        "limited": "is refused by its provider",
+        "dead": "has no agent: it is dead",
+        "unknown": "has an agent of which nothing is known",
+    }
+    return [
+        f"  🟠 {w.name} {words[w.agent_state].format(about=w.agent_about or 'a tool')}, "
+        f"{span(max(0, now - w.agent_since))} (by its {w.agent_by or 'silence'})"
+        for w in workers
+        if w.status == ALIVE and w.agent_state in words
+    ]
+
+
 def _level_lines(state: State, now: int, workers: list[Worker]) -> list[str]:
     if not workers:
         return ["Throttle Levels:", NO_WORKERS]
@@ -263,7 +280,9 @@ def _name(worker: Worker, cells: int) -> str:
 def symbol(worker: Worker) -> str:
     if worker.status != ALIVE:
         return "⚪" if worker.status == LEFT else "⚫"
-    if worker.running:
+    if worker.asks or worker.agent_state == "dead":
+        return "🟠"
+    if worker.running or worker.agent_state == "busy":
         return "🔴"
     return "🟡" if worker.paused else "🟢"
 

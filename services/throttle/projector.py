@@ -17,6 +17,7 @@ from events.money import NANOS_PER_DOLLAR
 from events.policy import AlertRaised
 from events.server import RedisEvicts
 from events.usage import UsageCompared
+from events.worker import WorkerState, WorkerTwin
 from projections import views
 from projections.budgets import LEVELS
 from projections.state import State
@@ -35,7 +36,7 @@ CLAIM_MARGIN_S = 5
 # What is published as an alert.
 ALERTS = (
     *(AlertRaised, LogWentBack, LogTrimmed, LogForeignEntries, RedisEvicts, ClockStepped),
-    UsageCompared,
+    *(UsageCompared, WorkerState, WorkerTwin),
 )
 
 
@@ -47,6 +48,8 @@ def is_alert(event: Event) -> bool:
         return data.is_large
     if type(data) is UsageCompared:
         return data.alert
+    if type(data) is WorkerState:
+        return data.asks
     return type(data) in ALERTS
 
 
@@ -56,7 +59,7 @@ def level_of(event: Event) -> str:
     data = event.data
     if type(data) is AlertRaised:
         return data.level
-    return LEVELS[1] if type(data) is UsageCompared else LEVELS[-1]
+    return LEVELS[1] if type(data) in (UsageCompared, WorkerState) else LEVELS[-1]
 
 
 class _Outgoing(Projector):
@@ -82,7 +85,7 @@ class _Outgoing(Projector):
         places = [known.log_id for known in state.raised.values()]
         meta = state.meta
         places += [meta.went_back, meta.trimmed_said, meta.foreign_said, meta.eviction_said]
-        places += [meta.large_step_id, meta.compared_said]
+        places += [meta.large_step_id, meta.compared_said, meta.agent_said]
         places = [place for place in places if place]
         self._newest = max(places, key=parse_id, default=START)
         self._pending = []
@@ -213,6 +216,12 @@ def message(event: Event) -> dict[str, Any]:
         return {"type": "CLOCK_STEPPED", "by_us": payload.by, **_place(event)}
     if type(payload) is UsageCompared:
         return {"type": "USAGE_DIFFERS", **_compared(payload), **_place(event)}
+    if type(payload) is WorkerState:
+        fields = {"worker": payload.worker, "about": payload.about, "since_us": payload.since}
+        return {"type": "PERMISSION_WAIT", **fields, **_place(event)}
+    if type(payload) is WorkerTwin:
+        fields = {"worker": payload.worker, "task": payload.task, "attempt": payload.attempt}
+        return {"type": "WORK_DONE_TWICE", **fields, **_place(event)}
     money = payload.unit == "money"
     scale = NANOS_PER_DOLLAR if money else 1
     return {

@@ -46,6 +46,7 @@ C               cancel a task (asks first)
 q, Ctrl-C       end
 
 Marks    ! stalled  ~ limited by its provider  = paused  ● working  ○ idle  × lost  · left
+         ? its agent asks for permission  ◌ its agent is busy with other work
 Bars     █ used  ▒ held for what runs
 Signs    what a worker was last heard of by, and how long ago: started 14s
 """

@@ -53,6 +53,16 @@ def key_of(fields: dict[bytes, bytes]) -> bytes:
     return fields.get(b"task", b"") + b"\0" + fields.get(b"attempt", b"")
 
 
+def ends_at(task: Task, now: float, server_ahead: float) -> float:
+    """When its time is over, on the loop's clock (``now``), which never steps; the server's time is
+    ``server_ahead`` of it. Where the server's clock has stepped forward since it was read, a task
+    has its whole time and no more."""
+    if not task.deadline_us:
+        return math.inf
+    left = task.deadline_us / 1e6 - server_ahead - now
+    return now + (min(left, task.timeout_s) if task.timeout_s else left)
+
+
 def report(
     job: Attempt, outcome: Result | str | BaseException | None, over: Ending, now: float
 ) -> Report:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from events.commands.workers import HoldingAttempt
 from events.money import nanos_of
 from events.secrets import masked, masked_json
 from events.tokens import read
@@ -40,7 +41,7 @@ class _Joined(msgspec.Struct, omit_defaults=True):
     worker: str
     capacity: int
     lease_s: int
-    holds: tuple[str, ...]
+    holds: tuple[HoldingAttempt, ...]
     agent: str | None = None
     models: tuple[str, ...] = ()
     account: str | None = None
@@ -83,14 +84,21 @@ class _Attempt(msgspec.Struct, omit_defaults=True):
     limit: ProviderLimit | None = None
 
 
-def joined(options: WorkerOptions, instance: str, evidence: str, take_over: bool) -> Report:
-    """``evidence`` that the holder of the name is dead begins with the holder's session."""
+def joined(
+    options: WorkerOptions,
+    instance: str,
+    evidence: str,
+    take_over: bool,
+    holds: tuple[HoldingAttempt, ...] = (),
+) -> Report:
+    """``evidence`` that the holder of the name is dead begins with the holder's session;
+    ``holds``: what an agent still runs that the holder was given."""
     body = _Joined(
         1,
         options.name,
         options.capacity,
         options.lease_s,
-        (),
+        holds,
         options.agent,
         options.models,
         options.account,
@@ -105,6 +113,11 @@ def joined(options: WorkerOptions, instance: str, evidence: str, take_over: bool
 
 def left(worker: str, session: str) -> Report:
     return "worker.left", _encode({"v": 1, "worker": worker, "session": session})
+
+
+def of_agent(worker: str, kind: str, fields: dict[str, Any]) -> Report:
+    """What a driver says of its agent, between tasks or beside them."""
+    return kind, masked_json(_encode({"v": 1, "worker": worker, **fields}))
 
 
 def started(task: Task) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import anyio
 
@@ -18,7 +18,7 @@ from services.worker.attempt import Ending
 from services.worker.lease import holder_of
 from services.worker.outbox import Outbox
 from services.worker.session import Session
-from services.worker.task import WorkerOptions
+from services.worker.task import AgentKeeper, WorkerOptions
 
 log = logging.getLogger("asb.worker")
 
@@ -47,15 +47,30 @@ async def serve(
     with one_error():
         async with anyio.create_task_group() as group:
             group.start_soon(outbox.run)
+            keeping = anyio.CancelScope()
+            if isinstance(options.driver, AgentKeeper):
+                group.start_soon(_keep, options.driver, options.name, outbox, keeping)
             try:
                 await worker.run()
             finally:
+                keeping.cancel()
                 if not worker.has_left:
                     with anyio.move_on_after(_LAST_WORDS_S, shield=True):
                         await outbox.drained()
                 if outbox.waiting:
                     log.error("Redis is away: %d reports are lost", outbox.waiting)
                 outbox.close()
+
+
+async def _keep(driver: AgentKeeper, worker: str, outbox: Outbox, scope: anyio.CancelScope) -> None:
+    """Have the driver look after its agent, until ``scope`` is cancelled."""
+
+    def tell(kind: str, fields: dict[str, Any]) -> None:
+        outbox.add(messages.of_agent(worker, kind, fields))
+        outbox.wake()
+
+    with scope:
+        await driver.keep(tell)
 
 
 class _Worker:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from typing import Any
 
@@ -29,13 +28,13 @@ from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable, 
 from services.runtime.failpoints import point
 from services.store.client import Client
 from services.worker import messages
-from services.worker.attempt import Attempt, Ending, Why, key_of, report
+from services.worker.attempt import Attempt, Ending, Why, ends_at, key_of, report
 from services.worker.continuity import clock_is_off, last_id, order, still_there
 from services.worker.dispatches import Dispatches
 from services.worker.identity import death_of, heartbeat
 from services.worker.lease import RETRY_S, Lease, holder_of
 from services.worker.outbox import Outbox
-from services.worker.task import PROGRESS_BYTES, Result, Task, WorkerOptions
+from services.worker.task import PROGRESS_BYTES, AgentKeeper, Result, Task, WorkerOptions
 
 log = logging.getLogger("asb.worker")
 
@@ -70,6 +69,7 @@ class Session:
         self._waiting: deque[Attempt] = deque()
         self._running = 0
         self._dispatches = Dispatches()
+        self._held: set[bytes] = set()  # attempts of an earlier session that its agent still runs
         self._ending: Ending | None = None
         self._over = asyncio.Event()
         self._idle = asyncio.Event()
@@ -99,7 +99,8 @@ class Session:
         if holder is not None and holder.instance != instance:
             evidence = death_of(holder, options.keeper)
         said = f"{holder.session} {evidence}" if holder is not None and evidence else ""
-        kind, data = messages.joined(options, instance, said, take_over)
+        holds = options.driver.holds() if isinstance(options.driver, AgentKeeper) else ()
+        kind, data = messages.joined(options, instance, said, take_over, holds)
         try:
             session = await client.call("XADD", intake, "*", "type", kind, "data", data)
         except CommandRefused as error:
@@ -110,7 +111,9 @@ class Session:
         mine = heartbeat(session.decode(), instance, options.keeper)
         ours = bool(said) or take_over or (holder is not None and holder.instance == instance)
         lease = Lease(options, client, key, mine, began=began, replaces=ours)
-        return cls(options, keys, client, outbox, lease)
+        opened = cls(options, keys, client, outbox, lease)
+        opened._held = {f"{held.task}\0{held.attempt}".encode() for held in holds}
+        return opened
 
     # -- the life of the session -------------------------------------------------------------
 
@@ -247,22 +250,26 @@ class Session:
             if flat is None:
                 continue
             fields: dict[bytes, bytes] = dict(zip(flat[::2], flat[1::2], strict=False))
-            if fields.get(b"session") == self._session:
-                kind = fields.get(b"type")
-                if kind in (b"task.dispatched", b"task.forgotten"):
-                    self._take_task(fields)
-                elif kind in (b"task.cancel_requested", b"task.requeued"):
-                    self._take_cancel(fields)
-                elif kind in (b"hold.refused", b"hold.extended"):
-                    job = self._jobs.get(key_of(fields))
-                    if job is not None:
-                        job.task.hold_changed(fields)
-                elif kind == b"worker.lost":
-                    self._finish(Ending.TAKEN_OVER if fields.get(b"taken_by") else Ending.LOST)
-                elif kind == b"worker.refused":
-                    self.refusal = fields
-                    self._finish(Ending.REFUSED)
+            if fields.get(b"session") == self._session or key_of(fields) in self._held:
+                self._take_entry(fields)
             self._cursor = entry_id
+
+    def _take_entry(self, fields: dict[bytes, bytes]) -> None:
+        fields[b"session"] = self._session  # what is still held goes on in this one
+        kind = fields.get(b"type")
+        if kind in (b"task.dispatched", b"task.forgotten"):
+            self._take_task(fields)
+        elif kind in (b"task.cancel_requested", b"task.requeued"):
+            self._take_cancel(fields)
+        elif kind in (b"hold.refused", b"hold.extended"):
+            job = self._jobs.get(key_of(fields))
+            if job is not None:
+                job.task.hold_changed(fields)
+        elif kind == b"worker.lost":
+            self._finish(Ending.TAKEN_OVER if fields.get(b"taken_by") else Ending.LOST)
+        elif kind == b"worker.refused":
+            self.refusal = fields
+            self._finish(Ending.REFUSED)
 
     def _take_task(self, fields: dict[bytes, bytes]) -> None:
         key = key_of(fields)
@@ -281,7 +288,7 @@ class Session:
         point("worker.received")
         self.lease.accepted()
         job = Attempt(key, task)
-        job.ends_at = self._ends_at(task)
+        job.ends_at = ends_at(task, self._loop.time(), self._server_ahead)
         self._jobs[key] = job
         if fields[b"type"] == b"task.forgotten":  # its text is gone: nothing is run
             self._take_cancel(fields)
@@ -298,15 +305,6 @@ class Session:
             self._end(job, Why.CANCELLED)
 
     # -- attempts ----------------------------------------------------------------------------
-
-    def _ends_at(self, task: Task) -> float:
-        """When its time is over, on the loop's clock, which never steps. Where the server's clock
-        has stepped forward since it was read, a task has its whole time and no more."""
-        if not task.deadline_us:
-            return math.inf
-        now = self._loop.time()
-        left = task.deadline_us / 1e6 - self._server_ahead - now
-        return now + (min(left, task.timeout_s) if task.timeout_s else left)
 
     def _start(self, job: Attempt) -> None:
         job.began_at = self._loop.time()
@@ -348,6 +346,9 @@ class Session:
     def _end(self, job: Attempt, why: Why) -> None:
         """Have an attempt end before its time; the first reason stands."""
         if job.ended:
+            return
+        if not job.begun and job.handle is not None and job.key in self._held:
+            self._loop.call_soon(self._end, job, why)  # its driver has a turn to interrupt
             return
         if job.why is None:
             job.why = why

@@ -10,10 +10,11 @@ import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from events.commands.workers import HoldingAttempt
 from events.figures import TOKENS_MAX, count
 from services.worker.continuity import order
 
@@ -266,6 +267,24 @@ class Driver(Protocol):
     def renewed(self, until: float, end: float, /) -> None:
         """The lease runs to ``end`` (``time.monotonic`` seconds, the same in every process of this
         machine). At ``until`` processes must begin to end, unasked, so as to be gone by then."""
+        ...
+
+
+Tell = Callable[[str, dict[str, Any]], None]  # a report of the worker: its type, and its fields
+
+
+@runtime_checkable
+class AgentKeeper(Protocol):
+    """A driver whose agent lives on when its worker ends, and says things between tasks."""
+
+    def holds(self) -> tuple[HoldingAttempt, ...]:
+        """What the agent is at from before, with evidence: these attempts go on, if the engine has
+        not given them out again. ``run`` is called for each as for a new one."""
+        ...
+
+    def keep(self, tell: Tell, /) -> Awaitable[None]:
+        """Look after the agent for as long as the worker lives; ``tell`` the bus what it does.
+        Raises AsbError where it cannot go on."""
         ...
 
 

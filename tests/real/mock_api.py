@@ -18,6 +18,7 @@ from events.tokens import TokenParts
 
 Json = dict[str, Any]
 PLAY = (
+    "ASK-TOOL",
     "USE-TOOL",
     "TOOL-STALL",
     "SUBAGENT",
@@ -27,7 +28,8 @@ PLAY = (
     "REFUSE-400",
     "HANG",
 )
-TOOLS = ("USE-TOOL", "BREAK", "TOOL-STALL")  # a tool is called first
+TOOLS = ("ASK-TOOL", "USE-TOOL", "BREAK", "TOOL-STALL")  # a tool is called first
+OWN_WORDS = ("<system-reminder", "<task-notification")  # what an agent adds itself
 SERVED = TokenParts(11, 42, 17_000, 1_300)  # of each answer of Anthropic's
 SERVED_OPENAI = TokenParts(400, 50, 600)
 SERVED_GEMINI = TokenParts(500, 40, 400)
@@ -158,8 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _anthropic(self, body: Json) -> None:
         messages = cast("list[Json]", body.get("messages", []))
-        text = _texts(messages[0].get("content")) if messages else ""
-        after_tool = "tool_result" in json.dumps(messages)
+        asked = _asked(messages)
+        text = _texts(messages[asked].get("content")) if messages else ""
+        after_tool = "tool_result" in json.dumps(messages[asked:])
         play = _play(text)
         if status := self._refusal(play, text, after_tool=after_tool):
             kinds = {429: "rate_limit_error", 401: "authentication_error", 500: "api_error"}
@@ -171,7 +174,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self._stalls(play, after_tool):
             return
         if play in TOOLS and not after_tool:
-            piece = _tool("Bash", {"command": "echo hi", "description": "Say hi"})
+            command = "touch asked.txt" if play == "ASK-TOOL" else "echo hi"
+            piece = _tool("Bash", {"command": command, "description": "Say hi"})
         elif play == "SUBAGENT" and "SUBTASK" not in text and not after_tool:
             piece = _tool("Agent", {
                 "description": "Small job", "prompt": "SUBTASK count to one",
@@ -285,6 +289,18 @@ def _texts(content: Any) -> str:
         return content
     pieces = cast("list[Json]", content) if isinstance(content, list) else []
     return "\n".join(str(piece.get("text", "")) for piece in pieces)
+
+
+def _asked(messages: list[Json]) -> int:
+    """The message in which a person asked last: a session has many, and agents add their own."""
+    for n in range(len(messages) - 1, 0, -1):
+        content = messages[n].get("content")
+        said = _texts(content)
+        if messages[n].get("role") == "user" and any(word in said for word in PLAY):
+            return n
+        if messages[n].get("role") == "user" and said and not said.lstrip().startswith(OWN_WORDS):
+            return n
+    return 0
 
 
 def _play(text: str) -> str:

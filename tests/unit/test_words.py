@@ -46,7 +46,7 @@ def a_day_of_words() -> Bus:
     bus.run()
     done, failed, cancelled, running = ids
     for kind in ("task.delivered", "task.started"):
-        bus.report(kind, done, note=MARKER)
+        bus.report(kind, done, note=MARKER, changes=MARKER)
     usage = {"input_tokens": 700, "note": MARKER}
     bus.report("task.completed", done, result={"a": MARKER}, usage=usage, model=f"{MARKER}\n")
     bus.report("task.failed", failed, error=MARKER, cost_usd=MARKER, duration_ms=MARKER)
@@ -58,6 +58,7 @@ def a_day_of_words() -> Bus:
     bus.report("task.cancelled", cancelled, reason=MARKER)
     bus.send("worker.paused", worker="w1", reason=MARKER)
     bus.send("worker.resumed", worker="w1", reason=MARKER)
+    bus.send("worker.state", worker="w1", state="busy", reason=MARKER)
     refusal = {"until": bus.now // SECOND + 3_600, "evidence": MARKER}
     bus.report("task.failed", running, error=MARKER, calls=0, limit=refusal)
     bus.run()

@@ -34,6 +34,7 @@ from services.worker.task import LimitReached, PermanentError, Result, Retryable
 from services.worker.telemetry import CallMeter, WorkerTelemetry
 
 PERMISSIONS = ("read", "edit", "all")
+PERMANENT_STATUS = (400, 401, 402, 403, 404, 413)  # of HTTP: another attempt would end alike
 INTERRUPT_S = 3.0  # after SIGINT: an agent still tells what it used
 
 

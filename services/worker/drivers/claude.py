@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from services.worker.drivers.agent import Agent, Request, TelemetryOverlay
+from services.worker.drivers.agent import PERMANENT_STATUS, Agent, Request, TelemetryOverlay
 from services.worker.drivers.loose import as_dict, list_in, number_in, object_in, text_in
 from services.worker.drivers.stream import AgentStream, Handle
 from services.worker.drivers.transcripts import LINES, is_session, is_since, lines_of
@@ -25,7 +25,6 @@ _LIVE = (
     "cache_read_input_tokens",
     "cache_creation_input_tokens",
 )
-_PERMANENT_STATUS = (400, 401, 402, 403, 404, 413)
 _PERMANENT_END = ("prompt_too_long", "max_turns", "budget_exhausted")
 _NO_KEY = "Not logged in"
 
@@ -137,7 +136,7 @@ class ClaudeStream(AgentStream):
         self.fail(words if not reason.startswith("aborted") else f"interrupted: {words}")
         self.limit = status == 429
         no_key = words.startswith(_NO_KEY)
-        self.permanent = status in _PERMANENT_STATUS or reason in _PERMANENT_END or no_key
+        self.permanent = status in PERMANENT_STATUS or reason in _PERMANENT_END or no_key
         if no_key:
             self.error += " (run `claude` once and log in, or set ANTHROPIC_API_KEY)"
 

@@ -1,0 +1,298 @@
+"""An agent that lives in a tmux session, where people can watch it and type: Claude Code.
+
+The prompt is pasted into its input box; the receipt, the end, the answer and the tokens are what
+the agent itself says in its hooks and files (see ``services.worker.tmux``), never what its screen
+shows. The session outlives tasks and worker: a cancellation interrupts the turn alone, and after a
+crash the next worker of this name takes up what the agent is at. What a person does in the session
+is told apart, as work that asb did not give out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from events.commands.workers import HoldingAttempt
+from services.runtime.errors import AsbError
+from services.runtime.failpoints import point
+from services.worker.drivers.agent import Agent, Choice
+from services.worker.drivers.sources import TRANSCRIPT
+from services.worker.identity import runs
+from services.worker.task import Result, RetryableError, Task, Tell
+from services.worker.tmux import kept, server
+from services.worker.tmux.agent_session import START_S, AgentSession, Residence
+from services.worker.tmux.agents import AgentInPane
+from services.worker.tmux.own_turn import END_S, OwnTurn
+from services.worker.tmux.state import LIMITED, AgentState
+from services.worker.tmux.turns import AgentTurn
+
+log = logging.getLogger("asb.worker")
+
+PROGRAM = "claude"  # the agent that lives in sessions
+
+LOOK_S, IDLE_LOOK_S = 0.1, 0.5  # how often its files are looked at: with a task in hand, without
+ENTER_S = (1.0, 1.0, 2.0, 4.0)  # for the receipt, after each try
+PASTE_S, PASTE_CHARACTERS_S = 0.2, 100_000  # before Enter; a second more for so many characters
+ESCAPE_S = (0.7, 1.5, 2.0, 2.0)  # for a turn to end, after each Escape
+UNCLAIMED_S = 20.0  # how long a turn from before goes on unless the bus says that it is ours
+RESTART_S = (1.0, 60.0)  # first and longest pause before a dead agent is started again
+
+
+class TmuxDriver:
+    """See the module."""
+
+    def __init__(self, agent: Agent, choice: Choice, place: Residence) -> None:
+        self._session = AgentSession(agent, choice, place)
+        self._tell: Tell | None = None
+        self._said = AgentState()
+        self._task: Task | None = None
+        self._mine: OwnTurn | None = None
+
+    # -- between tasks -----------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises ConfigError for what cannot work, before a worker is started."""
+        self._session.check()
+
+    async def prepare(self) -> None:
+        """Find the agent in its session, or start one. Raises ConfigError."""
+        await self._session.open()
+
+    def holds(self) -> tuple[HoldingAttempt, ...]:
+        """What the agent is at, given out to the worker before us."""
+        attempt, seat = self._session.seat.attempt, self._session.seat
+        if attempt is None or self._task is not None or not runs(seat.pid, seat.started):
+            return ()
+        evidence = f"process {seat.pid} of tmux session {seat.session} is at it"
+        return (HoldingAttempt(attempt.task, attempt.attempt, evidence),)
+
+    async def keep(self, tell: Tell) -> None:
+        """Look after the agent between tasks, and say what it does. Raises AsbError when it is dead
+        and nobody asked for another one."""
+        self._tell, session = tell, self._session
+        pause, began = RESTART_S[0], time.monotonic()
+        while True:
+            if self._task is None:
+                self._look()
+                unclaimed = session.seat.attempt is not None
+                if unclaimed and time.monotonic() - began > UNCLAIMED_S:
+                    await self._interrupt()  # nobody gave us back what it is at
+                    session.write(attempt=None)
+                if session.agent is None or not session.alive:
+                    if not session.place.restart:
+                        raise AsbError(
+                            f"the agent in tmux session {session.place.session} is gone",
+                            hint="--restart starts it again, with its conversation",
+                        )
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, RESTART_S[1])
+                    await session.start_again()
+                elif session.agent.state.now.since < time.time() - RESTART_S[1]:
+                    pause = RESTART_S[0]
+            await asyncio.sleep(IDLE_LOOK_S)
+
+    def renewed(self, until: float, end: float, /) -> None:
+        """Nothing: the turn is interrupted by the session, the agent itself lives on."""
+
+    # -- what is seen of it ------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        agent = self._session.agent
+        if agent is None:
+            return
+        agent.look()
+        if self._mine is not None:
+            self._mine.claim(agent)
+        self._tell_of_others(agent)
+        if agent.session and agent.session != self._session.seat.conversation:
+            self._session.write(conversation=agent.session)
+        state = agent.state.now
+        if self._tell is not None and state != self._said:
+            self._said = state
+            self._tell(
+                "worker.state",
+                {
+                    "state": state.state,
+                    "since": int(state.since * 1e6),
+                    "by": state.evidence,
+                    "about": state.about,
+                },
+            )
+
+    def _tell_of_others(self, agent: AgentInPane) -> None:
+        """What turns used that are none of ours: somebody typed there."""
+        mine = self._mine.turn if self._mine is not None else None
+        expecting = self._mine is not None and mine is None
+        for turn in list(agent.talk.turns):
+            if turn is mine or not turn.ended or (expecting and turn is agent.talk.current):
+                continue
+            if turn is not agent.talk.current:
+                agent.talk.turns.remove(turn)
+            usage, model, turn.calls = turn.usage, turn.model, {}
+            if usage and self._tell is not None:
+                said = {"usage": usage, "model": model, "meter": TRANSCRIPT}
+                self._tell("usage.recorded", {"agent": self._session.table.name, **said})
+
+    # -- a task ------------------------------------------------------------------------------------
+
+    async def run(self, task: Task, /) -> Result:
+        attempt = self._session.seat.attempt
+        takes_up = attempt is not None and attempt.is_of(task.id, task.attempt)
+        self._task, task.calls = task, 0
+        self._mine = mine = OwnTurn(task)
+        try:
+            try:
+                if attempt is not None and not takes_up:
+                    await self._interrupt()  # given out again meanwhile
+                agent = await self._ready()
+                await self._delivered(agent, takes_up)
+                return await self._ended(agent)
+            except asyncio.CancelledError:
+                await self._in_spite_of_all(self._interrupt())
+                raise
+        finally:
+            self._note(task, mine)
+            self._mine = self._task = None
+            if self._session.agent is not None:
+                self._session.agent.forget_hooks()
+            self._session.write(attempt=None)
+
+    async def _in_spite_of_all(self, work: Coroutine[Any, Any, None]) -> None:
+        """``work`` to its end, however often we are cancelled meanwhile."""
+        running = asyncio.ensure_future(work)
+        cancelled = False
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError:
+                cancelled = True
+        running.result()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _ready(self) -> AgentInPane:
+        """The agent, once it is there, and free of what others do."""
+        session = self._session
+        until = time.monotonic() + START_S
+        while session.agent is None or not session.alive:
+            if not session.place.restart or time.monotonic() > until:
+                raise RetryableError("the agent in tmux is dead")
+            await session.start_again()
+            await asyncio.sleep(LOOK_S)
+        self._look()
+        return session.agent
+
+    async def _delivered(self, agent: AgentInPane, takes_up: bool) -> None:
+        """Until the agent has the prompt, once, and says so."""
+        mine, session = self._own(), self._session
+        if takes_up and await self._seen(END_S):
+            return self._tell_receipt(mine)  # it has it since before we came
+        while not agent.is_free:  # somebody else's turn
+            if not agent.alive:
+                raise RetryableError("the agent in tmux is dead")
+            await asyncio.sleep(LOOK_S)
+            self._look()
+        file = agent.transcript
+        where = (str(file.path), file.offset) if file is not None else ("", 0)
+        attempt = kept.KeptAttempt(mine.task.id, mine.task.attempt, agent.session, *where)
+        session.write(attempt=attempt)
+        try:
+            if takes_up:
+                await self._clear_input()
+            mine.pasted = True
+            await session.paste(mine.typed)
+            point("tmux.pasted")
+            await asyncio.sleep(PASTE_S + min(1.0, len(mine.typed) / PASTE_CHARACTERS_S))
+            for within in ENTER_S:
+                await session.press("Enter")
+                point("tmux.entered")
+                if await self._seen(within):
+                    return self._tell_receipt(mine)
+            await self._clear_input()
+        except server.NoServer as error:
+            raise RetryableError(f"tmux: {error}") from error
+        raise RetryableError(
+            f"not delivered: no receipt from the agent within {sum(ENTER_S):.0f} s"
+        )
+
+    def _own(self) -> OwnTurn:
+        assert self._mine is not None
+        return self._mine
+
+    async def _clear_input(self) -> None:
+        """Take out of the input box what may still stand there."""
+        with contextlib.suppress(server.NoServer):
+            await self._session.press("C-c")
+            await asyncio.sleep(PASTE_S)
+
+    async def _seen(self, within: float) -> bool:
+        mine = self._own()
+        until = time.monotonic() + within
+        while not mine.evidence and time.monotonic() < until:
+            await asyncio.sleep(LOOK_S / 2)
+            self._look()
+        return bool(mine.evidence)
+
+    def _tell_receipt(self, mine: OwnTurn) -> None:
+        task = mine.task
+        task.calls = None
+        changes = "; ".join(mine.changes)
+        if self._tell is not None:
+            said = {"task": task.id, "attempt": task.attempt, "session": task.session}
+            self._tell("task.delivered", {**said, "by": mine.evidence, "changes": changes})
+
+    async def _ended(self, agent: AgentInPane) -> Result:
+        """Until the turn is over; what it came to."""
+        mine, reported = self._own(), None
+        while not mine.is_over(agent):
+            if not agent.alive:
+                raise RetryableError("the agent died in the middle of its turn")
+            usage = mine.usage
+            if usage and usage != reported:
+                reported = usage
+                await mine.task.used_so_far(usage, mine.turn.model if mine.turn else "", TRANSCRIPT)
+            await asyncio.sleep(LOOK_S)
+            self._look()
+        turn = mine.turn or AgentTurn()
+        if agent.state.now.state == LIMITED:
+            with contextlib.suppress(server.NoServer):
+                await self._session.press("Escape")  # else it goes on by itself at the reset
+        return mine.result(turn)
+
+    def _note(self, task: Task, mine: OwnTurn) -> None:
+        turn = mine.turn
+        if turn is None:
+            return
+        task.spent, task.meter, task.model_used = turn.usage, TRANSCRIPT, turn.model
+        task.calls = None if turn.calls or not turn.ended else 0
+        turn.calls = {}
+
+    async def _interrupt(self) -> None:
+        """End the turn that is ours, not the session: Escape, and at last its process."""
+        agent, mine = self._session.agent, self._mine
+        if agent is None:
+            return
+        self._look()
+        if mine is None or not mine.evidence:  # it may have the prompt, or its input box may
+            await self._clear_input()
+        for within in ESCAPE_S:
+            self._look()
+            if not agent.alive or agent.is_free or (mine is not None and mine.is_over(agent)):
+                return
+            with contextlib.suppress(server.NoServer):
+                await self._session.press("Escape")
+            until = time.monotonic() + within
+            while time.monotonic() < until and agent.alive and not agent.is_free:
+                await asyncio.sleep(LOOK_S / 2)
+                self._look()
+        if agent.alive and not agent.is_free:
+            session = self._session.place.session
+            log.warning("the agent in session %s does not end its turn: killed", session)
+            with contextlib.suppress(OSError):
+                os.kill(agent.pid, signal.SIGKILL)

@@ -1,0 +1,292 @@
+"""An agent that lives in a terminal and plays Claude Code there (2.1.330), standard library only.
+
+It reads raw input with bracketed pastes, redraws its screen, wraps long pastes, makes four blanks
+of tabs, keeps a state file and a transcript, and calls the hooks of the settings it was given.
+What a turn is stands in its prompt, ``play NAME``: ``slow`` (goes on until Escape or ``SLOW_S``),
+``ask`` (waits for a permission), ``limit``, ``overloaded``, ``die``, ``agents`` (a subagent at
+work), ``calls N``. A prompt that begins with ``/`` is lost or clears the conversation, one with
+``!`` goes to a shell, ``@name`` reads a file: as seen. ``RESIDENT_LOG`` names a file to which each
+start and each prompt is written. ``RESIDENT_DEAF``: seconds before Enter is taken after a paste.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+import tty
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+MODEL = "claude-opus-5-5"
+USAGE = {
+    "input_tokens": 10,
+    "cache_creation_input_tokens": 100,
+    "cache_read_input_tokens": 1000,
+    "output_tokens": 40,
+}
+COUNTED = 150  # tokens of one call
+RESETS_AT = 4_000_000_000
+SLOW_S = 30.0
+Json = dict[str, Any]
+
+
+class Resident:
+    def __init__(self, arguments: list[str]) -> None:
+        home = Path(os.environ.get("CLAUDE_CONFIG_DIR") or Path.home() / ".claude")
+        self.home, self.arguments = home, arguments
+        self.session = self._option("--resume") or str(uuid.uuid4())
+        settings = self._option("--settings")
+        self.hooks: Json = json.loads(Path(settings).read_text())["hooks"] if settings else {}
+        self.queue: list[str] = []
+        self.file = home / "sessions" / f"{os.getpid()}.json"
+        self.keys, self.box = b"", ""
+        self.deaf_until = 0.0
+        self.prompt_id = ""
+
+    def _option(self, name: str) -> str:
+        return self.arguments[self.arguments.index(name) + 1] if name in self.arguments else ""
+
+    # -- what it keeps and says ----------------------------------------------------------------
+
+    @property
+    def transcript(self) -> Path:
+        return self.home / "projects" / "-work" / f"{self.session}.jsonl"
+
+    def say(self, **entry: Any) -> None:
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        self.transcript.parent.mkdir(parents=True, exist_ok=True)
+        with self.transcript.open("a") as file:
+            file.write(json.dumps({**entry, "timestamp": now, "sessionId": self.session}) + "\n")
+
+    def status(self, status: str, **more: str) -> None:
+        start = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+        content = {
+            "pid": os.getpid(), "sessionId": self.session, "procStart": start, "status": status,
+            "statusUpdatedAt": int(time.time() * 1000), "kind": "interactive", **more,
+        }  # fmt: skip
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(json.dumps(content))
+
+    def hook(self, event: str, **fields: Any) -> None:
+        entry = {
+            "session_id": self.session, "transcript_path": str(self.transcript),
+            "hook_event_name": event, "prompt_id": self.prompt_id, **fields,
+        }  # fmt: skip
+        for matcher in self.hooks.get(event, []):
+            for each in matcher["hooks"]:
+                subprocess.run(
+                    ["sh", "-c", each["command"]], input=json.dumps(entry).encode(), check=False
+                )
+
+    def log(self, **entry: Any) -> None:
+        with contextlib.suppress(KeyError), open(os.environ["RESIDENT_LOG"], "a") as file:
+            file.write(json.dumps({"pid": os.getpid(), "session": self.session, **entry}) + "\n")
+
+    def draw(self, box: str) -> None:
+        shown = box if box.count("\n") < 4 else f"[Pasted text +{box.count(chr(10))} lines]"
+        sys.stdout.write(f"\x1b[2J\x1b[H────\r\n❯\u00a0{shown[:60]}\r\n────\r\n")
+        sys.stdout.flush()
+
+    # -- its input -----------------------------------------------------------------------------
+
+    def read(self, within: float) -> bytes:
+        """What was typed within this time; "" for nothing."""
+        if select.select([0], [], [], within)[0]:
+            return os.read(0, 65536)
+        return b""
+
+    def run(self) -> None:
+        self.log(start=self.arguments)
+        before = termios.tcgetattr(0)
+        tty.setraw(0)
+        sys.stdout.write("\x1b[?2004h")
+        self.hook("SessionStart", source="resume" if self._option("--resume") else "startup")
+        self.status("idle")
+        try:
+            self.serve()
+        finally:
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+            self.file.unlink(missing_ok=True)
+            self.hook("SessionEnd")
+
+    def serve(self) -> None:
+        self.draw(self.box)
+        while True:
+            self.keys += self.read(0.2)
+            while self.keys and (key := self.next_key()):
+                if key == b"\r" and time.monotonic() >= self.deaf_until:
+                    prompt, self.box = self.box, ""
+                    if prompt and not self.submitted(prompt):
+                        return
+                    while self.queue:
+                        self.turn(self.queue.pop(0))
+                elif key == b"\x03":
+                    self.box = ""
+                elif key >= b" ":
+                    self.box += key.decode("utf-8", "replace")
+            self.draw(self.box)
+
+    def next_key(self) -> bytes:
+        """One key; a whole paste goes into the box. "" for half a paste."""
+        if self.keys.startswith(b"\x1b[200~"):
+            end = self.keys.find(b"\x1b[201~")
+            if end < 0:
+                return b""
+            self.box += self.pasted(self.keys[6:end])
+            self.keys = self.keys[end + 6 :]
+            self.deaf_until = time.monotonic() + float(os.environ.get("RESIDENT_DEAF", "0"))
+            return b"\0"
+        key, self.keys = self.keys[:1], self.keys[1:]
+        return key
+
+    @staticmethod
+    def pasted(data: bytes) -> str:
+        text = data.decode("utf-8", "replace").replace("\r", "\n").replace("\t", "    ")
+        text = text.removesuffix("\n")
+        if text.count("\n") >= 3 or len(text) > 800:
+            return f'\n\n<pasted_content id="9252">\n{text}\n</pasted_content id="9252">\n'
+        return text
+
+    def submitted(self, prompt: str) -> bool:
+        """A prompt, or what is none. False where it ends the agent."""
+        if prompt.strip() == "/exit":
+            return False
+        if prompt.strip() == "/clear":
+            self.session = str(uuid.uuid4())
+            self.hook("SessionStart", source="clear")
+            self.status("idle")
+        elif prompt.startswith("/"):
+            self.log(lost=prompt)
+        elif prompt.startswith("!"):
+            subprocess.run(["sh", "-c", prompt[1:]], check=False)
+        else:
+            for name in re.findall(r"(?<!\S)@(\S+)", prompt):
+                self.log(read_file=name)
+            self.turn(prompt)
+        return True
+
+    # -- turns ---------------------------------------------------------------------------------
+
+    def turn(self, prompt: str) -> None:
+        self.prompt_id = str(uuid.uuid4())
+        self.hook("UserPromptSubmit", prompt=prompt)
+        self.status("busy")
+        self.log(prompt=prompt)
+        self.say(
+            type="user", promptId=self.prompt_id, uuid=str(uuid.uuid4()),
+            message={"role": "user", "content": prompt}, origin={"kind": "human"},
+        )  # fmt: skip
+        words = prompt.split()
+        part = words[words.index("play") + 1] if "play" in words else "well"
+        getattr(self, f"play_{part}", self.play_well)(prompt)
+
+    def answer(self, text: str, *, call: str = "", stop: str = "end_turn") -> None:
+        name = call or f"msg_{uuid.uuid4().hex[:12]}"
+        for n, piece in enumerate((text[: len(text) // 2], text)):
+            usage = {**USAGE, "output_tokens": 40 if n else 1}
+            content = [{"type": "text", "text": piece}]
+            message = {"id": name, "model": MODEL, "role": "assistant", "usage": usage,
+                       "content": content, "stop_reason": stop}  # fmt: skip
+            self.say(type="assistant", message=message)
+
+    def done(self, text: str) -> None:
+        self.hook("Stop", last_assistant_message=text, background_tasks=[])
+        self.say(type="system", subtype="turn_duration", durationMs=1)
+        self.status("idle")
+
+    def play_well(self, prompt: str) -> None:
+        text = f"Did: {len(prompt)} characters."
+        self.answer(text)
+        self.done(text)
+
+    def play_calls(self, prompt: str) -> None:
+        words = prompt.split()
+        for n in range(int(words[words.index("calls") + 1])):
+            self.answer(f"Step {n}.", stop="tool_use")
+            self.say(type="user", message={"role": "user", "content": [{"type": "tool_result"}]})
+        self.play_well(prompt)
+
+    def play_agents(self, prompt: str) -> None:
+        folder = self.transcript.parent / self.session / "subagents"
+        folder.mkdir(parents=True, exist_ok=True)
+        own, self.transcript_of_subagent = self.session, folder / "agent-1.jsonl"
+        name = f"msg_{uuid.uuid4().hex}"
+        message: Json = {"id": name, "model": "claude-haiku-5-5", "usage": USAGE,
+                         "content": [], "stop_reason": "end_turn"}  # fmt: skip
+        now = datetime.now(UTC).isoformat()
+        line = {"type": "assistant", "isSidechain": True, "sessionId": own, "timestamp": now}
+        with self.transcript_of_subagent.open("a") as file:
+            file.write(json.dumps({**line, "message": message}) + "\n")
+        self.play_well(prompt)
+
+    def interrupted(self, within: float, also: bytes = b"") -> bytes:
+        """The key that ends the wait: Escape, or one of ``also``; "" at the end of the time."""
+        until = time.monotonic() + within
+        box = b""
+        while time.monotonic() < until:
+            typed = self.read(0.05)
+            box += typed
+            if typed.startswith(b"\x1b") and not typed.startswith(b"\x1b["):
+                content = [{"type": "text", "text": "[Request interrupted by user]"}]
+                self.say(type="user", promptId=self.prompt_id, message={"content": content})
+                self.status("idle")
+                return b"\x1b"
+            if b"\r" in typed and also == b"\r":
+                return b"\r"
+            if b"\r" in box and not also:
+                pasted = re.sub(rb"\x1b\[20[01]~", b"", box.removesuffix(b"\r"))
+                self.queue.append(self.pasted(pasted))
+                box = b""
+        return b""
+
+    def play_slow(self, prompt: str) -> None:
+        self.answer("Working on it.", stop="tool_use")
+        if not self.interrupted(float(os.environ.get("SLOW_S", SLOW_S))):
+            self.play_well(prompt)
+
+    def play_stubborn(self, prompt: str) -> None:
+        self.answer("Not to be stopped.", stop="tool_use")
+        until = time.monotonic() + SLOW_S
+        while time.monotonic() < until:
+            self.read(0.5)
+
+    def play_ask(self, prompt: str) -> None:
+        self.answer("I will make a file.", stop="tool_use")
+        self.hook("PermissionRequest", tool_name="Bash")
+        self.status("waiting", waitingFor="permission prompt")
+        if self.interrupted(60, b"\r") == b"\r":
+            self.status("busy")
+            self.play_well(prompt)
+
+    def failed(self, text: str, error: str, status: int, **more: Any) -> None:
+        self.hook("StopFailure", error=error, last_assistant_message=text)
+        message = {"model": "<synthetic>", "content": [{"type": "text", "text": text}]}
+        self.say(type="assistant", message=message, isApiErrorMessage=True, error=error,
+                 apiErrorStatus=status, **more)  # fmt: skip
+        self.status("idle")
+
+    def play_limit(self, prompt: str) -> None:
+        text = "You've hit your 5-hour limit · resets 7:31am (UTC)"
+        self.failed(text, "rate_limit", 429, quotaLimits={"resetsAt": RESETS_AT})
+        if not self.interrupted(5):
+            self.log(continued=prompt)
+
+    def play_overloaded(self, prompt: str) -> None:
+        self.failed("API Error: Repeated 529 Overloaded errors.", "server_error", 529)
+
+    def play_die(self, prompt: str) -> None:
+        self.answer("Last words.", stop="tool_use")
+        os.kill(os.getpid(), 9)
+
+
+if __name__ == "__main__":
+    Resident(sys.argv[1:]).run()

@@ -1,0 +1,230 @@
+"""Agents in tmux sessions: real tmux, and an agent that plays Claude Code on its terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from events.keys import Keys
+from events.tokens import read
+from services.runtime.errors import ConfigError
+from services.store.client import Client
+from services.worker.drivers.agent import Choice
+from services.worker.drivers.table import agent
+from services.worker.drivers.tmux import TmuxDriver
+from services.worker.tmux import kept
+from services.worker.tmux.agent_session import Residence
+from tests.agents import resident
+from tests.agents.resident import COUNTED, RESETS_AT
+from tests.agents.terminals import SESSION, Terminal, terminal
+from tests.integration.test_worker_session import Engine, options, working
+from tests.wait import wait_until
+
+__all__ = ["terminal"]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+
+@contextlib.asynccontextmanager
+async def at_work(
+    client: Client, keys: Keys, terminal: Terminal, **chosen: Any
+) -> AsyncGenerator[Engine]:
+    settings = options(terminal.driver(**chosen), capacity=1)
+    async with working(client, keys, settings) as engine:
+        yield engine
+
+
+async def ended(engine: Engine, task: str = "t1", within: float = 20) -> dict[str, Any]:
+    async def look() -> dict[str, Any]:
+        reports = await engine.reports("task.", task)
+        return next((report for report in reports if "duration_ms" in report), dict[str, Any]())
+
+    return await wait_until(look, within=within, what=f"{task} ends")
+
+
+async def states(engine: Engine) -> list[str]:
+    return [report["state"] for report in await engine.reports("worker.state")]
+
+
+# -- prompts -----------------------------------------------------------------------------------
+
+
+LINES = "\n".join(f"line {n} of a long task: {'x' * 30}" for n in range(2000))
+PROMPTS = {
+    "one line": ("Say hello.", ""),
+    "lines": ("First.\n\n  Second, indented: ünï €\nlast", "wrapped as a paste"),
+    "2,000 lines, 100 kB": (LINES + "y" * 20_000, "wrapped as a paste"),
+    "a command": ("/clear", "a first line put before it"),
+    "a shell's": ("!touch OUT", "a first line put before it"),
+    "a file": ("Look at @secret.txt please", "@ written as \\@"),
+    "an option": ("--help", ""),
+    "tabs": ("a\tb", "tabs became blanks"),
+    "keys of tmux": ("C-c Enter; kill-server #{pane_id} ; $(touch OUT)", ""),
+    "the end of a paste": ("one\x1b[201~\r/exit\rtwo", "control characters left out"),
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+async def test_a_prompt_arrives_whole_and_once_and_the_receipt_names_what_differs(
+    client: Client, keys: Keys, terminal: Terminal, name: str
+) -> None:
+    text, difference = PROMPTS[name]
+    text = text.replace("OUT", str(terminal.folder / "out"))
+    async with at_work(client, keys, terminal) as engine:
+        await engine.dispatch("t1", text)
+        said = await ended(engine)
+        receipt = await engine.report("task.delivered", "t1")
+    assert said["result"].startswith("Did: ")
+    assert (receipt["by"], said.get("calls")) == ("hook", None)
+    assert difference in receipt.get("changes", "")
+    assert difference or not receipt.get("changes")
+    (arrived,) = terminal.entries("prompt")
+    if name != "the end of a paste":
+        assert text.replace("\t", "    ").replace("@", "\\@") in arrived
+    assert terminal.entries("lost") == terminal.entries("read_file") == []
+    assert not (terminal.folder / "out").exists()
+
+
+async def test_enter_is_pressed_again_until_the_agent_says_that_it_has_the_prompt(
+    client: Client, keys: Keys, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIDENT_DEAF", "1.2")
+    async with at_work(client, keys, terminal) as engine:
+        await engine.dispatch("t1", "Say hello.")
+        assert (await ended(engine))["result"]
+    assert terminal.entries("prompt") == ["Say hello."]
+
+
+async def test_without_hooks_the_agents_own_files_tell_the_same(
+    client: Client, keys: Keys, terminal: Terminal
+) -> None:
+    terminal.tmux("new-session", "-d", "-s", SESSION, "claude")
+    async with at_work(client, keys, terminal) as engine:
+        await engine.dispatch("t1", "play calls 2")
+        said = await ended(engine)
+        receipt = await engine.report("task.delivered", "t1")
+    assert receipt["by"] == "transcript"
+    assert read(said["usage"]).usage is not None
+    assert said["model"] == resident.MODEL
+
+
+# -- ends --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [("overloaded", "529"), ("die", "died"), ("well", "")],
+)
+async def test_an_end_is_what_the_agent_says_of_it(
+    client: Client, keys: Keys, terminal: Terminal, part: str, words: str
+) -> None:
+    async with at_work(client, keys, terminal, restart=True) as engine:
+        await engine.dispatch("t1", f"play {part}")
+        said = await ended(engine)
+    assert words in said.get("error", "")
+    assert bool(said.get("retryable")) == bool(words)
+    tokens = read(said["usage"]).usage if "usage" in said else None
+    if part != "overloaded":  # that made no call
+        assert tokens is not None
+        assert tokens.counted(0) == COUNTED
+
+
+async def test_a_limit_is_its_providers_and_the_agent_does_not_go_on_by_itself(
+    client: Client, keys: Keys, terminal: Terminal
+) -> None:
+    async with at_work(client, keys, terminal) as engine:
+        await engine.dispatch("t1", "play limit")
+        said = await ended(engine)
+        assert said["limit"]["until"] == RESETS_AT * 1_000_000
+        assert "5-hour limit" in said["limit"]["evidence"]
+        assert "limited" in await states(engine)
+        await engine.dispatch("t2", "Say hello.")
+        assert (await ended(engine, "t2"))["result"]
+    assert terminal.entries("continued") == []
+
+
+async def test_a_cancellation_interrupts_the_turn_and_not_the_session(
+    client: Client, keys: Keys, terminal: Terminal
+) -> None:
+    async with at_work(client, keys, terminal) as engine:
+        await engine.dispatch("t1", "play slow")
+        await engine.report("task.delivered", "t1")
+        await engine.cancel("t1")
+        said = await ended(engine)
+        assert read(said["usage"]).usage is not None  # what it used by then is told
+        await engine.dispatch("t2", "Say hello.")
+        assert (await ended(engine, "t2"))["result"]
+    assert len(terminal.entries("start")) == 1
+    assert "agent1" in terminal.tmux("list-sessions")
+
+
+# -- what it does ------------------------------------------------------------------------------
+
+
+async def test_a_permission_that_is_asked_for_is_told_within_a_second(
+    client: Client, keys: Keys, terminal: Terminal
+) -> None:
+    async with at_work(client, keys, terminal) as engine:
+        await engine.dispatch("t1", "play ask")
+        await engine.report("task.delivered", "t1")
+
+        async def asks() -> dict[str, Any]:
+            reports = await engine.reports("worker.state")
+            return next((r for r in reports if r["state"] == "permission"), dict[str, Any]())
+
+        told = await wait_until(asks, within=10)
+        assert time.time() - told["since"] / 1e6 < 1.0
+        assert (told["by"], told["about"]) == ("hook", "Bash")
+        terminal.tmux("send-keys", "-t", f"={SESSION}:", "Enter")
+        assert (await ended(engine))["result"]
+    assert (await states(engine))[-3:] == ["permission", "busy", "idle"]
+
+
+async def test_what_a_person_does_in_the_session_is_foreign_work_and_waited_for(
+    client: Client, keys: Keys, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLOW_S", "1")
+    async with at_work(client, keys, terminal) as engine:
+        terminal.type("please play slow by hand")
+        await wait_until(lambda: len(terminal.entries("prompt")) == 1)
+        await engine.dispatch("t1", "play calls 3")
+        said = await ended(engine)
+        tokens = read(said["usage"]).usage
+        assert tokens is not None
+        assert tokens.counted(0) == 4 * COUNTED
+        foreign = await engine.report("usage.recorded")
+        told = read(foreign["usage"]).usage
+        assert told is not None
+        assert told.counted(0) == 2 * COUNTED
+        assert "task" not in foreign
+        terminal.type("/clear")  # another conversation: what is done in it is ours again
+        await engine.dispatch("t2", "play agents")
+        said = await ended(engine, "t2")
+        assert len(read(said["usage"]).models) == 2
+    assert len(terminal.entries("prompt")) == 3
+
+
+async def test_a_dead_agent_is_started_again_with_its_conversation_where_asked(
+    client: Client, keys: Keys, terminal: Terminal
+) -> None:
+    async with at_work(client, keys, terminal, restart=True) as engine:
+        await engine.dispatch("t1", "play die")
+        assert "died" in (await ended(engine))["error"]
+        await engine.dispatch("t2", "Say hello.")
+        assert (await ended(engine, "t2"))["result"]
+        assert "dead" in await states(engine)
+    first, second = terminal.entries("start")
+    assert "--resume" in second
+    assert "--resume" not in first
+
+
+async def test_what_cannot_work_is_said_with_a_way_out(terminal: Terminal) -> None:
+    place = Residence(session="a:b", folder=kept.Folder(terminal.data, "w1"))
+    with pytest.raises(ConfigError, match="letters, digits"):
+        TmuxDriver(agent("claude"), Choice(), place).check()
+    (terminal.bin / "claude").unlink()
+    with pytest.raises(ConfigError, match="not installed"):
+        terminal.driver().check()
