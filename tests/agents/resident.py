@@ -3,9 +3,9 @@
 It reads raw input with bracketed pastes, redraws its screen, wraps long pastes, makes four blanks
 of tabs, keeps a state file and a transcript, and calls the hooks of the settings it was given.
 What a turn is stands in its prompt, ``play NAME``: ``slow`` (goes on until Escape or ``SLOW_S``),
-``ask`` (waits for a permission), ``limit``, ``overloaded``, ``die``, ``agents`` (a subagent at
-work), ``calls N``. A prompt that begins with ``/`` is lost or clears the conversation, one with
-``!`` goes to a shell, ``@name`` reads a file: as seen. ``RESIDENT_LOG`` names a file to which each
+``mute`` (no answer comes), ``ask`` (waits for a permission), ``limit``, ``overloaded``, ``die``,
+``agents`` (a subagent at work), ``calls N``. A prompt that begins with ``/`` is lost or clears the
+conversation, one with ``!`` goes to a shell, ``@name`` reads a file: as seen. ``RESIDENT_LOG`` names a file to which each
 start and each prompt is written. ``RESIDENT_DEAF``: seconds before Enter is taken after a paste.
 """
 
@@ -48,7 +48,7 @@ class Resident:
         self.hooks: Json = json.loads(Path(settings).read_text())["hooks"] if settings else {}
         self.queue: list[str] = []
         self.file = home / "sessions" / f"{os.getpid()}.json"
-        self.keys, self.box = b"", ""
+        self.keys, self.box, self.unanswered = b"", "", ""
         self.deaf_until = 0.0
         self.prompt_id = ""
 
@@ -177,7 +177,7 @@ class Resident:
     # -- turns ---------------------------------------------------------------------------------
 
     def turn(self, prompt: str) -> None:
-        self.prompt_id = str(uuid.uuid4())
+        self.prompt_id, self.unanswered = str(uuid.uuid4()), prompt
         self.hook("UserPromptSubmit", prompt=prompt)
         self.status("busy")
         self.log(prompt=prompt)
@@ -191,6 +191,7 @@ class Resident:
 
     def answer(self, text: str, *, call: str = "", stop: str = "end_turn") -> None:
         name = call or f"msg_{uuid.uuid4().hex[:12]}"
+        self.unanswered = ""
         for n, piece in enumerate((text[: len(text) // 2], text)):
             usage = {**USAGE, "output_tokens": 40 if n else 1}
             content = [{"type": "text", "text": piece}]
@@ -239,6 +240,7 @@ class Resident:
                 content = [{"type": "text", "text": "[Request interrupted by user]"}]
                 self.say(type="user", promptId=self.prompt_id, message={"content": content})
                 self.status("idle")
+                self.box = self.unanswered  # as it was typed
                 return b"\x1b"
             if b"\r" in typed and also == b"\r":
                 return b"\r"
@@ -252,6 +254,9 @@ class Resident:
         self.answer("Working on it.", stop="tool_use")
         if not self.interrupted(float(os.environ.get("SLOW_S", SLOW_S))):
             self.play_well(prompt)
+
+    def play_mute(self, prompt: str) -> None:
+        self.interrupted(SLOW_S)
 
     def play_stubborn(self, prompt: str) -> None:
         self.answer("Not to be stopped.", stop="tool_use")

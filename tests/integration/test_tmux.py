@@ -146,17 +146,19 @@ async def test_a_limit_is_its_providers_and_the_agent_does_not_go_on_by_itself(
     assert terminal.entries("continued") == []
 
 
+@pytest.mark.parametrize("part", ["slow", "mute"])
 async def test_a_cancellation_interrupts_the_turn_and_not_the_session(
-    client: Client, keys: Keys, terminal: Terminal
+    client: Client, keys: Keys, terminal: Terminal, part: str
 ) -> None:
     async with at_work(client, keys, terminal) as engine:
-        await engine.dispatch("t1", "play slow")
+        await engine.dispatch("t1", f"play {part}")
         await engine.report("task.delivered", "t1")
         await engine.cancel("t1")
         said = await ended(engine)
-        assert read(said["usage"]).usage is not None  # what it used by then is told
+        assert ("usage" in said) == (part == "slow")  # what it used by then is told
         await engine.dispatch("t2", "Say hello.")
         assert (await ended(engine, "t2"))["result"]
+    assert terminal.entries("prompt")[1:] == ["Say hello."]  # and nothing of the other one
     assert len(terminal.entries("start")) == 1
     assert "agent1" in terminal.tmux("list-sessions")
 

@@ -295,10 +295,10 @@ def _asked(messages: list[Json]) -> int:
     """The message in which a person asked last: a session has many, and agents add their own."""
     for n in range(len(messages) - 1, 0, -1):
         content = messages[n].get("content")
-        said = _texts(content)
-        if messages[n].get("role") == "user" and any(word in said for word in PLAY):
-            return n
-        if messages[n].get("role") == "user" and said and not said.lstrip().startswith(OWN_WORDS):
+        pieces = [content] if isinstance(content, str) else cast("list[Any]", content or [])
+        texts = [piece if isinstance(piece, str) else _texts([piece]) for piece in pieces]
+        asked = any(text and not text.lstrip().startswith(OWN_WORDS) for text in texts)
+        if asked and messages[n].get("role") == "user":
             return n
     return 0
 

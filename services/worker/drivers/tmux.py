@@ -275,24 +275,34 @@ class TmuxDriver:
 
     async def _interrupt(self) -> None:
         """End the turn that is ours, not the session: Escape, and at last its process."""
-        agent, mine = self._session.agent, self._mine
+        agent = self._session.agent
         if agent is None:
             return
-        self._look()
-        if mine is None or not mine.evidence:  # it may have the prompt, or its input box may
-            await self._clear_input()
-        for within in ESCAPE_S:
-            self._look()
-            if not agent.alive or agent.is_free or (mine is not None and mine.is_over(agent)):
-                return
-            with contextlib.suppress(server.NoServer):
-                await self._session.press("Escape")
-            until = time.monotonic() + within
-            while time.monotonic() < until and agent.alive and not agent.is_free:
-                await asyncio.sleep(LOOK_S / 2)
-                self._look()
-        if agent.alive and not agent.is_free:
+        await asyncio.sleep(PASTE_S)  # Enter may have been pressed just now
+        over = await self._escape(agent)
+        if not over:
             session = self._session.place.session
             log.warning("the agent in session %s does not end its turn: killed", session)
             with contextlib.suppress(OSError):
                 os.kill(agent.pid, signal.SIGKILL)
+        elif agent.alive and agent.is_free:  # a prompt without an answer yet is put back there
+            await self._clear_input()
+
+    async def _escape(self, agent: AgentInPane) -> bool:
+        """Press Escape until our turn is over, some times at most; whether it is."""
+        mine = self._mine
+
+        def over() -> bool:
+            self._look()
+            ours = mine is not None and mine.is_over(agent)
+            return ours or agent.is_free or not agent.alive
+
+        for within in ESCAPE_S:
+            if over():
+                return True
+            with contextlib.suppress(server.NoServer):
+                await self._session.press("Escape")
+            until = time.monotonic() + within
+            while time.monotonic() < until and not over():  # noqa: ASYNC110 - its files
+                await asyncio.sleep(LOOK_S / 2)
+        return over()
