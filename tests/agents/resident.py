@@ -5,8 +5,9 @@ of tabs, keeps a state file and a transcript, and calls the hooks of the setting
 What a turn is stands in its prompt, ``play NAME``: ``slow`` (goes on until Escape or ``SLOW_S``),
 ``mute`` (no answer comes), ``ask`` (waits for a permission), ``limit``, ``overloaded``, ``die``,
 ``agents`` (a subagent at work), ``calls N``. A prompt that begins with ``/`` is lost or clears the
-conversation, one with ``!`` goes to a shell, ``@name`` reads a file: as seen. ``RESIDENT_LOG`` names a file to which each
-start and each prompt is written. ``RESIDENT_DEAF``: seconds before Enter is taken after a paste.
+conversation, one with ``!`` goes to a shell, ``@name`` reads a file: as seen. ``RESIDENT_LOG``
+names a file to which each start and each prompt is written; ``RESIDENT_DEAF``: seconds before
+Enter is taken after a paste.
 """
 
 from __future__ import annotations
