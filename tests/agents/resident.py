@@ -242,6 +242,7 @@ class Resident:
                 self.say(type="user", promptId=self.prompt_id, message={"content": content})
                 self.status("idle")
                 self.box = self.unanswered  # as it was typed
+                self.log(interrupted=time.time())
                 return b"\x1b"
             if b"\r" in typed and also == b"\r":
                 return b"\r"

@@ -202,3 +202,51 @@ def test_the_next_worker_takes_up_what_the_agent_is_at_after_a_crash(
                 process.process.terminate()
                 process.process.wait(20)
         up.end()
+
+
+@contextlib.contextmanager
+def worker_process(terminal: Terminal, up: Up, name: str, *more: str) -> Generator[Process]:
+    """A worker with an agent in tmux, apart from the bus."""
+    process = Process(
+        terminal.folder, "worker", name, f"--data-dir={up.data}", "--driver=tmux", *more
+    )
+    try:
+        yield process
+    finally:
+        if process.process.poll() is None:
+            process.process.kill()
+            process.process.wait()
+
+
+def delivered(up: Up, name: str) -> bool:
+    return "task.delivered" in [event["type"] for event in task(up, name)["events"]]
+
+
+def test_work_that_is_done_twice_is_an_alert_and_the_older_turn_ends(terminal: Terminal) -> None:
+    (terminal.folder / "asb.toml").write_text("[tasks]\nlease_s = 6\nheartbeat_s = 2\n")
+    up = Up(terminal.folder)
+    try:
+        up.start()
+        with worker_process(terminal, up, "w1") as first:
+            wait_blocking(lambda: worker(up, "w1"), within=40, what=up.said)
+            (name,) = submit(up, "play slow for a long time")
+            wait_blocking(lambda: delivered(up, name), within=20)
+            os.kill(first.process.pid, signal.SIGKILL)
+            first.process.wait()
+        with worker_process(terminal, up, "w2"):
+            wait_blocking(lambda: len(terminal.entries("prompt")) == 2, within=60, what=up.said)
+            with worker_process(terminal, up, "w1"):
+                wait_blocking(
+                    lambda: "WORK_DONE_TWICE" in up.run("alerts", "--json").stdout, within=30
+                )
+                wait_blocking(
+                    lambda: (worker(up, "w1")["agent_state"] or {}).get("state") == "idle",
+                    within=30,
+                )
+                assert task(up, name)["status"] == "started"  # at w2, and nowhere else
+                assert up.run("cancel", name).returncode == 0
+                wait_blocking(lambda: task(up, name)["status"] == "cancelled", within=30)
+        assert len(terminal.entries("start")) == 2
+        assert len(terminal.entries("prompt")) == 2
+    finally:
+        up.end()

@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from events.keys import Keys
@@ -22,6 +24,7 @@ from tests.agents import resident
 from tests.agents.resident import COUNTED, RESETS_AT
 from tests.agents.terminals import SESSION, Terminal, terminal
 from tests.integration.test_worker_session import Engine, options, working
+from tests.servers import RedisServer
 from tests.wait import wait_until
 
 __all__ = ["terminal"]
@@ -221,6 +224,28 @@ async def test_a_dead_agent_is_started_again_with_its_conversation_where_asked(
     first, second = terminal.entries("start")
     assert "--resume" in second
     assert "--resume" not in first
+
+
+async def test_a_worker_that_is_cut_off_interrupts_the_turn_before_its_lease_ends(
+    terminal: Terminal,
+) -> None:
+    server = RedisServer(terminal.folder / "redis").start()
+    there = Client(server.url)
+    settings = options(terminal.driver(), capacity=1, lease_s=8, heartbeat_s=1)
+    try:
+        async with working(there, Keys(), settings) as engine:
+            await engine.dispatch("t1", "play slow")
+            await engine.report("task.delivered", "t1")
+            since = time.time()
+            await anyio.to_thread.run_sync(server.kill9)
+            interrupted = await wait_until(lambda: terminal.entries("interrupted"), within=20)
+            assert interrupted[0] - since < 8
+            await anyio.to_thread.run_sync(server.start)
+            await ended(engine)
+    finally:
+        server.stop()
+        await there.close()
+    assert len(terminal.entries("start")) == 1
 
 
 async def test_what_cannot_work_is_said_with_a_way_out(terminal: Terminal) -> None:
