@@ -99,7 +99,8 @@ class Session:
         if holder is not None and holder.instance != instance:
             evidence = death_of(holder, options.keeper)
         said = f"{holder.session} {evidence}" if holder is not None and evidence else ""
-        holds = options.driver.holds() if isinstance(options.driver, AgentKeeper) else ()
+        keeper = options.driver if isinstance(options.driver, AgentKeeper) else None
+        holds = keeper.holds() if keeper else ()
         kind, data = messages.joined(options, instance, said, take_over, holds)
         try:
             session = await client.call("XADD", intake, "*", "type", kind, "data", data)
@@ -108,6 +109,8 @@ class Session:
                 f"the intake stream {intake} refuses this worker: {error}",
                 hint=f"look at the key {intake}: it has to be a stream",
             ) from error
+        if keeper:
+            keeper.joined()
         mine = heartbeat(session.decode(), instance, options.keeper)
         ours = bool(said) or take_over or (holder is not None and holder.instance == instance)
         lease = Lease(options, client, key, mine, began=began, replaces=ours)

@@ -282,6 +282,10 @@ class AgentKeeper(Protocol):
         not given them out again. ``run`` is called for each as for a new one."""
         ...
 
+    def joined(self) -> None:
+        """The worker asked for a session: from here on what its agent does is said, anew."""
+        ...
+
     def keep(self, tell: Tell, /) -> Awaitable[None]:
         """Look after the agent for as long as the worker lives; ``tell`` the bus what it does.
         Raises AsbError where it cannot go on."""

@@ -119,6 +119,7 @@ def test_three_agents_work_and_one_that_asks_is_told_of_everywhere(
     assert "task.delivered" in [event["type"] for event in story["events"]]
     # One call, three calls, and a call with one of a subagent's.
     assert up.ask("metrics")["total"]["tokens"] == (2 + 3 + 2) * COUNTED
+    assert up.run("deadletter").stdout.strip() == ""
 
 
 def test_attach_shows_the_agents_session(terminal: Terminal) -> None:

@@ -185,7 +185,7 @@ async def test_a_permission_that_is_asked_for_is_told_within_a_second(
         assert (told["by"], told["about"]) == ("hook", "Bash")
         terminal.tmux("send-keys", "-t", f"={SESSION}:", "Enter")
         assert (await ended(engine))["result"]
-    assert (await states(engine))[-3:] == ["permission", "busy", "idle"]
+    assert (await states(engine)) == ["idle", "busy", "permission", "busy", "idle"]
 
 
 async def test_what_a_person_does_in_the_session_is_foreign_work_and_waited_for(

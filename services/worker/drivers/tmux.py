@@ -50,7 +50,8 @@ class TmuxDriver:
     def __init__(self, agent: Agent, choice: Choice, place: Residence) -> None:
         self._session = AgentSession(agent, choice, place)
         self._tell: Tell | None = None
-        self._said = AgentState()
+        self._said: AgentState | None = None
+        self._joined = False
         self._task: Task | None = None
         self._mine: OwnTurn | None = None
 
@@ -71,6 +72,10 @@ class TmuxDriver:
             return ()
         evidence = f"process {seat.pid} of tmux session {seat.session} is at it"
         return (HoldingAttempt(attempt.task, attempt.attempt, evidence),)
+
+    def joined(self) -> None:
+        """A session begins: it knows nothing of the agent yet."""
+        self._joined, self._said = True, None
 
     async def keep(self, tell: Tell) -> None:
         """Look after the agent between tasks, and say what it does. Raises AsbError when it is dead
@@ -113,7 +118,7 @@ class TmuxDriver:
         if agent.session and agent.session != self._session.seat.conversation:
             self._session.write(conversation=agent.session)
         state = agent.state.now
-        if self._tell is not None and state != self._said:
+        if self._tell is not None and self._joined and state != self._said:
             self._said = state
             self._tell(
                 "worker.state",

@@ -1,0 +1,170 @@
+"""Kill -9 of the bus, its Redis, tmux with all agents, workers: singly, in pairs, all at once."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.store.client import SyncClient
+from tests.agents.terminals import Terminal, terminal
+from tests.crash.test_up_killed import command, pids_of
+from tests.e2e.cli import Up
+from tests.wait import wait_blocking
+
+__all__ = ["terminal"]
+RECOVERED_S = 60.0
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+class Fleet:
+    """A bus whose workers have their agents in tmux, and what of it can be killed."""
+
+    def __init__(self, terminal: Terminal, workers: int) -> None:
+        self.terminal, self.workers = terminal, workers
+        self.up = Up(terminal.folder, f"--workers={workers}", "--driver=tmux", "--restart")
+        self.tasks: list[str] = []
+
+    def server(self) -> list[int]:
+        shown = self.terminal.tmux("display-message", "-p", "#{pid}")
+        return [int(shown)] if shown.strip() else []
+
+    def agents(self) -> list[int]:
+        folder = self.terminal.folder / "settings" / "sessions"
+        pids = [int(path.stem) for path in folder.glob("*.json")]
+        return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+    def redis(self) -> list[int]:
+        with contextlib.closing(SyncClient(self.up.url)) as client:
+            info: bytes = client.call("INFO", "server")
+        return [int(info.partition(b"process_id:")[2].split()[0])]
+
+    def worker_processes(self) -> list[int]:
+        mine = pids_of(self.terminal.folder)
+        return [pid for pid in mine if " worker worker1 " in command(pid)][:1]
+
+    @property
+    def parts(self) -> dict[str, Callable[[], list[int]]]:
+        return {
+            "bus": lambda: [self.up.process.pid] if self.up.process else [],
+            "redis": self.redis,
+            "worker": self.worker_processes,
+            "tmux": self.server,
+            "agent": lambda: self.agents()[:1],
+        }
+
+    def kill(self, *names: str) -> None:
+        kill([pid for name in names for pid in self.parts[name]()])
+        if "bus" in names and self.up.process is not None:
+            self.up.process.wait()
+
+    def started(self) -> None:
+        """Until a bus runs with all of its workers."""
+        self.up.start()
+        wait_blocking(self.all_here, within=RECOVERED_S, what="all workers are here")
+
+    def all_here(self) -> bool:
+        workers = self.up.ask("status")["workers"]
+        states = [(w["agent_state"] or {}).get("state") for w in workers if w["status"] != "LOST"]
+        return len(states) == self.workers and not {None, "dead", "unknown"} & set(states)
+
+    def submit(self, number: int) -> None:
+        texts = [f"play slow number {len(self.tasks) + n}" for n in range(number)]
+        done = self.up.run("submit", *texts)
+        assert done.returncode == 0, done.stderr
+        self.tasks += done.stdout.split()
+
+    def at_work(self) -> bool:
+        return self.up.ask("status")["tasks"]["running"] >= 1
+
+    def all_done(self) -> bool:
+        counts: dict[str, int] = self.up.ask("status")["tasks"]
+        return counts["completed"] == len(self.tasks)
+
+    def check(self) -> None:
+        """Nothing lost, nothing done twice, nothing left."""
+        status = self.up.ask("status")
+        assert status["tasks"]["failed"] == status["tasks"]["in_queue"] == 0
+        assert sum(w["held_tokens"] for w in status["workers"]) == 0
+        for name in self.tasks:
+            view: dict[str, Any] = self.up.ask("task", name)
+            ends = [e["type"] for e in view["events"]].count("task.completed")
+            assert ends == 1, view
+        done = self.up.run("replay", "--verify")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(self.agents()) == self.workers  # no agent of before is left
+
+
+KILLS = [
+    *(("bus",), ("redis",), ("worker",), ("tmux",), ("agent",)),
+    *itertools.combinations(("bus", "redis", "worker", "tmux", "agent"), 2),
+]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    "names",
+    [pytest.param(k, marks=() if k in (("worker",), ("bus", "tmux")) else pytest.mark.prove)
+     for k in KILLS],
+    ids="+".join,
+)  # fmt: skip
+def test_whatever_is_killed_nothing_is_lost_and_nothing_ends_twice(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("SLOW_S", "3")
+    (terminal.folder / "asb.toml").write_text(
+        "[tasks]\nlease_s = 9\nheartbeat_s = 3\nmax_attempts = 9\nbackoff_s = 1\n"
+    )
+    fleet = Fleet(terminal, 2)
+    try:
+        fleet.started()
+        fleet.submit(3)
+        wait_blocking(fleet.at_work, within=30)
+        fleet.kill(*names)
+        if "bus" in names:
+            fleet.up.start()
+        wait_blocking(fleet.all_done, within=120, what=f"all is done; {fleet.up.said}")
+        wait_blocking(fleet.all_here, within=60)
+        fleet.check()
+    finally:
+        fleet.up.end()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("number", [4, pytest.param(50, marks=pytest.mark.prove)])
+def test_a_fleet_is_back_after_tmux_bus_and_redis_are_killed_together(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setenv("SLOW_S", "4")
+    (terminal.folder / "asb.toml").write_text("[tasks]\nmax_attempts = 9\nbackoff_s = 1\n")
+    fleet = Fleet(terminal, number)
+    try:
+        fleet.up.start()
+        wait_blocking(fleet.all_here, within=150, what="all workers are here")
+        fleet.submit(number)
+        wait_blocking(lambda: fleet.up.ask("status")["tasks"]["running"] == number, within=60)
+        fleet.kill("tmux", "bus", "redis")
+        wait_blocking(lambda: not fleet.agents(), within=20, what="agents die with their terminal")
+        began = time.monotonic()
+        fleet.up.start()
+        wait_blocking(fleet.all_here, within=2 * RECOVERED_S, what="all workers are back")
+        took = time.monotonic() - began
+        wait_blocking(fleet.all_done, within=150, what="all is done")
+        fleet.check()
+        assert took < RECOVERED_S, f"{number} sessions were back after {took:.0f} s"
+    finally:
+        fleet.up.end()
