@@ -1,9 +1,9 @@
 """How long the log stays in Redis: what is older goes to the archive, and then leaves.
 
 The order is what makes it safe: the segment is in its file and in the mark; a snapshot behind it is
-in Redis; the state at its end lies beside the file; what is still needed of its words is carried;
-the mark says where the log begins from now on; only then the log is cut, and at last the indexes of
-tasks that are over leave. Whoever dies in between is gone on from by the next.
+in Redis; a checkpoint within it is kept beside the file; what is still needed of its words is
+carried; the mark says where the log begins from now on; only then the log is cut, and at last the
+indexes of tasks that are over leave. Whoever dies in between is gone on from by the next.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from events.log import START, after, is_id, parse_id
 from projections.state import State
 from services.archive.copying import Archive, Change, wordless
 from services.archive.forgetting import gone_tasks, without_words_of
-from services.archive.states import States
+from services.archive.states import keep_checkpoint
 from services.runtime.failpoints import point
 from services.runtime.settings_around import KEEP_EVENTS_MIN, ArchiveSettings
 from services.store import checkpoints, rebuild, snapshot_record
@@ -41,7 +41,6 @@ class Retention:
     def __init__(self, client: SyncClient, keys: Keys, base: Path, policy: ArchiveSettings) -> None:
         self._client, self._keys, self._base, self._policy = client, keys, base, policy
         self._archive = Archive(client, keys, base)
-        self._states = States(self._archive.folder)
         self._covers: State | None = None  # a state that is kept in Redis, as it was read last
 
     def run(self) -> int:
@@ -57,7 +56,6 @@ class Retention:
                     break
                 self._leave(record)
                 cut += record.entries
-            self._states.keep()
             if (mark := self._archive.mark) is not None:
                 checkpoints.forget_before(self._client, self._keys, mark.begins)
             state = rebuild.rebuild(self._client, self._keys, archives=self._base)
@@ -106,8 +104,8 @@ class Retention:
         point("archive.marked")
         state = self._covering(record)
         point("archive.covered")
-        entries = list(entries_of(self._archive.folder, record))
-        self._carry(record, self._states.up_to(record))
+        keep_checkpoint(self._client, self._keys, self._archive.folder, record)
+        self._carry(record, state)
         point("archive.carried")
         mark = self._archive.mark
         assert mark is not None
@@ -119,6 +117,7 @@ class Retention:
         )
         self._archive.mark = move_mark(self._client, self._keys, mark, now)
         point("archive.begins")
+        entries = list(entries_of(self._archive.folder, record))
         self._cut(entries)
         point("archive.cut")
         self._sweep(record, entries, state)
@@ -138,8 +137,8 @@ class Retention:
         return state
 
     def _carry(self, record: SegmentRecord, state: State) -> None:
-        """Entries whose words somebody will ask for, by the state at the segment's end, are kept
-        beside the log."""
+        """Entries whose words somebody will ask for, by a state behind the segment, are kept beside
+        the log."""
         places = {place for place in needed(state) if not after(place, record.last)}
         for ids in _batches(sorted(places, key=parse_id), 100):
             script("carry").now(self._client, [self._keys.log, self._keys.carried], [*ids])

@@ -72,12 +72,13 @@ def nearest(client: SyncClient, keys: Keys, until: str = "+") -> State | None:
     for place in reversed(places(client, keys)):
         if until != "+" and after(place.log_id, until):
             continue
-        if (state := _load(client, keys, place)) is not None:
+        if (state := load(client, keys, place)) is not None:
             return state
     return None
 
 
-def _load(client: SyncClient, keys: Keys, place: Checkpoint) -> State | None:
+def load(client: SyncClient, keys: Keys, place: Checkpoint) -> State | None:
+    """The state of a checkpoint; None where it cannot be used."""
     data = client.call("HGET", keys.checkpoints, place.field)
     entries = client.call("XRANGE", keys.log, place.log_id, place.log_id)
     if not data or not entries:
