@@ -9,6 +9,11 @@
 ``measures``      submit, e2e, latency, replay, startup, flat
 ``routing``       delegate: the route of a text, in one process without a bus
 ``turns``         turns: the engine in memory, hot
+``admission``     admission in memory
+``footprint``     idle, memory, fleet: what a bus takes that does nothing, or has 1,000 workers
+``peers``         huey and taskiq beside us, where they are installed
+``compare``       another checkout beside this one, in paired waves (``--base``)
+``page``          ops/benchmarks.md
 ``profiling``     where an engine's time goes
 ``table``         figures for people
 ================  ============================================================================

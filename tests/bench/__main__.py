@@ -11,8 +11,13 @@ from pathlib import Path
 import msgspec
 
 from tests.bench import table
+from tests.bench.admission import admission
+from tests.bench.compare import compare
+from tests.bench.footprint import fleet, idle, memory
 from tests.bench.ground import Ground, machine
 from tests.bench.measures import MEASURES, Figure, Plan
+from tests.bench.page import page
+from tests.bench.peers import peers
 from tests.bench.profiling import profile
 from tests.bench.reading import reading
 from tests.bench.routing import delegate
@@ -20,7 +25,21 @@ from tests.bench.scraping import scraping
 from tests.bench.soak import soak
 from tests.bench.turns import turns
 
-EVERY = {**MEASURES, "delegate": delegate, "turns": turns, "reading": reading, "scraping": scraping}
+EVERY = {
+    "submit": MEASURES["submit"],
+    "e2e": MEASURES["e2e"],
+    "latency": MEASURES["latency"],
+    "peers": peers,
+    **MEASURES,
+    "delegate": delegate,
+    "turns": turns,
+    "admission": admission,
+    "idle": idle,
+    "memory": memory,
+    "fleet": fleet,
+    "reading": reading,
+    "scraping": scraping,
+}
 LONG = {"soak": soak}  # only by name: it takes ten minutes
 NAMES = (*EVERY, *LONG, "profile")
 
@@ -35,6 +54,9 @@ def main() -> None:
             profile(ground, plan)
             return
         figures: list[Figure] = []
+        if asked.base:
+            table.show(compare(ground, plan, asked.base.resolve()))
+            return
         for name in asked.names or EVERY:
             print(f"{name} …", flush=True)
             found = {**EVERY, **LONG}[name](ground, plan)
@@ -43,6 +65,8 @@ def main() -> None:
     if len(asked.names or EVERY) > 1:
         print()
         table.show(figures)
+    if asked.page and not asked.names:
+        asked.page.write_text(page(figures, about, "make bench"), encoding="utf-8")
     if asked.json:
         rows = [{**msgspec.structs.asdict(f), "reached": f.reached} for f in figures]
         asked.json.write_bytes(
@@ -59,6 +83,8 @@ def _arguments() -> argparse.Namespace:
         "--tasks", type=int, default=0, help="for submit, e2e, flat, soak and profile"
     )
     parser.add_argument("--events", type=int, default=200_000, help="on the log, for replay")
+    parser.add_argument("--base", type=Path, help="another checkout: end to end, in paired waves")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="where a whole run is written")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     asked = parser.parse_args()
     for name in asked.names:

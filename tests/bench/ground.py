@@ -23,7 +23,7 @@ from tests.bench import reference
 from tests.servers import RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
-CAPACITY = 200
+CAPACITY = 500
 POLL_S = 0.005
 QUIET_S = 0.25
 LIFE = 4  # events of a task that does nothing: submitted, delegated, dispatched, completed
@@ -31,12 +31,15 @@ SUBMIT_BATCH = 500
 
 
 class Child:
-    """One process of ``children``. CPU seconds need /proc; elsewhere they read as 0."""
+    """One process of ``children``, of the checkout at ``root``. CPU seconds need /proc; elsewhere
+    they read as 0."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(
+        self, *arguments: str, module: str = "tests.bench.children", root: Path = ROOT
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.children", *arguments],
-            cwd=ROOT,
+            [sys.executable, "-m", module, *arguments],
+            cwd=root,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -61,6 +64,7 @@ class Child:
         return cpu_of(self._process.pid)
 
     @property
+<<<<<<< HEAD
     def resident(self) -> int:
         return resident_of(self._process.pid)
 
@@ -71,6 +75,21 @@ def resident_of(pid: int) -> int:
         pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
     return 0
+=======
+    def rss(self) -> int:
+        """Resident bytes; 0 where there is no /proc."""
+        try:
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
+        except OSError:
+            return 0
+        return 1024 * int(next(x for x in status.splitlines() if x.startswith("VmRSS")).split()[1])
+
+    def asked(self) -> str:
+        """What it answers to a line on its stdin."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self.line()
 
 
 def cpu_of(pid: int) -> float:
@@ -114,6 +133,10 @@ class Ground:
     def keys(self) -> Keys:
         """A namespace nobody used; everything else on the server is forgotten."""
         self.client.call("FLUSHALL", "SYNC")
+        return self.more_keys()
+
+    def more_keys(self) -> Keys:
+        """A namespace nobody used, beside the others."""
         self._names += 1
         return Keys(f"bench{self._names}")
 
@@ -139,11 +162,13 @@ class Ground:
 class Bus:
     """An engine and a no-op worker, each in a process of its own, on a fresh namespace."""
 
-    def __init__(self, ground: Ground, profile: str = "") -> None:
-        self.ground, self.keys = ground, ground.keys()
-        self.client = ground.client
-        self.engine = Child("engine", ground.url, self.keys.namespace, profile)
-        self.worker = Child("worker", ground.url, self.keys.namespace, str(CAPACITY))
+    def __init__(
+        self, ground: Ground, profile: str = "", *, keys: Keys | None = None, root: Path = ROOT
+    ) -> None:
+        self.ground, self.keys = ground, keys or ground.keys()
+        self.client, namespace = ground.client, self.keys.namespace
+        self.engine = Child("engine", ground.url, namespace, profile, root=root)
+        self.worker = Child("worker", ground.url, namespace, str(CAPACITY), root=root)
         self.submitted = 0
         self._wait(lambda: self._last_type() == b"worker.joined", "the worker has joined")
 

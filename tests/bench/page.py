@@ -1,0 +1,44 @@
+"""The benchmark page, ops/benchmarks.md: written by a whole run of ``make bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tests.bench.measures import Figure
+from tests.bench.table import number, spread
+
+CAVEATS = """\
+# Benchmarks
+
+**Caveats first.** These are the figures of one run on one small machine, whose load stands in
+each row: client, engine, worker and server share its cores, and whatever else ran there at the
+time. Compare ratios, never figures of two runs. R is what synchronous redis-py appends in
+pipelines of 100, taken before and after each repeat; H is a bare hand-off of one entry between
+two processes (`tests/bench/reference.py`, frozen). A task here does nothing: an agent takes
+seconds to minutes. All services run, every text is distinct, the default kinds of limits are
+looked at and do not bind, everything is kept on the log. The peers keep nothing: huey with one
+thread, taskiq's stream broker with a hundred tasks at once, each with one worker process; they
+neither route nor admit, nor can they be replayed.
+"""
+
+
+def page(figures: Sequence[Figure], machine: Mapping[str, Any], command: str) -> str:
+    """The page, as Markdown."""
+    about = ", ".join(f"{name} {value}" for name, value in machine.items())
+    rows = [
+        "| measure | min / median / max | unit | ratio, median | aim | | load |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows += [_row(figure) for figure in figures]
+    notes = [f"- {f.name}: {f.notes}" for f in figures if f.notes]
+    return "\n".join((CAVEATS, f"Written by `{command}`. {about}.", "", *rows, "", *notes, ""))
+
+
+def _row(f: Figure) -> str:
+    against = "H" if f.unit == "µs" else "R"
+    ratio = f"{number(f.ratio.median)} {against}" if f.ratio else ""
+    judged = f.aim_text not in ("a peer", "printed")
+    reached = ("reached" if f.reached else "**missed**") if judged else ""
+    cells = (f.name, spread(f.value), f.unit, ratio, f.aim_text, reached, f.load)
+    return f"| {' | '.join(cells)} |"
