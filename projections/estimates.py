@@ -11,6 +11,7 @@ from events.task import Charge
 from projections import budgets
 from projections.prices import hold_price
 from projections.records import Learnt, TaskRecord
+from projections.scopes import SCOPES_MAX
 from projections.state import State
 
 LEARNT_MAX = 2_000  # kinds × models; further models are estimated as at the beginning
@@ -90,12 +91,25 @@ def ask(state: State, task: TaskRecord, model: str, keys: tuple[str, ...]) -> tu
 
 
 def _bounded(state: State, keys: tuple[str, ...], tokens: int, nanos: int) -> tuple[int, int]:
+    bounds = state.bounds_by_scopes.get(keys)
+    if bounds is None:
+        bounds = _bounds(state, keys)
+        if len(state.bounds_by_scopes) < SCOPES_MAX:
+            state.bounds_by_scopes[keys] = bounds
+    tokens_most, nanos_most = bounds
+    if tokens_most is not None and tokens_most < tokens:
+        tokens = tokens_most
+    if nanos_most is not None and nanos_most < nanos:
+        nanos = nanos_most
+    return tokens, nanos
+
+
+def _bounds(state: State, keys: tuple[str, ...]) -> tuple[int | None, int | None]:
+    """The share of the tightest limit on tokens, and on money; None where there is no limit."""
     share = state.policy.learning.share_percent
-    for key in keys:
-        for limit in budgets.limits_for(state, key):
-            bound = limit.amount * share // 100
-            if limit.unit == "tokens":
-                tokens = min(tokens, bound)
-            elif limit.unit == "money":
-                nanos = min(nanos, bound)
+    limits = [limit for key in keys for limit in budgets.limits_for(state, key)]
+    tokens, nanos = (
+        min((x.amount * share // 100 for x in limits if x.unit == unit), default=None)
+        for unit in ("tokens", "money")
+    )
     return tokens, nanos

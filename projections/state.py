@@ -105,6 +105,7 @@ class State:
         self.sums: dict[str, dict[str, Used]] = {}
         self.limits_by_scope: dict[str, tuple[Limit, ...]] = {}
         self.checks_by_scope: dict[str, tuple[Check, ...]] = {}
+        self.bounds_by_scopes: dict[tuple[str, ...], tuple[int | None, int | None]] = {}
         self.watches_by_scope: dict[str, tuple[AlertWatch, ...]] = {}
         self.rolling = any_rolls(self.policy)
         # What was folded before may hold a level nobody has spoken of yet.
@@ -203,6 +204,7 @@ class State:
         self.meta.policy = self.policy = policy
         self.limits_by_scope.clear()
         self.checks_by_scope.clear()
+        self.bounds_by_scopes.clear()
         self.watches_by_scope.clear()
         self.rolling = any_rolls(self.policy)
         self.zone = ZoneInfo(self.policy.timezone)

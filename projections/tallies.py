@@ -35,11 +35,11 @@ def timed(state: State, what: str, label: str, us: int) -> None:
     if histogram is None:
         histogram = Histogram({})
         state.journal.put(durations, key, histogram)
-    us = max(0, us)
+    us = us if us > 0 else 0
     state.journal.touch(histogram)
     histogram.total_us += us
-    index = bucket(us)
-    state.journal.put(histogram.counts, index, histogram.counts.get(index, 0) + 1)
+    index, counts = bucket(us), histogram.counts
+    state.journal.put(counts, index, counts.get(index, 0) + 1)
 
 
 def alerted(state: State, unit: str, level: str) -> None:

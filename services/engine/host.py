@@ -45,7 +45,8 @@ logger = logging.getLogger("asb")
 
 PEEK_COUNT = 128  # intake entries a turn may look at; it takes in as many as fit
 IDLE_S = 1.0  # how often an idle engine looks whether the log moved without it
-STANDS_EVERY_S = 0.1  # how often at least the state is one that stands, for whoever shows it
+STANDS_EVERY_S = 0.1  # how often the state is one that stands, for whoever shows it …
+AHEAD_MIN = 4  # … but for turns that take long: so many are decided ahead in between
 
 
 class Host:
@@ -268,7 +269,7 @@ class Host:
         with it. From time to time there is none, so that others see a state that stands."""
         turn, news = under_way.turn, under_way.news
         more = turn.more or len(self.intakes) > turn.consumed
-        fresh = elapsed() - self._stood_at < STANDS_EVERY_S
+        fresh = len(self._untold) < AHEAD_MIN or elapsed() - self._stood_at < STANDS_EVERY_S
         if not (more and fresh and self._whole_engine) or turn.refused or self._doubt:
             return
         if news is None or news.late or self._standby.on:
