@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import msgspec
@@ -66,7 +67,9 @@ def main() -> None:
         print()
         table.show(figures)
     if asked.page and not asked.names:
-        asked.page.write_text(page(figures, about, "make bench"), encoding="utf-8")
+        given = " ".join(sys.argv[1:]).replace(f"--page {asked.page}", "").strip()
+        command = f"make bench ARGS='{given}'" if given else "make bench"
+        asked.page.write_text(page(figures, about, command), encoding="utf-8")
     if asked.json:
         rows = [{**msgspec.structs.asdict(f), "reached": f.reached} for f in figures]
         asked.json.write_bytes(
