@@ -39,20 +39,20 @@ def memory(ground: Ground, plan: Plan) -> list[Figure]:
     """Bytes of an open task and of an ended task's events, in the engine's process and in Redis."""
     bus, count = Bus(ground), plan.tasks or OPEN
     wave(bus, 1_000)
-    host, server, entries = bus.engine.rss, _used(ground), bus.length
+    host, server, entries = bus.engine.resident, _used(ground), bus.length
     wave(bus, count)
     events = bus.length - entries
     figures = [
-        _bytes("memory: an ended task, engine", (bus.engine.rss - host) / count),
+        _bytes("memory: an ended task, engine", (bus.engine.resident - host) / count),
         _bytes("memory: an event, Redis", (_used(ground) - server) / events, "with its intake"),
     ]
     bus.worker.stop()
-    host, server, before = bus.engine.rss, _used(ground), bus.length
+    host, server, before = bus.engine.resident, _used(ground), bus.length
     bus.submit(titles(count, bus.submitted))
     while bus.length < before + 2 * count:  # submitted and routed
         time.sleep(0.1)
     figures += [
-        _bytes("memory: an open task, engine", (bus.engine.rss - host) / count),
+        _bytes("memory: an open task, engine", (bus.engine.resident - host) / count),
         _bytes("memory: an open task, Redis", (_used(ground) - server) / count, "with its intake"),
     ]
     bus.engine.stop()

@@ -64,9 +64,15 @@ class Child:
         return cpu_of(self._process.pid)
 
     @property
-<<<<<<< HEAD
     def resident(self) -> int:
         return resident_of(self._process.pid)
+
+    def asked(self) -> str:
+        """What it answers to a line on its stdin."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self.line()
 
 
 def resident_of(pid: int) -> int:
@@ -75,21 +81,6 @@ def resident_of(pid: int) -> int:
         pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
     return 0
-=======
-    def rss(self) -> int:
-        """Resident bytes; 0 where there is no /proc."""
-        try:
-            status = Path(f"/proc/{self._process.pid}/status").read_text()
-        except OSError:
-            return 0
-        return 1024 * int(next(x for x in status.splitlines() if x.startswith("VmRSS")).split()[1])
-
-    def asked(self) -> str:
-        """What it answers to a line on its stdin."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return self.line()
 
 
 def cpu_of(pid: int) -> float:

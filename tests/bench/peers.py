@@ -89,6 +89,7 @@ class Peer:
 
     def __init__(self, name: str, ground: Ground) -> None:
         ground.keys()
+        MAKE[name](ground.url)  # imports take longer than a task
         self._name, self._url = name, ground.url
         self._worker = Child(name, ground.url, module="tests.bench.peers")
 
@@ -182,6 +183,7 @@ def _latencies(name: str, ground: Ground, repeats: int) -> list[Figure]:
     return figures
 
 
+MAKE: dict[str, Callable[[str], tuple[Any, Any]]] = {"huey": _huey, "taskiq": _taskiq}
 SERVE: dict[str, Callable[[str], None]] = {"huey": _serve_huey, "taskiq": _serve_taskiq}
 
 
