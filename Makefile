@@ -27,7 +27,7 @@ test: $(VENV)/.asb-dev ## all tests, against a real Redis (ARGS goes to pytest)
 	@$(PY) -m pytest -n 4 --dist loadfile -m 'not prove and not real' $(ARGS)
 
 bench: $(VENV)/.asb-dev ## measure speed against the reference, on this machine; writes ops/benchmarks.md
-	@$(PY) -m tests.bench --page ops/benchmarks.md $(ARGS)
+	@$(PY) -m tests.bench $(if $(ARGS),$(ARGS),--page ops/benchmarks.md)
 
 prove: $(VENV)/.asb-dev ## the long runs: crashes and races by the thousand
 	@ASB_TEST_PROVE=1 $(PY) -m pytest -m 'prove or crash' --timeout=3600 $(ARGS)

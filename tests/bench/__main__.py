@@ -66,9 +66,8 @@ def main() -> None:
     if len(asked.names or EVERY) > 1:
         print()
         table.show(figures)
-    if asked.page and not asked.names:
-        given = " ".join(sys.argv[1:]).replace(f"--page {asked.page}", "").strip()
-        command = f"make bench ARGS='{given}'" if given else "make bench"
+    if asked.page:
+        command = " ".join(("python -m tests.bench", *sys.argv[1:]))
         asked.page.write_text(page(figures, about, command), encoding="utf-8")
     if asked.json:
         rows = [{**msgspec.structs.asdict(f), "reached": f.reached} for f in figures]
@@ -87,7 +86,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--events", type=int, default=200_000, help="on the log, for replay")
     parser.add_argument("--base", type=Path, help="another checkout: end to end, in paired waves")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="where a whole run is written")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write them as a page for people")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     asked = parser.parse_args()
     for name in asked.names:

@@ -1,4 +1,4 @@
-"""The benchmark page, ops/benchmarks.md: written by a whole run of ``make bench``."""
+"""The benchmark page, ops/benchmarks.md: written by ``make bench`` without arguments."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ seconds to minutes. All services run, every text is distinct, the default kinds 
 looked at and do not bind, everything is kept on the log. The peers keep nothing: huey with one
 thread, taskiq's stream broker with a hundred tasks at once, each with one worker process; they
 neither route nor admit, nor can they be replayed.
+
+Where the load is above the number of cores the machine was busy with other work: then latencies,
+and rates that need several processes at once, say little, and CPU time a task says more.
+
+**Where the limit is.** One engine decides everything on one core, in Python: of its time about 28 %
+goes into folds, 21 % into reading texts (the delegator), 20 % into judging what came in, 11 % into
+admission and placement, 9 % into encoding with marks and masks, 9 % into talking to Redis (sampled
+with py-spy in an end-to-end wave). No single function has more than 5 %.
 """
 
 
