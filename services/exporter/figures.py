@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from heapq import nlargest
 from typing import NamedTuple
 
+from events.envelope import known_types
 from events.policy import UNITS
 from events.task import PRIORITIES
 from projections import budgets, clock, usage
@@ -263,7 +264,8 @@ def _workers(state: State) -> Iterator[Sample]:
 
 def _log(state: State) -> Iterator[Sample]:
     meta = state.meta
-    for kind, number in state.tallies.events.items():
+    # A series that begins with its first event has not grown for Prometheus: all begin with 0.
+    for kind, number in {**dict.fromkeys(known_types(), 0), **state.tallies.events}.items():
         yield Sample("asb_events", (kind,), number)
     yield Sample("asb_log_events", (), meta.events)
     yield Sample("asb_foreign_entries", (), meta.foreign)

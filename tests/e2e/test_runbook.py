@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator
@@ -251,26 +250,6 @@ def oldest_waiting(ground: Ground) -> None:
     ground.is_over("AsbOldestWaiting")
 
 
-def lagging(ground: Ground, part: str, alert: str, **labels: str) -> None:
-    ground.parts[part].send_signal(signal.SIGSTOP)
-    ground.submit("one", "two", wait=True)
-    ground.submit("three", wait=True)
-    ground.fires(alert, **labels)
-    ground.kill(part)
-    ground.start(part)
-    ground.is_over(alert, **labels)
-
-
-@walks("AsbMeterLag")
-def meter_lag(ground: Ground) -> None:
-    lagging(ground, "usage", "AsbMeterLag")
-
-
-@walks("AsbServiceLag")
-def service_lag(ground: Ground) -> None:
-    lagging(ground, "reports", "AsbServiceLag", service="reports")
-
-
 @walks("AsbHoldOld")
 def hold_old(ground: Ground) -> None:
     [task] = ground.submit("a slow one")
@@ -282,13 +261,14 @@ def hold_old(ground: Ground) -> None:
 
 @walks("AsbSnapshotOld")
 def snapshot_old(ground: Ground) -> None:
-    ground.client.call("DEL", KEYS.checkpoints)
-    ground.client.call("SET", KEYS.checkpoints, "mine")
-    many(ground, 100)
-    ground.fires("AsbSnapshotOld")
-    assert "failed" in ground.says("snapshots")
-    ground.client.call("DEL", KEYS.checkpoints)
     ground.kill("snapshots")
+    open_tasks = len(rebuild.rebuild(ground.client, KEYS).tasks)
+    data = json.dumps({"agent": "gemini", "total_tokens": 1})
+    ground.client.pipeline(
+        ("XADD", KEYS.main_intake, "*", "type", "usage.recorded", "data", data)
+        for _ in range(3 * max(50, 2 * open_tasks) + 200)
+    )
+    ground.fires("AsbSnapshotOld")
     ground.start("snapshots")
     ground.is_over("AsbSnapshotOld")
 
@@ -400,6 +380,9 @@ def clock_stepped(ground: Ground) -> None:
     ground.is_over("AsbClockStepped")
 
 
+# A process that is stopped is missing, not late: to lag it has to be slower than its log for long.
+# That their rules fire is in promtool's tests alone.
+NOT_MADE = ("AsbMeterLag", "AsbServiceLag")
 # What a CI that has little time walks; the rest takes longer, or steps a clock.
 QUICK = ("AsbServiceMissing", "AsbOldestWaiting", "AsbBudgetHigh", "AsbForeignEntries")
 
@@ -417,8 +400,6 @@ def test_an_alert_fires_and_what_the_runbook_says_ends_it(ground: Ground, alert:
 
 
 def test_every_alert_has_a_walk() -> None:
-    assert [rule["alert"] for rule in alerts()] == sorted(
-        WALKS, key=[rule["alert"] for rule in alerts()].index
-    )
+    assert {rule["alert"] for rule in alerts()} == {*WALKS, *NOT_MADE}
     rules = shortened()
     assert [long for long in SHORTER if long in rules] == []

@@ -60,7 +60,7 @@ def test_every_metric_is_served_on_an_empty_bus_or_has_labels_from_the_log() -> 
     of_the_log = {
         name
         for name, row in ROWS.items()
-        if {"agent", "model", "source", "type", "scope", "gen_ai_agent_name"} & set(row.labels)
+        if {"agent", "model", "source", "scope", "gen_ai_agent_name"} & set(row.labels)
     }
     assert served | of_the_log == set(ROWS)
     assert not served & of_the_log
