@@ -25,7 +25,6 @@ from services.store import rebuild as replaying
 
 LIMIT = 50
 BLOCK_MS = 1000
-READ_COUNT = 1000
 
 
 def events(
@@ -85,15 +84,14 @@ def _last(bus: Bus, types: set[str], number: int) -> list[Event]:
 
 
 def _follow(bus: Bus, cursor: str, types: set[str], as_json: bool) -> None:
+    """Whoever is slow gets what was cut off the log meanwhile from the archive."""
     while True:
-        reply: Any = bus.client.call(
-            "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", bus.keys.log, cursor
-        )
-        if reply:
-            cursor = reply[0][1][-1][0].decode()
-        for event in bus.shown(replaying.decoded(reply[0][1])) if reply else ():
-            if not types or event.type in types:
-                _show(event, as_json)
+        wait: Any = ("XREAD", "COUNT", 1, "BLOCK", BLOCK_MS, "STREAMS", bus.keys.log, cursor)
+        for entries in bus.history.entries(cursor) if bus.client.call(*wait) else ():
+            cursor = entries[-1][0].decode()
+            for event in bus.shown(replaying.decoded(entries)):
+                if not types or event.type in types:
+                    _show(event, as_json)
 
 
 def _show(event: Event, as_json: bool) -> None:
