@@ -22,6 +22,12 @@ from tests.agents import resident
 SESSION = "agent1"
 
 
+def agent_state(worker: dict[str, Any]) -> str:
+    """What the agent of a worker does, by the worker's row of `asb status --json`; "" unsaid."""
+    said: dict[str, Any] | None = worker.get("agent_state")
+    return said["state"] if said else ""
+
+
 class Terminal:
     """A tmux server of its own, and a folder with the agent under its name."""
 

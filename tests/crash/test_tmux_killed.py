@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from services.store.client import SyncClient
-from tests.agents.terminals import Terminal, terminal
+from tests.agents.terminals import Terminal, agent_state, terminal
 from tests.crash.test_up_killed import command, pids_of
 from tests.e2e.cli import Up
 from tests.wait import wait_blocking
@@ -78,9 +78,9 @@ class Fleet:
         wait_blocking(self.all_here, within=RECOVERED_S, what="all workers are here")
 
     def all_here(self) -> bool:
-        workers = self.up.ask("status")["workers"]
-        states = [(w["agent_state"] or {}).get("state") for w in workers if w["status"] != "LOST"]
-        return len(states) == self.workers and not {None, "dead", "unknown"} & set(states)
+        workers: list[dict[str, Any]] = self.up.ask("status")["workers"]
+        states = [agent_state(w) for w in workers if w["status"] != "LOST"]
+        return len(states) == self.workers and not {"", "dead", "unknown"} & set(states)
 
     def submit(self, number: int) -> None:
         texts = [f"play slow number {len(self.tasks) + n}" for n in range(number)]

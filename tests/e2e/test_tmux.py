@@ -17,13 +17,13 @@ import pytest
 
 from services.store.redis_server import free_port
 from tests.agents.resident import COUNTED
-from tests.agents.terminals import Terminal, terminal
+from tests.agents.terminals import Terminal, agent_state, terminal
 from tests.e2e.cli import ASB, ROOT, Process, Up, environment
 from tests.subscribers import subscriber
 from tests.wait import wait_blocking
 
 __all__ = ["terminal"]
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 SEED = """\
 tmux new-session -d -s concurrent_worker{n} -c "$(pwd)" && \\
 tmux send-keys -t concurrent_worker{n} "claude" Enter
@@ -240,10 +240,7 @@ def test_work_that_is_done_twice_is_an_alert_and_the_older_turn_ends(terminal: T
                 wait_blocking(
                     lambda: "WORK_DONE_TWICE" in up.run("alerts", "--json").stdout, within=30
                 )
-                wait_blocking(
-                    lambda: (worker(up, "w1")["agent_state"] or {}).get("state") == "idle",
-                    within=30,
-                )
+                wait_blocking(lambda: agent_state(worker(up, "w1")) == "idle", within=30)
                 assert task(up, name)["status"] == "started"  # at w2, and nowhere else
                 assert up.run("cancel", name).returncode == 0
                 wait_blocking(lambda: task(up, name)["status"] == "cancelled", within=30)
