@@ -219,16 +219,21 @@ class Keys(msgspec.Struct, frozen=True):
 # -- beside any stream, in its slot ---------------------------------------------------------------
 
 
+def _beside(stream: str, name: str) -> str:
+    """A key in the slot of ``stream``, which may name its slot itself."""
+    return f"{stream}:{name}" if stream.startswith("{") else f"{{{stream}}}:{name}"
+
+
 def rewrite_copy(stream: str) -> str:
     """The copy of ``stream`` that takes its place soon, in its slot."""
-    return f"{{{stream}}}:rewrite"
+    return _beside(stream, "rewrite")
 
 
 def rewritten(stream: str) -> str:
     """What ``stream`` was before, for a moment, until it is freed."""
-    return f"{{{stream}}}:rewritten"
+    return _beside(stream, "rewritten")
 
 
 def rewrite_run(stream: str) -> str:
     """Who makes that copy, in the slot of ``stream``; expires."""
-    return f"{{{stream}}}:rewriting"
+    return _beside(stream, "rewriting")

@@ -32,10 +32,10 @@ def install(
         typer.Option(help="Into this settings file instead, beside what stands in it."),
     ] = None,
 ) -> None:
-    """Write the hooks into a worker's own settings file; yours stay as they are.
+    """Write the hooks into a worker's own settings file.
 
-    Start the agent with that file: the command is printed. Without hooks a worker reads the agent's
-    own files, which tell less: not which tool a permission is asked for.
+    Yours stay as they are. Start the agent with that file: the command is printed. Without hooks a
+    worker reads the agent's own files, which tell less: not which tool a permission is asked for.
     """
     settings = options.settings()
     path = file or kept.Folder(settings.data_dir, worker).settings

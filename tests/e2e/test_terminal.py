@@ -53,6 +53,8 @@ deadletter | deadletter --json | deadletter show {letter} | deadletter show {let
 deadletter retry {letter} | deadletter drop no-such | completion bash | account | account --json
 account release no-such | archive | archive --verify | fleet up no-such.toml | top --once
 top --json | usage reconcile | telemetry env claude | forget no-such --yes --verify
+status --all-namespaces | status --all-namespaces --json | attach no-such
+hooks install no-such --file hooks.json | agent-hook
 """.strip().splitlines()
     for line in lines.split(" | ")
 )
@@ -146,7 +148,7 @@ def test_every_command_of_the_table_stands_among_these_lines() -> None:
     }
     first = {line.split()[0] for line in (*COMMAND_LINES, *LASTING_LINES)}
     assert {name for group in COMMANDS.values() for name in group} - first == {"up", "demo"}
-    for name in ("limits", "policy", "delegator", "account", "fleet"):
+    for name in ("limits", "policy", "delegator", "account", "fleet", "hooks"):
         group = loaded(name)
         assert isinstance(group, TyperGroup)
         assert {(name, below) for below in cast("dict[str, Any]", group.commands)} <= named
