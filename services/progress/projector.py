@@ -63,11 +63,13 @@ class Swap(msgspec.Struct):
 
 
 class Value(NamedTuple):
-    """What stands at a name, and the document whose view was known to stand there *before* it was
-    read: a view that is written while a read is under way says nothing about what that read got."""
+    """What stands at a name; and as of *before* it was read, the newest document taken from there
+    and the one whose view was known to stand there. What is taken or written while a read is under
+    way says nothing about what that read got."""
 
     name: str
     raw: bytes | None
+    newest: Progress | None
     written: str
 
 
@@ -157,8 +159,9 @@ class Documents(Projector):
         values = await self._read(names)
         state = await self._settled()
         stale: list[Stale] = []
-        news: list[tuple[str, bytes]] = []
-        for name, value, written in values:
+        news: list[Value] = []
+        for read in values:
+            name, value = read.name, read.raw
             record = state.progress.get(name)
             if record is None or value is None:
                 continue
@@ -166,11 +169,11 @@ class Documents(Projector):
             if ours is not None:
                 if self._is_stale(state, name, record, value, ours):
                     stale.append((name, value, record))
-            elif value and self._is_news(value, record, written):
-                news.append((name, value))
+            elif value and self._is_news(read):
+                news.append(read)
             else:
                 stale.append((name, value, record))
-        await self._take(state, news)
+        await self._take(news)
         stale = await self._without_forgotten(state, stale)
         await self._swap(await self._rendered(stale))
         return bool(stale)
@@ -269,37 +272,38 @@ class Documents(Projector):
         """Read these keys and send to the intake what is new in them. Raises RedisUnavailable."""
         values = await self._read(names)
         state = await self._settled()
-        news: list[tuple[str, bytes]] = []
-        for name, value, written in values:
+        news: list[Value] = []
+        for read in values:
+            name, value = read.name, read.raw
             if not value:
                 continue
             record = state.progress.get(name)
             ours = marks.ours(self._key(name), value)
             if ours is None:
-                if self._is_news(value, record, written):
-                    news.append((name, value))
+                if self._is_news(read):
+                    news.append(read)
                 else:
                     self._dirty[name] = None
                     self.wake()
             elif record is not None and ours.document == record.log_id:
                 self._written[name] = record.log_id
-        await self._take(state, news)
+        await self._take(news)
         self._bound()
 
-    def _is_news(self, value: bytes, record: Progress | None, written: str) -> bool:
+    def _is_news(self, read: Value) -> bool:
         """Whether a value that is not ours still has to be taken in. What equals the newest
         document is that one, until a view was put in its place."""
-        if record is None or record.digest != self._digest(document.as_json(value)):
+        newest = read.newest
+        if newest is None or newest.digest != self._digest(document.as_json(read.raw or b"")):
             return True
-        return written == record.log_id
+        return read.written == newest.log_id
 
-    async def _take(self, state: State, news: list[tuple[str, bytes]]) -> None:
+    async def _take(self, news: list[Value]) -> None:
         """Send ``news`` to the intake, each once as long as nothing else is taken from its key."""
         fresh: list[tuple[str, bytes, str]] = []
-        for name, value in news:
-            raw = document.as_json(value)
-            record = state.progress.get(name)
-            newest = record.log_id if record else ""
+        for read in news:
+            name, raw = read.name, document.as_json(read.raw or b"")
+            newest = read.newest.log_id if read.newest else ""
             mark = self._digest(raw), newest
             if self._sent.get(name) != mark:
                 self._sent[name] = mark  # before anything is awaited: another loop may look too
@@ -361,13 +365,16 @@ class Documents(Projector):
         """The values under these names, b"" where there is none, None where it is no string. What
         is longer than any document is read only so far."""
         self._key_of_marks = await self._secret.value()
-        written = [self._written.get(name, "") for name in names]
+        state = await self._settled()
+        before = [(state.progress.get(name), self._written.get(name, "")) for name in names]
         bound = self._largest + SLACK
         replies: list[Any] = await self._client.pipeline(
             ("GETRANGE", self._key(name), 0, bound) for name in names
         )
-        raw = (None if _is_other_type(reply) else _accepted(reply) for reply in replies)
-        return list(map(Value, names, raw, written))
+        return [
+            Value(name, None if _is_other_type(reply) else _accepted(reply), *known)
+            for name, reply, known in zip(names, replies, before, strict=True)
+        ]
 
     async def _settled(self) -> State:
         """The state, at a moment when nothing in it is on its way to the log."""
