@@ -37,6 +37,7 @@ USAGE = {
 COUNTED = 150  # tokens of one call
 RESETS_AT = 4_000_000_000
 SLOW_S = 30.0
+WORK_S = 0.5  # at what was permitted: longer than between two looks at its files
 Json = dict[str, Any]
 
 
@@ -272,7 +273,8 @@ class Resident:
         self.status("waiting", waitingFor="permission prompt")
         if self.interrupted(60, b"\r") == b"\r":
             self.status("busy")
-            self.play_well(prompt)
+            if not self.interrupted(WORK_S):
+                self.play_well(prompt)
 
     def failed(self, text: str, error: str, status: int, **more: Any) -> None:
         self.hook("StopFailure", error=error, last_assistant_message=text)

@@ -39,7 +39,7 @@ PROGRAM = "claude"  # the agent that lives in sessions
 LOOK_S, IDLE_LOOK_S = 0.1, 0.5  # how often its files are looked at: with a task in hand, without
 ENTER_S = (1.0, 1.0, 2.0, 4.0)  # for the receipt, after each try
 PASTE_S, PASTE_CHARACTERS_S = 0.2, 100_000  # before Enter; a second more for so many characters
-PUT_BACK_S = 0.5
+PUT_BACK_S = 0.5  # after a turn is over: then a prompt without an answer stands there again
 ESCAPE_S = (0.7, 1.5, 2.0, 2.0)  # for a turn to end, after each Escape
 UNCLAIMED_S = 20.0  # how long a turn from before goes on unless the bus says that it is ours
 RESTART_S = (1.0, 60.0)  # first and longest pause before a dead agent is started again
@@ -291,10 +291,11 @@ class TmuxDriver:
             log.warning("the agent in session %s does not end its turn: killed", session)
             with contextlib.suppress(OSError):
                 os.kill(agent.pid, signal.SIGKILL)
-        elif agent.alive and agent.is_free:
-            # A prompt without an answer yet is put back there, a moment after the turn is over.
+        elif agent.alive:
             await asyncio.sleep(PUT_BACK_S)
-            await self._clear_input()
+            self._look()  # its transcript may tell of the end before its state file does
+            if agent.is_free:
+                await self._clear_input()
 
     async def _escape(self, agent: AgentInPane) -> bool:
         """Press Escape until our turn is over, some times at most; whether it is."""
