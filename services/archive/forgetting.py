@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from events.envelope import without_words
 from events.keys import Keys
-from services.archive.copying import Change
+from services.archive.copying import Change, wordless
 from services.store.client import SyncClient
 from services.store.expiry import ENDS, ends_before
 from services.store.history import History, task_of_entry
@@ -34,9 +33,6 @@ def without_words_of(tasks: set[str]) -> Change:
     """Entries as they are, but those about ``tasks`` without their words."""
 
     def change(entry: Entry) -> Entry:
-        place, fields = entry
-        if len(fields) != 12 or not fields[9].isdigit() or task_of_entry(entry) not in tasks:
-            return entry
-        return place, [*fields[:11], without_words(fields[11], int(fields[9]))]
+        return wordless(entry) if task_of_entry(entry) in tasks else entry
 
     return change

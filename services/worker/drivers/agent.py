@@ -130,6 +130,27 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     records: Path | None = None
 
 
+def check_installed(program: str, title: str, install: str) -> None:
+    """Raises ConfigError where ``program`` is not on PATH; ``install`` says what helps."""
+    if shutil.which(program) is None:
+        raise ConfigError(
+            f"{title} is not installed: no {program!r} on PATH",
+            hint=f"{install}, or add its folder to PATH",
+        )
+
+
+def check_choice(agent: Agent, choice: Choice) -> None:
+    """Raises ConfigError where the agent's program is missing, or what was chosen cannot work."""
+    check_installed(agent.program, agent.title, agent.install)
+    if choice.permissions not in ("", *agent.permissions):
+        raise ConfigError(
+            f"--permissions {choice.permissions} is not known",
+            hint=f"it is one of {', '.join(agent.permissions)}",
+        )
+    if choice.cwd and not Path(choice.cwd).is_dir():
+        raise ConfigError(f"--cwd {choice.cwd} is no folder", hint="make it first")
+
+
 class AgentDriver:
     """See the module."""
 
@@ -152,18 +173,7 @@ class AgentDriver:
     def check(self) -> None:
         """``prepare`` for whoever is about to start workers."""
         agent, choice = self._agent, self._choice
-        if shutil.which(agent.program) is None:
-            raise ConfigError(
-                f"{agent.title} is not installed: no {agent.program!r} on PATH",
-                hint=f"{agent.install}, or add its folder to PATH",
-            )
-        if choice.permissions not in ("", *agent.permissions):
-            raise ConfigError(
-                f"--permissions {choice.permissions} is not known",
-                hint=f"it is one of {', '.join(agent.permissions)}",
-            )
-        if choice.cwd and not Path(choice.cwd).is_dir():
-            raise ConfigError(f"--cwd {choice.cwd} is no folder", hint="make it first")
+        check_choice(agent, choice)
         root = choice.permissions == "all" and agent.as_root and os.geteuid() == 0
         if root and not os.environ.get(agent.as_root):
             raise ConfigError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from services.runtime.errors import ConfigError
-from services.worker.drivers.agent import Agent, Choice
+from services.worker.drivers.agent import Agent, Choice, check_choice, check_installed
 from services.worker.tmux import agents, hooks, kept, server
 from services.worker.tmux.agents import AgentInPane
 
@@ -49,24 +48,9 @@ class AgentSession:
 
     def check(self) -> None:
         """Raises ConfigError for what cannot work, before a worker is started."""
-        agent, choice = self.table, self._choice
         server.check_session(self.place.session)
-        for program, title, install in (
-            ("tmux", "tmux", "install tmux ≥ 3.2"),
-            (agent.program, agent.title, agent.install),
-        ):
-            if shutil.which(program) is None:
-                raise ConfigError(
-                    f"{title} is not installed: no {program!r} on PATH",
-                    hint=f"{install}, or add its folder to PATH",
-                )
-        if choice.permissions not in ("", *agent.permissions):
-            raise ConfigError(
-                f"--permissions {choice.permissions} is not known",
-                hint=f"it is one of {', '.join(agent.permissions)}",
-            )
-        if choice.cwd and not Path(choice.cwd).is_dir():
-            raise ConfigError(f"--cwd {choice.cwd} is no folder", hint="make it first")
+        check_installed("tmux", "tmux", "install tmux ≥ 3.2")
+        check_choice(self.table, self._choice)
 
     async def open(self) -> None:
         """Find the agent in its session, or start one. Raises ConfigError."""
