@@ -40,12 +40,14 @@ READERS: Final[Mapping[str, Service]] = {
     "exporter": Service(projectors="services.exporter.service"),
     "web": Service(projectors="services.web.service"),
 }
-# Where agents run, for it listens on loopback alone: no part of a bus in containers.
-RECEIVERS: Final[Mapping[str, Service]] = {
+# For those who want them, and no part of every bus: what agents tell where they run, and what a
+# collector of OpenTelemetry is told.
+OPTIONAL: Final[Mapping[str, Service]] = {
     "telemetry": Service(projectors="services.telemetry.service"),
+    "traces": Service(projectors="services.traces.service"),
 }
 OF_EVERY_BUS: Final = {**SERVICES, **READERS}
-STARTABLE: Final = {**OF_EVERY_BUS, **RECEIVERS}
+STARTABLE: Final = {**OF_EVERY_BUS, **OPTIONAL}
 DECIDERS: Final = tuple(name for name, service in SERVICES.items() if service.decider)
 PROJECTORS: Final = tuple(name for name, service in SERVICES.items() if service.projectors)
 ENGINE: Final = "engine"  # all deciders together
@@ -70,7 +72,7 @@ def deciding(names: Collection[str]) -> tuple[str, ...]:
 
 def projecting(names: Collection[str]) -> tuple[str, ...]:
     """The projectors among ``names``."""
-    return tuple(name for name in (*PROJECTORS, *READERS, *RECEIVERS) if name in names)
+    return tuple(name for name in (*PROJECTORS, *READERS, *OPTIONAL) if name in names)
 
 
 def deciders(names: Collection[str], settings: Settings) -> list[Decider]:

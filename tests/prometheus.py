@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,14 @@ def dashboard_expressions() -> Iterator[tuple[str, str]]:
 class Prometheus:
     """One process on a folder of its own, scraping ``targets`` every second."""
 
-    def __init__(self, folder: Path, *targets: str, alerts: Path | None = None) -> None:
-        """``alerts``: rules in the place of those of ops/."""
+    def __init__(self, folder: Path, *targets: str, rules: Sequence[Path] = ()) -> None:
+        """``rules``: files in the place of those of ops/ with the same names."""
         self.url = f"http://127.0.0.1:{free_port()}"
         folder.mkdir()  # files below are JSON, which is YAML
         config = yaml.safe_load((OPS / "prometheus" / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-        own = {"alerts.yml": alerts} if alerts is not None else {}
         files = {Path(name).name: OPS / "prometheus" / name for name in config["rule_files"]}
+        own = {path.name: path for path in rules}
         config["rule_files"] = [str(path) for path in {**files, **own}.values()]
         (folder / "targets.yml").write_text(json.dumps([{"targets": list(targets)}]))
         (folder / "prometheus.yml").write_text(json.dumps(config))

@@ -37,6 +37,7 @@ EDGES = tuple(
         "top",
         "web",
         "telemetry",
+        "traces",
     )
 )
 OUTSIDE = frozenset(

@@ -131,7 +131,11 @@ def run_up(
 
 
 def _run(settings: Settings, url: str, hired: Hired, server: Embedded | None) -> None:
-    wanted = {"exporter": settings.metrics.enabled, "web": settings.web.enabled}
+    wanted = {
+        "exporter": settings.metrics.enabled,
+        "web": settings.web.enabled,
+        "traces": bool(settings.traces.endpoint),
+    }
     readers = [name for name, enabled in wanted.items() if enabled]
     loop.run(
         lambda: run_bus(

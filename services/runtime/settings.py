@@ -212,6 +212,7 @@ def _zone_problem(name: str) -> str:
 # -- helpers -----------------------------------------------------------------------------------
 
 
+_SECRET = ("web.token", "traces.headers")
 _ITEM_FIELDS = sorted(
     {
         field.name
@@ -284,7 +285,7 @@ def _exact(value: Any) -> Any:
 
 
 def _shown(leaf: Leaf, value: Any) -> Any:
-    if leaf.name == "web.token" and value:
+    if leaf.name in _SECRET and value:
         return "(hidden)"
     return redacted(value) if leaf.name == "redis_url" and value else value
 

@@ -1,4 +1,4 @@
-"""Settings of what stands around a bus: privacy, archive, metrics, the page, telemetry."""
+"""Settings of what stands around a bus: privacy, archive, metrics, the page, telemetry, traces."""
 
 from __future__ import annotations
 
@@ -123,3 +123,18 @@ class TelemetrySettings(Section, frozen=True, kw_only=True):
             description="port on loopback where `asb service telemetry` receives agents' telemetry",
         ),
     ] = 4318
+
+
+class TracesSettings(Section, frozen=True, kw_only=True):
+    endpoint: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[^\s]+)?$",
+            description="a collector of OpenTelemetry that takes OTLP by HTTP, such as "
+            "http://127.0.0.1:4318; without one, no traces",
+        ),
+    ] = ""
+    headers: Annotated[
+        str,
+        Meta(description="what is sent to it beside: name=value,name=value"),
+    ] = ""

@@ -20,6 +20,7 @@ from services.runtime.settings_around import (
     PrivacySettings,
     Section,
     TelemetrySettings,
+    TracesSettings,
     WebSettings,
 )
 
@@ -318,6 +319,7 @@ class Settings(Section, frozen=True, kw_only=True):
     web: WebSettings = WebSettings()
     archive: ArchiveSettings = ArchiveSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    traces: TracesSettings = TracesSettings()
     privacy: PrivacySettings = PrivacySettings()
     origins: dict[str, Origin] = field(default_factory=dict[str, Origin])
     file: Path | None = None

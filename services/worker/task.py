@@ -16,6 +16,7 @@ import msgspec
 
 from events.commands.workers import HoldingAttempt
 from events.figures import TOKENS_MAX, count
+from events.trace import traceparent
 from services.worker.continuity import order
 
 log = logging.getLogger("asb.worker")
@@ -107,7 +108,8 @@ class Result(msgspec.Struct):
 
 class Task:
     """One attempt at a task, as the engine dispatched it. ``deadline_us`` is server time, 0: none;
-    ``timeout_s`` is how long it may take in all, 0: not told."""
+    ``timeout_s`` is how long it may take in all, 0: not told. ``traceparent``: the context that
+    what it calls can be traced under (W3C; "": none)."""
 
     __slots__ = (
         "_gate",
@@ -135,6 +137,7 @@ class Task:
         "spent",
         "text",
         "timeout_s",
+        "traceparent",
         "worker",
     )
 
@@ -145,6 +148,7 @@ class Task:
         worker: str,
         send: Callable[[Task, Any], Awaitable[None]],
         spend: Callable[[Task, Any, str, str], Awaitable[None]] | None = None,
+        namespace: str = "",
     ) -> None:
         """From the fields of an inbox entry. Raises ValueError where task or attempt is missing."""
         get = fields.get
@@ -159,6 +163,7 @@ class Task:
         self.deadline_us = int(get(b"deadline") or 0)
         self.timeout_s = int(get(b"timeout_s") or 0)
         self.worker = worker
+        self.traceparent = traceparent(namespace, self.id, self.attempt) if namespace else ""
         self.cancelled = False  # set before the handler is cancelled, for code that must not be
         self.cancel_reason = ""
         self.spent: Usage | object | None = None  # a driver's may be as its program wrote it

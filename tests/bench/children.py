@@ -27,8 +27,9 @@ from services.store.client import Client
 from services.worker import Task, worker
 from tests.bench import reference
 
-ARCHIVES = "ASB_TEST_BENCH_ARCHIVES"  # a folder: then the log is kept short
-KEPT = 20_000  # entries of it, in that case
+ARCHIVES = "ASB_TEST_BENCH_ARCHIVES"  # a folder: then the log is cut
+KEPT = "ASB_TEST_BENCH_KEPT"  # entries of it, in that case
+SEGMENTS = 4  # at least, of what is kept
 NOT_BINDING = 100_000  # times the default amounts: every limit is looked at, none refuses
 
 Stop = Callable[[], None]
@@ -44,7 +45,9 @@ def settings(namespace: str) -> Settings:
     policy = msgspec.structs.replace(found.policy, limits=limits)
     archive = found.archive
     if folder := os.environ.get(ARCHIVES):
-        archive = ArchiveSettings(folder=Path(folder), keep_events=KEPT, segment_events=KEPT // 4)
+        kept = int(os.environ[KEPT])
+        segment = min(archive.segment_events, kept // SEGMENTS)
+        archive = ArchiveSettings(folder=Path(folder), keep_events=kept, segment_events=segment)
     return msgspec.structs.replace(found, policy=policy, archive=archive)
 
 

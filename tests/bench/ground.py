@@ -184,6 +184,13 @@ class Bus:
     def length(self) -> int:
         return int(self.client.call("XLEN", self.keys.log))
 
+    @property
+    def added(self) -> int:
+        """Entries that were ever appended to the log, those cut since with them."""
+        answer = self.client.call("XINFO", "STREAM", self.keys.log)
+        pairs = dict(zip(answer[::2], answer[1::2], strict=True))
+        return int(pairs[b"entries-added"])
+
     def cpu(self) -> dict[str, float]:
         return {
             "engine": self.engine.cpu,

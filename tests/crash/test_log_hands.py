@@ -25,7 +25,9 @@ from events.keys import Keys
 from services.runtime.errors import AsbError
 from services.store import rebuild
 from services.store.client import SyncClient
+from tests.conservation import conserved_over_http
 from tests.e2e.cli import ASB, asb, environment
+from tests.integration.test_engine_ground import settings_for
 from tests.servers import RedisServer
 from tests.subscribers import subscriber
 from tests.wait import wait_blocking
@@ -151,6 +153,10 @@ class Bus:
 
     def last_id(self) -> str:
         return self.client.call("XREVRANGE", KEYS.log, "+", "-", "COUNT", 1)[0][0].decode()
+
+    def conserved(self) -> None:
+        """Every sum is what the log says, those of the metrics too."""
+        conserved_over_http(self.server.url, settings_for("asb"))
 
     def said(self) -> str:
         return "\n".join(part.said[-1500:] for part in self.parts)
@@ -308,6 +314,7 @@ def test_foreign_entries_are_skipped_counted_told_of_and_shown(bus: Bus) -> None
     assert bus.run("replay", "--verify").returncode == 0
     assert bus.events("log.went_back") == []
     assert bus.heard("LOG_WENT_BACK") == []
+    bus.conserved()
 
 
 def commands_processed(bus: Bus) -> int:
@@ -532,6 +539,7 @@ def test_an_emptied_redis_begins_a_new_log_and_says_so(bus: Bus, command: str) -
     submitted = Counter(e.data.task for e in events if e.type == "task.submitted")
     assert set(submitted.values()) == {1}
     assert bus.run("replay", "--verify").returncode == 0
+    bus.conserved()
 
 
 # -- all of it, again and again --------------------------------------------------------------------

@@ -194,5 +194,7 @@ def environment(task: Task, usage_file: UsageFile | None = None) -> dict[str, st
         "ASB_KIND": task.kind,
         VARIABLE: str(usage_file.path) if usage_file is not None else os.devnull,
     }
+    if task.traceparent:
+        about["TRACEPARENT"] = task.traceparent
     clean = {name: value.replace("\0", "") for name, value in about.items()}
     return {**os.environ, **clean}
