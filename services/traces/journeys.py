@@ -18,7 +18,6 @@ from events.task import (
     TaskCompleted,
     TaskDelegated,
     TaskDispatched,
-    TaskFailed,
     TaskRequeued,
     TaskSubmitted,
     add_figures,
@@ -134,7 +133,7 @@ class Journeys:
                 add_figures(journey.used, data.charged)
             yield self._attempt(journey, at, outcome, error)
         journey.running, journey.ready_at = False, at
-        if isinstance(data, TaskRequeued) or (isinstance(data, TaskFailed) and data.retry_at):
+        if isinstance(data, TaskRequeued) or getattr(data, "retry_at", 0):  # it is tried again
             return
         del self._open[journey.task]
         yield self._whole(journey, at, outcome, error)

@@ -18,13 +18,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from functools import partial
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
 from events.keys import Keys
+from events.trace import traceparent
 from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable, RedisUnsuitable
 from services.runtime.failpoints import point
 from services.store.client import Client
@@ -61,13 +61,7 @@ class Session:
         self._driver = options.driver
         self._client = client
         self._outbox = outbox
-        self._task = partial(
-            Task,
-            worker=options.name,
-            send=self._send_progress,
-            spend=self._send_spent,
-            namespace=keys.namespace,
-        )
+        self._namespace = keys.namespace
         self._inbox = keys.inbox(options.name)
         self._intake = keys.intake(options.intake)
         self._loop = asyncio.get_running_loop()
@@ -287,7 +281,10 @@ class Session:
         if not self._dispatches.is_new(fields) or key in self._jobs:
             return  # an attempt that runs still answers a dispatch anew, too
         try:
-            task = self._task(fields)
+            task = Task(
+                fields, worker=self._options.name, send=self._send_progress, spend=self._send_spent
+            )
+            task.traceparent = traceparent(self._namespace, task.id, task.attempt)
         except ValueError as error:
             log.error("an entry of the inbox is not a task (%s): %r", error, fields)
             return

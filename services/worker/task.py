@@ -16,7 +16,6 @@ import msgspec
 
 from events.commands.workers import HoldingAttempt
 from events.figures import TOKENS_MAX, count
-from events.trace import traceparent
 from services.worker.continuity import order
 
 log = logging.getLogger("asb.worker")
@@ -148,7 +147,6 @@ class Task:
         worker: str,
         send: Callable[[Task, Any], Awaitable[None]],
         spend: Callable[[Task, Any, str, str], Awaitable[None]] | None = None,
-        namespace: str = "",
     ) -> None:
         """From the fields of an inbox entry. Raises ValueError where task or attempt is missing."""
         get = fields.get
@@ -163,7 +161,7 @@ class Task:
         self.deadline_us = int(get(b"deadline") or 0)
         self.timeout_s = int(get(b"timeout_s") or 0)
         self.worker = worker
-        self.traceparent = traceparent(namespace, self.id, self.attempt) if namespace else ""
+        self.traceparent = ""
         self.cancelled = False  # set before the handler is cancelled, for code that must not be
         self.cancel_reason = ""
         self.spent: Usage | object | None = None  # a driver's may be as its program wrote it

@@ -7,10 +7,11 @@ intakes and inboxes hold for an hour, whatever the rate, is told apart.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,12 +23,14 @@ from tests.bench.children import ARCHIVES, KEPT
 from tests.bench.ground import LIFE, Bus, Ground, load_now
 from tests.bench.measures import Figure, Plan, Spread
 from tests.bench.titles import titles
+from tests.wait import wait_blocking
 
 RATE = 250  # tasks a second
 TASKS = 150_000  # ten minutes of them
 SHORT_LOG = 20_000  # entries
 MILLION = 1_000_000
 UNDER_WAY = 2_000  # tasks at most, of a million
+SETTLED_S = 600.0
 SAMPLE_S = 5.0
 PARTS = 5
 
@@ -53,43 +56,58 @@ Pace = Callable[[float, int], int]
 
 
 def soak(ground: Ground, plan: Plan) -> list[Figure]:
-    """Tasks at a rate for ten minutes, when as many have ended as a state remembers."""
-    return _measured(
-        ground, "soak", plan.tasks or TASKS, SHORT_LOG, lambda elapsed, _: int(elapsed * RATE)
-    )
+    """Tasks at a rate for ten minutes, when as many have ended as a state remembers: the last fifth
+    of the time against the one before."""
+    total = plan.tasks or TASKS
+    with _soaked(ground, SHORT_LOG) as (bus, folder):
+        samples = list(_samples(bus, folder, total, lambda elapsed, _: int(elapsed * RATE)))
+        notes = f"{total:,} tasks at {RATE}/s, {SHORT_LOG:,} entries kept{_rows(bus, samples)}"
+    return [
+        _figure(f"soak: {name}, last ÷ fourth fifth", _growth(values), notes)
+        for name, values in _by_process(samples)
+    ]
 
 
 def million(ground: Ground, plan: Plan) -> list[Figure]:
-    """A million tasks with the limits that a bus has by itself."""
-    kept = ArchiveSettings().keep_events
-    return _measured(
-        ground, "million", plan.tasks or MILLION, kept, lambda _, ended: ended + UNDER_WAY
-    )
+    """A million tasks as fast as they are done, with the limits that a bus has by itself: what it
+    holds when the last cut is made, against when the log was first full."""
+    total, policy = plan.tasks or MILLION, ArchiveSettings()
+    full = policy.keep_events + policy.segment_events
+    with _soaked(ground, policy.keep_events) as (bus, folder):
+        began = time.monotonic()
+        samples = list(_samples(bus, folder, total, lambda _, ended: ended + UNDER_WAY))
+        rate, behind = total / (time.monotonic() - began), bus.length
+        wait_blocking(lambda: bus.length < full, SETTLED_S, "the log is as short as it shall be")
+        samples.append(_sample(bus, folder))
+        notes = (
+            f"{total:,} tasks at {rate:,.0f}/s, {policy.keep_events:,} entries kept; {behind:,} "
+            f"stood there when the last task came{_rows(bus, samples)}"
+        )
+    first = next(at for at, sample in enumerate(samples) if sample.log >= policy.keep_events)
+    return [
+        _figure(f"million: {name}, in the end ÷ when full", values[-1] / values[first], notes)
+        for name, values in _by_process(samples)
+    ]
 
 
-def _measured(ground: Ground, name: str, total: int, kept: int, pace: Pace) -> list[Figure]:
-    """The last fifth of the time against the one before: what Redis holds, and the engine's
-    process."""
+@contextlib.contextmanager
+def _soaked(ground: Ground, kept: int) -> Generator[tuple[Bus, Path]]:
+    """A bus whose log is cut, and the folder of its archive."""
     with TemporaryDirectory(prefix="asb-bench-") as folder:
         os.environ |= {ARCHIVES: folder, KEPT: str(kept)}
         try:
-            bus, began = Bus(ground), time.monotonic()
-            samples = list(_samples(bus, Path(folder), total, pace))
-            rate = total / (time.monotonic() - began)
-            mark = read_mark(bus.client, bus.keys)
+            bus = Bus(ground)
+            yield bus, Path(folder)
             _end(bus)
         finally:
             del os.environ[ARCHIVES], os.environ[KEPT]
-    cut = mark.cut if mark is not None else 0
-    notes = (
-        f"{total:,} tasks at {rate:,.0f}/s, {kept:,} entries kept, {cut} segments cut: "
-        f"{_rows(samples)}"
+
+
+def _by_process(samples: Sequence[Sample]) -> tuple[tuple[str, list[int]], ...]:
+    return (
+        ("Redis", [sample.kept for sample in samples]),
+        ("engine", [sample.engine for sample in samples]),
     )
-    redis, engine = [sample.kept for sample in samples], [sample.engine for sample in samples]
-    return [
-        _figure(f"{name}: Redis, last ÷ fourth fifth", _growth(redis), notes),
-        _figure(f"{name}: engine, last ÷ fourth fifth", _growth(engine), notes),
-    ]
 
 
 def _samples(bus: Bus, folder: Path, total: int, pace: Pace) -> Iterator[Sample]:
@@ -144,13 +162,16 @@ def _growth(values: list[int]) -> float:
     return statistics.median(values[-size:]) / statistics.median(values[-2 * size : -size])
 
 
-def _rows(samples: list[Sample]) -> str:
-    shown = [samples[len(samples) * part // PARTS] for part in range(PARTS)] + samples[-1:]
-    return "; ".join(
+def _rows(bus: Bus, samples: Sequence[Sample]) -> str:
+    mark = read_mark(bus.client, bus.keys)
+    cut = mark.cut if mark is not None else 0
+    shown = [samples[len(samples) * part // PARTS] for part in range(PARTS)] + [samples[-1]]
+    rows = "; ".join(
         f"{s.kept / 2**20:.1f}+{s.hourly / 2**20:.1f} MiB in Redis, engine "
         f"{s.engine / 2**20:.0f} MiB, log {s.log:,}, keys {s.keys:,}, files {s.archive / 2**20:.1f}"
         for s in shown
     )
+    return f", {cut} segments cut: {rows}"
 
 
 def _figure(name: str, ratio: float, notes: str) -> Figure:
