@@ -45,6 +45,13 @@ Permissions = Annotated[
 Folder = Annotated[
     str | None, typer.Option("--cwd", help="Folder the agent works in; without it, this one.")
 ]
+Worktree = Annotated[
+    bool | None,
+    typer.Option(
+        "--worktree/--no-worktree",
+        help="An agent does each task in a git worktree, kept while work is in it.",
+    ),
+]
 Isolated = Annotated[
     bool,
     typer.Option("--isolated", help="The agent's settings are its own; a key in the environment."),
@@ -76,6 +83,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     output: str = "text"
     permissions: str | None = None
     cwd: str | None = None
+    worktree: bool | None = None
     isolated: bool = False
     silence: float | None = None
     session: str | None = None
@@ -123,7 +131,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
                 f"what it runs is missing: asb worker {worker} --driver claude, "
                 f"or asb worker {worker} -- my-agent"
             )
-        for option in ("permissions", "isolated", "silence", "cwd"):
+        for option in ("permissions", "isolated", "silence", "cwd", "worktree"):
             if getattr(self, option):
                 raise typer.BadParameter(
                     f"--{option} is for agents: --driver {' or '.join(AGENTS)}"
@@ -158,6 +166,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
             first_s=self.silence,
             silence_s=self.silence,
             records=records.path_in(settings.data_dir),
+            worktree=settings.tasks.worktree if self.worktree is None else self.worktree,
         )
         if self.name == ACP:
             return AcpDriver(self.words, replace(choice, arguments=()))
@@ -217,6 +226,8 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
             options.append(f"--permissions={self.permissions}")
         if self.cwd:
             options.append(f"--cwd={Path(self.cwd).resolve()}")
+        if self.worktree is not None:
+            options.append("--worktree" if self.worktree else "--no-worktree")
         if self.isolated:
             options.append("--isolated")
         if self.silence:

@@ -20,7 +20,7 @@ EXAMPLE = """\
 [[workers]]
 driver = "claude"        # or codex, gemini, or command = ["my-agent", "--flag"]
 count = 2                # claude1, claude2; name = "…" gives another beginning
-permissions = "edit"     # and cwd, isolated, capacity, account, models, silence, arguments
+permissions = "edit"     # and cwd, worktree, isolated, capacity, account, models, arguments, …
 """
 
 
@@ -36,6 +36,7 @@ class Hands(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     format: str = "text"
     permissions: str | None = None
     cwd: str | None = None
+    worktree: bool | None = None
     isolated: bool = False
     silence: float | None = None
     session: str | None = None
@@ -53,6 +54,7 @@ class Hands(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             output=self.format,
             permissions=self.permissions,
             cwd=self.cwd,
+            worktree=self.worktree,
             isolated=self.isolated,
             silence=self.silence,
             session=self.session,
@@ -126,8 +128,8 @@ def up(
     """Run a bus until Ctrl-C with the workers that a file names.
 
     A section [[workers]] names a driver or a command, how many (count), and what `asb worker`
-    takes: permissions, cwd, isolated, capacity, account, models, silence, arguments. Where a bus
-    runs already it joins in.
+    takes: permissions, cwd, worktree, isolated, capacity, account, models, silence, session,
+    restart, arguments. Where a bus runs already it joins in.
     """
     fleet = read(file)
     settings = options.settings(**{"embedded.port": port, "embedded.server": server})

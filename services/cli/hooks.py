@@ -38,9 +38,10 @@ def install(
     worker reads the agent's own files, which tell less: not which tool a permission is asked for.
     """
     settings = options.settings()
-    path = file or kept.Folder(settings.data_dir, worker).settings
+    folder = kept.Folder(settings.data_dir, worker)
+    path = file or folder.settings
     try:
-        added = hooks.install(path)
+        added = hooks.install(path, folder.path)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}", hint="look at it; nothing was written") from error
     note(f"{path}: {'hooks written' if added else 'the hooks stood there already'}")

@@ -26,6 +26,7 @@ from services.cli.drivers import (
     Permissions,
     Restart,
     Silence,
+    Worktree,
 )
 from services.cli.terminal import activation, note
 from services.queries.figures import names_text
@@ -62,6 +63,7 @@ def up(
     output: Output = "text",
     permissions: Permissions = None,
     cwd: Folder = None,
+    worktree: Worktree = None,
     isolated: Isolated = False,
     silence: Silence = None,
     restart: Restart = False,
@@ -83,6 +85,7 @@ def up(
         output=output,
         permissions=permissions,
         cwd=cwd,
+        worktree=worktree,
         isolated=isolated,
         silence=silence,
         restart=restart,

@@ -20,6 +20,7 @@ from services.cli.drivers import (
     Restart,
     Session,
     Silence,
+    Worktree,
 )
 from services.cli.terminal import note, say
 from services.runtime import loop
@@ -46,6 +47,7 @@ def worker(
     output: Output = "text",
     permissions: Permissions = None,
     cwd: Folder = None,
+    worktree: Worktree = None,
     isolated: Isolated = False,
     silence: Silence = None,
     session: Session = None,
@@ -69,15 +71,13 @@ def worker(
 ) -> None:
     """Run a worker until Ctrl-C: it joins, is given tasks, runs an agent for each, reports.
 
-    --driver claude, codex or gemini runs that program with your own login, and measures its usage.
-    --driver tmux gives tasks to Claude Code in a tmux session, yours or one it starts.
-    Without --driver the command runs: the prompt is its standard input, or replaces {prompt} in an
-    argument (then one that could be an option is refused); it never passes through a shell. Usage
-    is what it writes to the file named by ASB_USAGE_FILE (in a shell: to >&3), as
-    {"input_tokens": 5, "output_tokens": 9}, or what its output says in a --format you name.
-
-    A name belongs to the worker that has it for as long as that is alive: a second one is refused
-    and ends. After a crash the name is free at once.
+    --driver claude, codex or gemini runs that program with your own login, and measures its usage;
+    tmux gives tasks to Claude Code in a tmux session, yours or one it starts. Without --driver the
+    command runs: the prompt is its standard input, or replaces {prompt} in an argument (then one
+    that could be an option is refused); it never passes through a shell. Usage is what it writes to
+    the file named by ASB_USAGE_FILE (in a shell: to >&3), {"input_tokens": 5, "output_tokens": 9},
+    or what its output says in a --format.
+    A name belongs to the worker that has it while that is alive; a second one is refused and ends.
     """
     chosen = Chosen(
         driver=driver,
@@ -85,6 +85,7 @@ def worker(
         output=output,
         permissions=permissions,
         cwd=cwd,
+        worktree=worktree,
         isolated=isolated,
         silence=silence,
         session=session,

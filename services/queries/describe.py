@@ -9,6 +9,7 @@ from events.envelope import Event, text_of
 from events.money import dollars
 from events.task import Charge
 from projections.format import count, first_line, span
+from services.queries.history import worktree
 
 ERROR_MAX = 100  # characters of an error that the words of a failure quote
 
@@ -60,6 +61,11 @@ def _delivered(payload: Any, event: Event) -> str:
     return ", ".join(filter(None, (f"attempt {payload.attempt}", by, changes)))
 
 
+def _started(payload: Any, event: Event) -> str:
+    tree = worktree(event)
+    return f"attempt {payload.attempt}{f', in {tree.path}' if tree is not None else ''}"
+
+
 def _alert(payload: Any, _event: Event) -> str:
     scale = (
         (dollars(payload.usage, 2), dollars(payload.budget, 2)) if payload.unit == "money" else None
@@ -100,7 +106,7 @@ _DESCRIBE: dict[str, Callable[[Any, Event], str]] = {
         f"holds {payload.hold_tokens:,} tokens, {dollars(payload.hold_nanos)}"
     ),
     "task.delivered": _delivered,
-    "task.started": lambda payload, _: f"attempt {payload.attempt}",
+    "task.started": _started,
     "task.completed": lambda payload, _: f"attempt {payload.attempt}",
     "task.failed": _failed,
     "task.cancel_requested": lambda _, event: text_of(event, "reason"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -35,6 +36,27 @@ def denials(story: Story) -> tuple[int, list[str]]:
     return sum(n for n in counts if type(n) is int), sorted(set(tools))
 
 
+class TaskWorktree(msgspec.Struct, frozen=True):
+    """The git worktree of an attempt, as its worker tells it. ``kept``: why it is there after the
+    end, "" where it is gone; None before the end."""
+
+    path: str
+    branch: str
+    kept: str | None = None
+
+
+def worktree(event: Event) -> TaskWorktree | None:
+    """That of which an event tells."""
+    with contextlib.suppress(msgspec.ValidationError):
+        return msgspec.convert(words_of(event).get("worktree"), TaskWorktree)
+    return None
+
+
+def newest_worktree(story: Story) -> TaskWorktree | None:
+    """That of its newest attempt which had one."""
+    return next(filter(None, map(worktree, reversed(story.events))), None)
+
+
 def compared(story: Story) -> dict[int, tuple[str, int, dict[str, int]]]:
     """By attempt: the meter that is charged and its counted tokens, and those of the others."""
     attempts: dict[int, tuple[str, int, dict[str, int]]] = {}
@@ -63,6 +85,7 @@ def history_view(story: Story) -> dict[str, Any]:
             {"attempt": attempt, "charged": meter, "tokens": {meter: tokens, **others}}
             for attempt, (meter, tokens, others) in compared(story).items()
         ],
+        "worktree": newest_worktree(story),
         "result": result_of(story.events),
         "events": [event_view(event) for event in story.events],
     }

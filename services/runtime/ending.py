@@ -7,12 +7,15 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
+from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
 
 from services.runtime.errors import AsbError, CommandRefused
+
+T = TypeVar("T")
 
 
 async def stop_at_signals(
@@ -44,6 +47,20 @@ def one_error() -> Generator[None]:
         if isinstance(error, AsbError | CommandRefused):
             raise error from group
         raise
+
+
+async def to_its_end(work: Awaitable[T]) -> T:
+    """``work`` to its end, however often we are cancelled meanwhile; then that is heeded."""
+    running, cancelled = asyncio.ensure_future(work), False
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError:
+            cancelled = True
+    result = running.result()
+    if cancelled:
+        raise asyncio.CancelledError
+    return result
 
 
 def when_stdin_closes(end: Callable[[], object]) -> None:

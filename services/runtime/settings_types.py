@@ -142,6 +142,9 @@ class TaskSettings(Section, frozen=True, kw_only=True):
     backoff_max_s: Annotated[
         int, Meta(ge=0, le=86400, description="longest wait between attempts")
     ] = 300
+    worktree: Annotated[
+        bool, Meta(description="an agent does each task in a git worktree of its own")
+    ] = False
     text_max_bytes: Annotated[_Bytes, Meta(description="longest task text, in UTF-8")] = 262_144
     result_max_bytes: Annotated[_Bytes, Meta(description="longest result kept, in UTF-8")] = 65_536
 

@@ -9,7 +9,7 @@ from projections import views
 from projections.format import count, span
 from services.client.story import Story, result_of
 from services.queries.describe import describe
-from services.queries.history import compared, denials, own_cost
+from services.queries.history import compared, denials, newest_worktree, own_cost
 from services.screens.status import RULE
 from services.screens.text import clip, folded
 
@@ -113,12 +113,21 @@ def _run(story: Story) -> list[Row]:
     rows: list[Row] = [("Worker", f"{run.worker}, attempt {run.attempt}{tries}, {held}")]
     if run.why:
         rows.append(("", run.why))
+    rows += _worktree(story)
     rows += _spent(story.charged, own_cost(story))
     rows += [("Meters", line) for line in _meters(story)]
     number, tools = denials(story)
     if number:
         rows.append(("Refused", f"{count(number, 'permission')}: {', '.join(tools)}"))
     return rows
+
+
+def _worktree(story: Story) -> list[Row]:
+    tree = newest_worktree(story)
+    if tree is None:
+        return []
+    after = {None: "", "": "; removed, nothing was in it"}.get(tree.kept, f"; kept: {tree.kept}")
+    return [("Worktree", f"{tree.path} on {tree.branch}{after}")]
 
 
 def _meters(story: Story) -> list[str]:

@@ -107,7 +107,7 @@ class Resident:
         return b""
 
     def run(self) -> None:
-        self.log(start=self.arguments)
+        self.log(start=self.arguments, cwd=os.getcwd())
         before = termios.tcgetattr(0)
         tty.setraw(0)
         sys.stdout.write("\x1b[?2004h")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -248,10 +249,26 @@ async def test_a_worker_that_is_cut_off_interrupts_the_turn_before_its_lease_end
     assert len(terminal.entries("start")) == 1
 
 
-async def test_what_cannot_work_is_said_with_a_way_out(terminal: Terminal) -> None:
+async def test_a_sandbox_is_told_to_the_agent_in_its_session(
+    client: Client, keys: Keys, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IS_SANDBOX", "1")
+    async with at_work(client, keys, terminal, permissions="all"):
+        said = terminal.tmux("show-environment", "-t", f"={SESSION}", "IS_SANDBOX")
+    assert said.strip() == "IS_SANDBOX=1"
+    assert "--dangerously-skip-permissions" in terminal.entries("start")[0]
+
+
+async def test_what_cannot_work_is_said_with_a_way_out(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = Residence(session="a:b", folder=kept.Folder(terminal.data, "w1"))
     with pytest.raises(ConfigError, match="letters, digits"):
         TmuxDriver(agent("claude"), Choice(), place).check()
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.delenv("IS_SANDBOX", raising=False)
+    with pytest.raises(ConfigError, match="only in a sandbox"):
+        terminal.driver(permissions="all").check()
     (terminal.bin / "claude").unlink()
     with pytest.raises(ConfigError, match="not installed"):
         terminal.driver().check()

@@ -22,7 +22,7 @@ from pathlib import PurePath
 from typing import Any, cast
 
 from services.runtime.errors import ConfigError
-from services.worker.drivers.agent import INTERRUPT_S, Choice, overlay_of
+from services.worker.drivers.agent import INTERRUPT_S, Choice, WorkFolder, overlay_of
 from services.worker.drivers.arguments import ROUTE
 from services.worker.drivers.command import ERROR_CHARACTERS, cannot_run, environment
 from services.worker.drivers.loose import as_dict, list_in, object_in, text_in
@@ -54,9 +54,10 @@ class AcpDriver:
         self._lease = (math.inf, math.inf)
         self._runs: set[Supervised] = set()
         self._telemetry = WorkerTelemetry()
+        self._folder = WorkFolder(choice)
 
     async def prepare(self) -> None:
-        """Raises ConfigError when there is no such program."""
+        """Raises ConfigError when there is no such program, or no folder to work in."""
         if not self._command:
             raise ConfigError(
                 "--driver acp needs the agent's command", hint="--driver acp -- gemini --acp"
@@ -66,6 +67,7 @@ class AcpDriver:
                 f"the command {self._command[0]!r} cannot be found or is not executable",
                 hint="give its full path, or add its folder to PATH",
             )
+        await self._folder.prepare()
 
     def renewed(self, until: float, end: float, /) -> None:
         self._lease = (until, end)
@@ -73,17 +75,16 @@ class AcpDriver:
             run.renew(until, end)
 
     async def run(self, task: Task, /) -> Result:
-        async with self._telemetry.attempt() as meter:
-            return await self._run(task, meter)
+        async with self._folder.of(task) as cwd, self._telemetry.attempt() as meter:
+            return await self._run(task, meter, cwd or os.getcwd())
 
     def _overlay(self, url: str, environ: dict[str, str]) -> Mapping[str, str]:
         """For an agent whose telemetry we know, though it speaks this protocol."""
         name = PurePath(self._command[0]).name
         return overlay_of(agent(name), url, environ).environment if name in AGENTS else {}
 
-    async def _run(self, task: Task, meter: CallMeter) -> Result:
+    async def _run(self, task: Task, meter: CallMeter, cwd: str) -> Result:
         route = {"model": task.model, "agent": task.agent}
-        cwd = self._choice.cwd or os.getcwd()
         talk = Conversation(task.text, cwd, self._choice.permissions)
         environ = environment(task)
         run = Supervised(

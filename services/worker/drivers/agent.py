@@ -11,12 +11,13 @@ only says that it cannot reach its provider.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from services.worker.process.supervised import Exit, Supervised
 from services.worker.records import AttemptRecord, write
 from services.worker.task import LimitReached, PermanentError, Result, RetryableError, Task
 from services.worker.telemetry import CallMeter, WorkerTelemetry
+from services.worker.worktrees import Worktrees
 
 PERMISSIONS = ("read", "edit", "all")
 PERMANENT_STATUS = (400, 401, 402, 403, 404, 413)  # of HTTP: another attempt would end alike
@@ -119,7 +121,8 @@ def overlay_of(agent: Agent, url: str, environ: Mapping[str, str]) -> TelemetryO
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """What the user chose for a worker's agent. ``isolated``: a folder of settings of its own;
-    ``records``: the file that says which session an attempt is."""
+    ``records``: the file that says which session an attempt is; ``worktree``: each task has a git
+    worktree of its own."""
 
     permissions: str = ""
     cwd: str = ""
@@ -128,6 +131,37 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     first_s: float | None = None
     silence_s: float | None = None
     records: Path | None = None
+    worktree: bool = False
+
+
+class WorkFolder:
+    """The folder in which attempts work: the one that was chosen, or a worktree for each task."""
+
+    def __init__(self, choice: Choice) -> None:
+        self.cwd = choice.cwd
+        self.trees = Worktrees(choice.cwd) if choice.worktree else None
+
+    def check(self) -> None:
+        """Raises ConfigError where it cannot be had."""
+        if self.cwd and not Path(self.cwd).is_dir():
+            raise ConfigError(f"--cwd {self.cwd} is no folder", hint="make it first")
+        if self.trees is not None:
+            self.trees.check()
+
+    async def prepare(self) -> None:
+        """``check``, and remove what nobody needs any more. Raises ConfigError."""
+        self.check()
+        if self.trees is not None:
+            await self.trees.sweep()
+
+    @contextlib.asynccontextmanager
+    async def of(self, task: Task) -> AsyncGenerator[str]:
+        """That of an attempt; "" for the worker's own. Raises what ``Worktrees.used_by`` raises."""
+        if self.trees is None:
+            yield self.cwd
+            return
+        async with self.trees.used_by(task) as folder:
+            yield folder
 
 
 def check_installed(program: str, title: str, install: str) -> None:
@@ -147,8 +181,12 @@ def check_choice(agent: Agent, choice: Choice) -> None:
             f"--permissions {choice.permissions} is not known",
             hint=f"it is one of {', '.join(agent.permissions)}",
         )
-    if choice.cwd and not Path(choice.cwd).is_dir():
-        raise ConfigError(f"--cwd {choice.cwd} is no folder", hint="make it first")
+    root = choice.permissions == "all" and agent.as_root and os.geteuid() == 0
+    if root and not os.environ.get(agent.as_root):
+        raise ConfigError(
+            f"{agent.title} runs without permissions as root only in a sandbox",
+            hint=f"run it as another user, or set {agent.as_root}=1 where this is one",
+        )
 
 
 class AgentDriver:
@@ -165,21 +203,18 @@ class AgentDriver:
         self._lease = (math.inf, math.inf)
         self._runs: set[Supervised] = set()
         self._telemetry = WorkerTelemetry()
+        self._folder = WorkFolder(choice)
 
     async def prepare(self) -> None:
         """Raises ConfigError when the program is missing, or what was chosen cannot work."""
         self.check()
+        await self._folder.prepare()
 
     def check(self) -> None:
         """``prepare`` for whoever is about to start workers."""
         agent, choice = self._agent, self._choice
         check_choice(agent, choice)
-        root = choice.permissions == "all" and agent.as_root and os.geteuid() == 0
-        if root and not os.environ.get(agent.as_root):
-            raise ConfigError(
-                f"{agent.title} runs without permissions as root only in a sandbox",
-                hint=f"run it as another user, or set {agent.as_root}=1 where this is one",
-            )
+        self._folder.check()
         if choice.isolated is not None:
             self._isolate(choice.isolated)
 
@@ -204,10 +239,10 @@ class AgentDriver:
             raise PermanentError(
                 f"{agent.title} has no model {task.model}; it takes {', '.join(agent.models)}"
             )
-        async with self._telemetry.attempt() as meter:
-            return await self._run(task, meter)
+        async with self._folder.of(task) as cwd, self._telemetry.attempt() as meter:
+            return await self._run(task, meter, cwd)
 
-    async def _run(self, task: Task, meter: CallMeter) -> Result:
+    async def _run(self, task: Task, meter: CallMeter, cwd: str) -> Result:
         agent, stream, since = self._agent, self._agent.stream(), time.time_ns() // 1000
         environ = self._environ(task)
         overlay = overlay_of(agent, meter.url, environ)
@@ -220,7 +255,7 @@ class AgentDriver:
             stdin=agent.prompt(task.text).encode("utf-8", "replace"),
             lease=self._lease,
             stdout=stream,
-            cwd=self._choice.cwd or None,
+            cwd=cwd or None,
         )
         run.interrupt_s = INTERRUPT_S
         self._runs.add(run)

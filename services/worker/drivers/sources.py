@@ -52,6 +52,6 @@ def note(
     task.model_used = stream.model or meter.model
     task.cost_usd = stream.cost_usd
     task.calls = 0 if stream.no_call and not task.spent else None
-    task.extra = stream.facts() or None
+    task.extra = {**(task.extra or {}), **stream.facts()} or None
     if stream.unknown:
         log.info("task %s: lines of unknown types: %s", task.id, dict(stream.unknown))

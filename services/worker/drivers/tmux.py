@@ -15,10 +15,9 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Coroutine
-from typing import Any
 
 from events.commands.workers import HoldingAttempt
+from services.runtime.ending import to_its_end
 from services.runtime.errors import AsbError
 from services.runtime.failpoints import point
 from services.worker.drivers.agent import Agent, Choice
@@ -65,6 +64,7 @@ class TmuxDriver:
     async def prepare(self) -> None:
         """Find the agent in its session, or start one. Raises ConfigError."""
         await self._session.open()
+        await self._session.work.prepare()
 
     def holds(self) -> tuple[HoldingAttempt, ...]:
         """What the agent is at, given out to the worker before us."""
@@ -153,15 +153,8 @@ class TmuxDriver:
         self._task, task.calls = task, 0
         self._mine = mine = OwnTurn(task)
         try:
-            try:
-                if attempt is not None and not takes_up:
-                    await self._interrupt()  # given out again meanwhile
-                agent = await self._ready()
-                await self._delivered(agent, takes_up)
-                return await self._ended(agent)
-            except asyncio.CancelledError:
-                await self._in_spite_of_all(self._interrupt())
-                raise
+            async with self._session.work.of(task) as folder:
+                return await self._attempted(folder, takes_up)
         finally:
             self._note(task, mine)
             self._mine = self._task = None
@@ -169,21 +162,38 @@ class TmuxDriver:
                 self._session.agent.forget_hooks()
             self._session.write(attempt=None)
 
-    async def _in_spite_of_all(self, work: Coroutine[Any, Any, None]) -> None:
-        """``work`` to its end, however often we are cancelled meanwhile."""
-        running = asyncio.ensure_future(work)
-        cancelled = False
-        while not running.done():
-            try:
-                await asyncio.wait([running])
-            except asyncio.CancelledError:
-                cancelled = True
-        running.result()
-        if cancelled:
-            raise asyncio.CancelledError
+    async def _attempted(self, folder: str, takes_up: bool) -> Result:
+        try:
+            if self._session.seat.attempt is not None and not takes_up:
+                await self._interrupt()  # given out again meanwhile
+            agent = await self._ready()
+            if not takes_up and self._session.moves_to(folder):
+                await self._until_free(agent)
+                agent = await self._moved(folder)
+            await self._delivered(agent, takes_up)
+            return await self._ended(agent)
+        except asyncio.CancelledError:
+            await to_its_end(self._interrupt())
+            raise
+
+    async def _moved(self, folder: str) -> AgentInPane:
+        """The agent, in the folder of its task."""
+        try:
+            await self._session.move(folder)
+        except (server.NoServer, OSError) as error:
+            raise RetryableError(f"tmux: {error}") from error
+        return await self._ready()
+
+    async def _until_free(self, agent: AgentInPane) -> None:
+        """Until nobody else's turn goes on."""
+        while not agent.is_free:
+            if not agent.alive:
+                raise RetryableError("the agent in tmux is dead")
+            await asyncio.sleep(LOOK_S)
+            self._look()
 
     async def _ready(self) -> AgentInPane:
-        """The agent, once it is there, and free of what others do."""
+        """The agent, once it is there."""
         session = self._session
         until = time.monotonic() + START_S
         while session.agent is None or not session.alive:
@@ -199,11 +209,7 @@ class TmuxDriver:
         mine, session = self._own(), self._session
         if takes_up and await self._seen(END_S):
             return self._tell_receipt(mine)  # it has it since before we came
-        while not agent.is_free:  # somebody else's turn
-            if not agent.alive:
-                raise RetryableError("the agent in tmux is dead")
-            await asyncio.sleep(LOOK_S)
-            self._look()
+        await self._until_free(agent)
         file = agent.transcript
         where = (str(file.path), file.offset) if file is not None else ("", 0)
         attempt = kept.KeptAttempt(mine.task.id, mine.task.attempt, agent.session, *where)

@@ -13,9 +13,18 @@ import msgspec
 from msgspec.structs import replace
 
 from services.runtime.errors import ConfigError
-from services.worker.drivers.agent import Agent, Choice, check_choice, check_installed
+from services.worker.drivers.agent import (
+    Agent,
+    Choice,
+    WorkFolder,
+    check_choice,
+    check_installed,
+)
+from services.worker.identity import runs
+from services.worker.task import RetryableError
 from services.worker.tmux import agents, hooks, kept, server
 from services.worker.tmux.agents import AgentInPane
+from services.worker.tmux.state import UNKNOWN
 
 log = logging.getLogger("asb.worker")
 
@@ -40,7 +49,9 @@ class AgentSession:
         self.table, self.place, self._choice = table, place, choice
         self.seat = kept.Seat(place.session)
         self.agent: AgentInPane | None = None
+        self.work = WorkFolder(choice)
         self._pane: server.Pane | None = None
+        self._cwd = choice.cwd  # where the agent is, or will be started
 
     @property
     def alive(self) -> bool:
@@ -51,6 +62,7 @@ class AgentSession:
         server.check_session(self.place.session)
         check_installed("tmux", "tmux", "install tmux ≥ 3.2")
         check_choice(self.table, self._choice)
+        self.work.check()
 
     async def open(self) -> None:
         """Find the agent in its session, or start one. Raises ConfigError."""
@@ -61,9 +73,18 @@ class AgentSession:
             before = folder.read()
             pane = await server.pane_of(session)
             if pane is None or pane.dead:
-                again = before.conversation if before is not None and self.place.restart else ""
-                pane = await self._start(again)
+                resumes = before is not None and self.place.restart
+                pane = await self._start(before if resumes else None)
+            elif self.work.trees is not None and not await server.started_by_us(pane):
+                raise ConfigError(
+                    f"the agent in tmux session {session} was started by somebody else, and stays "
+                    "in the folder that it was started in: no worktree",
+                    hint="name a session that is not there, and the worker starts one itself",
+                )
             await self._meet(pane, before)
+            await self._leave_worktree(pane)
+        except RetryableError as error:
+            raise ConfigError(str(error), hint=f"tmux attach -t {session} shows why") from error
         except server.NoServer as error:
             raise ConfigError(f"tmux: {error}", hint="is tmux ≥ 3.2 installed?") from error
         except OSError as error:
@@ -77,10 +98,27 @@ class AgentSession:
                 f"{self.table.program} was started there",
             )
 
-    async def _start(self, conversation: str) -> server.Pane:
-        """A session with the agent in it, which goes on with ``conversation`` ("": a new one)."""
+    async def _leave_worktree(self, pane: server.Pane) -> None:
+        """Where worktrees are no longer wanted, an agent that still is in one leaves it."""
+        idle, elsewhere = self.seat.attempt is None, self._cwd != self._choice.cwd
+        if self.agent is None or self.work.trees is not None or not (idle and elsewhere):
+            return
+        if await server.started_by_us(pane):
+            await self.move(self._choice.cwd)
+
+    async def _start(self, before: kept.Seat | None) -> server.Pane:
+        """A session with the agent in it, which goes on with the conversation that it had
+        ``before``; that belongs to a folder."""
+        self._cwd, conversation = self._choice.cwd, ""
+        if before is not None and (not before.folder or _is_folder(before.folder)):
+            self._cwd, conversation = before.folder, before.conversation
+        command, environ = self._command(conversation)
+        return await server.start(self.place.session, command, self._cwd, environ)
+
+    def _command(self, conversation: str) -> tuple[list[str], dict[str, str]]:
+        """Its command line, and what of our environment it is given."""
         agent, choice, folder = self.table, self._choice, self.place.folder
-        hooks.install(folder.settings)
+        hooks.install(folder.settings, folder.path)
         command = [
             agent.program,
             *("--settings", str(folder.settings)),
@@ -88,8 +126,8 @@ class AgentSession:
             *(agent.permissions[choice.permissions] if choice.permissions else ()),
             *choice.arguments,
         ]
-        known = {name: os.environ[name] for name in ("PATH", agent.home) if os.environ.get(name)}
-        return await server.start(self.place.session, command, choice.cwd, known)
+        names = filter(None, ("PATH", agent.home, agent.as_root))
+        return command, {name: os.environ[name] for name in names if os.environ.get(name)}
 
     async def _meet(self, pane: server.Pane, before: kept.Seat | None = None) -> None:
         """Wait until an agent is there, and begin to follow it; from where the worker before us
@@ -105,7 +143,7 @@ class AgentSession:
         agent = AgentInPane(pid, folder, self.place.folder.signs, time.time())
         attempt = None
         if before is not None and (before.pid, before.started) == (pid, agent.started):
-            attempt = before.attempt
+            attempt, self._cwd = before.attempt, before.folder
         if attempt is not None:
             agent = AgentInPane(pid, folder, self.place.folder.signs, 0.0)
             if attempt.transcript:
@@ -115,7 +153,13 @@ class AgentSession:
         agent.look()
         self.agent = agent
         self.seat = kept.Seat(
-            self.place.session, await server.socket(), pid, agent.started, agent.session, attempt
+            self.place.session,
+            await server.socket(),
+            pid,
+            agent.started,
+            agent.session,
+            attempt,
+            self._cwd,
         )
         self.place.folder.write(self.seat)
 
@@ -127,13 +171,40 @@ class AgentSession:
         try:
             pane = await server.pane_of(self.place.session)
             if pane is None or pane.dead:
-                pane = await self._start(self.seat.conversation)
+                pane = await self._start(self.seat)
             elif self._find(pane) is None:  # a shell is left, or nothing
                 await server.end(self.place.session)
-                pane = await self._start(self.seat.conversation)
+                pane = await self._start(self.seat)
             await self._meet(pane)
         except (server.NoServer, OSError) as error:
             log.warning("the agent cannot be started again: %s", error)
+
+    def moves_to(self, folder: str) -> bool:
+        """Whether its next task is for an agent elsewhere."""
+        return self.work.trees is not None and folder != self._cwd
+
+    async def move(self, folder: str) -> None:
+        """Have the agent in ``folder``: unless it is there, another one takes its place, with a
+        conversation of its own. Raises NoServer, RetryableError."""
+        pane, old, before = self._pane, self.seat, self._cwd
+        if pane is None:
+            raise server.NoServer(f"no session {self.place.session} is there")
+        command, environ = self._command("")
+        await server.start_anew(pane, command, folder or os.getcwd(), environ)
+        self._cwd = folder
+        pane = await server.pane_of(self.place.session)
+        if pane is not None:
+            await self._meet(pane)
+        until = time.monotonic() + START_S
+        while self.agent is None or self.agent.state.now.state == UNKNOWN:
+            if self.agent is None or not self.agent.alive or time.monotonic() > until:
+                raise RetryableError(f"no agent is ready in {folder} after {START_S:.0f} s")
+            await asyncio.sleep(FIND_S)
+            self.agent.look()
+        while runs(old.pid, old.started) and time.monotonic() < until:  # noqa: ASYNC110 - another's
+            await asyncio.sleep(FIND_S)
+        if self.work.trees is not None:
+            await self.work.trees.leave(before)
 
     async def press(self, key: str) -> None:
         """Press a key there. Raises NoServer."""
@@ -155,3 +226,7 @@ class AgentSession:
             self.place.folder.write(self.seat)
         except OSError as error:
             log.warning("after a crash nobody can take up the agent: %s", error)
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).is_dir()

@@ -1,4 +1,5 @@
-"""The settings of an agent that make its hooks call ``asb agent-hook``."""
+"""The settings of an agent that make its hooks call ``asb agent-hook``, and wait where its worker
+holds it: before and after each tool, which is between any two calls to a model."""
 
 from __future__ import annotations
 
@@ -19,6 +20,15 @@ EVENTS = (
 )
 
 
+HOLDS = ("PreToolUse", "PostToolUse")
+HELD_S = 86_400  # longer than attempts take; then an agent goes on
+
+
+def held(folder: Path) -> Path:
+    """The file that is there while the agent of a worker is to wait; ``folder``: the worker's."""
+    return folder / "held"
+
+
 def command() -> str:
     """The command line for hook settings, by its full path: an agent may have another PATH."""
     program = Path(sys.executable).with_name("asb")
@@ -27,16 +37,20 @@ def command() -> str:
     return shlex.join(own_process.command("services.cli.entry", COMMAND))
 
 
-def settings() -> dict[str, list[Any]]:
-    """Claude Code's ``hooks`` that call us at each of EVENTS."""
+def settings(folder: Path) -> dict[str, list[Any]]:
+    """Claude Code's ``hooks`` for the agent of the worker that has ``folder``."""
     call = {"type": "command", "command": command(), "timeout": 10}
-    return {event: [{"hooks": [call]}] for event in EVENTS}
+    # A shell's own loop: it stands before every tool, and nothing of ours is started for it.
+    wait = f"while [ -e {shlex.quote(str(held(folder)))} ]; do sleep 1; done"
+    hold = {"type": "command", "command": wait, "timeout": HELD_S}
+    calls, waits = dict.fromkeys(EVENTS, call), dict.fromkeys(HOLDS, hold)
+    return {event: [{"hooks": [each]}] for event, each in (calls | waits).items()}
 
 
-def install(path: Path) -> bool:
-    """Write the hooks into the settings file ``path``, beside what stands there; False where they
-    stood there already. Raises ValueError where the file is none, OSError where it cannot be
-    written."""
+def install(path: Path, folder: Path) -> bool:
+    """Write the hooks of the worker that has ``folder`` into the settings file ``path``, beside
+    what stands there; False where they stood there already. Raises ValueError where the file is
+    none, OSError where it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     before: Any = {}
     with contextlib.suppress(FileNotFoundError):
@@ -47,7 +61,11 @@ def install(path: Path) -> bool:
         raise ValueError("it holds no settings")
     whole = cast("dict[str, Any]", before)
     hooks: dict[str, Any] = whole.setdefault("hooks", {})
-    missing = {event: each for event, each in settings().items() if not _calls(hooks.get(event))}
+    missing = {
+        event: each
+        for event, each in settings(folder).items()
+        if not _has(hooks.get(event), COMMAND if event in EVENTS else each)
+    }
     if not missing:
         return False
     for event, each in missing.items():
@@ -58,6 +76,8 @@ def install(path: Path) -> bool:
     return True
 
 
-def _calls(matchers: Any) -> bool:
-    """Whether a hook calls us already."""
-    return COMMAND in json.dumps(matchers or [])
+def _has(matchers: Any, ours: str | list[Any]) -> bool:
+    """Whether ``ours`` is among the hooks of an event already."""
+    if isinstance(ours, str):
+        return ours in json.dumps(matchers or [])
+    return all(matcher in (matchers or []) for matcher in ours)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from services.worker.tmux import hooks
+
 
 class KeptAttempt(msgspec.Struct, frozen=True):
     """An attempt in an agent's hands. ``session``: the agent's own; its turn stands behind
@@ -27,7 +29,7 @@ class KeptAttempt(msgspec.Struct, frozen=True):
 class Seat(msgspec.Struct, frozen=True):
     """Where a worker's agent is: the session in tmux (and its server's socket), and the process,
     by its pid and its start in clock ticks. ``conversation`` is the agent's own session, which it
-    can go on with."""
+    can go on with; ``folder`` is where it was started ("": unknown)."""
 
     session: str
     socket: str = ""
@@ -35,6 +37,7 @@ class Seat(msgspec.Struct, frozen=True):
     started: str = ""
     conversation: str = ""
     attempt: KeptAttempt | None = None
+    folder: str = ""
 
 
 class Folder:
@@ -44,12 +47,20 @@ class Folder:
         self.path = data_dir.expanduser() / "agents" / "tmux" / worker
         self.signs = self.path / "signs.jsonl"
         self.settings = self.path / "settings.json"
+        self._held = hooks.held(self.path)
         self._seat = self.path / "seat.json"
 
     def make(self) -> None:
         """Raises OSError."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(self.signs, os.O_CREAT | os.O_WRONLY, 0o600))
+
+    def hold(self, held: bool) -> None:
+        """Have the agent wait before its next step, by its hooks, or go on. Raises OSError."""
+        if held:
+            self._held.touch(mode=0o600)
+        else:
+            self._held.unlink(missing_ok=True)
 
     def read(self) -> Seat | None:
         """What was written last; None where nothing can be read."""

@@ -20,6 +20,7 @@ from services.runtime.errors import ConfigError
 
 CALL_S = 10.0  # a server that does not answer for so long is as good as none
 WIDTH, HEIGHT = "200", "50"  # of a session that nobody looks at
+STARTED = "@asb_started"  # of a session that a worker made
 _SESSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _FIELDS = "#{pane_id}\t#{pane_pid}\t#{pane_dead}\t#{pane_in_mode}"
 
@@ -86,13 +87,29 @@ async def start(session: str, command: Sequence[str], cwd: str, environ: Mapping
     old = await pane_of(session)
     if old is not None and old.dead:
         await call("kill-session", "-t", f"={session}")
-    given = [part for name, value in environ.items() for part in ("-e", f"{name}={value}")]
     size = ("-x", WIDTH, "-y", HEIGHT, "-c", cwd or os.getcwd())
-    await call("new-session", "-d", "-s", session, *size, *given, "--", *command)
+    await call("new-session", "-d", "-s", session, *size, *_given(environ), "--", *command)
     pane = await pane_of(session)
     if pane is None:
         raise NoServer(f"{command[0]} ended at once")
+    await call("set-option", "-t", pane.id, STARTED, "1")
     return pane
+
+
+def _given(environ: Mapping[str, str]) -> list[str]:
+    return [part for name, value in environ.items() for part in ("-e", f"{name}={value}")]
+
+
+async def started_by_us(pane: Pane) -> bool:
+    """Whether ``start`` made its session. Raises NoServer."""
+    return bool((await call("show-options", "-qv", "-t", pane.id, STARTED)).strip())
+
+
+async def start_anew(
+    pane: Pane, command: Sequence[str], cwd: str, environ: Mapping[str, str]
+) -> None:
+    """``command`` in place of what runs in ``pane``, which is ended. Raises NoServer."""
+    await call("respawn-pane", "-k", "-t", pane.id, "-c", cwd, *_given(environ), "--", *command)
 
 
 async def sessions() -> set[str]:
