@@ -24,7 +24,7 @@ _LIBRARIES = (
 )
 
 
-def _library() -> str:
+def library() -> str:
     found = [path for pattern in _LIBRARIES for path in Path("/").glob(pattern.lstrip("/"))]
     if not found:
         pytest.skip("no libfaketime here (Debian: apt install faketime)")
@@ -49,7 +49,7 @@ class ShiftedServer(RedisServer):
             folder,
             binary=_program(),
             environment={
-                "LD_PRELOAD": _library(),
+                "LD_PRELOAD": library(),
                 "FAKETIME_TIMESTAMP_FILE": str(self._offset),
                 "FAKETIME_NO_CACHE": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
