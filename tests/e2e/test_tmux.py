@@ -248,3 +248,48 @@ def test_work_that_is_done_twice_is_an_alert_and_the_older_turn_ends(terminal: T
         assert len(terminal.entries("prompt")) == 2
     finally:
         up.end()
+
+
+def test_a_killed_workers_session_is_free_at_once_and_a_living_ones_is_not(
+    terminal: Terminal,
+) -> None:
+    buses = [Up(terminal.folder / name) for name in ("first", "second")]
+    try:
+        for up in buses:
+            up.folder.mkdir()
+            up.start()
+        first, second = buses
+        with worker_process(terminal, first, "w1", "--session=shared") as holder:
+            wait_blocking(lambda: worker(first, "w1"), within=40, what=first.said)
+            done = second.run("worker", "w1", "--driver=tmux", "--session=shared")
+            assert done.returncode == 1
+            assert "session shared has a worker already: w1 (" in done.stderr
+            assert "--session" in done.stderr
+            os.kill(holder.process.pid, signal.SIGKILL)
+            holder.process.wait()
+            since = time.monotonic()
+            with worker_process(terminal, second, "w1", "--session=shared"):
+                wait_blocking(lambda: worker(second, "w1"), within=40, what=second.said)
+                assert time.monotonic() - since < 20  # and no lease of 60 s
+        assert len(terminal.entries("start")) == 1
+    finally:
+        for up in buses:
+            up.end()
+
+
+def test_a_worker_takes_over_the_name_and_the_session_of_one_that_is_alive(
+    terminal: Terminal,
+) -> None:
+    up = Up(terminal.folder)
+    try:
+        up.start()
+        with worker_process(terminal, up, "w1") as old:
+            wait_blocking(lambda: worker(up, "w1"), within=40, what=up.said)
+            done = up.run("worker", "w1", "--driver=tmux")
+            assert (done.returncode, "w1 is alive" in done.stderr) == (1, True), done.stderr
+            with worker_process(terminal, up, "w1", "--take-over"):
+                assert old.process.wait(60) == 1
+                (name,) = submit(up, "Say hello.")
+                completed(up, name)
+    finally:
+        up.end()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import signal
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -19,8 +21,8 @@ from services.store.client import Client
 from services.worker.drivers.agent import Choice
 from services.worker.drivers.table import agent
 from services.worker.drivers.tmux import TmuxDriver
-from services.worker.tmux import kept
-from services.worker.tmux.agent_session import Residence
+from services.worker.tmux import kept, server
+from services.worker.tmux.agent_session import AgentSession, Residence
 from tests.agents import resident
 from tests.agents.resident import COUNTED, RESETS_AT
 from tests.agents.terminals import SESSION, Terminal, terminal
@@ -227,6 +229,31 @@ async def test_a_dead_agent_is_started_again_with_its_conversation_where_asked(
     assert "--resume" not in first
 
 
+async def test_a_dead_agent_is_started_once_however_often_that_is_asked_for(
+    terminal: Terminal,
+) -> None:
+    place = Residence(session=SESSION, folder=kept.Folder(terminal.data, "w1"), restart=True)
+    session = AgentSession(agent("claude"), Choice(), place)
+    await session.open()
+    os.kill(session.seat.pid, signal.SIGKILL)
+
+    async def dead() -> bool:
+        return not session.alive
+
+    await wait_until(dead)
+    first = asyncio.create_task(session.start_again())
+
+    async def there() -> bool:
+        return await server.pane_of(SESSION) is not None
+
+    await wait_until(there)
+    await session.start_again()  # while it starts, and shows nothing of itself yet
+    await first
+    assert session.alive
+    assert len(terminal.entries("start")) == 2
+    session.claim.release()
+
+
 async def test_a_worker_that_is_cut_off_interrupts_the_turn_before_its_lease_ends(
     terminal: Terminal,
 ) -> None:
@@ -272,3 +299,26 @@ async def test_what_cannot_work_is_said_with_a_way_out(
     (terminal.bin / "claude").unlink()
     with pytest.raises(ConfigError, match="not installed"):
         terminal.driver().check()
+
+
+# -- one worker per session --------------------------------------------------------------------
+
+
+async def test_a_session_has_one_worker_whatever_its_bus(
+    client: Client, keys: Keys, terminal: Terminal
+) -> None:
+    def other(session: str) -> TmuxDriver:
+        folder = kept.Folder(terminal.folder / "other bus", "w2")
+        return TmuxDriver(agent("claude"), Choice(), Residence(session=session, folder=folder))
+
+    async with at_work(client, keys, terminal) as engine:
+        with pytest.raises(ConfigError, match=r"has a worker already: w1 \(") as error:
+            await other(SESSION).prepare()
+        assert "--session" in (error.value.hint or "")
+        terminal.tmux("new-session", "-d", "-s", "shown", "-t", f"={SESSION}")  # the same panes
+        with pytest.raises(ConfigError, match="has a worker already"):
+            await other("shown").prepare()
+        await engine.dispatch("t1", "Say hello.")
+        assert (await ended(engine))["result"]
+    await other(SESSION).prepare()  # the first one has ended
+    assert len(terminal.entries("start")) == 1

@@ -81,7 +81,14 @@ class TmuxDriver:
     async def keep(self, tell: Tell) -> None:
         """Look after the agent between tasks, and say what it does. Raises AsbError when it is dead
         and nobody asked for another one."""
-        self._tell, session = tell, self._session
+        self._tell = tell
+        try:
+            await self._session.claim.wait(START_S)
+            await self._look_after(self._session)
+        finally:
+            self._session.claim.release()
+
+    async def _look_after(self, session: AgentSession) -> None:
         pause, began = RESTART_S[0], time.monotonic()
         while True:
             if self._task is None:
@@ -196,6 +203,7 @@ class TmuxDriver:
         """The agent, once it is there."""
         session = self._session
         until = time.monotonic() + START_S
+        await session.claim.wait(START_S)  # whose name we took ends its turn
         while session.agent is None or not session.alive:
             if not session.place.restart or time.monotonic() > until:
                 raise RetryableError("the agent in tmux is dead")

@@ -8,6 +8,7 @@
 ``hooks``    what the agent's hooks hand over, and the settings that make it do so
 ``agents``   the agent in a pane: its process, its files, read as they grow
 ``own_turn`` the turn of the attempt in hand, told from those of others
+``claim``    that a session has one worker
 ``kept``     which attempt is in hand, written down so that another worker can take it up
 ===========  ================================================================================
 """

@@ -24,6 +24,7 @@ from services.worker.identity import runs
 from services.worker.task import RetryableError
 from services.worker.tmux import agents, hooks, kept, server
 from services.worker.tmux.agents import AgentInPane
+from services.worker.tmux.claim import Claim
 from services.worker.tmux.state import UNKNOWN
 
 log = logging.getLogger("asb.worker")
@@ -50,7 +51,9 @@ class AgentSession:
         self.seat = kept.Seat(place.session)
         self.agent: AgentInPane | None = None
         self.work = WorkFolder(choice)
+        self.claim = Claim(place.folder.path, place.session)
         self._pane: server.Pane | None = None
+        self._starting = asyncio.Lock()
         self._cwd = choice.cwd  # where the agent is, or will be started
 
     @property
@@ -67,8 +70,16 @@ class AgentSession:
     async def open(self) -> None:
         """Find the agent in its session, or start one. Raises ConfigError."""
         self.check()
+        try:
+            await self._open()
+        except BaseException:
+            self.claim.release()
+            raise
+
+    async def _open(self) -> None:
         folder, session = self.place.folder, self.place.session
         try:
+            await self.claim.check()
             folder.make()
             before = folder.read()
             pane = await server.pane_of(session)
@@ -88,9 +99,8 @@ class AgentSession:
         except server.NoServer as error:
             raise ConfigError(f"tmux: {error}", hint="is tmux ≥ 3.2 installed?") from error
         except OSError as error:
-            raise ConfigError(
-                f"{folder.path}: {error.strerror}", hint="may it be written?"
-            ) from error
+            where = error.filename or folder.path
+            raise ConfigError(f"{where}: {error.strerror}", hint="may it be written?") from error
         if self.agent is None:
             raise ConfigError(
                 f"no agent is ready in session {session} after {START_S:.0f} s",
@@ -167,7 +177,13 @@ class AgentSession:
         return agents.find(pane.pid, os.environ, self.table.folder)
 
     async def start_again(self) -> None:
-        """The dead agent, with its conversation; what cannot be is said in the log."""
+        """The dead agent, with its conversation; what cannot be is said in the log. Asked for twice
+        at once it is started once."""
+        async with self._starting:
+            if not self.alive:
+                await self._start_again()
+
+    async def _start_again(self) -> None:
         try:
             pane = await server.pane_of(self.place.session)
             if pane is None or pane.dead:

@@ -6,6 +6,7 @@ named by its id; the name of a session is taken exactly, never as a beginning or
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -22,6 +23,7 @@ CALL_S = 10.0  # a server that does not answer for so long is as good as none
 WIDTH, HEIGHT = "200", "50"  # of a session that nobody looks at
 STARTED = "@asb_started"  # of a session that a worker made
 _SESSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+_GROUP = "#{session_group}"
 _FIELDS = "#{pane_id}\t#{pane_pid}\t#{pane_dead}\t#{pane_in_mode}"
 
 
@@ -142,6 +144,22 @@ async def press(pane: Pane, key: str) -> None:
 async def end(session: str) -> None:
     """End a session, with all that runs in it. Raises NoServer."""
     await call("kill-session", "-t", f"={session}")
+
+
+async def group_of(session: str) -> str:
+    """The group of sessions that show the same panes; the session's own name where it has none."""
+    group = ""
+    with contextlib.suppress(NoServer):
+        group = (await call("display-message", "-p", "-t", f"={session}:", _GROUP)).strip()
+    return group or session
+
+
+def default_socket() -> str:
+    """Where the server of our environment listens, or would, if there is none yet."""
+    if inside := os.environ.get("TMUX", "").rsplit(",", 2)[0]:
+        return os.path.realpath(inside)
+    folder = os.path.realpath(os.environ.get("TMUX_TMPDIR") or "/tmp")
+    return f"{folder}/tmux-{os.getuid()}/default"
 
 
 async def socket() -> str:
