@@ -22,7 +22,7 @@ from services.worker.drivers.agent import Choice
 from services.worker.drivers.table import agent
 from services.worker.drivers.tmux import TmuxDriver
 from services.worker.tmux import kept, server
-from services.worker.tmux.agent_session import AgentSession, Residence
+from services.worker.tmux.agent_session import START_S, AgentSession, Residence
 from tests.agents import resident
 from tests.agents.resident import COUNTED, RESETS_AT
 from tests.agents.terminals import SESSION, Terminal, terminal
@@ -247,8 +247,9 @@ async def test_a_dead_agent_is_started_once_however_often_that_is_asked_for(
         return await server.pane_of(SESSION) is not None
 
     await wait_until(there)
-    await session.start_again()  # while it starts, and shows nothing of itself yet
-    await first
+    with anyio.fail_after(START_S / 2):  # neither waits for an agent that the other has ended
+        await session.start_again()  # while it starts, and shows nothing of itself yet
+        await first
     assert session.alive
     assert len(terminal.entries("start")) == 2
     session.claim.release()
