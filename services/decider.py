@@ -30,12 +30,13 @@ class Rejection(msgspec.Struct, frozen=True, gc=False):
     """An intake entry that cannot be accepted: it goes to the dead letters with this error.
 
     ``back_to``: its id lies far in the future, so it has to leave the intake, too; the next entry
-    there gets at least this id.
+    there gets at least this id. ``size``: the bytes it had, where less of it is here.
     """
 
     entry: IntakeEntry
     error: str
     back_to: str = ""
+    size: int = 0
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):

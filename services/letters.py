@@ -7,8 +7,11 @@ from collections import Counter
 import msgspec
 
 from events import secrets
-from services.decider import Rejection
+from services.decider import IntakeEntry, Rejection
 
+# What is longer is not looked through, or one entry would hold up the engine for seconds: the rest
+# is not kept, and the entry leaves its intake as one that holds a secret does.
+LOOKED_AT = 1_114_112  # bytes: more than is ever kept of one, so that no secret is cut in two there
 SHOWN_MIN = 6  # characters: a shorter beginning of a secret says nothing
 NOTED = "masked in what is kept"
 
@@ -16,6 +19,7 @@ NOTED = "masked in what is kept"
 def masked(letter: Rejection) -> Rejection:
     """``letter`` as it is where its entry holds no secret; else masked, and so said in its error.
     An error may quote the beginning of a value."""
+    letter = _looked_at(letter)
     fields = letter.entry.fields
     if not any(secrets.may_hold(field) for field in fields):
         return letter
@@ -30,6 +34,28 @@ def masked(letter: Rejection) -> Rejection:
     return msgspec.structs.replace(
         letter, entry=entry, error=f"{error} ({NOTED}: {secrets.said(counts)})"
     )
+
+
+def may_hold(entry: IntakeEntry) -> bool:
+    """Whether there may be a secret in ``entry``."""
+    return _size(entry) > LOOKED_AT or secrets.may_hold(b" ".join(entry.fields))
+
+
+def _size(entry: IntakeEntry) -> int:
+    return sum(map(len, entry.fields))
+
+
+def _looked_at(letter: Rejection) -> Rejection:
+    """``letter`` with no more of its entry than is looked through."""
+    size = _size(letter.entry)
+    if size <= LOOKED_AT:
+        return letter
+    room, fields = LOOKED_AT, list[bytes]()
+    for field in letter.entry.fields:
+        fields.append(field[:room])
+        room -= len(fields[-1])
+    entry = msgspec.structs.replace(letter.entry, fields=fields)
+    return msgspec.structs.replace(letter, entry=entry, size=size)
 
 
 def _value(name: bytes, value: bytes, counts: Counter[str]) -> bytes:

@@ -12,7 +12,6 @@ import msgspec
 from msgspec.structs import replace
 
 from events.envelope import Event, as_read, encode, without_secrets, without_words
-from events.secrets import may_hold
 from events.task import TaskDispatched, TaskSubmitted
 from projections import fold
 from projections.state import State
@@ -113,7 +112,7 @@ def _as_room_allows(
         yield entry
         turn.consumed += 1
         said = len(turn.events) - before
-        if not said and may_hold(b" ".join(entry.fields)):
+        if not said and letters.may_hold(entry):
             turn.unclean[entry.intake] = entry.id  # nothing came of it, so nobody has looked
         submitted = said and type(turn.events[-1].data) is TaskSubmitted
         weight += said if alone else 3 if submitted else 2 * said

@@ -293,7 +293,8 @@ class DeadLetterSettings(Section, frozen=True, kw_only=True):
         _Bytes, Meta(description="bytes of dead letters kept; the oldest go first")
     ] = 64 * 1024 * 1024
     entry_max_bytes: Annotated[
-        _Bytes, Meta(description="bytes of one entry kept; more of it is cut off")
+        int,
+        Meta(ge=1, le=1_048_576, description="bytes of one entry kept; more of it is cut off"),
     ] = 262_144
 
 

@@ -51,7 +51,7 @@ class DeadLetters:
         entry = letter.entry
         mark = f"{entry.intake} {entry.id}" if letter.back_to else entry.intake
         fields = cut(entry.fields, self._bounds.entry_max_bytes)
-        size = sum(map(len, entry.fields))
+        size = letter.size or sum(map(len, entry.fields))
         error = letter.error[:ERROR_MAX]
         return [entry.intake, entry.id, mark, error, size, len(fields) // 2, *fields]
 

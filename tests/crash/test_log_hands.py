@@ -391,6 +391,8 @@ def test_a_closed_log_is_named_with_its_repair(bus: Bus) -> None:
     said = " ".join(host.said.split())
     commands = re.findall(r"(?:XDEL|XSETID) LOG(?: [0-9A-Z-]+)+", said)
     assert [c.split()[0] for c in commands] == ["XDEL", "XSETID", "XSETID"]
+    if bus.server.binary.identity.version < (7, 0):
+        del commands[1]  # said for Redis 7 and newer
     for command in commands:
         bus.client.call(*(KEYS.log if word == "LOG" else word for word in command.split()))
     assert bus.last_id() >= top

@@ -13,7 +13,8 @@ import pytest
 from events import secrets
 from events.envelope import beside, text_of, words_of
 from events.words import mark_of
-from services.decider import IntakeEntry
+from services import letters
+from services.decider import IntakeEntry, Rejection
 from services.mentions import is_about
 from services.runtime.logs import HarmlessLines, JsonLines
 from services.runtime.urls import redacted
@@ -223,3 +224,18 @@ def test_an_id_may_hold_what_json_escapes() -> None:
             entry = IntakeEntry("asb:intake", "5-0", [b"type", b"x", b"data", data.encode()])
             assert is_about(entry, "asb:intake", {task})
             assert not is_about(entry, "asb:intake", {"another"})
+
+
+def test_what_is_too_long_to_be_looked_through_is_not_kept() -> None:
+    """One entry of many megabytes does not hold up the engine, and what nobody looked at stays
+    neither among the dead letters nor at its intake."""
+    (text, first), (_, last) = plant("jwt"), plant("github")
+    body = f'{{"text": "{text} {"x" * 10_000_000} {last}"}}'.encode()
+    entry = IntakeEntry("asb:intake", "5-0", [b"type", b"task.submitted", b"data", body])
+    kept = letters.masked(Rejection(entry, "too long"))
+    plain = b" ".join(kept.entry.fields)
+    assert kept.size == sum(map(len, entry.fields))
+    assert len(plain) <= letters.LOOKED_AT + 1_000
+    assert first.encode() not in plain
+    assert last.encode() not in plain
+    assert letters.may_hold(entry)
