@@ -16,7 +16,10 @@ from services.queries.figures import natural
 
 STALLED_US = 15 * MINUTE  # of work without any sign, though the agent may only think
 GONE_ROWS = 20  # of those that left or were lost: the newest
-ORDER = ("asks", "stalled", "dead", "limited", "paused", "working", "busy", "idle", "lost", "left")
+ORDER = (
+    *("asks", "stalled", "dead", "limited", "unknown", "paused", "working", "busy", "idle"),
+    *("lost", "left"),
+)
 TITLE_MAX = 200
 
 
@@ -86,7 +89,7 @@ def _row(state: State, worker: Worker, cell: Cell, now: int, texts: Mapping[str,
     oldest = min(tasks, key=lambda t: signs[t.id][1], default=None)
     evidence, at = signs[oldest.id] if oldest else ("joined", worker.joined_at)
     if worker.asks or worker.agent_since > at:
-        evidence, at = worker.agent_by or evidence, worker.agent_since
+        evidence, at = worker.agent_by or "silence", worker.agent_since
     key = "worker:" + worker.name
     return WorkerRow(
         worker=worker.name,
@@ -122,10 +125,11 @@ def _word(state: State, worker: Worker, silent: int) -> str:
         return "dead"
     if worker.running and silent > STALLED_US:
         return "stalled"
-    if is_limited(state, worker):
+    if is_limited(state, worker) or worker.agent_state == "limited":
         return "limited"
     if worker.running:
         return "working"
     if worker.paused:
         return "paused"
-    return "busy" if worker.agent_state == "busy" else "idle"  # with work that is not ours
+    # Busy with work that is not ours; unknown where nothing tells what it does.
+    return worker.agent_state if worker.agent_state in ("busy", "unknown") else "idle"

@@ -33,6 +33,7 @@ MARKS = {
     "busy": ("◌", "dim"),
     "stalled": ("!", "bold red"),
     "limited": ("~", "dark_orange"),
+    "unknown": ("¿", "yellow"),
     "paused": ("=", "yellow"),
     "working": ("●", "green"),
     "idle": ("○", "dim"),

@@ -47,6 +47,7 @@ q, Ctrl-C       end
 
 Marks    ! stalled  ~ limited by its provider  = paused  ● working  ○ idle  × lost  · left
          ? its agent asks for permission  ◌ its agent is busy with other work
+         ¿ nothing tells what its agent does
 Bars     █ used  ▒ held for what runs
 Signs    what a worker was last heard of by, and how long ago: started 14s
 """

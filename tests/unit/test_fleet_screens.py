@@ -9,14 +9,17 @@ from rich.cells import cell_len
 from events.envelope import Event
 from events.policy import Limit, PolicyChanged
 from events.task import TaskDispatched, TaskStarted
+from events.worker import WorkerState
 from services.queries.fleet import Overview, Surroundings
 from services.queries.overview import overview
 from services.queries.status import metrics_view, status_view
 from services.queries.timeline import event_row
-from services.queries.urgency import STALLED_US
+from services.queries.urgency import ORDER, STALLED_US
 from services.screens import fleet
 from services.screens.figures import age, bar_cells, money, short, spark
+from services.screens.status import agent_lines
 from services.screens.text import squeezed
+from tests.e2e.cli import ROOT
 from tests.unit.test_screens import Bench
 
 HOSTILE = "\x1b]0;owned\x07 \u202e <script>alert(1)</script>\n" + "x" * 300
@@ -95,6 +98,55 @@ def test_workers_by_urgency_with_their_last_sign(bench: Bench) -> None:
     assert (second.worker, second.word, second.evidence) == ("w2", "idle", "joined")
     bench.now += STALLED_US + 1
     assert next((row.worker, row.word) for row in shown(bench).workers) == ("w1", "stalled")
+
+
+AGENT_STATES = {
+    "idle": ("idle", "○", "IDLE", ""),
+    "busy": ("busy", "◌", "BUSY", ""),
+    "permission": ("asks", "?", "ASKS", "waits for a person: permission for Bash"),
+    "limited": ("limited", "~", "IDLE", "is refused by its provider"),
+    "dead": ("dead", "×", "DEAD", "has no agent: it is dead"),
+    "unknown": ("unknown", "¿", "IDLE", "has an agent of which nothing is known"),
+}
+
+
+@pytest.mark.parametrize("state", AGENT_STATES)
+def test_what_an_agent_in_tmux_does_is_said_everywhere_with_evidence_and_age(
+    bench: Bench, state: str
+) -> None:
+    word, mark, status, line = AGENT_STATES[state]
+    by = "" if state == "unknown" else "hook"
+    about = "Bash" if state == "permission" else ""
+    bench.fold(WorkerState("w2", state, bench.now, by, about))
+    bench.now += 90_000_000
+    row = next(row for row in shown(bench).workers if row.worker == "w2")
+    assert (row.word, row.evidence) == (word, by or "silence")
+    assert 90_000_000 <= row.sign_age < 91_000_000
+    drawn = next(text.plain for text in fleet.workers(shown(bench), 100) if "w2" in text.plain)
+    assert drawn.split()[:3] == [mark, "w2", word]
+    assert f"{by or 'silence'} " in drawn
+    assert "90s" in drawn
+    view = next(
+        w for w in status_view(bench.state, bench.now, {})["workers"] if w["worker"] == "w2"
+    )
+    assert view["status"] == status
+    assert view["agent_state"]["state"] == state
+    assert (view["agent_state"]["age_s"], view["agent_state"]["evidence"]) == (90, by or None)
+    said = agent_lines(list(bench.state.workers.values()), bench.now)
+    assert bool(said) == bool(line)
+    assert all(f"w2 {line}, 1 min (by its {by or 'silence'})" in text for text in said), said
+
+
+def test_an_agent_that_works_on_a_task_is_at_work_whatever_it_says_of_itself(bench: Bench) -> None:
+    for state in ("busy", "idle", "unknown"):
+        bench.fold(WorkerState("w1", state, bench.now, "hook"))
+        assert shown(bench).workers[0].word == "working"
+
+
+def test_the_page_has_a_look_for_each_word_of_a_worker() -> None:
+    style = (ROOT / "services/web/static/style.css").read_text()
+    assert [word for word in ORDER if f".word.{word}" not in style] == []
+    assert set(fleet.MARKS) == set(ORDER)
 
 
 def test_what_waits_for_a_person(bench: Bench) -> None:
