@@ -6,7 +6,8 @@ it uses between two of its reports, and after a refusal until it obeys:
 ==========  ========================================================================================
 ``cancel``  until its worker has ended it: an entry of the inbox and the worker's kill grace
 ``pause``   until its worker has stopped it: an entry of the inbox; and the one step it had begun (a
-            request that is under way at a vendor is paid for, a Python handler stops where it asks)
+            request that is under way at a vendor is paid for, a Python handler stops where it asks,
+            an agent in tmux before its next tool)
 ``warn``    without a bound but the attempt's timeout: the policy asks for no more than a word
 ==========  ========================================================================================
 

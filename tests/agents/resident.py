@@ -6,7 +6,8 @@ What a turn is stands in its prompt, ``play NAME``: ``slow`` (goes on until Esca
 ``mute`` (no answer comes), ``ask`` (waits for a permission), ``limit``, ``overloaded``, ``die``,
 ``agents`` (a subagent at work), ``calls N``. A prompt that begins with ``/`` is lost or clears the
 conversation, one with ``!`` goes to a shell, ``@name`` reads a file: as seen. ``RESIDENT_LOG``
-names a file to which each start and each prompt is written; ``RESIDENT_DEAF``: seconds before
+names a file to which each start and each prompt is written; ``STEP_S``: seconds of a call of
+``calls``; ``RESIDENT_DEAF``: seconds before
 Enter is taken after a paste.
 """
 
@@ -78,16 +79,24 @@ class Resident:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps(content))
 
-    def hook(self, event: str, **fields: Any) -> None:
+    def hook(self, event: str, **fields: Any) -> bool:
+        """Whether it goes on: a tool's hook ends by Escape, too."""
         entry = {
             "session_id": self.session, "transcript_path": str(self.transcript),
             "hook_event_name": event, "prompt_id": self.prompt_id, **fields,
         }  # fmt: skip
         for matcher in self.hooks.get(event, []):
             for each in matcher["hooks"]:
-                subprocess.run(
-                    ["sh", "-c", each["command"]], input=json.dumps(entry).encode(), check=False
-                )
+                process = subprocess.Popen(["sh", "-c", each["command"]], stdin=subprocess.PIPE)
+                with contextlib.suppress(subprocess.TimeoutExpired, BrokenPipeError):
+                    process.communicate(json.dumps(entry).encode(), 1.0 if "Tool" in event else 30)
+                if process.poll() is None:
+                    self.log(held=event)
+                while process.poll() is None:
+                    if self.interrupted(0.1):
+                        process.kill()
+                        return False
+        return True
 
     def log(self, **entry: Any) -> None:
         with contextlib.suppress(KeyError), open(os.environ["RESIDENT_LOG"], "a") as file:
@@ -214,7 +223,12 @@ class Resident:
     def play_calls(self, prompt: str) -> None:
         words = prompt.split()
         for n in range(int(words[words.index("calls") + 1])):
+            if self.interrupted(float(os.environ.get("STEP_S", "0"))):
+                return
+            self.log(step=n)
             self.answer(f"Step {n}.", stop="tool_use")
+            if not (self.hook("PreToolUse") and self.hook("PostToolUse")):
+                return
             self.say(type="user", message={"role": "user", "content": [{"type": "tool_result"}]})
         self.play_well(prompt)
 

@@ -21,14 +21,14 @@ from services.store.client import Client
 from services.worker.drivers.agent import Choice
 from services.worker.drivers.table import agent
 from services.worker.drivers.tmux import TmuxDriver
-from services.worker.tmux import kept, server
+from services.worker.tmux import hooks, kept, server
 from services.worker.tmux.agent_session import START_S, AgentSession, Residence
 from tests.agents import resident
 from tests.agents.resident import COUNTED, RESETS_AT
 from tests.agents.terminals import SESSION, Terminal, terminal
 from tests.integration.test_worker_session import Engine, options, working
 from tests.servers import RedisServer
-from tests.wait import wait_until
+from tests.wait import stays, wait_until
 
 __all__ = ["terminal"]
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -323,3 +323,89 @@ async def test_a_session_has_one_worker_whatever_its_bus(
         assert (await ended(engine))["result"]
     await other(SESSION).prepare()  # the first one has ended
     assert len(terminal.entries("start")) == 1
+
+
+# -- the guard `pause` -------------------------------------------------------------------------
+
+
+async def held(terminal: Terminal) -> None:
+    async def look() -> list[str]:
+        return terminal.entries("held")
+
+    await wait_until(look, within=20, what="it waits")
+
+
+async def test_a_pause_holds_the_agent_after_the_step_that_it_had_begun(
+    client: Client, keys: Keys, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEP_S", "0.5")
+    async with at_work(client, keys, terminal) as engine:
+        await engine.dispatch("t1", "play calls 6")
+        await engine.report("usage.recorded", "t1")
+        await engine.hold("hold.refused", "t1", action="pause", reason="tokens/day is full")
+        steps = len(terminal.entries("step"))
+        await held(terminal)
+        assert steps <= len(terminal.entries("step")) <= steps + 1 < 6
+        assert not await engine.reports("task.completed", "t1")
+        await engine.hold("hold.extended", "t1")
+        assert (await ended(engine))["result"]
+        assert len(terminal.entries("step")) == 6
+        assert len(terminal.entries("prompt")) == 1
+        await engine.dispatch("t2", "play calls 1")  # of an earlier pause nothing is left
+        assert (await ended(engine, "t2"))["result"]
+    assert len(terminal.entries("held")) == 1
+
+
+async def test_a_task_that_is_paused_before_it_begins_is_not_given_to_the_agent(
+    client: Client, keys: Keys, terminal: Terminal
+) -> None:
+    async with at_work(client, keys, terminal) as engine:
+        await engine.dispatch("t0", "play calls 1")
+        await engine.dispatch("t1", "Say hello.")
+        await engine.hold("hold.refused", "t1", action="pause")
+        await ended(engine, "t0")
+        await engine.report("task.started", "t1")
+        await stays(lambda: len(terminal.entries("prompt")) == 1, during=0.5)
+        await engine.hold("hold.extended", "t1")
+        assert (await ended(engine))["result"]
+
+
+async def test_a_paused_turn_is_cancelled_and_the_session_lives_on(
+    client: Client, keys: Keys, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEP_S", "0.5")
+    async with at_work(client, keys, terminal) as engine:
+        await engine.dispatch("t1", "play calls 6")
+        await engine.report("usage.recorded", "t1")
+        await engine.hold("hold.refused", "t1", action="pause")
+        await held(terminal)
+        await engine.cancel("t1")
+        await ended(engine)
+        await engine.dispatch("t2", "play calls 1")
+        assert (await ended(engine, "t2"))["result"]
+    assert len(terminal.entries("start")) == 1
+
+
+async def test_an_agent_that_cannot_be_held_is_interrupted(
+    client: Client, keys: Keys, terminal: Terminal
+) -> None:
+    terminal.tmux("new-session", "-d", "-s", SESSION, "claude")  # without hooks
+    async with at_work(client, keys, terminal) as engine:
+        await engine.dispatch("t1", "play slow")
+        await engine.report("task.delivered", "t1")
+        await engine.hold("hold.refused", "t1", action="pause", reason="tokens/day is full")
+        said = await ended(engine)
+        assert "asb hooks install" in said["error"]
+        assert "tokens/day is full" in said["error"]
+        assert said["retryable"]
+    assert len(terminal.entries("start")) == 1
+
+
+async def test_what_a_killed_worker_held_is_let_go_where_nobody_has_it_any_more(
+    client: Client, keys: Keys, terminal: Terminal
+) -> None:
+    folder = kept.Folder(terminal.data, "w1")
+    folder.make()
+    folder.hold(True)
+    async with at_work(client, keys, terminal):
+        assert not hooks.held(folder.path).exists()

@@ -28,7 +28,7 @@ from services.worker.tmux import kept, server
 from services.worker.tmux.agent_session import START_S, AgentSession, Residence
 from services.worker.tmux.agents import AgentInPane
 from services.worker.tmux.own_turn import END_S, OwnTurn
-from services.worker.tmux.state import LIMITED, AgentState
+from services.worker.tmux.state import HOOK, LIMITED, AgentState
 from services.worker.tmux.turns import AgentTurn
 
 log = logging.getLogger("asb.worker")
@@ -161,13 +161,24 @@ class TmuxDriver:
         self._mine = mine = OwnTurn(task)
         try:
             async with self._session.work.of(task) as folder:
+                self._hold(task.paused)
+                task.on_pause = self._hold
                 return await self._attempted(folder, takes_up)
         finally:
+            task.on_pause = None
+            self._hold(False)
             self._note(task, mine)
             self._mine = self._task = None
             if self._session.agent is not None:
                 self._session.agent.forget_hooks()
             self._session.write(attempt=None)
+
+    def _hold(self, held: bool) -> None:
+        """Have the agent wait before its next step, or go on: see ``tmux.hooks``."""
+        try:
+            self._session.place.folder.hold(held)
+        except OSError as error:
+            log.warning("the agent cannot be told to wait: %s", error)
 
     async def _attempted(self, folder: str, takes_up: bool) -> Result:
         try:
@@ -217,6 +228,7 @@ class TmuxDriver:
         mine, session = self._own(), self._session
         if takes_up and await self._seen(END_S):
             return self._tell_receipt(mine)  # it has it since before we came
+        await mine.task.may_go_on()
         await self._until_free(agent)
         file = agent.transcript
         where = (str(file.path), file.offset) if file is not None else ("", 0)
@@ -273,6 +285,12 @@ class TmuxDriver:
         while not mine.is_over(agent):
             if not agent.alive:
                 raise RetryableError("the agent died in the middle of its turn")
+            if mine.task.paused and mine.evidence != HOOK:
+                await self._interrupt()
+                raise RetryableError(
+                    f"interrupted, since its hooks do not call asb (`asb hooks install` "
+                    f"writes them), and {mine.task.over_budget}"
+                )
             usage = mine.usage
             if usage and usage != reported:
                 reported = usage
@@ -320,12 +338,14 @@ class TmuxDriver:
             ours = mine is not None and mine.is_over(agent)
             return ours or agent.is_free or not agent.alive
 
-        for within in ESCAPE_S:
+        for times, within in enumerate(ESCAPE_S):
             if over():
                 return True
             with contextlib.suppress(server.NoServer):
                 await self._session.press("Escape")
             until = time.monotonic() + within
+            if times:
+                self._hold(False)  # should it heed the key only when its hooks are through
             while time.monotonic() < until and not over():  # noqa: ASYNC110 - its files
                 await asyncio.sleep(LOOK_S / 2)
         return over()

@@ -93,6 +93,8 @@ class AgentSession:
                     hint="name a session that is not there, and the worker starts one itself",
                 )
             await self._meet(pane, before)
+            if self.seat.attempt is None:
+                folder.hold(False)  # of an attempt that is nobody's any more
             await self._leave_worktree(pane)
         except RetryableError as error:
             raise ConfigError(str(error), hint=f"tmux attach -t {session} shows why") from error
