@@ -25,7 +25,8 @@ from services.worker.task import (
     figure,
 )
 
-Report = tuple[str, bytes]  # type and data
+# Type and data; and by which id it is known, where somebody may tell the same again.
+Report = tuple[str, bytes] | tuple[str, bytes, str]
 
 _encode = msgspec.json.Encoder().encode
 log = logging.getLogger("asb.worker")
@@ -115,9 +116,10 @@ def left(worker: str, session: str) -> Report:
     return "worker.left", _encode({"v": 1, "worker": worker, "session": session})
 
 
-def of_agent(worker: str, kind: str, fields: dict[str, Any]) -> Report:
-    """What a driver says of its agent, between tasks or beside them."""
-    return kind, masked_json(_encode({"v": 1, "worker": worker, **fields}))
+def of_agent(worker: str, kind: str, fields: dict[str, Any], name: str = "") -> Report:
+    """What a driver says of its agent, between tasks or beside them; ``name`` is its id."""
+    data = masked_json(_encode({"v": 1, "worker": worker, **fields}))
+    return (kind, data, name) if name else (kind, data)
 
 
 def started(task: Task) -> Report:

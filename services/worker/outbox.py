@@ -128,7 +128,8 @@ class Outbox:
             report = item() if callable(item) else item
             if report is not None:
                 sent.append(item)
-                commands.append(("XADD", intake, "*", "type", report[0], "data", report[1]))
+                name = ("id", report[2]) if len(report) == 3 else ()
+                commands.append(("XADD", intake, "*", "type", report[0], "data", report[1], *name))
         if not commands:
             return []
         try:

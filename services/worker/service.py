@@ -65,8 +65,8 @@ async def serve(
 async def _keep(driver: AgentKeeper, worker: str, outbox: Outbox, scope: anyio.CancelScope) -> None:
     """Have the driver look after its agent, until ``scope`` is cancelled."""
 
-    def tell(kind: str, fields: dict[str, Any]) -> None:
-        outbox.add(messages.of_agent(worker, kind, fields))
+    def tell(kind: str, fields: dict[str, Any], name: str = "", /) -> None:
+        outbox.add(messages.of_agent(worker, kind, fields, name))
         outbox.wake()
 
     with scope:

@@ -103,7 +103,7 @@ class Session:
         said = f"{holder.session} {evidence}" if holder is not None and evidence else ""
         keeper = options.driver if isinstance(options.driver, AgentKeeper) else None
         holds = keeper.holds() if keeper else ()
-        kind, data = messages.joined(options, instance, said, take_over, holds)
+        kind, data, *_ = messages.joined(options, instance, said, take_over, holds)
         try:
             session = await client.call("XADD", intake, "*", "type", kind, "data", data)
         except CommandRefused as error:

@@ -273,7 +273,12 @@ class Driver(Protocol):
         ...
 
 
-Tell = Callable[[str, dict[str, Any]], None]  # a report of the worker: its type, and its fields
+class Tell(Protocol):
+    """Reports for a driver."""
+
+    def __call__(self, kind: str, fields: dict[str, Any], name: str = "", /) -> None:
+        """A report of this type with these fields; with a ``name`` it counts once, whoever tells it
+        again."""
 
 
 @runtime_checkable

@@ -29,7 +29,7 @@ from services.worker.tmux.agent_session import START_S, AgentSession, Residence
 from services.worker.tmux.agents import AgentInPane
 from services.worker.tmux.own_turn import END_S, OwnTurn
 from services.worker.tmux.state import HOOK, LIMITED, AgentState
-from services.worker.tmux.turns import AgentTurn
+from services.worker.tmux.turns import AgentTurn, Calls
 
 log = logging.getLogger("asb.worker")
 
@@ -41,6 +41,7 @@ PASTE_S, PASTE_CHARACTERS_S = 0.2, 100_000  # before Enter; a second more for so
 PUT_BACK_S = 0.5  # after a turn is over: then a prompt without an answer stands there again
 ESCAPE_S = (0.7, 1.5, 2.0, 2.0)  # for a turn to end, after each Escape
 UNCLAIMED_S = 20.0  # how long a turn from before goes on unless the bus says that it is ours
+NAME_MAX = 200  # characters of an id
 RESTART_S = (1.0, 60.0)  # first and longest pause before a dead agent is started again
 
 
@@ -147,10 +148,16 @@ class TmuxDriver:
                 continue
             if turn is not agent.talk.current:
                 agent.talk.turns.remove(turn)
-            usage, model, turn.calls = turn.usage, turn.model, {}
-            if usage and self._tell is not None:
-                said = {"usage": usage, "model": model, "meter": TRANSCRIPT}
-                self._tell("usage.recorded", {"agent": self._session.table.name, **said})
+            calls, turn.calls = turn.calls, {}
+            if self._tell is not None:
+                self._tell_calls(calls, self._tell)
+
+    def _tell_calls(self, calls: Calls, tell: Tell) -> None:
+        """Each by the agent's own name for it: after a crash the next worker may tell it again."""
+        agent = self._session.table.name
+        for name, (model, parts) in calls.items():
+            said = {"agent": agent, "model": model, "usage": parts, "meter": TRANSCRIPT}
+            tell("usage.recorded", said, f"{agent}:{name}"[:NAME_MAX])
 
     # -- a task ------------------------------------------------------------------------------------
 

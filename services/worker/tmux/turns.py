@@ -23,6 +23,9 @@ INTERRUPTED = "[Request interrupted by user"
 DONE, STOPPED, FAILED = "done", "interrupted", "failed"
 
 
+Calls = dict[str, tuple[str, dict[str, int]]]  # by name: the model, and what it used
+
+
 class AgentTurn(msgspec.Struct):
     """One turn. ``ended``: how, "" while it goes on; ``error`` and ``limit_until`` (seconds since
     the epoch) where it failed; ``last_stop``: why the newest answer ended."""
@@ -30,7 +33,7 @@ class AgentTurn(msgspec.Struct):
     prompt: str = ""
     prompt_id: str = ""
     name: str = ""  # the line's own id
-    calls: dict[str, tuple[str, dict[str, int]]] = {}
+    calls: Calls = {}
     said: str = ""
     last_stop: str = ""
     ended: str = ""
