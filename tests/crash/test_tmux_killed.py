@@ -1,4 +1,5 @@
-"""Kill -9 of the bus, its Redis, tmux with all agents, workers: singly, in pairs, all at once."""
+"""Kill -9 of the manager, the bus, its Redis, tmux with all agents, an agent, a worker: singly, in
+pairs, all at once."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import contextlib
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +19,7 @@ import pytest
 from services.store.client import SyncClient
 from tests.agents.terminals import Terminal, agent_state, terminal
 from tests.crash.test_up_killed import command, pids_of
-from tests.e2e.cli import Up
+from tests.e2e.cli import ROOT, Up, environment
 from tests.wait import wait_blocking
 
 __all__ = ["terminal"]
@@ -38,6 +41,7 @@ class Fleet:
         self.terminal, self.workers = terminal, workers
         self.up = Up(terminal.folder, f"--workers={workers}", "--driver=tmux", "--restart")
         self.tasks: list[str] = []
+        self.manager: subprocess.Popen[str] | None = None
 
     def server(self) -> list[int]:
         shown = self.terminal.tmux("display-message", "-p", "#{pid}")
@@ -60,6 +64,7 @@ class Fleet:
     @property
     def parts(self) -> dict[str, Callable[[], list[int]]]:
         return {
+            "manager": lambda: [self.manager.pid] if self.manager else [],
             "bus": lambda: [self.up.process.pid] if self.up.process else [],
             "redis": self.redis,
             "worker": self.worker_processes,
@@ -88,6 +93,32 @@ class Fleet:
         assert done.returncode == 0, done.stderr
         self.tasks += done.stdout.split()
 
+    def manage(self, number: int) -> None:
+        """The same by the manager's prompt, which then looks after them for as long as it lives."""
+        program = ROOT / "concurrent_task_manager.py"
+        self.manager = subprocess.Popen(
+            [sys.executable, str(program), f"--data-dir={self.up.data}"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            cwd=self.terminal.folder, env=environment(),
+        )  # fmt: skip
+        assert self.manager.stdin is not None
+        assert self.manager.stdout is not None
+        for n in range(number):
+            self.manager.stdin.write(f"add play slow number {n}\n")
+            self.manager.stdin.flush()
+            added = self.manager.stdout.readline()
+            assert added.startswith("Added "), added
+            self.tasks.append(added.split()[1])
+        self.manager.stdin.write("auto\n")
+        self.manager.stdin.flush()
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        if self.manager is not None:
+            self.manager.kill()
+            self.manager.communicate()
+        self.up.end()
+
     def at_work(self) -> bool:
         return self.up.ask("status")["tasks"]["running"] >= 1
 
@@ -109,17 +140,15 @@ class Fleet:
         assert len(self.agents()) == self.workers  # no agent of before is left
 
 
-KILLS = [
-    *(("bus",), ("redis",), ("worker",), ("tmux",), ("agent",)),
-    *itertools.combinations(("bus", "redis", "worker", "tmux", "agent"), 2),
-]
+PARTS = ("manager", "bus", "redis", "worker", "tmux", "agent")
+KILLS = [*((part,) for part in PARTS), *itertools.combinations(PARTS, 2)]
+QUICK = (("worker",), ("manager", "agent"), ("bus", "tmux"))
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     "names",
-    [pytest.param(k, marks=() if k in (("worker",), ("bus", "tmux")) else pytest.mark.prove)
-     for k in KILLS],
+    [pytest.param(k, marks=() if k in QUICK else pytest.mark.prove) for k in KILLS],
     ids="+".join,
 )  # fmt: skip
 def test_whatever_is_killed_nothing_is_lost_and_nothing_ends_twice(
@@ -132,7 +161,7 @@ def test_whatever_is_killed_nothing_is_lost_and_nothing_ends_twice(
     fleet = Fleet(terminal, 2)
     try:
         fleet.started()
-        fleet.submit(3)
+        fleet.manage(3)
         wait_blocking(fleet.at_work, within=30)
         fleet.kill(*names)
         if "bus" in names:
@@ -141,7 +170,7 @@ def test_whatever_is_killed_nothing_is_lost_and_nothing_ends_twice(
         wait_blocking(fleet.all_here, within=60)
         fleet.check()
     finally:
-        fleet.up.end()
+        fleet.end()
 
 
 @pytest.mark.timeout(400)
@@ -167,4 +196,4 @@ def test_a_fleet_is_back_after_tmux_bus_and_redis_are_killed_together(
         fleet.check()
         assert took < RECOVERED_S, f"{number} sessions were back after {took:.0f} s"
     finally:
-        fleet.up.end()
+        fleet.end()
