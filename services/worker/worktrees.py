@@ -6,8 +6,8 @@ anything else is made, so whatever a crash leaves behind is known as ours and ta
 attempt; what was there without it is somebody else's and never touched. An attempt holds a lock on
 that file, which ends with its worker.
 
-Within the repository, because an agent asks whether it may trust a folder that it does not know,
-and looks at the folders above it.
+Within the repository, because an agent asks whether it may trust a folder that it does not know;
+what it trusts in a repository it trusts there.
 
 After the end it stays for as long as there is something in it: changes, commits that no other
 branch, tag or remote has, a process, a lock. git itself removes it, and refuses where it knows of

@@ -52,6 +52,7 @@ class Resident:
         self.queue: list[str] = []
         self.file = home / "sessions" / f"{os.getpid()}.json"
         self.keys, self.box, self.unanswered = b"", "", ""
+        self.stash = ""  # a draft that Ctrl-S took out of the box, until the next prompt
         self.deaf_until = 0.0
         self.prompt_id = ""
 
@@ -136,12 +137,16 @@ class Resident:
             while self.keys and (key := self.next_key()):
                 if key == b"\r" and time.monotonic() >= self.deaf_until:
                     prompt, self.box = self.box, ""
+                    if prompt:
+                        self.box, self.stash = self.stash, ""
                     if prompt and not self.submitted(prompt):
                         return
                     while self.queue:
                         self.turn(self.queue.pop(0))
                 elif key == b"\x03":
                     self.box = ""
+                elif key == b"\x13" and (self.box or self.stash):
+                    self.box, self.stash = ("", self.box) if self.box else (self.stash, "")
                 elif key >= b" ":
                     self.box += key.decode("utf-8", "replace")
             self.draw(self.box)
@@ -256,7 +261,7 @@ class Resident:
                 content = [{"type": "text", "text": "[Request interrupted by user]"}]
                 self.say(type="user", promptId=self.prompt_id, message={"content": content})
                 self.status("idle")
-                self.box = self.unanswered  # as it was typed
+                self.box = self.box or self.unanswered  # as it was typed
                 self.log(interrupted=time.time())
                 return b"\x1b"
             if b"\r" in typed and also == b"\r":

@@ -104,6 +104,29 @@ async def test_enter_is_pressed_again_until_the_agent_says_that_it_has_the_promp
     assert terminal.entries("prompt") == ["Say hello."]
 
 
+async def test_what_a_person_has_half_written_is_no_part_of_a_prompt_and_stays(
+    client: Client, keys: Keys, terminal: Terminal
+) -> None:
+    draft = "a thought that is not"
+    async with at_work(client, keys, terminal) as engine:
+        terminal.tmux("send-keys", "-t", f"={SESSION}:", "-l", draft)
+        for name, text in (("t1", "Say hello."), ("t2", "play slow"), ("t3", "Say goodbye.")):
+            await engine.dispatch(name, text)
+            receipt = await engine.report("task.delivered", name)
+            assert not receipt.get("changes")
+            if name == "t2":
+                await engine.cancel(name)
+            await ended(engine, name)
+        terminal.type(" yet over")
+
+        async def prompts() -> bool:
+            return len(terminal.entries("prompt")) == 4
+
+        await wait_until(prompts, what=str(terminal.entries("prompt")))
+    assert terminal.entries("prompt")[:3] == ["Say hello.", "play slow", "Say goodbye."]
+    assert terminal.entries("prompt")[3] == f"{draft} yet over"
+
+
 async def test_without_hooks_the_agents_own_files_tell_the_same(
     client: Client, keys: Keys, terminal: Terminal
 ) -> None:

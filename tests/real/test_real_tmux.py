@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Generator
@@ -10,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from services.worker.tmux import kept
 from tests.e2e.cli import Up
+from tests.integration.test_worktrees import Repository
 from tests.real.mock_api import SERVED, Mock
 from tests.real.test_real_agents import Real, settings_of
-from tests.wait import wait_blocking
+from tests.wait import stays, wait_blocking
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+DRAFT = "a thought that is not yet over"
 KEY = "test-key-0123456789-abcdefghijklmnop"
 LINES = "\n".join(f"line {n} of a long task: {'x' * 30}" for n in range(2000))
 PROMPTS = {
@@ -31,7 +35,19 @@ PROMPTS = {
 
 
 @pytest.fixture
-def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Real]:
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "work")
+
+
+@pytest.fixture
+def options() -> tuple[str, ...]:
+    return ()
+
+
+@pytest.fixture
+def bus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> Generator[Real]:
     """A worker whose agent is past its first questions, with a provider of our own."""
     mock = Mock().start()
     settings = {**settings_of("claude", tmp_path, mock.url), "ANTHROPIC_API_KEY": KEY}
@@ -40,14 +56,15 @@ def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Real]:
     known = {
         "hasCompletedOnboarding": True,
         "customApiKeyResponses": {"approved": [KEY[-20:]], "rejected": []},
-        "projects": {str(tmp_path): {"hasTrustDialogAccepted": True}},
+        "projects": {str(p): {"hasTrustDialogAccepted": True} for p in (tmp_path, tmp_path / "work")},
     }
     (home / ".claude.json").write_text(json.dumps(known))
     (tmp_path / "secret.txt").write_text("SECRET-CONTENT\n")
     for name, value in {**settings, "TMUX_TMPDIR": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("TMUX", raising=False)
-    up = Up(tmp_path, "--workers=1", "--driver=tmux", "--", "--permission-mode", "default")
+    command = ("--workers=1", "--driver=tmux", *options, "--", "--permission-mode", "default")
+    up = Up(tmp_path, *command)
     try:
         up.start()
         wait_blocking(lambda: up.ask("status")["workers"], within=60, what=up.said)
@@ -59,8 +76,14 @@ def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Real]:
         mock.stop()
 
 
-def press(key: str) -> None:
-    subprocess.run(["tmux", "send-keys", "-t", "=worker1:", key], check=True)
+def press(*keys: str) -> None:
+    subprocess.run(["tmux", "send-keys", "-t", "=worker1:", *keys], check=True)
+
+
+def screen() -> str:
+    """What the session shows; only tests look there."""
+    shown = ["tmux", "capture-pane", "-p", "-t", "=worker1:"]
+    return subprocess.run(shown, check=True, capture_output=True, text=True).stdout
 
 
 def agent_state(bus: Real) -> dict[str, Any]:
@@ -101,10 +124,10 @@ def test_a_subagents_calls_are_the_tasks(bus: Real) -> None:
 
 def test_a_permission_is_waited_for_and_an_interrupted_turn_leaves_the_session(bus: Real) -> None:
     task = bus.submit("ASK-TOOL and say hello")
-    state = wait_blocking(
-        lambda: (state := agent_state(bus)).get("state") == "permission" and state, within=30
+    wait_blocking(  # its state file may say so before its hook names the tool
+        lambda: (s := agent_state(bus)).get("state") == "permission" and s["about"] == "Bash",
+        within=30,
     )
-    assert state["about"] == "Bash"
     press("Enter")
     assert bus.ended(task)["status"] == "completed"
     task = bus.submit("HANG please")
@@ -122,3 +145,38 @@ def test_a_limit_is_the_accounts(bus: Real) -> None:
     assert limited[0]["limited"]
     assert bus.story(task)["status"] != "failed"
     assert SERVED not in [parts for _, parts in bus.mock.served]
+
+
+def test_a_persons_draft_is_put_aside_and_comes_back(bus: Real) -> None:
+    press("-l", DRAFT)
+    wait_blocking(lambda: DRAFT in screen(), within=20, what="it is typed")
+    view = bus.ended(bus.submit("Say hello."))
+    assert view["status"] == "completed", view["end"]
+    assert not receipt(view).get("words", {}).get("changes")
+    assert not any(DRAFT in prompt for prompt in bus.mock.prompts)
+    wait_blocking(lambda: f"❯\u00a0{DRAFT}" in screen(), within=20, what=screen())
+
+
+def test_an_agent_that_is_held_makes_no_call(bus: Real, tmp_path: Path) -> None:
+    folder = kept.Folder(bus.up.data, "worker1")
+    task = bus.submit("ASK-TOOL and say hello")
+    wait_blocking(lambda: agent_state(bus).get("state") == "permission", within=30)
+    folder.hold(True)
+    press("Enter")
+    wait_blocking((tmp_path / "asked.txt").exists, within=30)
+    asyncio.run(stays(lambda: len(bus.mock.served) == 1, during=3))
+    folder.hold(False)
+    view = bus.ended(task)
+    assert view["status"] == "completed", view["end"]
+    assert len(bus.mock.served) == 2
+
+
+@pytest.mark.parametrize("options", [("--worktree", "--cwd=work")])
+def test_an_agent_trusts_the_worktrees_of_a_repository_that_it_trusts(
+    repository: Repository, bus: Real
+) -> None:
+    for name in ("t1", "t2"):
+        view = bus.ended(bus.submit("Say hello.", "--id", name))
+        assert view["status"] == "completed", view["end"]
+        assert view["worktree"]["path"] == str(repository.path / ".asb/worktrees" / name)
+    assert repository.branches == ["asb/t2", "main"]

@@ -40,6 +40,7 @@ ENTER_S = (1.0, 1.0, 2.0, 4.0)  # for the receipt, after each try
 PASTE_S, PASTE_CHARACTERS_S = 0.2, 100_000  # before Enter; a second more for so many characters
 PUT_BACK_S = 0.5  # after a turn is over: then a prompt without an answer stands there again
 ESCAPE_S = (0.7, 1.5, 2.0, 2.0)  # for a turn to end, after each Escape
+STASH = "C-s"  # of the agent: takes what stands in its input box out, and back into an empty one
 UNCLAIMED_S = 20.0  # how long a turn from before goes on unless the bus says that it is ours
 NAME_MAX = 200  # characters of an id
 RESTART_S = (1.0, 60.0)  # first and longest pause before a dead agent is started again
@@ -244,6 +245,8 @@ class TmuxDriver:
         try:
             if takes_up:
                 await self._clear_input()
+            # What a person has half written leaves the box, and comes back when ours is on its way.
+            await session.press(STASH)
             mine.pasted = True
             await session.paste(mine.typed)
             point("tmux.pasted")
@@ -254,6 +257,7 @@ class TmuxDriver:
                 if await self._seen(within):
                     return self._tell_receipt(mine)
             await self._clear_input()
+            await session.press(STASH)  # back
         except server.NoServer as error:
             raise RetryableError(f"tmux: {error}") from error
         raise RetryableError(
@@ -265,7 +269,7 @@ class TmuxDriver:
         return self._mine
 
     async def _clear_input(self) -> None:
-        """Take out of the input box what may still stand there."""
+        """Take out of the input box what may still stand there, ours."""
         with contextlib.suppress(server.NoServer):
             await self._session.press("C-c")
             await asyncio.sleep(PASTE_S)
@@ -333,7 +337,8 @@ class TmuxDriver:
         elif agent.alive:
             await asyncio.sleep(PUT_BACK_S)
             self._look()  # its transcript may tell of the end before its state file does
-            if agent.is_free:
+            answered = self._mine is not None and self._mine.usage is not None
+            if agent.is_free and not answered:  # else nothing of ours was put back
                 await self._clear_input()
 
     async def _escape(self, agent: AgentInPane) -> bool:
