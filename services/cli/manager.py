@@ -73,7 +73,9 @@ def _in_tmux(settings: Settings) -> Generator[list[ChildProcess]]:
     names = sorted(there - alive)
     if names:
         note(f"agents in tmux take tasks: {', '.join(names)}")
-    specs = [WorkerSpec(name, ("--driver=tmux", f"--session={name}")) for name in names]
+    # The sessions are a person's: their agents stay in the folder that they were started in.
+    theirs = ("--driver=tmux", "--no-worktree")
+    specs = [WorkerSpec(name, (*theirs, f"--session={name}")) for name in names]
     with workers_beside(specs, options.arguments(), note) as processes:
         yield processes
 

@@ -53,10 +53,11 @@ def bus(
     settings = {**settings_of("claude", tmp_path, mock.url), "ANTHROPIC_API_KEY": KEY}
     home = Path(settings["CLAUDE_CONFIG_DIR"])
     home.mkdir()
+    trusted = (str(tmp_path), str(tmp_path / "work"))  # a repository is trusted for itself
     known = {
         "hasCompletedOnboarding": True,
         "customApiKeyResponses": {"approved": [KEY[-20:]], "rejected": []},
-        "projects": {str(p): {"hasTrustDialogAccepted": True} for p in (tmp_path, tmp_path / "work")},
+        "projects": {path: {"hasTrustDialogAccepted": True} for path in trusted},
     }
     (home / ".claude.json").write_text(json.dumps(known))
     (tmp_path / "secret.txt").write_text("SECRET-CONTENT\n")
