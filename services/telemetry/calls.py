@@ -74,7 +74,8 @@ _DIALECTS = {
 
 
 class ApiCall(msgspec.Struct, frozen=True):
-    """One call to a model. ``request`` names it, and is the same wherever it is told again."""
+    """One call to a model. ``request`` names it, and is the same wherever it is told again;
+    ``prompt`` names the one that it was made for ("": not told)."""
 
     agent: str
     session: str
@@ -82,6 +83,7 @@ class ApiCall(msgspec.Struct, frozen=True):
     model: str
     parts: TokenParts
     cost_usd: float | None = None
+    prompt: str = ""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -144,7 +146,13 @@ def _call_of(record: Mapping[str, Any]) -> ApiCall | None:
     cost: Any = fields.get("cost_usd")
     known = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < 1e6
     return ApiCall(
-        dialect.agent, session, request, model, reading.usage, float(cost) if known else None
+        dialect.agent,
+        session,
+        request,
+        model,
+        reading.usage,
+        float(cost) if known else None,
+        _text(fields, "prompt.id"),
     )
 
 

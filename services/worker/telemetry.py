@@ -59,9 +59,11 @@ class CallMeter:
 
 
 class WorkerTelemetry:
-    """The worker's receiver: it serves while at least one attempt runs."""
+    """The worker's receiver: it serves while at least one attempt runs. ``port``: where, if that is
+    free; 0 for any."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self._port = port
         self._meters: dict[str, CallMeter] = {}
         self._serving: contextlib.AsyncExitStack | None = None
         self._receiver: Receiver | None = None
@@ -71,14 +73,20 @@ class WorkerTelemetry:
     async def attempt(self) -> AsyncGenerator[CallMeter]:
         """The meter of an attempt, while it runs. Where no port can be had it never says
         anything: the agent's own result is the first source, this the second."""
-        token = secrets.token_urlsafe(18)
-        meter = self._meters[token] = CallMeter()
+        meter = CallMeter()
+        async with self.serving(meter, secrets.token_urlsafe(18)):
+            yield meter
+
+    @contextlib.asynccontextmanager
+    async def serving(self, meter: CallMeter, token: str) -> AsyncGenerator[None]:
+        """Let ``meter`` have what is sent under ``token``, which nobody else may know."""
+        self._meters[token] = meter
         try:
             async with self._starting:
                 receiver = await self._started()
             if receiver is not None:
                 meter.url = f"{receiver.url}/{token}"
-            yield meter
+            yield
         finally:
             del self._meters[token]
             if not self._meters and self._serving is not None:
@@ -91,13 +99,14 @@ class WorkerTelemetry:
         from services.telemetry.receiver import receiving  # only agents' workers need HTTP
 
         self._serving = stack = contextlib.AsyncExitStack()
-        try:
-            receiver = await stack.enter_async_context(receiving(self._take))
-        except OSError as error:
-            log.warning("no telemetry of agents is received: %s", error)
-            return None
-        self._receiver = receiver
-        return receiver
+        for port in dict.fromkeys((self._port, 0)):
+            try:
+                self._receiver = await stack.enter_async_context(receiving(self._take, port))
+                break
+            except OSError as error:
+                if not port:
+                    log.warning("no telemetry of agents is received: %s", error)
+        return self._receiver
 
     async def _take(self, token: str, calls: tuple[ApiCall, ...]) -> None:
         meter = self._meters.get(token)

@@ -4,11 +4,11 @@ It reads raw input with bracketed pastes, redraws its screen, wraps long pastes,
 of tabs, keeps a state file and a transcript, and calls the hooks of the settings it was given.
 What a turn is stands in its prompt, ``play NAME``: ``slow`` (goes on until Escape or ``SLOW_S``),
 ``mute`` (no answer comes), ``ask`` (waits for a permission), ``limit``, ``overloaded``, ``die``,
-``agents`` (a subagent at work), ``calls N``. A prompt that begins with ``/`` is lost or clears the
-conversation, one with ``!`` goes to a shell, ``@name`` reads a file: as seen. ``RESIDENT_LOG``
-names a file to which each start and each prompt is written; ``STEP_S``: seconds of a call of
-``calls``; ``RESIDENT_DEAF``: seconds before
-Enter is taken after a paste.
+``agents`` (a subagent at work), ``calls N``, ``compact`` (a call that only telemetry tells of). A
+prompt that begins with ``/`` is lost or clears the conversation, one with ``!`` goes to a shell,
+``@name`` reads a file: as seen. ``RESIDENT_LOG`` names a file to which each start and each prompt
+is written; ``STEP_S``: seconds of a call of ``calls``; ``RESIDENT_DEAF``: seconds before Enter is
+taken after a paste.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import sys
 import termios
 import time
 import tty
+import urllib.request
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -207,13 +208,36 @@ class Resident:
 
     def answer(self, text: str, *, call: str = "", stop: str = "end_turn") -> None:
         name = call or f"msg_{uuid.uuid4().hex[:12]}"
+        request = f"req_{uuid.uuid4().hex[:12]}"
         self.unanswered = ""
         for n, piece in enumerate((text[: len(text) // 2], text)):
             usage = {**USAGE, "output_tokens": 40 if n else 1}
             content = [{"type": "text", "text": piece}]
             message = {"id": name, "model": MODEL, "role": "assistant", "usage": usage,
                        "content": content, "stop_reason": stop}  # fmt: skip
-            self.say(type="assistant", message=message)
+            self.say(type="assistant", requestId=request, message=message)
+        self.tell(request)
+
+    def tell(self, request: str) -> None:
+        """A call, by telemetry; nothing where nobody receives it."""
+        url = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+        if not url:
+            return
+        fields: Json = {
+            "event.name": "api_request", "session.id": self.session, "request_id": request,
+            "prompt.id": self.prompt_id, "model": MODEL, "input_tokens": 10, "output_tokens": 40,
+            "cache_read_tokens": 1000, "cache_creation_tokens": 100,
+        }  # fmt: skip
+        attributes = [
+            {"key": key, "value": {"intValue" if isinstance(value, int) else "stringValue": value}}
+            for key, value in fields.items()
+        ]
+        logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"attributes": attributes}]}]}]}
+        post = urllib.request.Request(
+            f"{url}/v1/logs", json.dumps(logs).encode(), {"Content-Type": "application/json"}
+        )
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(post, timeout=5).close()
 
     def done(self, text: str) -> None:
         self.hook("Stop", last_assistant_message=text, background_tasks=[])
@@ -224,6 +248,10 @@ class Resident:
         text = f"Did: {len(prompt)} characters."
         self.answer(text)
         self.done(text)
+
+    def play_compact(self, prompt: str) -> None:
+        self.tell(f"req_{uuid.uuid4().hex[:12]}")
+        self.play_well(prompt)
 
     def play_calls(self, prompt: str) -> None:
         words = prompt.split()

@@ -233,12 +233,42 @@ async def test_what_a_person_does_in_the_session_is_foreign_work_and_waited_for(
         entries = await client.call("XRANGE", keys.main_intake, "-", "+")
         names = [f[f.index(b"id") + 1] for _, f in entries if b"id" in f[::2]]
         assert len(names) == len(set(names)) == 2
-        assert all(name.startswith(b"claude:msg_") for name in names)
+        assert all(name.startswith(b"claude:req_") for name in names)
         terminal.type("/clear")  # another conversation: what is done in it is ours again
         await engine.dispatch("t2", "play agents")
         said = await ended(engine, "t2")
         assert len(read(said["usage"]).models) == 2
     assert len(terminal.entries("prompt")) == 3
+
+
+async def test_telemetry_is_the_second_meter_and_tells_of_calls_that_no_transcript_has(
+    client: Client, keys: Keys, terminal: Terminal
+) -> None:
+    """Given a turn with a compaction in it, then its call counts, once, and both meters agree; a
+    person's compaction is foreign work; the next worker hears the same agent."""
+    async with at_work(client, keys, terminal) as engine:
+        await engine.dispatch("t1", "play compact")
+        said = await ended(engine)
+        for usage in (said["usage"], said["meters"]["telemetry"]):
+            tokens = read(usage).usage
+            assert tokens is not None
+            assert tokens.counted(0) == 2 * COUNTED
+        assert said["meter"] == "transcript"
+        terminal.type("play compact by hand")
+
+        async def foreign() -> list[dict[str, Any]]:
+            calls = [c for c in await engine.reports("usage.recorded") if "task" not in c]
+            return calls if len(calls) == 2 else []
+
+        calls: list[dict[str, Any]] = await wait_until(foreign, within=20)
+        assert sorted(call["meter"] for call in calls) == ["telemetry", "transcript"]
+    async with at_work(client, keys, terminal) as engine:
+        await engine.joined(2)
+        await engine.dispatch("t2", "play compact")
+        said = await ended(engine, "t2")
+        tokens = read(said["usage"]).usage
+        assert tokens is not None
+        assert tokens.counted(0) == 2 * COUNTED
 
 
 async def test_a_dead_agent_is_started_again_with_its_conversation_where_asked(

@@ -21,7 +21,7 @@ from services.runtime.ending import to_its_end
 from services.runtime.errors import AsbError
 from services.runtime.failpoints import point
 from services.worker.drivers.agent import Agent, Choice
-from services.worker.drivers.sources import TRANSCRIPT
+from services.worker.drivers.sources import TELEMETRY, TRANSCRIPT
 from services.worker.identity import runs
 from services.worker.task import Result, RetryableError, Task, Tell
 from services.worker.tmux import kept, server
@@ -29,7 +29,7 @@ from services.worker.tmux.agent_session import START_S, AgentSession, Residence
 from services.worker.tmux.agents import AgentInPane
 from services.worker.tmux.own_turn import END_S, OwnTurn
 from services.worker.tmux.state import HOOK, LIMITED, AgentState
-from services.worker.tmux.turns import AgentTurn, Calls
+from services.worker.tmux.turns import AgentTurn, Calls, usage_of
 
 log = logging.getLogger("asb.worker")
 
@@ -41,6 +41,7 @@ PASTE_S, PASTE_CHARACTERS_S = 0.2, 100_000  # before Enter; a second more for so
 PUT_BACK_S = 0.5  # after a turn is over: then a prompt without an answer stands there again
 ESCAPE_S = (0.7, 1.5, 2.0, 2.0)  # for a turn to end, after each Escape
 STASH = "C-s"  # of the agent: takes what stands in its input box out, and back into an empty one
+HEARD_S = 1.5  # for telemetry to tell of a turn's last calls: it is sent twice a second
 UNCLAIMED_S = 20.0  # how long a turn from before goes on unless the bus says that it is ours
 NAME_MAX = 200  # characters of an id
 RESTART_S = (1.0, 60.0)  # first and longest pause before a dead agent is started again
@@ -51,6 +52,7 @@ class TmuxDriver:
 
     def __init__(self, agent: Agent, choice: Choice, place: Residence) -> None:
         self._session = AgentSession(agent, choice, place)
+        self._metering = contextlib.AsyncExitStack()
         self._tell: Tell | None = None
         self._said: AgentState | None = None
         self._joined = False
@@ -65,8 +67,13 @@ class TmuxDriver:
 
     async def prepare(self) -> None:
         """Find the agent in its session, or start one. Raises ConfigError."""
-        await self._session.open()
-        await self._session.work.prepare()
+        await self._metering.enter_async_context(self._session.metered())
+        try:
+            await self._session.open()
+            await self._session.work.prepare()
+        except BaseException:
+            await self._metering.aclose()
+            raise
 
     def holds(self) -> tuple[HoldingAttempt, ...]:
         """What the agent is at, given out to the worker before us."""
@@ -89,6 +96,7 @@ class TmuxDriver:
             await self._look_after(self._session)
         finally:
             self._session.claim.release()
+            await to_its_end(self._metering.aclose())
 
     async def _look_after(self, session: AgentSession) -> None:
         pause, began = RESTART_S[0], time.monotonic()
@@ -150,14 +158,17 @@ class TmuxDriver:
             if turn is not agent.talk.current:
                 agent.talk.turns.remove(turn)
             calls, turn.calls = turn.calls, {}
-            if self._tell is not None:
-                self._tell_calls(calls, self._tell)
+            self._tell_calls(calls, TRANSCRIPT)
+        prompt = self._mine.prompt_id if self._mine is not None else ""
+        self._tell_calls(self._session.meter.strangers(agent.talk.seen, prompt), TELEMETRY)
 
-    def _tell_calls(self, calls: Calls, tell: Tell) -> None:
+    def _tell_calls(self, calls: Calls, meter: str) -> None:
         """Each by the agent's own name for it: after a crash the next worker may tell it again."""
-        agent = self._session.table.name
+        agent, tell = self._session.table.name, self._tell
+        if tell is None:
+            return
         for name, (model, parts) in calls.items():
-            said = {"agent": agent, "model": model, "usage": parts, "meter": TRANSCRIPT}
+            said = {"agent": agent, "model": model, "usage": parts, "meter": meter}
             tell("usage.recorded", said, f"{agent}:{name}"[:NAME_MAX])
 
     # -- a task ------------------------------------------------------------------------------------
@@ -166,7 +177,7 @@ class TmuxDriver:
         attempt = self._session.seat.attempt
         takes_up = attempt is not None and attempt.is_of(task.id, task.attempt)
         self._task, task.calls = task, 0
-        self._mine = mine = OwnTurn(task)
+        self._mine = mine = OwnTurn(task, self._session.meter)
         try:
             async with self._session.work.of(task) as folder:
                 self._hold(task.paused)
@@ -308,6 +319,9 @@ class TmuxDriver:
                 await mine.task.used_so_far(usage, mine.turn.model if mine.turn else "", TRANSCRIPT)
             await asyncio.sleep(LOOK_S)
             self._look()
+        until = time.monotonic() + HEARD_S
+        while not mine.is_heard and time.monotonic() < until:  # noqa: ASYNC110 - another's
+            await asyncio.sleep(LOOK_S)
         turn = mine.turn or AgentTurn()
         if agent.state.now.state == LIMITED:
             with contextlib.suppress(server.NoServer):
@@ -318,7 +332,10 @@ class TmuxDriver:
         turn = mine.turn
         if turn is None:
             return
-        task.spent, task.meter, task.model_used = turn.usage, TRANSCRIPT, turn.model
+        task.spent, task.meter, task.model_used = mine.usage, TRANSCRIPT, turn.model
+        if mine.heard and mine.is_heard:
+            task.other_meters = {TELEMETRY: usage_of(mine.heard)}
+        self._session.meter.forget(mine.prompt_id)
         task.calls = None if turn.calls or not turn.ended else 0
         turn.calls = {}
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import re
+import secrets
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +23,22 @@ from services.worker.drivers.agent import (
     WorkFolder,
     check_choice,
     check_installed,
+    overlay_of,
 )
 from services.worker.identity import runs
 from services.worker.task import RetryableError
+from services.worker.telemetry import WorkerTelemetry
 from services.worker.tmux import agents, hooks, kept, server
 from services.worker.tmux.agents import AgentInPane
 from services.worker.tmux.claim import Claim
+from services.worker.tmux.meter import SessionMeter
 from services.worker.tmux.state import UNKNOWN
 
 log = logging.getLogger("asb.worker")
 
 START_S = 30.0  # how long an agent has until it says what it does
 FIND_S = 0.1  # how often it is looked for
+_RECEIVER = re.compile(r"http://127\.0\.0\.1:(\d{1,5})/([\w-]+)")
 
 
 class Residence(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +60,7 @@ class AgentSession:
         self.agent: AgentInPane | None = None
         self.work = WorkFolder(choice)
         self.claim = Claim(place.folder.path, place.session)
+        self.meter = SessionMeter()
         self._pane: server.Pane | None = None
         self._starting = asyncio.Lock()
         self._cwd = choice.cwd  # where the agent is, or will be started
@@ -66,6 +75,16 @@ class AgentSession:
         check_installed("tmux", "tmux", "install tmux ≥ 3.2")
         check_choice(self.table, self._choice)
         self.work.check()
+
+    @contextlib.asynccontextmanager
+    async def metered(self) -> AsyncGenerator[None]:
+        """Its agent's telemetry is received while the block runs, where the worker before us had it
+        sent: the agent of a session lives on."""
+        before = self.place.folder.read()
+        address = _RECEIVER.fullmatch(before.receiver if before is not None else "")
+        port, token = address.groups() if address is not None else ("0", secrets.token_urlsafe(18))
+        async with WorkerTelemetry(int(port)).serving(self.meter, token):
+            yield
 
     async def open(self) -> None:
         """Find the agent in its session, or start one. Raises ConfigError."""
@@ -139,7 +158,8 @@ class AgentSession:
             *choice.arguments,
         ]
         names = filter(None, ("PATH", agent.home, agent.as_root))
-        return command, {name: os.environ[name] for name in names if os.environ.get(name)}
+        own = {name: os.environ[name] for name in names if os.environ.get(name)}
+        return command, {**overlay_of(agent, self.meter.url, os.environ).environment, **own}
 
     async def _meet(self, pane: server.Pane, before: kept.Seat | None = None) -> None:
         """Wait until an agent is there, and begin to follow it; from where the worker before us
@@ -172,6 +192,7 @@ class AgentSession:
             agent.session,
             attempt,
             self._cwd,
+            self.meter.url,
         )
         self.place.folder.write(self.seat)
 

@@ -29,7 +29,8 @@ class KeptAttempt(msgspec.Struct, frozen=True):
 class Seat(msgspec.Struct, frozen=True):
     """Where a worker's agent is: the session in tmux (and its server's socket), and the process,
     by its pid and its start in clock ticks. ``conversation`` is the agent's own session, which it
-    can go on with; ``folder`` is where it was started ("": unknown)."""
+    can go on with; ``folder`` is where it was started ("": unknown); ``receiver`` the address that
+    it sends its telemetry to."""
 
     session: str
     socket: str = ""
@@ -38,6 +39,7 @@ class Seat(msgspec.Struct, frozen=True):
     conversation: str = ""
     attempt: KeptAttempt | None = None
     folder: str = ""
+    receiver: str = ""
 
 
 class Folder:

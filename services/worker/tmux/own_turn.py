@@ -10,8 +10,9 @@ from services.worker.drivers.loose import as_dict, list_in, text_in
 from services.worker.task import LimitReached, PermanentError, Result, RetryableError, Task
 from services.worker.tmux import prompts
 from services.worker.tmux.agents import AgentInPane
+from services.worker.tmux.meter import SessionMeter
 from services.worker.tmux.state import HOOK, TRANSCRIPT
-from services.worker.tmux.turns import DONE, FAILED, STOPPED, AgentTurn
+from services.worker.tmux.turns import DONE, FAILED, STOPPED, AgentTurn, Calls, usage_of
 
 END_S = 1.5  # between the agent's word that a turn is over and the end of its transcript
 _ENDS_OF_ANSWERS = ("end_turn", "stop_sequence", "max_tokens", "refusal")
@@ -21,13 +22,13 @@ class OwnTurn:
     """The turn of the attempt in hand, as it becomes known. ``evidence``: who said that the prompt
     arrived; ``changes``: what differs between the task's text and what the agent has."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, task: Task, meter: SessionMeter) -> None:
+        self.task, self._meter = task, meter
         self.typed, self.changes = prompts.for_input(task.text)
         self.pasted = False
         self.evidence = ""
         self.turn: AgentTurn | None = None
-        self._prompt_id = ""
+        self.prompt_id = ""
         self._stop: dict[str, Any] = {}
         self._stopped_at = self._idle_at = 0.0
         self._looked: set[int] = set()
@@ -43,13 +44,13 @@ class OwnTurn:
         for turn in agent.talk.turns:
             if self.turn is None and id(turn) not in self._looked:
                 self._looked.add(id(turn))
-                known = self._prompt_id and turn.prompt_id == self._prompt_id
+                known = self.prompt_id and turn.prompt_id == self.prompt_id
                 if known or self._arrived(turn.prompt, turn.prompt_id, TRANSCRIPT):
                     self.turn = turn
 
     def _is_mine(self, entry: dict[str, Any], agent: AgentInPane) -> bool:
         """Where agents of its own report to it, that has another id, and is the same turn."""
-        known = text_in(entry, "prompt_id") in ("", self._prompt_id)
+        known = text_in(entry, "prompt_id") in ("", self.prompt_id)
         return known or (self.turn is not None and agent.talk.current is self.turn)
 
     def _arrived(self, prompt: str, prompt_id: str, evidence: str) -> bool:
@@ -57,13 +58,26 @@ class OwnTurn:
         if changes is None:
             return False
         if not self.evidence:
-            self.evidence, self._prompt_id = evidence, prompt_id
+            self.evidence, self.prompt_id = evidence, prompt_id
             self.changes = (*self.changes, *changes)
         return True
 
     @property
     def usage(self) -> dict[str, Any] | None:
-        return self.turn.usage if self.turn is not None else None
+        """What its calls used so far, by model: each call once, whichever meter told of it."""
+        calls = self.turn.calls if self.turn is not None else {}
+        return usage_of({**self.heard, **calls})
+
+    @property
+    def heard(self) -> Calls:
+        """The calls that the agent's telemetry told of."""
+        return self._meter.of_prompt(self.prompt_id)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether telemetry has told of all that the transcript has; True where it never does."""
+        heard = self.heard
+        return not heard or self.turn is None or self.turn.calls.keys() <= heard.keys()
 
     def is_over(self, agent: AgentInPane) -> bool:
         """By the agent's own word: its transcript, its hook, at last its state."""
@@ -103,7 +117,7 @@ class OwnTurn:
         said = turn.said or words
         if not said:
             raise RetryableError("the turn ended without an answer")
-        return Result(said, turn.usage, turn.model)
+        return Result(said, self.usage, turn.model)
 
 
 def _whole(turn: AgentTurn) -> bool:

@@ -23,7 +23,7 @@ INTERRUPTED = "[Request interrupted by user"
 DONE, STOPPED, FAILED = "done", "interrupted", "failed"
 
 
-Calls = dict[str, tuple[str, dict[str, int]]]  # by name: the model, and what it used
+Calls = dict[str, tuple[str, dict[str, int]]]  # by name: the model, and what it used, by PARTS
 
 
 class AgentTurn(msgspec.Struct):
@@ -45,11 +45,7 @@ class AgentTurn(msgspec.Struct):
     @property
     def usage(self) -> dict[str, Any] | None:
         """What its calls used, by model; None where none was seen."""
-        models: dict[str, dict[str, int]] = {}
-        for model, parts in self.calls.values():
-            sums = models.setdefault(model, dict.fromkeys(PARTS, 0))
-            sums.update({part: sums[part] + parts[part] for part in PARTS})
-        return {"models": models} if models else None
+        return usage_of(self.calls)
 
     @property
     def model(self) -> str:
@@ -58,11 +54,22 @@ class AgentTurn(msgspec.Struct):
         return max(models, key=lambda name: sum(models[name].values())) if models else ""
 
 
+def usage_of(calls: Calls) -> dict[str, Any] | None:
+    """What these calls used, by model; None where there are none."""
+    models: dict[str, dict[str, int]] = {}
+    for model, parts in calls.values():
+        sums = models.setdefault(model, dict.fromkeys(PARTS, 0))
+        sums.update({part: sums[part] + parts[part] for part in PARTS})
+    return {"models": models} if models else None
+
+
 class Turns:
-    """The turns since it is followed; ``current`` is the newest."""
+    """The turns since it is followed; ``current`` is the newest. ``seen``: the names of all its
+    calls."""
 
     def __init__(self) -> None:
         self.turns: list[AgentTurn] = []
+        self.seen: set[str] = set()
         self.current = AgentTurn(ended=DONE)  # of what was before nothing is known
         # Seconds since the epoch: the newest line of an answer or a tool; the newest end.
         self.worked_at = self.ended_at = self._moment = 0.0
@@ -82,7 +89,7 @@ class Turns:
         """One line of a subagent's own transcript: its calls are the turn's."""
         if entry.get("type") == "assistant":
             self.worked_at = max(self.worked_at, moment)
-            self._call(object_in(entry, "message"))
+            self._call(entry)
 
     def _user(self, entry: dict[str, Any], moment: float) -> None:
         content = object_in(entry, "message").get("content")
@@ -121,7 +128,7 @@ class Turns:
         turn = self.current
         turn.said = texts or turn.said
         turn.last_stop = text_in(message, "stop_reason")
-        self._call(message)
+        self._call(entry)
 
     def _fail(self, entry: dict[str, Any], words: str) -> None:
         turn = self.current
@@ -131,10 +138,16 @@ class Turns:
         turn.limit_until = number_in(object_in(entry, "quotaLimits"), "resetsAt")
         self._end(FAILED)
 
-    def _call(self, message: dict[str, Any]) -> None:
-        name, usage = text_in(message, "id"), object_in(message, "usage")
+    def _call(self, entry: dict[str, Any]) -> None:
+        """A call has the name that the agent's telemetry has for it, where the line says it."""
+        message = object_in(entry, "message")
+        name, usage = (
+            text_in(entry, "requestId") or text_in(message, "id"),
+            object_in(message, "usage"),
+        )
         if not name or not usage:
             return
+        self.seen.add(name)
         model = text_in(message, "model").partition("[")[0]
         parts = self.current.calls.setdefault(name, (model, dict.fromkeys(PARTS, 0)))[1]
         parts.update({part: max(parts[part], number_in(usage, part)) for part in PARTS})
