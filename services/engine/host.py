@@ -45,6 +45,7 @@ logger = logging.getLogger("asb")
 
 PEEK_COUNT = 128  # intake entries a turn may look at; it takes in as many as fit
 IDLE_S = 1.0  # how often an idle engine looks whether the log moved without it
+FOLLOW_MS = 1_000  # one look for what others append
 STANDS_EVERY_S = 0.1  # how often the state is one that stands, for whoever shows it …
 AHEAD_MIN = 4  # … but for turns that take long: so many are decided ahead in between
 
@@ -348,7 +349,7 @@ class Host:
         if self._arrived and after(self._arrived[-1][0].decode(), cursor):
             cursor = self._arrived[-1][0].decode()
         reply = await self._client.block(
-            "XREAD", "COUNT", 1000, "BLOCK", 500, "STREAMS", self._keys.log, cursor
+            "XREAD", "COUNT", 1000, "BLOCK", FOLLOW_MS, "STREAMS", self._keys.log, cursor
         )
         if not reply:
             return

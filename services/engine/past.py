@@ -41,7 +41,7 @@ class Past:
         and RedisUnavailable."""
         foreign: list[str] = []
         with contextlib.closing(SyncClient(self._client.url)) as client:
-            first = client.call(*entries_from_start(self._keys, 100))
+            first = client.call(*entries_from_start(self._keys))
             state = rebuild.rebuild(client, self._keys, foreign=foreign, archives=self._archives)
         self._position.begin(foreign)
         self._beginning.restored(first)

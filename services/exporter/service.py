@@ -42,7 +42,7 @@ from services.store.snapshot_record import decode_record
 
 logger = logging.getLogger("asb")
 
-POLL_S = 2.0
+POLL_S = 5.0  # a scrape shows what heartbeats said up to so long ago
 ANSWER_S = 10.0  # a request that waits longer for the loop is given up
 _FAMILIES: dict[str, Callable[..., Any]] = {
     "counter": CounterMetricFamily,

@@ -20,10 +20,11 @@ from services.store.position import Position
 
 logger = logging.getLogger("asb")
 GUARD_S = 1.0  # how often it is looked whether the log still begins where it did
+COUNT = 100  # entries that are looked at where it does not
 PAUSE_S = 0.01
 
 
-def entries_from_start(keys: Keys, count: int) -> tuple[str | int, ...]:
+def entries_from_start(keys: Keys, count: int = COUNT) -> tuple[str | int, ...]:
     """The command for the first entries of the log."""
     return ("XRANGE", keys.log, "-", "+", "COUNT", count)
 
@@ -65,7 +66,9 @@ class Beginning:
     async def guard(self, state: Callable[[], State], wake: Callable[[], None]) -> None:
         """One look, after a pause. ``wake`` lets a turn tell of what was found."""
         await anyio.sleep(GUARD_S)
-        entries = await self._client.call(*entries_from_start(self._keys, 100))
+        if first_of(await self._client.call(*entries_from_start(self._keys, 1))) == self._first:
+            return
+        entries = await self._client.call(*entries_from_start(self._keys))
         first = first_of(entries)
         if first == self._first or not state().meta.events:
             return

@@ -32,15 +32,20 @@ logger = logging.getLogger("asb")
 TOKEN_FILE, PORT_FILE = "web-token", "web-port"
 TOKEN_LEAST = 16
 GRACE_S = 1
+DATE_S = 1.0
 EVERYWHERE = ("0.0.0.0", "::")
 
 
 class PageServer(uvicorn.Server):
-    """Leaves signals to the host."""
+    """Leaves signals to the host. That cancels it, so nothing is looked for ten times a second."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):  # noqa: ASYNC110 - sets the date of answers
+            await anyio.sleep(DATE_S)
 
 
 class Web(Projector):

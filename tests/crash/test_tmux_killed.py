@@ -131,13 +131,19 @@ class Fleet:
         status = self.up.ask("status")
         assert status["tasks"]["failed"] == status["tasks"]["in_queue"] == 0
         assert sum(w["held_tokens"] for w in status["workers"]) == 0
-        for name in self.tasks:
+        prompts = self.terminal.entries("prompt")
+        for number, name in enumerate(self.tasks):
             view: dict[str, Any] = self.up.ask("task", name)
-            ends = [e["type"] for e in view["events"]].count("task.completed")
-            assert ends == 1, view
+            types = [event["type"] for event in view["events"]]
+            assert types.count("task.completed") == 1, view
+            # Whenever an agent was given it, that stands on the log as an attempt of its own.
+            runs = prompts.count(f"play slow number {number}")
+            assert 1 <= runs <= types.count("task.dispatched"), view
         done = self.up.run("replay", "--verify")
         assert done.returncode == 0, done.stdout + done.stderr
         assert len(self.agents()) == self.workers  # no agent of before is left
+        sessions = self.terminal.tmux("list-sessions", "-F", "#{session_name}").split()
+        assert sorted(sessions) == sorted(f"worker{n + 1}" for n in range(self.workers))
 
 
 PARTS = ("manager", "bus", "redis", "worker", "tmux", "agent")
