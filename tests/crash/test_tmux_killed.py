@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from services.store.client import SyncClient
-from tests.agents.terminals import Terminal, agent_state, terminal
+from services.worker.tmux import kept
+from tests.agents.resident import COUNTED
+from tests.agents.terminals import SESSION, Terminal, agent_state, terminal
 from tests.crash.test_up_killed import command, pids_of
-from tests.e2e.cli import ROOT, Up, environment
+from tests.e2e.cli import ROOT, Process, Up, environment
 from tests.wait import wait_blocking
 
 __all__ = ["terminal"]
@@ -177,6 +180,55 @@ def test_whatever_is_killed_nothing_is_lost_and_nothing_ends_twice(
         fleet.check()
     finally:
         fleet.end()
+
+
+@pytest.mark.timeout(240)
+def test_what_a_person_used_is_charged_once_by_whomever_it_is_told(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a worker that died when it had told a person's work and not yet written down how far it
+    was, then the next one tells the same again, and it counts once."""
+    monkeypatch.setenv("SLOW_S", "8")
+    up = Up(terminal.folder)
+    work = ("worker", "w1", "--driver=tmux", f"--session={SESSION}", f"--data-dir={up.data}")
+    workers: list[Process] = []
+
+    def told() -> list[bytes]:
+        with contextlib.closing(SyncClient(up.url)) as client:
+            entries = client.call("XRANGE", "asb:intake", "-", "+")
+        return [
+            f[f.index(b"id") + 1] for _, f in entries if f[1] == b"usage.recorded" and b"id" in f
+        ]
+
+    def charged() -> int:
+        return int(up.ask("metrics")["total"]["tokens"])
+
+    def delivered(task: str) -> bool:
+        return "task.delivered" in [e["type"] for e in up.ask("task", task)["events"]]
+
+    try:
+        up.start()
+        workers.append(Process(terminal.folder, *work))
+        wait_blocking(lambda: up.ask("status")["workers"], within=60)
+        terminal.type("play calls 1 by hand")
+        wait_blocking(lambda: charged() == 2 * COUNTED, within=30)
+        task = up.run("submit", "play slow").stdout.strip()
+        wait_blocking(lambda: delivered(task), within=30)
+        workers[0].stop(signal.SIGKILL)
+        folder = kept.Folder(up.data, "w1")
+        seat = folder.read()
+        assert seat is not None
+        assert seat.attempt is not None
+        folder.write(replace(seat, attempt=replace(seat.attempt, offset=0)))
+        workers.append(Process(terminal.folder, *work))
+        wait_blocking(lambda: up.ask("task", task)["status"] == "completed", within=60)
+        wait_blocking(lambda: len(told()) == 4, within=30, what=str(told()))
+        assert len(set(told())) == 2
+        assert charged() == (2 + 2) * COUNTED  # the person's and the task's, which takes two
+    finally:
+        for each in workers:
+            each.stop(signal.SIGKILL)
+        up.end()
 
 
 @pytest.mark.timeout(400)
