@@ -4,11 +4,12 @@ It reads raw input with bracketed pastes, redraws its screen, wraps long pastes,
 of tabs, keeps a state file and a transcript, and calls the hooks of the settings it was given.
 What a turn is stands in its prompt, ``play NAME``: ``slow`` (goes on until Escape or ``SLOW_S``),
 ``mute`` (no answer comes), ``ask`` (waits for a permission), ``limit``, ``overloaded``, ``die``,
-``agents`` (a subagent at work), ``calls N``, ``compact`` (a call that only telemetry tells of). A
-prompt that begins with ``/`` is lost or clears the conversation, one with ``!`` goes to a shell,
-``@name`` reads a file: as seen. ``RESIDENT_LOG`` names a file to which each start and each prompt
-is written; ``STEP_S``: seconds of a call of ``calls``; ``RESIDENT_DEAF``: seconds before Enter is
-taken after a paste.
+``agents`` (a subagent at work), ``calls N``, ``compact`` (a call that only telemetry tells of),
+``report`` (a background task makes it go on). A prompt that begins with ``/`` is lost or clears
+the conversation, one with ``!`` goes to a shell, ``@name`` reads a file: as seen.
+``RESIDENT_LOG`` names a file to which each start and each prompt is written; ``STEP_S``: seconds
+of a call of ``calls``; ``RESIDENT_DEAF``: seconds before Enter is taken after a paste;
+``RESIDENT_UNNAMED``: its transcript does not name requests.
 """
 
 from __future__ import annotations
@@ -215,7 +216,8 @@ class Resident:
             content = [{"type": "text", "text": piece}]
             message = {"id": name, "model": MODEL, "role": "assistant", "usage": usage,
                        "content": content, "stop_reason": stop}  # fmt: skip
-            self.say(type="assistant", requestId=request, message=message)
+            named = {} if "RESIDENT_UNNAMED" in os.environ else {"requestId": request}
+            self.say(type="assistant", message=message, **named)
         self.tell(request)
 
     def tell(self, request: str) -> None:
@@ -252,6 +254,17 @@ class Resident:
     def play_compact(self, prompt: str) -> None:
         self.tell(f"req_{uuid.uuid4().hex[:12]}")
         self.play_well(prompt)
+
+    def play_report(self, prompt: str) -> None:
+        notice = "<task-notification>\n<task-id>1</task-id>\n</task-notification>"
+        self.say(type="queue-operation", operation="enqueue", content=notice)
+        self.play_well(prompt)
+        if not self.interrupted(0.5):
+            self.say(type="queue-operation", operation="dequeue")
+            origin = {"kind": "task-notification"}
+            self.say(type="user", message={"role": "user", "content": notice}, origin=origin)
+            self.status("busy")
+            self.play_well("It is counted.")
 
     def play_calls(self, prompt: str) -> None:
         words = prompt.split()

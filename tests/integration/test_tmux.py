@@ -271,6 +271,32 @@ async def test_telemetry_is_the_second_meter_and_tells_of_calls_that_no_transcri
         assert tokens.counted(0) == 2 * COUNTED
 
 
+async def test_a_background_task_that_reports_when_a_turn_is_over_makes_it_go_on(
+    client: Client, keys: Keys, terminal: Terminal
+) -> None:
+    async with at_work(client, keys, terminal) as engine:
+        await engine.dispatch("t1", "play report")
+        said = await ended(engine)
+        tokens = read(said["usage"]).usage
+        assert tokens is not None
+        assert tokens.counted(0) == 2 * COUNTED
+        assert said["result"] == "Did: 14 characters."
+    assert not [call for call in await engine.reports("usage.recorded") if "task" not in call]
+
+
+async def test_meters_that_name_calls_differently_are_held_side_by_side_and_not_added_up(
+    client: Client, keys: Keys, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIDENT_UNNAMED", "1")
+    async with at_work(client, keys, terminal) as engine:
+        await engine.dispatch("t1", "play calls 2")
+        said = await ended(engine)
+    for usage in (said["usage"], said["meters"]["telemetry"]):
+        tokens = read(usage).usage
+        assert tokens is not None
+        assert tokens.counted(0) == 3 * COUNTED
+
+
 async def test_a_dead_agent_is_started_again_with_its_conversation_where_asked(
     client: Client, keys: Keys, terminal: Terminal
 ) -> None:

@@ -122,6 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
+        self.send_header("request-id", f"req_{uuid.uuid4().hex[:24]}")
         self.end_headers()
         self.wfile.write(data)
 
@@ -129,6 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
+        self.send_header("request-id", f"req_{uuid.uuid4().hex[:24]}")
         self.end_headers()
         self.close_connection = True
         for n, event in enumerate(_events(lines, named=named), 1):

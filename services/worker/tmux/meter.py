@@ -1,7 +1,8 @@
 """What an agent in a session tells of its own calls: the second meter, beside its transcript.
 
-Both name a call alike, so each counts once, whichever told it. Telemetry alone tells of calls that
-stand in no transcript, such as that of a compaction.
+Both name a call by the provider's id of the request, so each counts once, whichever told it.
+Telemetry alone tells of calls that stand in no transcript, such as that of a compaction. Where the
+provider gives none (behind some gateways) the two cannot be matched: then the transcript counts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class SessionMeter(CallMeter):
     def __init__(self) -> None:
         super().__init__()
         self._waiting: dict[str, tuple[float, ApiCall]] = {}
+        self._matches = False  # whether a call was seen that both name alike
 
     def take(self, calls: tuple[ApiCall, ...]) -> None:
         now = time.monotonic()
@@ -43,6 +45,7 @@ class SessionMeter(CallMeter):
         """Those that nobody accounts for, each once: in no transcript (``seen`` are in one) and of
         another prompt than ours."""
         late = time.monotonic() - LATE_S
+        self._matches = self._matches or not seen.isdisjoint(self._waiting)
         over = [
             (name, call)
             for name, (arrived, call) in self._waiting.items()
@@ -50,7 +53,7 @@ class SessionMeter(CallMeter):
         ]
         for name, _ in over:
             del self._waiting[name]
-        return _by_name([call for name, call in over if name not in seen])
+        return _by_name([call for name, call in over if name not in seen and self._matches])
 
 
 def _by_name(calls: list[ApiCall]) -> Calls:

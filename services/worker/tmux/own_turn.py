@@ -14,6 +14,7 @@ from services.worker.tmux.meter import SessionMeter
 from services.worker.tmux.state import HOOK, TRANSCRIPT
 from services.worker.tmux.turns import DONE, FAILED, STOPPED, AgentTurn, Calls, usage_of
 
+NOTICE_S = 3.0  # how long after the end of a turn a report that waits may make it go on
 END_S = 1.5  # between the agent's word that a turn is over and the end of its transcript
 _ENDS_OF_ANSWERS = ("end_turn", "stop_sequence", "max_tokens", "refusal")
 
@@ -65,8 +66,8 @@ class OwnTurn:
     @property
     def usage(self) -> dict[str, Any] | None:
         """What its calls used so far, by model: each call once, whichever meter told of it."""
-        calls = self.turn.calls if self.turn is not None else {}
-        return usage_of({**self.heard, **calls})
+        calls, heard = self._calls, self.heard
+        return usage_of(calls if calls.keys().isdisjoint(heard) else {**heard, **calls})
 
     @property
     def heard(self) -> Calls:
@@ -76,8 +77,14 @@ class OwnTurn:
     @property
     def is_heard(self) -> bool:
         """Whether telemetry has told of all that the transcript has; True where it never does."""
-        heard = self.heard
-        return not heard or self.turn is None or self.turn.calls.keys() <= heard.keys()
+        calls, heard = self._calls, self.heard
+        if not heard or calls.keys() <= heard.keys():
+            return True
+        return calls.keys().isdisjoint(heard) and len(calls) <= len(heard)
+
+    @property
+    def _calls(self) -> Calls:
+        return self.turn.calls if self.turn is not None else {}
 
     def is_over(self, agent: AgentInPane) -> bool:
         """By the agent's own word: its transcript, its hook, at last its state."""
@@ -89,7 +96,7 @@ class OwnTurn:
         if self._waits_for_agents():
             return False
         if turn is not None and turn.ended:
-            return True
+            return not agent.talk.notices or time.time() - agent.talk.ended_at > NOTICE_S
         if self._stop:
             return now - self._stopped_at >= END_S
         if agent.state.now.at_work:

@@ -20,6 +20,7 @@ PARTS = (
     "cache_creation_input_tokens",
 )
 INTERRUPTED = "[Request interrupted by user"
+NOTICE = "<task-notification"  # what a background task of the agent reports begins so
 DONE, STOPPED, FAILED = "done", "interrupted", "failed"
 
 
@@ -65,11 +66,12 @@ def usage_of(calls: Calls) -> dict[str, Any] | None:
 
 class Turns:
     """The turns since it is followed; ``current`` is the newest. ``seen``: the names of all its
-    calls."""
+    calls; ``notices``: reports of its background tasks that it has yet to take up."""
 
     def __init__(self) -> None:
         self.turns: list[AgentTurn] = []
         self.seen: set[str] = set()
+        self.notices = 0
         self.current = AgentTurn(ended=DONE)  # of what was before nothing is known
         # Seconds since the epoch: the newest line of an answer or a tool; the newest end.
         self.worked_at = self.ended_at = self._moment = 0.0
@@ -84,6 +86,8 @@ class Turns:
             self._assistant(entry, moment)
         elif kind == "system" and text_in(entry, "subtype") == "turn_duration":
             self._end(DONE)
+        elif kind == "queue-operation" and text_in(entry, "operation") == "enqueue":
+            self.notices += text_in(entry, "content").startswith(NOTICE)
 
     def take_of_subagent(self, entry: dict[str, Any], moment: float) -> None:
         """One line of a subagent's own transcript: its calls are the turn's."""
@@ -107,8 +111,10 @@ class Turns:
         origin = object_in(entry, "origin").get("kind")
         if origin not in (None, "human"):
             self.current.ended = ""  # its background tasks report: it goes on
+            self.notices = max(0, self.notices - 1)
             return
         self._end(self.current.ended or DONE)
+        self.notices = 0
         self.current = AgentTurn(
             "".join(texts), text_in(entry, "promptId"), text_in(entry, "uuid"), calls={}
         )
