@@ -31,6 +31,7 @@ PROMPTS = {
     "a file": "Look at @secret.txt please",
     "an option": "--help",
     "tabs": "a\tb",
+    "keys of tmux": "C-c Enter; kill-server #{pane_id} ; $(touch OUT)",
 }
 
 
@@ -181,3 +182,12 @@ def test_an_agent_trusts_the_worktrees_of_a_repository_that_it_trusts(
         assert view["status"] == "completed", view["end"]
         assert view["worktree"]["path"] == str(repository.path / ".asb/worktrees" / name)
     assert repository.branches == ["asb/t2", "main"]
+
+
+def test_a_compaction_by_hand_is_charged_though_no_transcript_tells_of_its_call(bus: Real) -> None:
+    assert bus.ended(bus.submit("Say hello."))["status"] == "completed"
+    before = len(bus.mock.served)
+    subprocess.run(["tmux", "send-keys", "-t", "=worker1:", "-l", "/compact"], check=True)
+    press("Enter")
+    wait_blocking(lambda: len(bus.mock.served) > before, within=30, what="it compacts")
+    wait_blocking(lambda: bus.charged() == bus.served(), within=40, what=str(bus.served()))
