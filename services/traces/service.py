@@ -12,6 +12,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Sequence
 from http import HTTPStatus
+from http.client import HTTPException
 
 import anyio
 import anyio.to_thread
@@ -80,7 +81,7 @@ class Traces(Projector):
     async def _delivered(self, batch: Sequence[Stretch]) -> bool:
         """Whether these need not be sent again: they were taken, or refused for good."""
         status, reason = await anyio.to_thread.run_sync(self._post, batch, abandon_on_cancel=True)
-        if status == HTTPStatus.OK:
+        if status // 100 == 2:
             self._sent += len(batch)
             self._silent = False
             return True
@@ -103,8 +104,8 @@ class Traces(Projector):
                 return answer.status, ""
         except urllib.error.HTTPError as error:
             return error.code, f"{error.code} {error.reason}"
-        except (OSError, ValueError) as error:
-            return 0, str(error)
+        except (OSError, HTTPException, ValueError) as error:
+            return 0, str(error) or type(error).__name__
 
 
 def headers_of(text: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from tests.bench.admission import admission
 from tests.bench.compare import compare
 from tests.bench.footprint import fleet, idle, memory
 from tests.bench.ground import Ground, machine
-from tests.bench.measures import MEASURES, Figure, Plan
+from tests.bench.measures import MEASURES, Figure, Plan, always
 from tests.bench.page import page
 from tests.bench.peers import peers
 from tests.bench.profiling import profile
@@ -29,6 +29,7 @@ from tests.bench.turns import turns
 EVERY = {
     "submit": MEASURES["submit"],
     "e2e": MEASURES["e2e"],
+    "always": always,
     "latency": MEASURES["latency"],
     "peers": peers,
     **MEASURES,

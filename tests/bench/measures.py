@@ -125,6 +125,14 @@ def e2e(ground: Ground, plan: Plan) -> list[Figure]:
     return [_rate_figure("e2e", "tasks/s", 0.055, spreads, notes)]
 
 
+def always(_ground: Ground, plan: Plan) -> list[Figure]:
+    """The same where the server has written each turn to disk before it answers."""
+    with Ground.open("always") as ground:
+        [figure] = e2e(ground, plan)
+    figure.name, figure.aim, figure.aim_text = "e2e, fsync always", 0.0, "printed"
+    return [figure]
+
+
 def wave(bus: Bus, count: int) -> tuple[float, dict[str, float]]:
     """Submit ``count`` new tasks and wait until all are done: the rate, and the CPU it took."""
     texts = titles(count, bus.submitted)
