@@ -21,6 +21,7 @@ from events.envelope import Event
 from projections.state import State
 from services.projector import Projector, Setup
 from services.runtime.errors import ConfigError
+from services.runtime.urls import redacted
 from services.traces.journeys import Journeys, Stretch
 
 log = logging.getLogger("asb")
@@ -86,7 +87,7 @@ class Traces(Projector):
             self._silent = False
             return True
         if not self._silent:
-            log.warning("traces are not taken by %s: %s", self._url, reason)
+            log.warning("traces are not taken by %s: %s", redacted(self._url), reason)
         self._silent = True
         if status == 0 or status in _LATER:
             return False
