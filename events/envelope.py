@@ -96,7 +96,8 @@ def payload_class(name: str) -> type[Payload] | None:
 
 class Reported(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The numbers that the writer of a report told: tokens as they were read, the agent's own cost
-    in nano-dollars, milliseconds, and the bytes of a result that was cut."""
+    in nano-dollars, milliseconds, the bytes of a result that was cut, and how often it called a
+    model."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -107,6 +108,7 @@ class Reported(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     duration_ms: int | None = None
     result_bytes: int = 0
     truncated: bool = False
+    calls: int | None = None
 
 
 def encode(

@@ -76,10 +76,11 @@ def _give(
     line: queue.SimpleQueue[tuple[float, bytes]], target: socket.socket, source: socket.socket
 ) -> None:
     """Hand on what comes, in its time; at the end of it both sides are closed."""
+    over = threading.Event()  # which never comes: a pause
     with contextlib.suppress(OSError):
         while True:
             due, data = line.get()
-            time.sleep(max(0.0, due - time.monotonic()))
+            over.wait(max(0.0, due - time.monotonic()))
             if not data:
                 break
             target.sendall(data)

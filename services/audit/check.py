@@ -285,7 +285,8 @@ class Audit:
             self.completed[charged.get("agent", "")] += 1
 
     def _release(self, data: Mapping[str, Any], run: Run) -> None:
-        """How a hold ends: settled with the last usage, or released where nothing was begun."""
+        """How a hold ends: settled with the last usage, or released where nothing was begun, or its
+        worker says that no model was called."""
         charge: Mapping[str, Any] = data.get("charged") or {}
         left = run.left()
         if charge.get("tasks"):
@@ -302,7 +303,8 @@ class Audit:
                 )
             return
         self.checked["holds released"] += 1
-        if run.started or any(run.spent):
+        reported: Mapping[str, Any] = data.get("reported") or {}
+        if any(run.spent) or (run.started and reported.get("calls") != 0):
             self._find(
                 "hold", f"task {data['task']} had begun, and its hold was released unsettled"
             )

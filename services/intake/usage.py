@@ -49,11 +49,13 @@ class ReportedFigures(NamedTuple):
             duration if type(duration) is int else None,
             result_bytes,
             result_bytes > 0,
+            command.calls if command.calls in CALLS else None,
         )
         return numbers if numbers != NO_NUMBERS else None
 
 
 NO_NUMBERS = Reported()
+CALLS = range(1_000_000)  # what one attempt may have made
 
 
 def of_end(raw: bytes, command: ReportAttempt) -> ReportedFigures:

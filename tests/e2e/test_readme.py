@@ -80,6 +80,9 @@ def manual_lines() -> Iterator[str]:
 LINES = list(dict.fromkeys([*block_lines(), *table_lines(), *manual_lines()]))
 
 
+AUTHOR = ("-c", "user.name=reader", "-c", "user.email=reader@localhost")
+
+
 class Reader:
     """A person with a fresh clone, a home of their own and agents on PATH."""
 
@@ -91,6 +94,8 @@ class Reader:
                 (self.clone / path.name).symlink_to(path)
         if not (self.clone / ".venv").exists():
             (self.clone / ".venv").symlink_to(sys.prefix)
+        for words in (("init", "-q"), ("add", "README.md"), (*AUTHOR, "commit", "-qm", "cloned")):
+            subprocess.run(["git", *words], cwd=self.clone, check=True)
         self._files()
         stage = Stage(folder)
         home = folder / "home"

@@ -14,6 +14,7 @@ from services.dispatcher.placement import is_cheap
 from services.queries.history import denials
 from services.screens.history import history_text
 from services.worker.drivers.table import AGENTS, agent
+from tests.budget.ground import audit_of
 from tests.given import Bus
 
 
@@ -107,6 +108,8 @@ def test_a_failure_before_any_call_to_a_model_releases_its_hold() -> None:
     charged = bus.of("task.failed")[0].charged
     assert (charged.tokens, charged.nanos, charged.estimated) == (0, 0, False)
     assert not bus.state.learnt
+    audit = audit_of(bus.log)  # which has its worker's word on the log
+    assert (audit.findings, audit.checked["holds released"]) == ([], 1)
 
 
 def test_calls_that_were_paid_for_are_charged_whatever_is_said_of_calls() -> None:

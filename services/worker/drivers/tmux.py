@@ -262,6 +262,7 @@ class TmuxDriver:
             await session.paste(mine.typed)
             point("tmux.pasted")
             await asyncio.sleep(PASTE_S + min(1.0, len(mine.typed) / PASTE_CHARACTERS_S))
+            mine.task.calls = None  # from here on only the agent knows
             for within in ENTER_S:
                 await session.press("Enter")
                 point("tmux.entered")
@@ -269,6 +270,7 @@ class TmuxDriver:
                     return self._tell_receipt(mine)
             await self._clear_input()
             await session.press(STASH)  # back
+            mine.task.calls = 0 if agent.alive else None
         except server.NoServer as error:
             raise RetryableError(f"tmux: {error}") from error
         raise RetryableError(
