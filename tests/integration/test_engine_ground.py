@@ -40,13 +40,14 @@ def limit(scope: str, unit: Unit, window: str, amount: int) -> LimitSetting:
     return LimitSetting(scope=scope, unit=unit, window=window, amount=Decimal(amount))
 
 
-def settings_for(namespace: str, limits: tuple[LimitSetting, ...] = (), **tasks: int) -> Settings:
+def settings_for(namespace: str, limits: tuple[LimitSetting, ...] = (), **tasks: Any) -> Settings:
     """Settings of a test: no limits unless given, a short backoff."""
+    chosen: dict[str, Any] = {"backoff_s": 0, **tasks}
     return Settings(
         namespace=namespace,
         data_dir=Path("/nowhere"),
         policy=PolicySettings(limits=limits, alert_budgets=()),
-        tasks=TaskSettings(**{"backoff_s": 0, **tasks}),
+        tasks=TaskSettings(**chosen),
     )
 
 
