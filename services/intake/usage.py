@@ -49,13 +49,17 @@ class ReportedFigures(NamedTuple):
             duration if type(duration) is int else None,
             result_bytes,
             result_bytes > 0,
-            command.calls if command.calls in CALLS else None,
+            _calls(command.calls),
         )
         return numbers if numbers != NO_NUMBERS else None
 
 
 NO_NUMBERS = Reported()
-CALLS = range(1_000_000)  # what one attempt may have made
+CALLS_MAX = 1_000_000  # that one attempt may have made
+
+
+def _calls(number: int | None) -> int | None:
+    return number if number is not None and 0 <= number <= CALLS_MAX else None
 
 
 def of_end(raw: bytes, command: ReportAttempt) -> ReportedFigures:

