@@ -94,6 +94,18 @@ async def test_a_prompt_arrives_whole_and_once_and_the_receipt_names_what_differ
     assert not (terminal.folder / "out").exists()
 
 
+async def test_the_same_words_again_are_another_turn(
+    client: Client, keys: Keys, terminal: Terminal
+) -> None:
+    async with at_work(client, keys, terminal) as engine:
+        for task in ("t1", "t2", "t3"):
+            await engine.dispatch(task, "Say hello.")
+            tokens = read((await ended(engine, task)).get("usage")).usage
+            assert tokens is not None
+            assert tokens.counted(0) == COUNTED
+            assert len(terminal.entries("prompt")) == int(task[1])
+
+
 async def test_enter_is_pressed_again_until_the_agent_says_that_it_has_the_prompt(
     client: Client, keys: Keys, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,10 +27,12 @@ PLAY = (
     "REFUSE-429",
     "REFUSE-401",
     "REFUSE-400",
+    "LIMITED",
     "HANG",
 )
 TOOLS = ("ASK-TOOL", "USE-TOOL", "BREAK", "TOOL-STALL")  # a tool is called first
 OWN_WORDS = ("<system-reminder", "<task-notification")  # what an agent adds itself
+WINDOW_S = 20  # how long a subscription stays limited once LIMITED was asked for
 SERVED = TokenParts(11, 42, 17_000, 1_300)  # of each answer of Anthropic's
 SERVED_OPENAI = TokenParts(400, 50, 600)
 SERVED_GEMINI = TokenParts(500, 40, 400)
@@ -43,6 +46,7 @@ class Mock:
         self.requests: list[str] = []
         self.prompts: list[str] = []
         self.refused = 0
+        self.resets = 0  # when the subscription's window ends (seconds since 1970); 0: no limit yet
         self.logs: list[Json] = []
         self.hanging = threading.Event()
         self.let_go = threading.Event()
@@ -117,9 +121,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     # -- the wire --------------------------------------------------------------------------------
 
-    def _json(self, status: int, body: Json) -> None:
+    def _json(self, status: int, body: Json, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(body).encode()
         self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
         self.send_header("request-id", f"req_{uuid.uuid4().hex[:24]}")
@@ -166,6 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         text = _texts(messages[asked].get("content")) if messages else ""
         after_tool = "tool_result" in json.dumps(messages[asked:])
         play = _play(text)
+        if play == "LIMITED" and self._limited(text):
+            return
         if status := self._refusal(play, text, after_tool=after_tool):
             kinds = {429: "rate_limit_error", 401: "authentication_error", 500: "api_error"}
             kind = kinds.get(status, "invalid_request_error")
@@ -186,6 +194,23 @@ class _Handler(BaseHTTPRequestHandler):
         if not hang:
             self.mock.served.append((model, SERVED))
         self._stream(_anthropic_events(model, piece), hang_after=hang)
+
+    def _limited(self, text: str) -> bool:
+        """Whether the subscription's window is used up, which its headers say."""
+        now = time.time()
+        self.mock.resets = self.mock.resets or int(now) + WINDOW_S
+        if now >= self.mock.resets:
+            return False
+        self.mock.prompts.append(text)
+        self.mock.refused += 1
+        name = "anthropic-ratelimit-unified"
+        headers = {
+            f"{name}-status": "rejected", f"{name}-reset": str(self.mock.resets),
+            f"{name}-representative-claim": "five_hour", f"{name}-5h-status": "rejected",
+            f"{name}-5h-reset": str(self.mock.resets), f"{name}-5h-utilization": "1.0"}  # fmt: skip
+        error = {"type": "rate_limit_error", "message": "mock"}
+        self._json(429, {"type": "error", "error": error}, headers)
+        return True
 
     # -- OpenAI ----------------------------------------------------------------------------------
 

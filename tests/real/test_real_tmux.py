@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Generator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from services.worker.tmux import kept
 from tests.e2e.cli import Up
 from tests.integration.test_worktrees import Repository
-from tests.real.mock_api import SERVED, Mock
+from tests.real.mock_api import SERVED, WINDOW_S, Mock
 from tests.real.test_real_agents import Real, settings_of
 from tests.wait import stays, wait_blocking
 
@@ -46,12 +47,23 @@ def options() -> tuple[str, ...]:
 
 
 @pytest.fixture
+def login() -> dict[str, str]:
+    """What the agent shows its provider: a key, or the token of a subscription."""
+    return {"ANTHROPIC_API_KEY": KEY}
+
+
+@pytest.fixture
 def bus(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    login: dict[str, str],
 ) -> Generator[Real]:
     """A worker whose agent is past its first questions, with a provider of our own."""
     mock = Mock().start()
-    settings = {**settings_of("claude", tmp_path, mock.url), "ANTHROPIC_API_KEY": KEY}
+    settings = {**settings_of("claude", tmp_path, mock.url), **login}
+    if "ANTHROPIC_API_KEY" not in login:
+        del settings["ANTHROPIC_API_KEY"]
     home = Path(settings["CLAUDE_CONFIG_DIR"])
     home.mkdir()
     trusted = (str(tmp_path), str(tmp_path / "work"))  # a repository is trusted for itself
@@ -147,6 +159,19 @@ def test_a_limit_is_the_accounts(bus: Real) -> None:
     assert limited[0]["limited"]
     assert bus.story(task)["status"] != "failed"
     assert SERVED not in [parts for _, parts in bus.mock.served]
+
+
+@pytest.mark.parametrize("login", [{"CLAUDE_CODE_OAUTH_TOKEN": "test-token"}])
+def test_a_subscriptions_limit_ends_when_its_window_does(bus: Real) -> None:
+    task = bus.submit("LIMITED please")
+    (limited,) = wait_blocking(lambda: bus.up.ask("status")["accounts"], within=60)
+    assert (limited["limited"], limited["reset_named"]) == (True, True)
+    view = bus.ended(task, within=WINDOW_S + 60)
+    assert view["status"] == "completed", view["end"]
+    assert bus.mock.refused == 1  # not asked before its window is over, nor by the agent itself
+    assert bus.charged() == bus.served() == SERVED
+    resets = datetime.fromtimestamp(bus.mock.resets, UTC)
+    assert datetime.fromisoformat(limited["until"]) == resets
 
 
 def test_a_persons_draft_is_put_aside_and_comes_back(bus: Real) -> None:

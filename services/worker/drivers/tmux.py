@@ -177,7 +177,7 @@ class TmuxDriver:
         attempt = self._session.seat.attempt
         takes_up = attempt is not None and attempt.is_of(task.id, task.attempt)
         self._task, task.calls = task, 0
-        self._mine = mine = OwnTurn(task, self._session.meter)
+        self._mine = mine = OwnTurn(task, self._session.meter, takes_up=takes_up)
         try:
             async with self._session.work.of(task) as folder:
                 self._hold(task.paused)
@@ -253,6 +253,7 @@ class TmuxDriver:
         where = (str(file.path), file.offset) if file is not None else ("", 0)
         attempt = kept.KeptAttempt(mine.task.id, mine.task.attempt, agent.session, *where)
         session.write(attempt=attempt)
+        mine.begin(agent)
         try:
             if takes_up:
                 await self._clear_input()

@@ -21,10 +21,15 @@ _ENDS_OF_ANSWERS = ("end_turn", "stop_sequence", "max_tokens", "refusal")
 
 class OwnTurn:
     """The turn of the attempt in hand, as it becomes known. ``evidence``: who said that the prompt
-    arrived; ``changes``: what differs between the task's text and what the agent has."""
+    arrived; ``changes``: what differs between the task's text and what the agent has.
 
-    def __init__(self, task: Task, meter: SessionMeter) -> None:
+    ``takes_up``: it may have begun already. Else nothing is ours before ``begin``: the turn before
+    may have been about the same words.
+    """
+
+    def __init__(self, task: Task, meter: SessionMeter, *, takes_up: bool) -> None:
         self.task, self._meter = task, meter
+        self._begun = takes_up
         self.typed, self.changes = prompts.for_input(task.text)
         self.pasted = False
         self.evidence = ""
@@ -32,10 +37,17 @@ class OwnTurn:
         self.prompt_id = ""
         self._stop: dict[str, Any] = {}
         self._stopped_at = self._idle_at = 0.0
-        self._looked: set[int] = set()
+        self._looked = 0  # the newest turn that was looked at
+
+    def begin(self, agent: AgentInPane) -> None:
+        """The prompt is on its way: what was until now is about something else."""
+        agent.take_hooks()
+        self._begun, self._looked = True, agent.talk.current.number
 
     def claim(self, agent: AgentInPane) -> None:
         """What of the agent's new signs is about this attempt."""
+        if not self._begun:
+            return
         for entry in agent.take_hooks():
             name = text_in(entry, "hook_event_name")
             if name == "UserPromptSubmit":
@@ -43,8 +55,8 @@ class OwnTurn:
             elif name in ("Stop", "StopFailure") and self.evidence and self._is_mine(entry, agent):
                 self._stop, self._stopped_at = entry, time.monotonic()
         for turn in agent.talk.turns:
-            if self.turn is None and id(turn) not in self._looked:
-                self._looked.add(id(turn))
+            if self.turn is None and turn.number > self._looked:
+                self._looked = turn.number
                 known = self.prompt_id and turn.prompt_id == self.prompt_id
                 if known or self._arrived(turn.prompt, turn.prompt_id, TRANSCRIPT):
                     self.turn = turn

@@ -29,7 +29,8 @@ Calls = dict[str, tuple[str, dict[str, int]]]  # by name: the model, and what it
 
 class AgentTurn(msgspec.Struct):
     """One turn. ``ended``: how, "" while it goes on; ``error`` and ``limit_until`` (seconds since
-    the epoch) where it failed; ``last_stop``: why the newest answer ended."""
+    the epoch) where it failed; ``last_stop``: why the newest answer ended; ``number``: which of
+    those that were followed, from 1."""
 
     prompt: str = ""
     prompt_id: str = ""
@@ -42,6 +43,7 @@ class AgentTurn(msgspec.Struct):
     limit: bool = False
     limit_until: int = 0
     status: int = 0
+    number: int = 0
 
     @property
     def usage(self) -> dict[str, Any] | None:
@@ -116,7 +118,11 @@ class Turns:
         self._end(self.current.ended or DONE)
         self.notices = 0
         self.current = AgentTurn(
-            "".join(texts), text_in(entry, "promptId"), text_in(entry, "uuid"), calls={}
+            "".join(texts),
+            text_in(entry, "promptId"),
+            text_in(entry, "uuid"),
+            calls={},
+            number=self.current.number + 1,
         )
         self.turns.append(self.current)
 
