@@ -30,6 +30,7 @@ class Payload(msgspec.Struct, omit_defaults=True, gc=False):
 
     type: ClassVar[str]
     wire_version: ClassVar[int] = 1
+    head: ClassVar[bytes] = b'{"v":1'  # how its data begins on the wire, with the version
     private: ClassVar[tuple[str, ...]] = ()
     blanks: ClassVar[tuple[tuple[str, Any], ...]] = ()  # the same, each with what is nothing
 
@@ -77,6 +78,7 @@ def wire(name: str) -> Any:
 
     def register(cls: type[Payload]) -> type[Payload]:
         cls.type, cls.private = name, private_fields(cls)
+        cls.head = b'{"v":%d' % cls.wire_version
         cls.blanks = nothings(cls)
         _registry[name.encode()] = (cls, msgspec.json.Decoder(cls))
         return cls
@@ -128,7 +130,8 @@ def encode(
         if value := getattr(payload, name):
             words[name] = value
             setattr(payload, name, nothing)
-    body = _with_version(payload, _encoder.encode(payload))
+    fields = _encoder.encode(payload)
+    body = payload.head + (b"," + fields[1:] if fields != b"{}" else b"}")
     for name, value in words.items():
         setattr(payload, name, value)
     if not words and not writers and not others and reported is None:
@@ -147,11 +150,6 @@ def blank(payload: Payload) -> None:
     """Empty its private fields."""
     for name, nothing in payload.blanks:
         setattr(payload, name, nothing)
-
-
-def _with_version(payload: Payload, body: bytes) -> bytes:
-    head = b'{"v":%d' % payload.wire_version
-    return head + body[1:] if body == b"{}" else head + b"," + body[1:]
 
 
 def as_read(event: Event) -> Event:

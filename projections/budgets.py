@@ -20,6 +20,7 @@ from projections.windows import (
     sum_of,
 )
 
+_NONE: dict[str, Used] = {}
 LEVELS = ("NONE", "WARNING", "SOFT", "HARD", "CRITICAL")
 
 
@@ -128,9 +129,12 @@ def refusal(
         place = place_of(key, state.scopes)
         scope = state.scopes.get(place)
         held_now = (scope.held_tokens, scope.held_nanos, scope.held_tasks) if scope else (0, 0, 0)
-        room = kept.get(key) if kept else None
+        room, sums = kept.get(key) if kept else None, state.sums.get(place, _NONE)
         for limit, which, gates in checks:
-            spent = used(state, place, limit.window, now).of(limit.unit)
+            use = sums.get(limit.window)
+            if use is None or not use.valid_from <= now < use.end:
+                use = used(state, place, limit.window, now)
+            spent = (use.tokens, use.nanos, use.tasks)[which]
             amount = ask[which] + spent + (held_now[which] if holds else 0)
             if room:
                 amount += room[which]

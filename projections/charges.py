@@ -51,6 +51,8 @@ def marked(marks: tuple[Mark, ...], at: int, charged: Charge) -> tuple[Mark, ...
     added = Mark(
         charged.window_at or at, charged.model, charged.tokens, charged.nanos, charged.day_at
     )
+    if not marks:  # most attempts are charged once
+        return (added,)
     merged = _merged((*marks, added), MINUTE)
     if len(merged) > MARKS_MAX:
         newest = merged[-1].at // HOUR

@@ -115,7 +115,8 @@ def _end_attempt(
             estimates.learn(state, task, charged)
         past = _past(task, at, charged, reported=bool(event.origin))
         task.past = (*task.past, past)
-        charges.note(state, charges.key_of(task.id, task.attempt), past.charge)
+        if state.disputes or past.charge.is_disputed:
+            charges.note(state, charges.key_of(task.id, task.attempt), past.charge)
     return task
 
 

@@ -51,13 +51,9 @@ def learn(state: State, task: TaskRecord, charged: Charge) -> None:
     learnt.used_tokens += used
     learnt.error_tokens += abs(used - task.hold_tokens)
     learnt.overruns += used > task.hold_tokens
-    _count(state, learnt.tokens, bucket(max(0, used)))
+    state.journal.count(learnt.tokens, bucket(max(0, used)))
     if not charged.unpriced:
-        _count(state, learnt.nanos, bucket(max(0, task.used_nanos)))
-
-
-def _count(state: State, counts: dict[int, int], index: int) -> None:
-    state.journal.put(counts, index, counts.get(index, 0) + 1)
+        state.journal.count(learnt.nanos, bucket(max(0, task.used_nanos)))
 
 
 def percentile(counts: dict[int, int], percent: int) -> int:

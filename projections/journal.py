@@ -53,6 +53,14 @@ class Journal:
             self._saved.add(id(record))
             entries.append((record, record.__copy__()))
 
+    def count(self, counts: dict[Any, int], key: Any) -> None:
+        """One more of ``key`` in ``counts``, a small map: it is saved whole, once a turn."""
+        entries = self.entries
+        if entries is not None and id(counts) not in self._saved:
+            self._saved.add(id(counts))
+            entries.append((counts, counts.copy()))
+        counts[key] = counts.get(key, 0) + 1
+
     def put(self, mapping: dict[Any, Any], key: Any, value: Any) -> None:
         """``mapping[key] = value``. A record that is new in this turn needs no copy."""
         if self.entries is not None:
@@ -73,6 +81,10 @@ class Journal:
         for entry in reversed(self.entries or ()):
             if len(entry) == 2:
                 record, saved = entry
+                if isinstance(record, dict):
+                    record.clear()
+                    record.update(saved)
+                    continue
                 for field in record.__struct_fields__:
                     setattr(record, field, getattr(saved, field))
                 restored.append(record)

@@ -88,12 +88,14 @@ class Outcomes(Mapping[str, Outcome]):
         if (_ALIKE in self._made or journal.entries is not None) and task in self:
             self.get(task)  # undoing brings back what was there, so it has to be read
             journal.drop(self._made, _ALIKE)  # what it was alike before is to be looked for
-        self._read(_number(outcome.n))
+        if self._unread:
+            self._read(_number(outcome.n))
         journal.put(self._known, task, outcome)
         journal.put(self._order, outcome.n, task)
         if outcome.status == COMPLETED and _ALIKE in self._made:
             journal.put(self._made[_ALIKE], outcome.digest, task)
-        self._forget(journal, outcome.n - OUTCOMES_KEPT)
+        if outcome.n > OUTCOMES_KEPT:
+            self._forget(journal, outcome.n - OUTCOMES_KEPT)
 
     def _forget(self, journal: Journal, n: int) -> None:
         self._read(_number(n))

@@ -38,8 +38,7 @@ def timed(state: State, what: str, label: str, us: int) -> None:
     us = us if us > 0 else 0
     state.journal.touch(histogram)
     histogram.total_us += us
-    index, counts = bucket(us), histogram.counts
-    state.journal.put(counts, index, counts.get(index, 0) + 1)
+    state.journal.count(histogram.counts, bucket(us))
 
 
 def alerted(state: State, unit: str, level: str) -> None:

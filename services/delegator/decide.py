@@ -82,7 +82,7 @@ def _with_given(task: TaskRecord, delegation: Delegation) -> TaskDelegated:
         delegation.complexity,
         task.given_estimate or delegation.estimated_tokens,
         reason,
-        tuple(Candidate(c.kind, c.agent, c.model, c.score) for c in delegation.candidates),
+        tuple([Candidate(c.kind, c.agent, c.model, c.score) for c in delegation.candidates]),
         delegation.margin,
         delegation.close,
     )

@@ -44,6 +44,7 @@ from services.store.position import Position
 logger = logging.getLogger("asb")
 
 PEEK_COUNT = 128  # intake entries a turn may look at; it takes in as many as fit
+PEEK_AHEAD = 64  # the same of a turn that is decided ahead, which is half as long
 IDLE_S = 1.0  # how often an idle engine looks whether the log moved without it
 FOLLOW_MS = 1_000  # one look for what others append
 STANDS_EVERY_S = 0.1  # how often the state is one that stands, for whoever shows it …
@@ -275,10 +276,12 @@ class Host:
             return
         if news is None or news.late or self._standby.on:
             return
-        self._ahead = self._deciding.ahead(self.state, self._entries(turn.consumed))
+        self._ahead = self._deciding.ahead(
+            self.state, self._entries(PEEK_AHEAD, turn.consumed)
+        )
 
-    def _entries(self, behind: int = 0) -> list[IntakeEntry]:
-        return self.intakes.peek(PEEK_COUNT, behind) if self._deciding.reads_intakes else []
+    def _entries(self, count: int = PEEK_COUNT, behind: int = 0) -> list[IntakeEntry]:
+        return self.intakes.peek(count, behind) if self._deciding.reads_intakes else []
 
     def _undo(self) -> None:
         """Undo what was decided ahead: it was never sent."""
@@ -294,7 +297,7 @@ class Host:
             if decided is not None:
                 self._keep(decided, appended.noted)
                 # The deciders left nothing undone that they could see, unless they were cut short.
-                more = decided.turn.more or self._ahead is not None or bool(self._entries())
+                more = decided.turn.more or self._ahead is not None or bool(self._entries(1))
                 return more or self._deciding.awaits_text(self.state)
             return False
         self._undo()

@@ -46,7 +46,8 @@ class Case(msgspec.Struct):
         told beside the fields that asb knows. ``reported`` are the numbers he told."""
         words: dict[str, msgspec.Raw] = {}
         others: dict[str, msgspec.Raw] = {}
-        for name, value in _fields.decode(self.raw).items():
+        fields = _fields.decode(self.raw)
+        for name, value in () if fields.keys() <= command.public else fields.items():
             if name in command.public or name in payload.private:
                 continue
             (words if name in command.private else others)[name] = value

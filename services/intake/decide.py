@@ -131,12 +131,14 @@ def asks(state: State, entries: Iterable[IntakeEntry]) -> Asked:
     named: set[str] = set()
     for entry in entries:
         fields = entry.fields
-        wanted.add(sessions.joining(fields))
+        if b"worker.joined" in fields:
+            wanted.add(sessions.joining(fields))
         if len(fields) > 4 or b"id" in fields[0::2]:
             names = dict(zip(fields[0::2], fields[1::2], strict=False))
             if b"id" in names:
                 ids.add(f"{entry.intake}|{names[b'id'].decode(errors='replace')}")
-        named.update(schema.task_references(fields))
+        if references := schema.task_references(fields):
+            named.update(references)
     workers = state.workers
     return Asked(
         ids,

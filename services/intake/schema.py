@@ -192,16 +192,15 @@ class _References(msgspec.Struct):
 _references = msgspec.json.Decoder(_References)
 
 
-_RESULTS = (b"task.completed", b"task.failed", b"task.cancelled")
-
-
 def task_references(fields: list[bytes]) -> tuple[str, ...]:
     """Ids of tasks that an entry names and the state may not remember: those of a submission (its
     own given one, and those it waits for), and that of a result."""
-    if b"task.submitted" not in fields:
-        if not any(kind in fields for kind in _RESULTS):
+    if b"task.submitted" in fields:
+        if len(fields) == 4 and b'"task"' not in fields[3] and b'"after"' not in fields[3]:
             return ()
-    elif len(fields) == 4 and b'"task"' not in fields[3] and b'"after"' not in fields[3]:
+    elif not (
+        b"task.completed" in fields or b"task.failed" in fields or b"task.cancelled" in fields
+    ):
         return ()
     try:
         _, _, raw = read(fields)

@@ -207,8 +207,6 @@ _named = msgspec.json.Decoder(_WorkerName)
 
 def joining(fields: list[bytes]) -> str:
     """The name that a ``worker.joined`` asks for; "" for any other entry, and where it has none."""
-    if b"worker.joined" not in fields:
-        return ""
     try:
         kind, _, raw = schema.read(fields)
         return _named.decode(raw).worker if kind == "worker.joined" else ""
