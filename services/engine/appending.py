@@ -19,7 +19,9 @@ class Appending:
     def __init__(self, log: Log, intakes: Intakes, letters: DeadLetters, stats: Stats) -> None:
         self._log, self._intakes, self._letters, self._stats = log, intakes, letters, stats
 
-    async def append(self, decided: Decided, meanwhile: Callable[[Decided], None]) -> Appended:
+    async def append(
+        self, decided: Decided, meanwhile: Callable[[Decided], None] | None
+    ) -> Appended:
         """Put a turn on the log, and what it refused among the dead letters; ``meanwhile`` is
         called while the turn is on its way. Raises as ``Log.append``."""
         turn, base = decided.turn, decided.base
@@ -33,9 +35,10 @@ class Appending:
         if not turn.events:
             return Appended("ok", 0)
         notes = decided.news.notes if decided.news is not None else ()
-        reply = asyncio.ensure_future(
-            self._log.append(base, turn.now, turn.events, turn.taken, notes)
-        )
+        work = self._log.append(base, turn.now, turn.events, turn.taken, notes)
+        if meanwhile is None:
+            return await work  # sent at once, and not at the loop's next round
+        reply = asyncio.ensure_future(work)
         try:
             await asyncio.sleep(0)  # it is sent
             meanwhile(decided)

@@ -43,8 +43,7 @@ from services.store.position import Position
 
 logger = logging.getLogger("asb")
 
-PEEK_COUNT = 128  # intake entries a turn may look at; it takes in as many as fit
-PEEK_AHEAD = 64  # the same of a turn that is decided ahead, which is half as long
+PEEK_COUNT, PEEK_AHEAD = 128, 64  # intake entries to look at; a turn ahead is half as long
 IDLE_S = 1.0  # how often an idle engine looks whether the log moved without it
 FOLLOW_MS = 1_000  # one look for what others append
 STANDS_EVERY_S = 0.1  # how often the state is one that stands, for whoever shows it …
@@ -245,14 +244,15 @@ class Host:
 
     async def _turn(self) -> bool:
         """Decide and append once. True when another turn should follow at once."""
-        if not self._deciders or (self._standby.on and not self._overdue()):
+        if not self._deciders or self._standby.leaves(self.intakes.waited_s()):
             return False
         decided, self._ahead = self._ahead, None
         if decided is None:
             decided = await self._deciding.next(self.state, self._entries())
         turn, sent = decided.turn, elapsed()
         try:
-            appended = await self._appending.append(decided, self._decide_ahead)
+            ahead = self._decide_ahead if self._goes_on(decided) else None
+            appended = await self._appending.append(decided, ahead)
         except BaseException:
             self._undo()
             self.state.rollback()  # the outcome is unknown: the log will tell
@@ -266,19 +266,21 @@ class Host:
             await self._appending.expel(turn.refused, self.state.intakes)
         return again
 
-    def _decide_ahead(self, under_way: Decided) -> None:
-        """Decide the turn after one that is on its way: it is sent when that one stands, and undone
-        with it. From time to time there is none, so that others see a state that stands."""
-        turn, news = under_way.turn, under_way.news
+    def _goes_on(self, decided: Decided) -> bool:
+        """Whether the turn after this one is to be decided while this one is on its way. From time
+        to time none is, so that others see a state that stands."""
+        turn, news = decided.turn, decided.news
         more = turn.more or len(self.intakes) > turn.consumed
         fresh = len(self._untold) < AHEAD_MIN or elapsed() - self._stood_at < STANDS_EVERY_S
-        if not (more and fresh and self._whole_engine) or turn.refused or self._doubt:
-            return
-        if news is None or news.late or self._standby.on:
-            return
-        self._ahead = self._deciding.ahead(
-            self.state, self._entries(PEEK_AHEAD, turn.consumed)
-        )
+        alone = self._whole_engine and not self._standby.on and not turn.refused
+        return more and fresh and alone and news is not None and not news.late
+
+    def _decide_ahead(self, under_way: Decided) -> None:
+        """Decide the turn after one that is on its way: it is sent when that one stands, and undone
+        with it."""
+        if not self._doubt:
+            entries = self._entries(PEEK_AHEAD, under_way.turn.consumed)
+            self._ahead = self._deciding.ahead(self.state, entries)
 
     def _entries(self, count: int = PEEK_COUNT, behind: int = 0) -> list[IntakeEntry]:
         return self.intakes.peek(count, behind) if self._deciding.reads_intakes else []
@@ -392,10 +394,6 @@ class Host:
         for event in events:
             if type(event.data) is ClockStepped:
                 self.clock.reported(event.data.by)
-
-    def _overdue(self) -> bool:
-        """Whether work that another host should have done is a second old."""
-        return self._standby.overdue(self.intakes.waited_s())
 
     async def _read_intakes(self) -> None:
         self.intakes.wake = self._wake

@@ -42,13 +42,15 @@ class Standby:
             self.on = True
             self._others_moved = elapsed()
 
-    def overdue(self, waited_s: float | None) -> bool:
-        """Whether the work is ours to do though another host used to do it: it has not moved the
-        log for a second, and the first entry at the intakes, if there is one, has been first for
-        ``waited_s``."""
-        if elapsed() - self._others_moved <= STANDBY_S:
+    def leaves(self, waited_s: float | None) -> bool:
+        """Whether the work is left to another host. It is ours to do though another one used to do
+        it when that has not moved the log for a second, and the first entry at the intakes, if
+        there is one, has been first for ``waited_s``, over a second."""
+        if not self.on:
             return False
-        return waited_s is None or waited_s > STANDBY_S
+        if elapsed() - self._others_moved <= STANDBY_S:
+            return True
+        return waited_s is not None and waited_s <= STANDBY_S
 
     def _is_of_our_kind(self, event: Event) -> bool:
         """Whether a decider that we run has decided it: what has an origin came by the intakes."""

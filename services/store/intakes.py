@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import anyio
+import anyio.lowlevel
 
 from events.keys import Keys
 from services.decider import IntakeEntry
@@ -137,6 +138,7 @@ class Intakes:
             if parse_id(place := entries[-1][0].decode()) > position:
                 self._positions[intake] = place
         self.wake.set()
+        await anyio.lowlevel.checkpoint()  # first the turn, then the next read
 
     def _readable(self) -> list[str]:
         """The intakes to read; one that was no stream is tried again from time to time."""

@@ -46,7 +46,7 @@ def test_another_one_that_decides_what_we_could_makes_us_the_standby(moment: Mom
     host.saw(decision())
     assert host.on
     moment.at += STANDBY_S / 2
-    assert not host.overdue(STANDBY_S / 2)
+    assert host.leaves(STANDBY_S / 2)
     host.kept()
     assert not host.on
 
@@ -66,11 +66,11 @@ def test_work_is_overdue_when_it_was_there_for_a_second_whatever_its_time_says(
 ) -> None:
     host = Standby(ENGINE)
     host.saw(decision(at=NOON + off_by))
-    assert not host.overdue(STANDBY_S + 1)  # the other one has just moved the log
+    assert host.leaves(STANDBY_S + 1)  # the other one has just moved the log
     moment.at += STANDBY_S + 0.1
-    assert host.overdue(STANDBY_S + 0.1)
-    assert host.overdue(None)  # timers
-    assert not host.overdue(0.5)  # it has just come: the other one may be about to take it
+    assert not host.leaves(STANDBY_S + 0.1)
+    assert not host.leaves(None)  # timers
+    assert host.leaves(0.5)  # it has just come: the other one may be about to take it
 
 
 def test_a_turn_of_our_own_whose_reply_was_lost_makes_nobody_the_standby(moment: Moment) -> None:
