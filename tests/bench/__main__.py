@@ -13,6 +13,7 @@ import msgspec
 
 from tests.bench import table
 from tests.bench.admission import admission
+from tests.bench.bus_admission import bus_admission
 from tests.bench.compare import compare
 from tests.bench.footprint import fleet, idle, memory
 from tests.bench.ground import Ground, machine
@@ -36,6 +37,7 @@ EVERY = {
     "delegate": delegate,
     "turns": turns,
     "admission": admission,
+    "bus-admission": bus_admission,
     "idle": idle,
     "memory": memory,
     "fleet": fleet,

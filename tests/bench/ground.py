@@ -154,11 +154,17 @@ class Bus:
     """An engine and a no-op worker, each in a process of its own, on a fresh namespace."""
 
     def __init__(
-        self, ground: Ground, profile: str = "", *, keys: Keys | None = None, root: Path = ROOT
+        self,
+        ground: Ground,
+        profile: str = "",
+        *,
+        keys: Keys | None = None,
+        root: Path = ROOT,
+        engine: str = "tests.bench.children",
     ) -> None:
         self.ground, self.keys = ground, keys or ground.keys()
         self.client, namespace = ground.client, self.keys.namespace
-        self.engine = Child("engine", ground.url, namespace, profile, root=root)
+        self.engine = Child("engine", ground.url, namespace, profile, module=engine, root=root)
         self.worker = Child("worker", ground.url, namespace, str(CAPACITY), root=root)
         self.submitted = 0
         self._wait(lambda: self._last_type() == b"worker.joined", "the worker has joined")
