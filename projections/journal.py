@@ -10,7 +10,7 @@ keep ``entries`` None and pay nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -81,9 +81,9 @@ class Journal:
         for entry in reversed(self.entries or ()):
             if len(entry) == 2:
                 record, saved = entry
-                if isinstance(record, dict):
+                if isinstance(saved, dict):  # a small map
                     record.clear()
-                    record.update(saved)
+                    record.update(cast("dict[Any, int]", saved))
                     continue
                 for field in record.__struct_fields__:
                     setattr(record, field, getattr(saved, field))
