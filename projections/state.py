@@ -153,11 +153,10 @@ class State:
             self.escalations.add(task)
         elif task.status in RUNNING:
             self.queues.remind(task)
-            if task.beyond:
-                if task.wants_more:
-                    self.remember_refused(task)
-                elif task.overruns:
-                    self.overruns.add(task)
+            if task.overruns:
+                self.overruns.add(task)
+            if task.wants_more:
+                self.remember_refused(task)
             if self._is_orphan(task):
                 self.orphans.add(task)
 

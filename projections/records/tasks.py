@@ -107,7 +107,7 @@ class TaskRecord(msgspec.Struct, array_like=True, gc=False):
         return bool(self.cancel_id)
 
     @property
-    def beyond(self) -> bool:
+    def _beyond(self) -> bool:
         """Whether the running attempt used more than it holds."""
         return self.status in RUNNING and (
             self.used_tokens > self.hold_tokens or self.used_nanos > self.hold_nanos
@@ -116,12 +116,12 @@ class TaskRecord(msgspec.Struct, array_like=True, gc=False):
     @property
     def overruns(self) -> bool:
         """Whether it used more than it holds, and nothing was said of it yet."""
-        return not self.hold_refused and self.beyond
+        return not self.hold_refused and self._beyond
 
     @property
     def wants_more(self) -> bool:
         """Whether it was refused to hold more, and would still go on with more."""
-        return bool(self.hold_refused) and not self.cancelling and self.beyond
+        return bool(self.hold_refused) and not self.cancelling and self._beyond
 
     @property
     def to_escalate(self) -> bool:
