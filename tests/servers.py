@@ -67,7 +67,7 @@ class RedisServer:
     def start(self) -> RedisServer:
         """Start it; returns once it serves, loading included."""
         self.spawn()
-        wait_blocking(self._serves, within=20, what=f"redis-server on port {self.port} serves")
+        wait_blocking(self.serves, within=20, what=f"redis-server on port {self.port} serves")
         return self
 
     def spawn(self, *options: str) -> None:
@@ -133,7 +133,8 @@ class RedisServer:
         with contextlib.closing(SyncClient(self.url)) as client:
             return client.call(*command)
 
-    def _serves(self) -> bool:
+    def serves(self) -> bool:
+        """Whether it answers; an AssertionError where it has ended."""
         assert self.process is not None
         ended = self.process.poll()
         assert ended is None, f"it ended with {ended}: {self.log_tail()}"

@@ -133,7 +133,7 @@ def main(order: bytes) -> None:
     """The process: archive and cut what is due."""
     asked = msgspec.json.decode(order, type=RetentionOrder)
     policy = msgspec.convert(asked.policy, ArchiveSettings)
-    with contextlib.closing(SyncClient(asked.url)) as client:
+    with contextlib.closing(SyncClient(asked.url, Keys(asked.namespace).log)) as client:
         Retention(client, Keys(asked.namespace), Path(asked.archives), policy).run()
 
 

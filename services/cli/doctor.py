@@ -32,7 +32,7 @@ def doctor(
     Exit code 1 when something is bad.
     """
     with options.opened() as bus:
-        look = Look(bus, anyio.run(_facts, bus.client.url))
+        look = Look(bus, anyio.run(_facts, bus.client.url, bus.keys.log))
         facts = list(rows(look, CHECKS))
         if deep:
             facts += rows(look, [("sums", sums)])
@@ -48,8 +48,8 @@ def doctor(
         raise typer.Exit(1)
 
 
-async def _facts(url: str) -> ServerFacts:
-    client = Client(url)
+async def _facts(url: str, home: str) -> ServerFacts:
+    client = Client(url, home)
     try:
         return await read_facts(client)
     finally:

@@ -109,7 +109,7 @@ def worker(
 async def _serve(
     settings: Settings, worker_options: WorkerOptions, until_stdin_closes: bool
 ) -> None:
-    client = Client(resolve_url(settings))
+    client = Client(resolve_url(settings), Keys(settings.namespace).log)
     stop = anyio.Event()
     try:
         async with anyio.create_task_group() as tasks:

@@ -97,9 +97,10 @@ class Bus(msgspec.Struct):
 @contextlib.contextmanager
 def opened(settings: Settings) -> Generator[Bus]:
     """The bus that ``settings`` name. Raises AsbError where there is none."""
-    client = SyncClient(resolve_url(settings))
+    keys = Keys(settings.namespace)
+    client = SyncClient(resolve_url(settings), keys.log)
     try:
-        yield Bus(settings, client, Keys(settings.namespace))
+        yield Bus(settings, client, keys)
     finally:
         client.close()
 

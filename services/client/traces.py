@@ -122,8 +122,8 @@ def _keys(bus: Bus) -> Iterator[bytes]:
 def _uncompressed(bus: Bus, trace: Trace) -> Generator[bool]:
     """Compression off for a while; False where the server does not let us."""
     try:
-        before = bus.client.call("CONFIG", "GET", "rdbcompression")[1]
-        bus.client.call("CONFIG", "SET", "rdbcompression", "no")
+        before = bus.client.everywhere("CONFIG", "GET", "rdbcompression")[0][1]
+        bus.client.everywhere("CONFIG", "SET", "rdbcompression", "no")
     except (CommandRefused, RedisUnsuitable, IndexError):
         trace.left.append("anything: the server does not let compression be turned off")
         yield False
@@ -131,11 +131,11 @@ def _uncompressed(bus: Bus, trace: Trace) -> Generator[bool]:
     try:
         yield True
     finally:
-        bus.client.call("CONFIG", "SET", "rdbcompression", before)
+        bus.client.everywhere("CONFIG", "SET", "rdbcompression", before)
 
 
 def _search_files(bus: Bus, pattern: re.Pattern[bytes], trace: Trace) -> None:
-    if _persistence(bus).get("aof_enabled") != "1":
+    if not any(info.get("aof_enabled") == "1" for info in _persistence(bus)):
         return
     files = _aof_files(bus)
     if files is None:
@@ -155,38 +155,44 @@ def _search_files(bus: Bus, pattern: re.Pattern[bytes], trace: Trace) -> None:
 def _aof_files(bus: Bus) -> list[Path] | None:
     """The files of the append-only log, where they are on this machine."""
     names = ("dir", "appenddirname", "appendfilename")
-    config: dict[str, str] = {}
-    for name in names:
-        reply: list[bytes] = bus.client.call("CONFIG", "GET", name)
-        config[name] = reply[1].decode() if len(reply) > 1 else ""
-    folder = Path(config["dir"])
-    if config["appenddirname"]:
-        paths = [*(folder / config["appenddirname"]).glob("*.rdb")]
-        paths += (folder / config["appenddirname"]).glob("*.aof")
+    settings = (bus.client.everywhere("CONFIG", "GET", name) for name in names)
+    there: list[Path] = []
+    for replies in zip(*settings, strict=True):  # of every server that holds a part of the bus
+        values = (reply[1].decode() if len(reply) > 1 else "" for reply in replies)
+        files = _files_in(*values)
+        if not files:
+            return None
+        there += files
+    return sorted(there)
+
+
+def _files_in(folder: str, logs: str, name: str) -> list[Path]:
+    """The files of one server, as it names their places; none where they are elsewhere."""
+    if logs:
+        paths = [*(Path(folder) / logs).glob("*.rdb"), *(Path(folder) / logs).glob("*.aof")]
     else:
-        paths = [folder / config["appendfilename"]]
-    there = [path for path in paths if path.is_file()]
-    return sorted(there) or None
+        paths = [Path(folder) / name]
+    return [path for path in paths if path.is_file()]
 
 
 def _rewrite_aof(bus: Bus) -> None:
     """Anew, without compression. Raises CommandRefused."""
     _idle(bus)
-    bus.client.call("BGREWRITEAOF")
+    bus.client.everywhere("BGREWRITEAOF")
     _idle(bus)
 
 
 def _idle(bus: Bus) -> None:
     until = time.monotonic() + AOF_WAIT_S
     busy = ("aof_rewrite_in_progress", "aof_rewrite_scheduled")
-    while any(_persistence(bus).get(name) == "1" for name in busy):
+    while any(info.get(name) == "1" for info in _persistence(bus) for name in busy):
         if time.monotonic() > until:
             raise CommandRefused("it is being rewritten for ten minutes already")
         time.sleep(0.05)
 
 
-def _persistence(bus: Bus) -> dict[str, str]:
-    return info_of(bus.client.call("INFO", "persistence"))
+def _persistence(bus: Bus) -> list[dict[str, str]]:
+    return [info_of(info) for info in bus.client.everywhere("INFO", "persistence")]
 
 
 def _in_file(path: Path, pattern: re.Pattern[bytes]) -> bytes:

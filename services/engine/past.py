@@ -40,7 +40,7 @@ class Past:
         """The state from the log; whatever was in memory is worth nothing any more. Raises LogError
         and RedisUnavailable."""
         foreign: list[str] = []
-        with contextlib.closing(SyncClient(self._client.url)) as client:
+        with contextlib.closing(SyncClient(self._client.url, self._keys.log)) as client:
             first = client.call(*entries_from_start(self._keys))
             state = rebuild.rebuild(client, self._keys, foreign=foreign, archives=self._archives)
         self._position.begin(foreign)

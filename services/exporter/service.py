@@ -34,7 +34,12 @@ from services.exporter.processes import Counted, Places, Polled
 from services.projector import Projector, Setup
 from services.runtime import VERSION
 from services.runtime.clock import ServerClock, elapsed
-from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable
+from services.runtime.errors import (
+    AsbError,
+    CommandRefused,
+    RedisUnavailable,
+    RedisUnsuitable,
+)
 from services.store.client import SyncClient
 from services.store.health import memory_of
 from services.store.heartbeat import beats
@@ -94,7 +99,7 @@ class Exporter(Projector):
     # -- what others know ------------------------------------------------------------------------
 
     async def _poll(self) -> None:
-        client = SyncClient(self._url)
+        client = SyncClient(self._url, self._keys.log)
         try:
             sent = elapsed()
             polled, server_us = await anyio.to_thread.run_sync(poll, client, self._keys)
@@ -198,14 +203,13 @@ def poll(client: SyncClient, keys: Keys) -> tuple[Polled, int]:
             ("XLEN", keys.deadletter),
             ("GET", keys.deadletter_dropped),
             ("GET", keys.snapshot_record),
-            ("INFO", "memory"),
         ]
     )
     (seconds, micros), *others = replies
-    entries, letters, dropped, record, info = (
+    entries, letters, dropped, record = (
         None if isinstance(reply, CommandRefused) else reply for reply in others
     )
-    memory, limit = memory_of(info or b"")
+    memory, limit = _memory(client)
     polled = Polled(
         elapsed=asked,
         up=True,
@@ -218,6 +222,16 @@ def poll(client: SyncClient, keys: Keys) -> tuple[Polled, int]:
         memory_limit=limit,
     )
     return polled, int(seconds) * 1_000_000 + int(micros)
+
+
+def _memory(client: SyncClient) -> tuple[int, int]:
+    """As ``memory_of``, of all servers that hold a part of the bus together."""
+    try:
+        sizes = [memory_of(info) for info in client.everywhere("INFO", "memory")]
+    except (CommandRefused, RedisUnsuitable):
+        return 0, 0
+    used, limits = zip(*sizes, strict=True)
+    return sum(used), sum(limits) if all(limits) else 0
 
 
 def projectors(setup: Setup) -> list[Projector]:

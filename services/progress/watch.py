@@ -21,6 +21,7 @@ from services.projector import Projector, Setup
 from services.runtime.clock import elapsed
 from services.runtime.errors import CommandRefused, RedisUnsuitable
 from services.store.client import Client
+from services.store.health import sends_needed_events
 
 logger = logging.getLogger("asb")
 
@@ -98,9 +99,19 @@ class ProgressWatch:
         await self._client.call("SET", self._keys.probe, 1, "EX", 60)
         with anyio.move_on_after(HEARD_S):
             await self._probe_heard.wait()
-        self._set(self._probe_heard.is_set())
+        self._set(self._probe_heard.is_set() and await self._all_tell())
         with anyio.move_on_after(PROBE_S):
             await self._probe_wake.wait()
+
+    async def _all_tell(self) -> bool:
+        """Whether every node of a Cluster tells of its keys, as the one that has the probe does."""
+        if len(self._client.primaries) < 2:
+            return True
+        try:
+            replies = await self._client.everywhere("CONFIG", "GET", "notify-keyspace-events")
+        except (CommandRefused, RedisUnsuitable):
+            return False
+        return all(len(r) > 1 and sends_needed_events(r[1].decode()) for r in replies)
 
     def _set(self, works: bool) -> None:
         if works != self.works:

@@ -10,6 +10,7 @@ import anyio.to_thread
 import msgspec
 from anyio.from_thread import start_blocking_portal
 
+from events.keys import Keys
 from projections.state import State
 from services import hosting
 from services.assembly import SERVICES
@@ -118,7 +119,7 @@ async def hosted(
 ) -> AsyncGenerator[RunningBus]:
     """A host for ``services``, folded and ready; it ends with the block. ``hire`` is called with
     what it has folded, before its first turn."""
-    client = Client(url)
+    client = Client(url, Keys(settings.namespace).log)
     try:
         await check_server(client)
         running = RunningBus(hosting.host(client, settings, services), anyio.Event())

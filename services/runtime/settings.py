@@ -167,8 +167,8 @@ def _checked(given: Given, value: Any) -> Any:
         problem = "expected letters, digits, - and _ only"
     elif given.name == "redis_url" and not names_a_redis(value):
         problem, value = (
-            "expected redis://HOST:PORT, rediss://HOST:PORT, unix:///PATH "
-            "or redis+sentinel://HOST,HOST,HOST/SERVICE",
+            "expected redis://HOST:PORT, rediss://HOST:PORT, unix:///PATH, "
+            "redis+sentinel://HOST,HOST,HOST/SERVICE or redis+cluster://HOST,HOST",
             redacted(value),
         )
     elif given.name == "policy.timezone":

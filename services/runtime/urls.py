@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 SENTINEL_PORT = 26379
 SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
+REDIS_PORT = 6379
+CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]]+)(?::(?P<port>[0-9]{1,5}))?\Z")
 _QUERIED = re.compile(r"(?i)([?&]\w*(?:password|secret|token)=)[^&#]*")
 
@@ -37,19 +40,61 @@ def sentinel(url: str) -> SentinelUrl | None:
     if not service or (database and not database.isdecimal()):
         raise ValueError("expected redis+sentinel://HOST,HOST,HOST/SERVICE or …/SERVICE/DATABASE")
     server = f"{scheme.partition('+')[0]}://{login}{at}localhost/{database}{question}{options}"
-    return SentinelUrl(tuple(map(_host, hosts.split(","))), service, server)
+    return SentinelUrl(tuple(_host(h, SENTINEL_PORT) for h in hosts.split(",")), service, server)
 
 
-def _host(text: str) -> tuple[str, int]:
+class ClusterUrl(NamedTuple):
+    """Some nodes (host and port) of a Cluster: they know the others.
+
+    Written ``redis+cluster://[user:password@]h1,h2:6380[?options]``. ``server`` is a plain URL of
+    the first, with the login and options for every node.
+    """
+
+    hosts: tuple[tuple[str, int], ...]
+    server: str
+
+
+def cluster(url: str) -> ClusterUrl | None:
+    """The nodes that ``url`` names; None where its scheme is another. Raises ValueError where it
+    cannot be read."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in CLUSTER_SCHEMES:
+        return None
+    address, question, options = rest.partition("?")
+    place, _, database = address.partition("/")
+    login, at, hosts = place.rpartition("@")
+    if database not in ("", "0"):
+        raise ValueError("expected redis+cluster://HOST,HOST; a Cluster has database 0 only")
+    first = hosts.partition(",")[0]
+    server = f"{scheme.partition('+')[0]}://{login}{at}{first}{question}{options}"
+    return ClusterUrl(tuple(_host(host, REDIS_PORT) for host in hosts.split(",")), server)
+
+
+def cluster_of(url: str, nodes: Iterable[str] = ()) -> str:
+    """How the Cluster at ``url`` is named, which may be the plain URL of a node: by these
+    ``nodes``, each ``host:port``, or by those it names."""
+    scheme, _, rest = url.partition("://")
+    address, question, options = rest.partition("?")
+    login, at, place = address.partition("/")[0].rpartition("@")
+    hosts = ",".join(_bracketed(node) for node in nodes) or place or "localhost"
+    return f"{scheme.partition('+')[0]}+cluster://{login}{at}{hosts}{question}{options}"
+
+
+def _bracketed(node: str) -> str:
+    host, _, port = node.rpartition(":")
+    return f"[{host}]:{port}" if ":" in host else node
+
+
+def _host(text: str, port: int) -> tuple[str, int]:
     match = _HOST.match(text)
     if match is None or int(match["port"] or 0) > 65535:
-        raise ValueError(f"{text[:80]!r} is no host, or host and port, of a sentinel")
-    return match["host"].strip("[]"), int(match["port"] or SENTINEL_PORT)
+        raise ValueError(f"{text[:80]!r} is no host, or host and port")
+    return match["host"].strip("[]"), int(match["port"] or port)
 
 
 def hosts(url: str) -> tuple[str, ...]:
     """The hosts that ``url`` names; () for a socket of this machine."""
-    named = sentinel(url)
+    named = sentinel(url) or cluster(url)
     if named is not None:
         return tuple(host for host, _ in named.hosts)
     parts = urlsplit(url)
@@ -59,7 +104,7 @@ def hosts(url: str) -> tuple[str, ...]:
 def names_a_redis(url: str) -> bool:
     """Whether ``url`` can be the address of a Redis: its scheme, and a port that there can be."""
     try:
-        if sentinel(url) is not None:
+        if sentinel(url) is not None or cluster(url) is not None:
             return True
         parts = urlsplit(url)
         _ = parts.port  # asking for it checks it
@@ -76,6 +121,12 @@ def redis_cli(url: str) -> str:
     if named is not None:  # they answer who is primary at present
         host, port = named.hosts[0]
         return f"redis-cli -h {host} -p {port} SENTINEL get-master-addr-by-name {named.service}"
+    nodes = cluster(url)
+    if nodes is not None:
+        user = urlsplit(nodes.server).username
+        (host, port), *_ = nodes.hosts
+        login = (" --tls" if url.startswith("rediss") else "") + (f" --user {user}" if user else "")
+        return f"redis-cli -c -h {host} -p {port}{login}"
     parts = urlsplit(url)
     if parts.scheme != "redis" or parts.username or parts.password:
         return f"redis-cli -u {redacted(url)}"

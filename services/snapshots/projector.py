@@ -130,7 +130,7 @@ class SnapshotOrder(msgspec.Struct, frozen=True):
 def main(order: bytes) -> None:
     """The process: fold and keep."""
     asked = msgspec.json.decode(order, type=SnapshotOrder)
-    with contextlib.closing(SyncClient(asked.url)) as client:
+    with contextlib.closing(SyncClient(asked.url, Keys(asked.namespace).log)) as client:
         keep(client, Keys(asked.namespace), Path(asked.archives))
 
 

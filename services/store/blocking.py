@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import hiredis
 
 from services.store import address
 from services.store.address import CONNECT_SECONDS, Address
-from services.store.replies import has_changed_role, no_answer, refused_opening
+from services.store.replies import (
+    Command,
+    has_changed_role,
+    no_answer,
+    packed,
+    refused_opening,
+)
 
 _hiredis: Any = hiredis
 REPLY_SECONDS = 30.0
@@ -35,8 +42,7 @@ class Blocking:
         if place is None:
             from services.store import with_redis_py
 
-            connection = with_redis_py.blocking(url, shown)
-            return cls(connection._sock, connection)
+            return cls.taken_over(with_redis_py.blocking(url, shown))
         try:
             opened = cls(_connected(place))
             try:
@@ -48,9 +54,14 @@ class Blocking:
             raise no_answer(shown, error) from error
         return opened
 
+    @classmethod
+    def taken_over(cls, connection: Any) -> Blocking:
+        """The socket of a connection that redis-py made."""
+        return cls(connection._sock, connection)
+
     def _begin(self, place: Address, shown: str) -> None:
         for command in place.opening:
-            (reply,) = self.ask(_hiredis.pack_command(command), 1)
+            (reply,) = self.ask(packed([command]), 1)
             if isinstance(reply, Exception):
                 raise refused_opening(shown, command, str(reply))
 
@@ -91,6 +102,62 @@ class Blocking:
 
     def close(self) -> None:
         self._socket.close()
+
+
+class Pool:
+    """The connections to one server. Threads may share it: each call has one to itself. ``opened``
+    makes them."""
+
+    def __init__(self, opened: Callable[[], Blocking], connection: Blocking | None = None) -> None:
+        """``connection``: one that is there already."""
+        self._opened = opened
+        self._idle = [] if connection is None else [connection]
+
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to ``commands``, errors as values. Raises OSError and hiredis.ProtocolError
+        where the connection is lost or nothing comes, and as ``Blocking.open``."""
+        connection = self.connected()
+        try:
+            replies = connection.ask(packed(commands), len(commands))
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)
+        return replies
+
+    def chain(self, first: Command, after: Callable[[Any], Command | None]) -> Iterator[Any]:
+        """The reply to ``first`` and to each command that follows ``after`` a reply, None for none.
+        A command is under way while the caller works on the reply before it. Raises as ``ask``."""
+        command: Command | None = first
+        connection, awaited = self.connected(), True
+        try:
+            connection.send(packed([first]))
+            while command is not None:
+                reply = connection.receive()
+                awaited = False
+                command = after(reply)
+                if command is not None:
+                    awaited = True
+                    connection.send(packed([command]))
+                yield reply
+        finally:
+            if awaited:  # its reply is for nobody
+                connection.close()
+            else:
+                self._idle.append(connection)
+
+    def connected(self) -> Blocking:
+        """A connection that nobody else has."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                return connection
+            connection.close()
+        return self._opened()
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
 
 
 def _connected(place: Address) -> socket.socket:

@@ -2,35 +2,45 @@
 
 Replies come back raw (bytes, ints, lists): decoding once, where the meaning is known, is what
 makes replay fast. Connections are plain sockets with hiredis on them; redis-py makes those that
-need more (``with_redis_py``).
+need more (``with_redis_py``). Where the server is a node of a Cluster, its nodes are behind the
+same methods (``cluster``).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hiredis
 
+from events.keys import Keys
+from services.runtime import urls
 from services.runtime.errors import CommandRefused
 from services.runtime.urls import redacted
-from services.store.blocking import REPLY_SECONDS, Blocking
-from services.store.connection import Wire
+from services.store.blocking import Blocking, Pool
+from services.store.connection import CONNECT_SECONDS, Wire, Wires
 from services.store.replies import (
+    HELLO,
     Command,
     Word,
     classified,
+    is_cluster,
     is_wrong_type,
     key_of,
     name_of,
     no_answer,
+    packed,
     wrong_type,
 )
 
-_hiredis: Any = hiredis
+if TYPE_CHECKING:
+    from services.store.cluster import BlockingNodes, Nodes
+
 SCAN_COUNT = 1_000
+HOME = Keys().log
 
 
 @contextmanager
@@ -43,15 +53,16 @@ def _answered(shown: str) -> Generator[None]:
 
 
 class Client:
-    """An asyncio client with raw replies: one wire for commands, which share it in order, and one
-    for each that may block."""
+    """An asyncio client with raw replies: one wire to a server for commands, which share it in
+    order, and one for each that may block."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, home: str = HOME) -> None:
+        """``home``: on a Cluster, commands without a key go to the node that holds this one."""
         self.url = url
         self.shown = redacted(url)
-        self._connecting = asyncio.Lock()
-        self._wire: Wire | None = None
-        self._idle: list[Wire] = []  # for commands that block
+        self._home = home
+        self._reaching = asyncio.Lock()
+        self._servers: Wires | Nodes | None = None
 
     async def call(self, *command: Word) -> Any:
         """One command; its raw reply.
@@ -59,10 +70,10 @@ class Client:
         Raises RedisUnavailable, RedisUnsuitable or, for an error that is about this very
         command, CommandRefused. After RedisUnavailable the outcome is unknown.
         """
-        reply = (await self._ask(_hiredis.pack_command(command), 1))[0]
-        if isinstance(reply, Exception) and is_wrong_type(command, reply):
-            raise wrong_type(await self.types((key_of(command),))) from reply
-        return self._checked(reply)
+        (reply,) = await self._ask((command,))
+        if isinstance(reply, Exception):
+            raise await self._error(command, reply) from reply
+        return reply
 
     async def types(self, keys: Iterable[Word]) -> dict[str, str]:
         """The type of each key that is there."""
@@ -74,116 +85,163 @@ class Client:
     async def pipeline(self, commands: Iterable[Command]) -> list[Any]:
         """Many commands in one round trip, not a transaction. A refused one yields its
         CommandRefused in place; only a lost connection raises."""
-        packed: list[bytes] = [_hiredis.pack_command(tuple(command)) for command in commands]
-        if not packed:
-            return []
-        replies = await self._ask(b"".join(packed), len(packed))
+        asked = [tuple(command) for command in commands]
+        replies = await self._ask(asked) if asked else []
         return [CommandRefused(str(r)) if isinstance(r, Exception) else r for r in replies]
 
     async def all(self, commands: Iterable[Command]) -> list[Any]:
         """As ``pipeline``, for reads that need every answer: a refused one raises as ``call``."""
         asked = [tuple(command) for command in commands]
         replies = await self.pipeline(asked)
-        for command, reply in zip(asked, replies, strict=True):
-            if isinstance(reply, Exception) and is_wrong_type(command, reply):
-                raise wrong_type(await self.types((key_of(command),))) from reply
-        return [self._checked(reply) for reply in replies]
+        return await self._checked(asked, replies)
 
     async def block(self, *command: Word) -> Any:
         """A command that may block (``XREAD … BLOCK``) on a connection of its own, for less than
         ``REPLY_SECONDS``. Raises as ``call``."""
         with _answered(self.shown):
-            wire = self._idle.pop() if self._idle else None
-            if wire is None or not wire.is_open:
-                wire = await Wire.open(self.url, self.shown)
-            try:
-                reply = (await wire.ask(_hiredis.pack_command(command), 1, REPLY_SECONDS))[0]
-            except BaseException:
-                wire.close()  # the command may still be under way, for nobody
-                raise
-        self._idle.append(wire)
-        if isinstance(reply, Exception) and is_wrong_type(command, reply):
-            raise wrong_type(await self.types((key_of(command),))) from reply
-        return self._checked(reply)
+            replies = await (self._servers or await self._reached()).block((command,))
+        return (await self._checked((command,), replies))[0]
 
-    async def _ask(self, packed: bytes, count: int) -> list[Any]:
+    async def everywhere(self, *command: Word) -> list[Any]:
+        """The reply of every server that holds a part of the keys, in a fixed order; of one, unless
+        this is a Cluster. Raises as ``call``."""
         with _answered(self.shown):
-            wire = self._wire
-            if wire is None or not wire.is_open:
-                wire = await self._connected()
-            return await wire.ask(packed, count, REPLY_SECONDS)
+            servers = self._servers or await self._reached()
+            if isinstance(servers, Wires):
+                replies = await servers.ask((command,))
+            else:
+                replies = await servers.everywhere(command)
+        return await self._checked([command] * len(replies), replies)
 
-    async def _connected(self) -> Wire:
-        async with self._connecting:
-            if self._wire is None or not self._wire.is_open:
-                self._wire = await Wire.open(self.url, self.shown)
-            return self._wire
+    async def beside(self, key: str, *command: Word) -> Any:
+        """As ``call``, for a command without a key: the server that holds ``key`` is asked."""
+        with _answered(self.shown):
+            servers = self._servers or await self._reached()
+            if isinstance(servers, Wires):
+                replies = await servers.ask((command,))
+            else:
+                replies = await servers.beside(key, command)
+        return (await self._checked((command,), replies))[0]
 
-    def _checked(self, reply: Any) -> Any:
-        if isinstance(reply, Exception):
-            raise classified(self.shown, str(reply)) from reply
-        return reply
+    def together(self, keys: Sequence[str]) -> list[list[str]]:
+        """The keys, grouped by what one command may name."""
+        servers = self._servers
+        if servers is None or isinstance(servers, Wires):
+            return [list(keys)]
+        return servers.together(keys)
+
+    @property
+    def primaries(self) -> list[str]:
+        """The nodes that hold the keys, as ``host:port``, where this is a Cluster."""
+        servers = self._servers
+        return [] if servers is None or isinstance(servers, Wires) else servers.primaries
+
+    @property
+    def changes(self) -> int:
+        """Grows where a server was lost or replaced, also where nobody asked it just then: what it
+        had acknowledged last may be gone."""
+        return 0 if self._servers is None else self._servers.changes
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        with _answered(self.shown):
+            servers = self._servers
+            if servers is None:
+                servers = await self._reached()
+            return await servers.ask(commands)
+
+    async def _reached(self) -> Wires | Nodes:
+        """Who answers at our URL: one server, or the nodes of a Cluster."""
+        async with self._reaching:
+            if self._servers is None:
+                self._servers = await self._first_reached()
+            return self._servers
+
+    async def _first_reached(self) -> Wires | Nodes:
+        wire = None
+        if urls.cluster(self.url) is None:
+            wire = await self._opened()
+            if not _may_be_cluster(self.url):
+                return Wires(self._opened, wire)
+            try:
+                (hello,) = await wire.ask(packed([HELLO]), 1, CONNECT_SECONDS)
+            except BaseException:
+                wire.close()
+                raise
+            if not is_cluster(hello):
+                return Wires(self._opened, wire)
+            wire.close()
+        from services.store import cluster
+
+        return cluster.Nodes(self.url, self.shown, self._home)
+
+    async def _opened(self) -> Wire:
+        return await Wire.open(self.url, self.shown)
+
+    async def _checked(self, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
+        """The replies, if none is an error."""
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, Exception):
+                raise await self._error(command, reply) from reply
+        return replies
+
+    async def _error(self, command: Command, reply: Exception) -> Exception:
+        """Ours for what was answered to ``command``."""
+        if is_wrong_type(command, reply):
+            return wrong_type(await self.types((key_of(command),)))
+        return classified(self.shown, str(reply))
 
     async def messages(self, *patterns: str) -> AsyncGenerator[list[Any]]:
         """What is published on channels like ``patterns``, as Redis sends it; first its word on
-        each that they are listened to. Raises as ``call``, also when the connection is lost."""
+        each that they are listened to, of every server. Raises as ``call``, also when a connection
+        is lost."""
         with _answered(self.shown):
-            wire = await Wire.open(self.url, self.shown)
-            try:
-                wire.listens = True
-                asked = _hiredis.pack_command(("PSUBSCRIBE", *patterns))
-                for reply in await wire.ask(asked, len(patterns), REPLY_SECONDS):
-                    yield self._checked(reply)
-                while True:
-                    yield self._checked(await wire.next_pushed())
-            finally:
-                wire.close()
+            heard = (self._servers or await self._reached()).messages(patterns)
+            async with contextlib.aclosing(heard):
+                async for reply in heard:
+                    if isinstance(reply, Exception):
+                        raise classified(self.shown, str(reply)) from reply
+                    yield reply
 
     async def close(self) -> None:
-        for wire in (self._wire, *self._idle):
-            if wire is not None:
-                wire.close()
-        self._wire, self._idle = None, []
+        if self._servers is not None:
+            self._servers.close()
+        self._servers = None
+
+
+def _may_be_cluster(url: str) -> bool:
+    """Whether a node of a Cluster may answer at ``url``: none is behind Sentinel or a socket."""
+    return urls.sentinel(url) is None and not url.startswith("unix")
 
 
 class SyncClient:
     """The same with blocking calls: for the CLI, bulk submission and replay. Threads may share it:
     each call has a connection to itself."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, home: str = HOME) -> None:
+        """As Client."""
         self.url = url
         self.shown = redacted(url)
-        self._idle: list[Blocking] = []
+        self._home = home
+        self._servers: Pool | BlockingNodes | None = None
 
     def call(self, *command: Word) -> Any:
         """As Client.call."""
-        (reply,) = self._ask(_hiredis.pack_command(command), 1)
+        (reply,) = self._ask((command,))
         return self._checked(command, reply)
 
     def chain(self, first: Command, after: Callable[[Any], Command | None]) -> Iterator[Any]:
         """The reply to ``first`` and to each command that follows ``after`` a reply, None for none.
         A command is under way while the caller works on the reply before it. Raises as ``call``."""
-        command: Command | None = first
-        connection, awaited = self._connected(), True
-        try:
-            with _answered(self.shown):
-                connection.send(_hiredis.pack_command(tuple(first)))
-            while command is not None:
-                with _answered(self.shown):
-                    raw = connection.receive()
-                awaited = False
-                reply = self._checked(command, raw)
-                command = after(reply)
-                if command is not None:
-                    awaited = True
-                    with _answered(self.shown):
-                        connection.send(_hiredis.pack_command(tuple(command)))
-                yield reply
-        finally:
-            if awaited:  # its reply is for nobody
-                connection.close()
-            else:
-                self._idle.append(connection)
+        asked: Command | None = first
+
+        def following(reply: Any) -> Command | None:
+            nonlocal asked
+            assert asked is not None
+            asked = after(self._checked(asked, reply))
+            return asked
+
+        with _answered(self.shown):
+            yield from (self._servers or self._reached()).chain(first, following)
 
     def _checked(self, command: Command, reply: Any) -> Any:
         if not isinstance(reply, Exception):
@@ -195,11 +253,25 @@ class SyncClient:
 
     def pipeline(self, commands: Iterable[Command]) -> list[Any]:
         """As Client.pipeline."""
-        packed: list[bytes] = [_hiredis.pack_command(tuple(command)) for command in commands]
-        if not packed:
-            return []
-        replies = self._ask(b"".join(packed), len(packed))
+        asked = [tuple(command) for command in commands]
+        replies = self._ask(asked) if asked else []
         return [CommandRefused(str(r)) if isinstance(r, Exception) else r for r in replies]
+
+    def everywhere(self, *command: Word) -> list[Any]:
+        """As Client.everywhere."""
+        with _answered(self.shown):
+            servers = self._servers or self._reached()
+            if isinstance(servers, Pool):
+                replies = servers.ask((command,))
+            else:
+                replies = servers.everywhere(command)
+        return [self._checked(command, reply) for reply in replies]
+
+    def together(self, keys: Sequence[str]) -> list[list[str]]:
+        """As Client.together."""
+        with _answered(self.shown):
+            servers = self._servers or self._reached()
+        return [list(keys)] if isinstance(servers, Pool) else servers.together(keys)
 
     def scan(self, pattern: str, kind: str = "") -> Iterator[bytes]:
         """The keys that are like ``pattern``, of one type where that is named; a key may come more
@@ -216,9 +288,9 @@ class SyncClient:
     def messages(self, channel: str, *, pattern: bool = False) -> Generator[list[Any]]:
         """What is published on ``channel``, or on all like the ``pattern``, as Redis sends it;
         first its word that we listen. Raises as ``call``, also when the connection is lost."""
-        asked = _hiredis.pack_command(("PSUBSCRIBE" if pattern else "SUBSCRIBE", channel))
+        asked = packed([("PSUBSCRIBE" if pattern else "SUBSCRIBE", channel)])
         with _answered(self.shown):
-            connection = Blocking.open(self.url, self.shown)
+            connection = (self._servers or self._reached()).connected()
             try:
                 (reply,) = connection.ask(asked, 1)
                 while True:
@@ -229,25 +301,33 @@ class SyncClient:
             finally:
                 connection.close()
 
-    def _ask(self, packed: bytes, count: int) -> list[Any]:
-        connection = self._connected()
-        try:
-            with _answered(self.shown):
-                replies = connection.ask(packed, count)
-        except BaseException:
-            connection.close()
-            raise
-        self._idle.append(connection)
-        return replies
+    def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        with _answered(self.shown):
+            return (self._servers or self._reached()).ask(commands)
 
-    def _connected(self) -> Blocking:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_open:
-                return connection
+    def _reached(self) -> Pool | BlockingNodes:
+        """As Client: threads that come at the same time may each find out."""
+        if urls.cluster(self.url) is None:
+            connection = self._opened()
+            try:
+                is_one = not _may_be_cluster(self.url) or not is_cluster(
+                    connection.ask(packed([HELLO]), 1, CONNECT_SECONDS)[0]
+                )
+            except BaseException:
+                connection.close()
+                raise
+            if is_one:
+                self._servers = Pool(self._opened, connection)
+                return self._servers
             connection.close()
+        from services.store import cluster
+
+        self._servers = cluster.BlockingNodes(self.url, self.shown, self._home)
+        return self._servers
+
+    def _opened(self) -> Blocking:
         return Blocking.open(self.url, self.shown)
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        if self._servers is not None:
+            self._servers.close()

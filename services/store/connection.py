@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 import hiredis
 
 from services.store import address
 from services.store.address import CONNECT_SECONDS, Address
-from services.store.replies import has_changed_role, refused_opening
+from services.store.blocking import REPLY_SECONDS
+from services.store.replies import Command, has_changed_role, packed, refused_opening
 
 _hiredis: Any = hiredis
 
@@ -44,11 +46,7 @@ class Wire(asyncio.Protocol):
         if place is None:
             from services.store import with_redis_py
 
-            connection = await with_redis_py.asynchronous(url, shown)
-            wire = cls(connection)
-            wire.connection_made(connection._writer.transport)
-            connection._writer.transport.set_protocol(wire)
-            return wire
+            return cls.taken_over(await with_redis_py.asynchronous(url, shown))
         wire = cls()
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_SECONDS):
@@ -61,6 +59,14 @@ class Wire(asyncio.Protocol):
         except BaseException:
             wire.close()
             raise
+        return wire
+
+    @classmethod
+    def taken_over(cls, connection: Any) -> Wire:
+        """The socket of a connection that redis-py made."""
+        wire = cls(connection)
+        wire.connection_made(connection._writer.transport)
+        connection._writer.transport.set_protocol(wire)
         return wire
 
     async def _begin(self, place: Address, shown: str) -> None:
@@ -149,3 +155,67 @@ class Wire(asyncio.Protocol):
             future = self._waiting.popleft()[0]
             if not future.done():
                 future.set_exception(exc or ConnectionResetError("the connection was closed"))
+
+
+class Wires:
+    """The wires to one server: one that requests share, in order, and one for each that may block.
+    ``opened`` makes them."""
+
+    changes = 0  # a server is not replaced without its connection being lost
+
+    def __init__(self, opened: Callable[[], Awaitable[Wire]], wire: Wire | None = None) -> None:
+        """``wire``: one that is there already."""
+        self._opened, self._wire = opened, wire
+        self._connecting = asyncio.Lock()
+        self._idle: list[Wire] = []  # for commands that block
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether it was connected, and is no more."""
+        return self._wire is not None and not self._wire.is_open
+
+    async def ask(self, commands: Sequence[Command], within: float = REPLY_SECONDS) -> list[Any]:
+        """The replies to ``commands``, errors as values. Raises OSError and hiredis.ProtocolError
+        where the connection is lost or nothing comes, and as ``Wire.open``."""
+        wire = self._wire
+        if wire is None or not wire.is_open:
+            wire = await self._connected()
+        return await wire.ask(packed(commands), len(commands), within)
+
+    async def _connected(self) -> Wire:
+        async with self._connecting:
+            if self._wire is None or not self._wire.is_open:
+                self._wire = await self._opened()
+            return self._wire
+
+    async def block(self, commands: Sequence[Command], within: float = REPLY_SECONDS) -> list[Any]:
+        """As ``ask``, on a connection of its own: the last of ``commands`` may block."""
+        wire = self._idle.pop() if self._idle else None
+        if wire is None or not wire.is_open:
+            wire = await self._opened()
+        try:
+            replies = await wire.ask(packed(commands), len(commands), within)
+        except BaseException:
+            wire.close()  # the command may still be under way, for nobody
+            raise
+        self._idle.append(wire)
+        return replies
+
+    async def messages(self, patterns: Sequence[str]) -> AsyncGenerator[Any]:
+        """What is published on channels like ``patterns``. Raises as ``ask``."""
+        wire = await self._opened()
+        try:
+            wire.listens = True
+            asked = packed([("PSUBSCRIBE", *patterns)])
+            for reply in await wire.ask(asked, len(patterns), REPLY_SECONDS):
+                yield reply
+            while True:
+                yield await wire.next_pushed()
+        finally:
+            wire.close()
+
+    def close(self) -> None:
+        for wire in (self._wire, *self._idle):
+            if wire is not None:
+                wire.close()
+        self._wire, self._idle = None, []

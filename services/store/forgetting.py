@@ -221,8 +221,7 @@ async def clean_intake(client: Client, intake: str, upto: str, alive: Alive) -> 
 
 async def on_disk(client: Client, alive: Alive) -> str:
     """Have the server's files hold what its memory holds. Where they may not, in words."""
-    info = await _persistence(client)
-    if info.get("aof_enabled") != "1":
+    if any(info.get("aof_enabled") != "1" for info in await _persistence(client)):
         return "" if await _no_snapshots(client) else "its RDB file, until its next save"
     try:
         await _rewrite_aof(client, alive)
@@ -234,16 +233,17 @@ async def on_disk(client: Client, alive: Alive) -> str:
 async def _rewrite_aof(client: Client, alive: Alive) -> None:
     """Begun after now, and over. Raises CommandRefused where it is refused or fails."""
     await _aof_idle(client, alive)
-    await client.call("BGREWRITEAOF")
+    await client.everywhere("BGREWRITEAOF")
     point("forget.aof")
     await _aof_idle(client, alive)
-    if (await _persistence(client)).get("aof_last_bgrewrite_status", "ok") != "ok":
+    done = [info.get("aof_last_bgrewrite_status", "ok") for info in await _persistence(client)]
+    if set(done) != {"ok"}:
         raise CommandRefused("the append-only file could not be rewritten: see the server's log")
 
 
 async def _aof_idle(client: Client, alive: Alive) -> None:
     with anyio.move_on_after(AOF_MAX_S):
-        while _is_busy(await _persistence(client)):
+        while any(map(_is_busy, await _persistence(client))):
             await alive()
             await anyio.sleep(AOF_POLL_S)
         return
@@ -256,7 +256,7 @@ def _is_busy(info: dict[str, str]) -> bool:
 
 async def _flushed(client: Client) -> str:
     try:
-        await client.call("WAITAOF", 1, 0, WAITAOF_MS)
+        await client.everywhere("WAITAOF", 1, 0, WAITAOF_MS)
     except (CommandRefused, RedisUnsuitable):
         return ""
     return " (it is flushed)"
@@ -264,14 +264,15 @@ async def _flushed(client: Client) -> str:
 
 async def _no_snapshots(client: Client) -> bool:
     try:
-        reply: list[Any] = await client.call("CONFIG", "GET", "save")
+        replies: list[Any] = await client.everywhere("CONFIG", "GET", "save")
     except (CommandRefused, RedisUnsuitable):
         return False
-    return len(reply) == 2 and not reply[1]
+    return all(len(reply) == 2 and not reply[1] for reply in replies)
 
 
-async def _persistence(client: Client) -> dict[str, str]:
-    return info_of(await client.call("INFO", "persistence"))
+async def _persistence(client: Client) -> list[dict[str, str]]:
+    """Of every server that holds a part of the bus."""
+    return [info_of(info) for info in await client.everywhere("INFO", "persistence")]
 
 
 async def tell_problem(client: Client, keys: Keys, problem: RewriteRefused) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from services.runtime import urls
 from services.runtime.errors import CommandRefused, RedisUnavailable, RedisUnsuitable
 from services.store.client import Client
 from services.store.replies import info_of
 
+logger = logging.getLogger("asb")
+
 OLDEST = (6, 2, 0)
 WAITAOF_SINCE = (7, 2, 0)
-FULL_PERCENT = 80  # of maxmemory: from here on it is said
 UNKNOWN = "unknown"  # asked, and the server would not say
 NO_EVICTION = "redis-cli CONFIG SET maxmemory-policy noeviction, and the same in its redis.conf"
 CLOSE_REPLICAS = (
@@ -24,10 +28,16 @@ NEEDED_EVENTS = "K$gx"  # keyspace hints asb makes use of; without them it scans
 
 Verdict = Literal["ok", "warn", "bad"]
 FactRow = tuple[str, str, Verdict, str]  # name, value, verdict, hint
+_ASKED = (
+    *("appendonly", "appendfsync", "save", "notify-keyspace-events", "maxmemory-policy"),
+    "min-replicas-to-write",
+)
+_FORCED = ("always", "everysec", "no", UNKNOWN)  # the strongest first
 
 
 class ServerFacts(Struct, frozen=True, kw_only=True):
-    """What a server says of itself. Texts are "unknown" where it refuses to tell."""
+    """What a server says of itself. Texts are "unknown" where it refuses to tell. Of a Cluster: the
+    weakest word of its primaries, what they hold together, and what holds of each."""
 
     kind: str  # redis | valkey | dragonfly
     version: tuple[int, int, int]  # of the Redis it is, or is compatible with
@@ -48,9 +58,10 @@ class ServerFacts(Struct, frozen=True, kw_only=True):
     notify_keyspace_events: str
     has_waitaof: bool
     loopback: bool  # reachable from this machine only, as far as the URL tells
-    fails_over: bool  # the URL names sentinels: they put a replica in its place when it fails
+    fails_over: bool  # a replica is put in its place when it fails: by Sentinel, or in a Cluster
     replicas: int  # that follow it
     replicas_needed: int  # so many must follow closely, or it takes no writes; 0 = none
+    cluster: str = ""  # the URL that names all primaries, without password; "" for no Cluster
 
 
 class Durability(Struct, frozen=True):
@@ -83,11 +94,8 @@ async def check_server(client: Client) -> ServerFacts:
             f"{client.shown} is a Sentinel, which keeps no data",
             hint="redis+sentinel://HOST,HOST,HOST/SERVICE leads to the primary that they watch",
         )
-    if facts.mode == "cluster":
-        raise RedisUnsuitable(
-            f"Redis at {client.shown} is a node of a Cluster, and asb serves none yet",
-            hint="point --redis at a server of its own; Sentinel: redis+sentinel://HOST,HOST/NAME",
-        )
+    if facts.cluster and urls.cluster(client.url) is None:
+        logger.warning("%s is one node of a Cluster: %s names it", client.shown, facts.cluster)
     if evicts(facts):
         raise RedisUnsuitable(
             f"Redis at {client.shown} may evict keys, the log among them: "
@@ -102,13 +110,49 @@ async def read_facts(client: Client) -> ServerFacts:
 
     Raises RedisUnavailable or RedisUnsuitable where it does not answer or refuses the login.
     """
-    info = info_of(await client.call("INFO"))
-    names = (
-        *("appendonly", "appendfsync", "save", "notify-keyspace-events", "maxmemory-policy"),
-        "min-replicas-to-write",
+    infos = [info_of(info) for info in await client.everywhere("INFO")]
+    settings = await asyncio.gather(*(_settings(client, name, len(infos)) for name in _ASKED))
+    configs = [dict(zip(_ASKED, values, strict=True)) for values in zip(*settings, strict=True)]
+    facts = [_facts(client.url, *said) for said in zip(infos, configs, strict=True)]
+    if not client.primaries:
+        return facts[0]
+    named = urls.cluster_of(client.url, client.primaries)
+    return replace(_together(facts), cluster=urls.redacted(named))
+
+
+async def _settings(client: Client, name: str, count: int) -> list[str]:
+    """A setting of each of ``count`` servers."""
+    try:
+        replies = await client.everywhere("CONFIG", "GET", name)
+    except (CommandRefused, RedisUnsuitable):
+        return [UNKNOWN] * count
+    return [_setting(reply) for reply in replies]
+
+
+def _together(facts: list[ServerFacts]) -> ServerFacts:
+    """Of several primaries: what is the weakest of each holds of all."""
+    deaf = [f for f in facts if not sends_needed_events(f.notify_keyspace_events)]
+    return replace(
+        max(facts, key=_weakness),
+        evicted_keys=sum(f.evicted_keys for f in facts),
+        used_memory=sum(f.used_memory for f in facts),
+        maxmemory=sum(f.maxmemory for f in facts) if all(f.maxmemory for f in facts) else 0,
+        notify_keyspace_events=(deaf or facts)[0].notify_keyspace_events,
+        loading=any(f.loading for f in facts),
+        version=min(f.version for f in facts),
+        replicas=min(f.replicas for f in facts),
+        replicas_needed=min(f.replicas_needed for f in facts),
     )
-    replies = await client.pipeline([("CONFIG", "GET", name) for name in names])
-    config = {name: _setting(reply) for name, reply in zip(names, replies, strict=True)}
+
+
+def _weakness(facts: ServerFacts) -> tuple[bool, bool, bool, int]:
+    """Larger where less is promised."""
+    cannot_write = facts.aof_last_write_status == "err"
+    return evicts(facts), not facts.aof_enabled, cannot_write, _FORCED.index(facts.appendfsync)
+
+
+def _facts(url: str, info: dict[str, str], config: dict[str, str]) -> ServerFacts:
+    """The facts of one server."""
     kind, version_text = _identity(info)
     version = _version(info.get("redis_version", ""))
     return ServerFacts(
@@ -116,7 +160,7 @@ async def read_facts(client: Client) -> ServerFacts:
         version=version,
         version_text=version_text,
         run_id=info.get("run_id", UNKNOWN),
-        mode=info.get("redis_mode") or info.get("server_mode", "standalone"),  # Valkey 9 says so
+        mode=_mode(info),
         role=info.get("role", "master"),
         loading=info.get("loading", "0") == "1",
         used_memory=_number(info.get("used_memory", "")),
@@ -131,8 +175,8 @@ async def read_facts(client: Client) -> ServerFacts:
         saves_rdb=config["save"],
         notify_keyspace_events=config["notify-keyspace-events"],
         has_waitaof=version >= WAITAOF_SINCE,
-        loopback=is_loopback(client.url),
-        fails_over=urls.sentinel(client.url) is not None,
+        loopback=is_loopback(url),
+        fails_over=urls.sentinel(url) is not None or _mode(info) == "cluster",
         replicas=_number(info.get("connected_slaves", "")),
         replicas_needed=_number(config["min-replicas-to-write"]),
     )
@@ -204,109 +248,6 @@ def _without_aof(facts: ServerFacts) -> Durability:
     )
 
 
-def facts_table(facts: ServerFacts) -> list[FactRow]:
-    """Rows for a screen: name, value, verdict, hint (empty where all is well)."""
-    return [
-        _version_row(facts),
-        ("run id", facts.run_id, "ok", ""),
-        _mode_row(facts),
-        _row("role", facts.role, facts.role == "master", "bad", "point --redis at the primary"),
-        _row("loading", _yes(facts.loading), not facts.loading, "bad", "wait until it is loaded"),
-        _memory_row(facts),
-        _evicted_row(facts),
-        *_aof_rows(facts),
-        *_failover_rows(facts),
-        _events_row(facts),
-        _row(
-            "reachable from",
-            "this machine" if facts.loopback else "the network",
-            facts.loopback,
-            "warn",
-            "give every agent its own user: `asb acl NAME`",
-        ),
-    ]
-
-
-# -- rows --------------------------------------------------------------------------------------
-
-
-def _row(name: str, value: str, good: bool, otherwise: Verdict, hint: str) -> FactRow:
-    return (name, value, "ok", "") if good else (name, value, otherwise, hint)
-
-
-def _version_row(facts: ServerFacts) -> FactRow:
-    good = facts.version >= OLDEST
-    return _row("version", facts.version_text, good, "bad", "asb needs Redis 6.2 or newer")
-
-
-def _mode_row(facts: ServerFacts) -> FactRow:
-    hint = "asb serves no Cluster yet: give it a server of its own, or Sentinel"
-    return _row("mode", facts.mode, facts.mode != "cluster", "bad", hint)
-
-
-def _memory_row(facts: ServerFacts) -> FactRow:
-    bound = f"at most {facts.maxmemory // 2**20} MiB" if facts.maxmemory else "no bound"
-    value = f"{facts.used_memory / 2**20:,.1f} MiB used, {bound}, {facts.maxmemory_policy}"
-    if evicts(facts):
-        return ("memory", value, "bad", NO_EVICTION)
-    full = facts.maxmemory and facts.used_memory * 100 >= FULL_PERCENT * facts.maxmemory
-    hint = "when it is full it refuses what is submitted: raise maxmemory, or trim old data"
-    return _row("memory", value, not full, "warn", hint)
-
-
-def _evicted_row(facts: ServerFacts) -> FactRow:
-    value = f"{facts.evicted_keys:,} since this Redis started"
-    hint = (
-        "it dropped keys to make room, perhaps tasks or heartbeats: set maxmemory-policy "
-        "noeviction, then `asb replay --verify` says whether the log is whole"
-    )
-    return _row("evicted keys", value, facts.evicted_keys == 0, "warn", hint)
-
-
-def _aof_rows(facts: ServerFacts) -> list[FactRow]:
-    status = facts.aof_last_write_status
-    return [
-        _row(
-            "append-only file",
-            "on" if facts.aof_enabled else "off",
-            facts.aof_enabled,
-            "bad",
-            "redis-cli CONFIG SET appendonly yes",
-        ),
-        _row(
-            "forced to disk",
-            facts.appendfsync,
-            facts.appendfsync == "always",
-            "warn",
-            "redis-cli CONFIG SET appendfsync always survives power loss too",
-        ),
-        _row("last write", status, status != "err", "bad", "free disk space on the Redis host"),
-        ("waitaof", _yes(facts.has_waitaof), "ok", ""),
-    ]
-
-
-def _failover_rows(facts: ServerFacts) -> list[FactRow]:
-    if not facts.fails_over:
-        return []
-    needed = f"{facts.replicas_needed} must follow closely, or it takes no writes"
-    free = "it takes writes whether they follow or not"
-    value = f"{facts.replicas} following; {needed if facts.replicas_needed else free}"
-    if not facts.replicas:
-        return [("replicas", value, "warn", "nobody can take over: start a replica")]
-    return [_row("replicas", value, facts.replicas_needed > 0, "warn", CLOSE_REPLICAS)]
-
-
-def _events_row(facts: ServerFacts) -> FactRow:
-    value = facts.notify_keyspace_events
-    return _row(
-        "keyspace events",
-        value or "off",
-        sends_needed_events(value),
-        "warn",
-        f"redis-cli CONFIG SET notify-keyspace-events {NEEDED_EVENTS} shows progress at once",
-    )
-
-
 # -- reading -----------------------------------------------------------------------------------
 
 
@@ -340,8 +281,12 @@ def memory_of(info: bytes) -> tuple[int, int]:
     return _number(values.get("used_memory", "")), _number(values.get("maxmemory", ""))
 
 
+def _mode(info: dict[str, str]) -> str:
+    return info.get("redis_mode") or info.get("server_mode", "standalone")  # Valkey 9 says so
+
+
 def _setting(reply: Any) -> str:
-    if isinstance(reply, CommandRefused) or len(reply) < 2:
+    if len(reply) < 2:
         return UNKNOWN
     return bytes(reply[1]).decode("utf-8", "replace")
 
@@ -361,7 +306,3 @@ def _version(text: str) -> tuple[int, int, int]:
 
 def _number(text: str) -> int:
     return int(text) if text.isdigit() else 0
-
-
-def _yes(flag: bool) -> str:
-    return "yes" if flag else "no"

@@ -18,7 +18,7 @@ import msgspec
 
 from events.keys import Keys
 from services.runtime.clock import elapsed
-from services.runtime.errors import CommandRefused
+from services.runtime.errors import CommandRefused, RedisUnavailable
 from services.store.client import Client, SyncClient
 
 BEAT_S = 3.0
@@ -74,9 +74,12 @@ class Heartbeat:
         self._base: Figures = {"host": host, "pid": os.getpid()}
         self._began = elapsed()
         self._beats = 0
+        self._changes = 0  # of who serves us, as far as we took notice
 
     async def beat(self, shared: Figures) -> None:
-        """Write them all; ``shared`` are the counters of the process. Raises RedisUnavailable."""
+        """Write them all; ``shared`` are the counters of the process. Raises RedisUnavailable, also
+        where a server was lost that nobody asked anything meanwhile: what it had said may be gone.
+        """
         up = int(elapsed() - self._began)
         base = {**self._base, "up_s": up, "beats": self._beats, **shared}
         commands: list[tuple[str | int, ...]] = []
@@ -97,6 +100,9 @@ class Heartbeat:
         if self._beats % PRUNE_EVERY == 0:
             await self._prune()
         self._beats += 1
+        if self._client.changes != self._changes:
+            self._changes = self._client.changes
+            raise RedisUnavailable("another node of the Cluster serves what one did")
 
     def _own(self, service: str) -> Figures:
         figures: dict[str, str | int] = {}
@@ -112,7 +118,7 @@ class Heartbeat:
             return
         await self._client.pipeline(
             [
-                ("DEL", *(self._key(service) for service in self.services)),
+                *(("DEL", self._key(service)) for service in self.services),
                 ("HDEL", self._keys.services, *fields),
             ]
         )

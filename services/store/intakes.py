@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -110,10 +111,30 @@ class Intakes:
             self._room = anyio.Event()
             await self._room.wait()
             return
-        generation, intakes = self._generation, self._readable()
+        intakes = self._readable()
         if not intakes:
             await anyio.sleep(CLOSED_S)
             return
+        groups = self._client.together(intakes)
+        if len(groups) == 1:
+            await self._read(intakes)
+            return
+        until = elapsed() + BLOCK_MS / 1_000
+        reads = [asyncio.ensure_future(self._read_until(group, until)) for group in groups]
+        try:
+            await asyncio.gather(*reads)
+        finally:
+            for read in reads:
+                read.cancel()
+
+    async def _read_until(self, intakes: Sequence[str], until: float) -> None:
+        """Read these for a while: others may fill up meanwhile."""
+        while elapsed() < until and len(self._ahead) < AHEAD_MAX and intakes[0] not in self._closed:
+            await self._read(intakes)
+
+    async def _read(self, intakes: Sequence[str]) -> None:
+        """Read intakes that one command may name."""
+        generation = self._generation
         try:
             reply = await self._client.block(
                 "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", *intakes,
@@ -162,7 +183,7 @@ class Intakes:
         if not closed:
             logger.warning("the intakes cannot be read: %s", error)
             await anyio.sleep(0.1)
-        self._closed = set(closed)
+        self._closed = self._closed.difference(intakes) | closed.keys()
         self._looked_at = anyio.current_time()
 
     async def expel(self, intake: str, ids: Sequence[str], first_ahead: str, cursor: str) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import hiredis
 
 from services.runtime.errors import CommandRefused, RedisUnavailable, RedisUnsuitable
 
+_hiredis: Any = hiredis
 Word = str | bytes | int | float
 Command = Sequence[Word]
+HELLO = ("HELLO",)  # every user may ask it, and a server says what it is
 
 WRONG_TYPE = "WRONGTYPE"  # how Redis begins the error
 WRONG_TYPE_HINT = (
@@ -24,6 +29,8 @@ _RETRY_MAY_HELP = {
     "MASTERDOWN": "its primary is down: wait for the failover",
     "CLUSTERDOWN": "the cluster is down: wait, or repair it",
     "TRYAGAIN": "the cluster is moving this slot: wait a moment",
+    "MOVED": "the cluster does not agree yet who serves this slot: wait a moment",
+    "ASK": "the cluster is moving this slot: wait a moment",
     "UNBLOCKED": "it has changed its role: wait for the failover",
     "BUSY": "a script is blocking it: wait, or SCRIPT KILL",
 }
@@ -34,6 +41,8 @@ _WILL_NOT_HELP = {
 }
 # Whoever is asked is no primary any more: the next connection may lead to the one that is.
 _ROLE_CHANGED = frozenset(("READONLY", "MASTERDOWN", "UNBLOCKED"))
+# A node of a Cluster that answers so did nothing; another may serve the key, or it itself soon.
+_NOT_HERE = _ROLE_CHANGED | {"LOADING", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK"}
 _TOO_MANY = "max number of clients"
 _SCRIPT_ERROR = re.compile(r"(?:ERR )?Error running script .* -([A-Z]+) ")
 
@@ -49,6 +58,12 @@ def classified(shown: str, text: str) -> Exception:
     if _TOO_MANY in text:
         return RedisUnavailable(f"Redis at {shown}: {text}", hint="raise its maxclients")
     return CommandRefused(text)
+
+
+def is_not_here(reply: Any) -> bool:
+    """Whether a node of a Cluster that answers so did nothing: another node, or a later moment, is
+    the right one."""
+    return isinstance(reply, Exception) and _code_of(str(reply)) in _NOT_HERE
 
 
 def _code_of(text: str) -> str:
@@ -85,6 +100,18 @@ def no_answer(shown: str, error: Exception) -> RedisUnavailable:
     )
 
 
+def packed(commands: Sequence[Command]) -> bytes:
+    """The commands as they are sent."""
+    if len(commands) == 1:
+        return _hiredis.pack_command(commands[0])
+    return b"".join(map(_hiredis.pack_command, commands))
+
+
+def is_cluster(hello: Any) -> bool:
+    """Whether who answered ``HELLO`` so is a node of a Cluster. Who knows no HELLO is none."""
+    return isinstance(hello, list) and b"cluster" in hello
+
+
 # -- keys of another type --------------------------------------------------------------------------
 
 
@@ -104,7 +131,7 @@ def key_of(command: Command) -> Word:
     """The (first) key of a plain command."""
     if "STREAMS" in command:
         return command[list(command).index("STREAMS") + 1]
-    return command[2] if command[0] in ("XINFO", "MEMORY", "OBJECT") else command[1]
+    return command[2] if command[0] in ("XINFO", "XGROUP", "MEMORY", "OBJECT") else command[1]
 
 
 def name_of(key: Word) -> str:

@@ -128,7 +128,7 @@ async def check_memory(client: Client, stream: str) -> None:
     much it has."""
     try:
         size = await client.call("MEMORY", "USAGE", stream) or 0
-        info = await client.call("INFO", "memory")
+        info = await client.beside(stream, "INFO", "memory")
     except CommandRefused:
         return
     said = info_of(info)

@@ -59,7 +59,7 @@ class Web(Projector):
 
     @contextlib.contextmanager
     def _opened(self) -> Generator[Bus]:
-        with contextlib.closing(SyncClient(self._setup.client.url)) as client:
+        with contextlib.closing(SyncClient(self._setup.client.url, self._setup.keys.log)) as client:
             yield Bus(self._settings, client, self._setup.keys)
 
     def feed(self, events: Sequence[Event], state: State) -> None:

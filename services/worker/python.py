@@ -71,7 +71,7 @@ class PythonWorker:
         loop.run(self._until_signalled, url, settings.namespace)
 
     async def _until_signalled(self, redis_url: str, namespace: str) -> None:
-        client = Client(redis_url)
+        client = Client(redis_url, Keys(namespace).log)
         stop = anyio.Event()
 
         async def watch(scope: anyio.CancelScope) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from services.runtime.errors import RedisUnavailable, RedisUnsuitable
 from services.store.client import Client, SyncClient
-from services.store.health import check_server, durability, facts_table, read_facts
+from services.store.health import check_server, durability, read_facts
+from services.store.server_table import facts_table
 from tests.e2e.cli import Up, asb
 from tests.sentinels import Sentinels
 from tests.wait import wait_blocking, wait_until

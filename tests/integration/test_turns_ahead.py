@@ -12,12 +12,11 @@ from projections.state import State
 from services.decider import IntakeEntry
 from services.engine.deciding import Decided, Deciding
 from services.inbox.projector import Inboxes
-from services.store.redis_server import free_port
 from services.store.scripts import script
+from tests.clusters import SLOTS, ClusterNode
 from tests.integration.test_engine_ground import Bus, Hands, caught_up, proven, running, working
-from tests.servers import RedisServer
 from tests.shifted import LossyProxy
-from tests.wait import wait_until
+from tests.wait import wait_blocking, wait_until
 
 pytestmark = pytest.mark.anyio
 TASKS = 300
@@ -172,17 +171,12 @@ async def test_an_inbox_that_refuses_the_append_is_put_right(bus: Bus) -> None:
 async def test_on_a_cluster_the_projector_writes_the_inboxes(
     namespace: str, tmp_path: Path
 ) -> None:
-    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    server = RedisServer(tmp_path / "redis", options=options).start()
+    server = ClusterNode(tmp_path / "redis")
+    server.start()
     bus = Bus(server.url, namespace)
     try:
-        for first in range(0, 16384, 4096):
-            await bus.client.call("CLUSTER", "ADDSLOTS", *range(first, first + 4096))
-
-        async def up() -> bool:
-            return b"cluster_state:ok" in await bus.client.call("CLUSTER", "INFO")
-
-        await wait_until(up, within=20)
+        server.ask("CLUSTER", "ADDSLOTS", *range(SLOTS))
+        wait_blocking(lambda: server.state["cluster_state"] == "ok", within=20)
         host = bus.host()
         async with running(host):
             worker = await Hands(bus).join(capacity=2)

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.urls import SentinelUrl, hosts, names_a_redis, redacted, redis_cli, sentinel
+from services.runtime.urls import (
+    ClusterUrl,
+    SentinelUrl,
+    cluster,
+    cluster_of,
+    hosts,
+    names_a_redis,
+    redacted,
+    redis_cli,
+    sentinel,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,9 +34,27 @@ def test_sentinels_are_named_with_their_service_and_the_login_of_its_servers() -
     assert sentinel("redis://a/0") is None
 
 
+def test_nodes_of_a_cluster_are_named_with_the_login_of_all() -> None:
+    assert cluster("rediss+cluster://u:p@a,b:7,[::1]:8?ssl_ca_certs=x") == ClusterUrl(
+        (("a", 6379), ("b", 7), ("::1", 8)), "rediss://u:p@a?ssl_ca_certs=x"
+    )
+    assert cluster("redis+cluster://a/0") == ClusterUrl((("a", 6379),), "redis://a")
+    assert cluster("redis://a/0") is None
+
+
+def test_a_plain_address_of_a_node_becomes_that_of_its_cluster() -> None:
+    assert cluster_of("redis://u:p@a:7/0?x=1") == "redis+cluster://u:p@a:7?x=1"
+    assert cluster_of("rediss://a", ["b:1", "::1:2"]) == "rediss+cluster://b:1,[::1]:2"
+    assert cluster_of("redis+cluster://a,b", ["c:1"]) == "redis+cluster://c:1"
+
+
 @pytest.mark.parametrize(
     "url",
     [
+        "redis+cluster://",
+        "redis+cluster://a,,b",
+        "redis+cluster://a/1",
+        "redis+cluster://a:b",
         "redis+sentinel://a,b",
         "redis+sentinel://a,b/",
         "redis+sentinel:///bus",
@@ -47,6 +75,7 @@ def test_what_cannot_be_read_is_no_address(url: str) -> None:
     ("url", "named"),
     [
         ("redis+sentinel://a,b:7/bus", ("a", "b")),
+        ("redis+cluster://a,b:7", ("a", "b")),
         ("redis://h:1/0", ("h",)),
         ("rediss://u:p@h", ("h",)),
         ("unix:///run/redis.sock", ()),
@@ -62,10 +91,13 @@ def test_no_password_is_shown_and_sentinels_are_asked_by_hand() -> None:
     assert "secret" not in redacted(url)
     asked = "redis-cli -h a -p 26379 SENTINEL get-master-addr-by-name bus"
     assert redis_cli(url) == asked
+    url = "rediss+cluster://u:secret@a,b"
+    assert "secret" not in redacted(url)
+    assert redis_cli(url) == "redis-cli -c -h a -p 6379 --tls --user u"
 
 
 def test_every_address_of_the_page_for_operators_is_one() -> None:
     page = (ROOT / "ops" / "topologies.md").read_text(encoding="utf-8")
-    urls = re.findall(r"\b(?:rediss?|unix)(?:\+sentinel)?://[^\s`|]+", page)
+    urls = re.findall(r"\b(?:rediss?|unix)(?:\+sentinel|\+cluster)?://[^\s`|]+", page)
     assert len(urls) >= 8
     assert [url for url in urls if not names_a_redis(url)] == []

@@ -34,8 +34,9 @@ from services.runtime import initial_policy
 from services.runtime.urls import redacted
 from services.snapshots.projector import due_after
 from services.store.data_folder import record_of
-from services.store.health import FactRow, durability, facts_table
+from services.store.health import FactRow, durability
 from services.store.heartbeat import beats
+from services.store.server_table import facts_table
 from services.store.snapshot_record import decode_record
 
 SNAPSHOT_LATE = 3  # times the tail after which the next snapshot is due
