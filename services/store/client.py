@@ -142,6 +142,11 @@ class Client:
         had acknowledged last may be gone."""
         return 0 if self._servers is None else self._servers.changes
 
+    @property
+    def losses(self) -> int:
+        """As ``changes``, of one server, too: grows with every connection that was made again."""
+        return 0 if self._servers is None else self._servers.losses
+
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         with _answered(self.shown):
             servers = self._servers

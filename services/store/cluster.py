@@ -48,6 +48,11 @@ class Nodes:
         return self._routes.changes
 
     @property
+    def losses(self) -> int:
+        """As Wires.losses, of any node."""
+        return self.changes
+
+    @property
     def primaries(self) -> list[str]:
         return self._routes.primaries
 

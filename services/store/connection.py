@@ -168,6 +168,7 @@ class Wires:
         self._opened, self._wire = opened, wire
         self._connecting = asyncio.Lock()
         self._idle: list[Wire] = []  # for commands that block
+        self.losses = 0  # how often it was connected, and then was no more
 
     @property
     def was_lost(self) -> bool:
@@ -185,6 +186,7 @@ class Wires:
     async def _connected(self) -> Wire:
         async with self._connecting:
             if self._wire is None or not self._wire.is_open:
+                self.losses += self._wire is not None
                 self._wire = await self._opened()
             return self._wire
 

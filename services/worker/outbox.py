@@ -44,6 +44,7 @@ class Outbox:
             b""  # the last entry that Redis acknowledged; while it is away, before that
         )
         self.away = False
+        self._losses = client.losses
         self._wake = asyncio.Event()
         self._sent = asyncio.Event()  # set after each flush
         self._flushing = False
@@ -100,6 +101,11 @@ class Outbox:
             self._open = False
             self._sent.set()
 
+    def back(self, losses: int) -> None:
+        """What was acknowledged last has been looked for, after so many ``losses`` of the
+        client's."""
+        self.away, self._losses = False, losses
+
     def close(self) -> None:
         """End the flusher, whatever still waits."""
         self._scope.cancel()
@@ -138,6 +144,8 @@ class Outbox:
             self.away = True
             log.warning("%d reports wait: %s", len(sent), str(error).splitlines()[0])
             return sent
+        # Others may have met the outage: what we were told before it has to be looked for, still.
+        self.away = self.away or self._losses != self._client.losses
         if not self.away:
             self.last_acked = next(
                 (r for r in replies[::-1] if isinstance(r, bytes)), self.last_acked

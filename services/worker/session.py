@@ -74,8 +74,7 @@ class Session:
         self._held: set[bytes] = set()  # attempts of an earlier session that its agent still runs
         self._ending: Ending | None = None
         self._over = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._spare = asyncio.Event()
+        self._idle, self._spare = asyncio.Event(), asyncio.Event()
         self._stopping = False
 
     @classmethod
@@ -199,7 +198,7 @@ class Session:
                 raise AsbError(
                     f"the inbox cannot be read: {error}", hint=f"look at the key {self._inbox}"
                 ) from error
-            if doubt:  # nothing is read before it is known to be the same past
+            if doubt := doubt or self._outbox.away:  # nothing is read before the past is known
                 await anyio.sleep(RETRY_S)
                 doubt = not await self._look_around()
             elif entries:
@@ -233,6 +232,7 @@ class Session:
 
         False when it does not answer. Nobody sends a lost report again: a new session makes up.
         """
+        losses = self._client.losses
         try:
             inbox = await last_id(self._client, self._inbox)
             kept = await still_there(
@@ -244,7 +244,7 @@ class Session:
             return True  # without the right to look: the engine will say when we are lost
         if inbox is not None and order(inbox) < order(self._cursor):
             self._cursor = b"0-0"  # rewritten: what was seen already is known as such
-        self._outbox.away = False
+        self._outbox.back(losses)
         if not kept:
             log.warning("the server has lost what this worker told it last")
             self._finish(Ending.LOST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 
 from events.keys import Keys
 from events.worker import WorkerHeartbeat
+from services.runtime.errors import RedisUnavailable
 from services.store.client import Client
 from services.worker import Task, serve
+from services.worker.outbox import Outbox
 from tests.integration.test_worker_session import Engine, for_ever, options, working
 from tests.servers import RedisServer
 from tests.wait import wait_until
@@ -195,3 +198,26 @@ async def test_a_report_that_a_full_redis_refuses_is_sent_again(
         assert await engine.reports("task.completed") == []
         await there.call("CONFIG", "SET", "maxmemory", "0")
         await engine.report("task.completed", "t1")
+
+
+async def test_what_was_acknowledged_before_an_outage_is_looked_for_though_others_met_it(
+    own: RedisServer, there: Client
+) -> None:
+    """Whoever sends next after a lost connection may notice nothing of it."""
+    outbox = Outbox(there, Keys().main_intake)
+    async with anyio.create_task_group() as group:
+        group.start_soon(outbox.run)
+        outbox.add(("task.progress", b"{}"))
+        await outbox.drained()
+        before = outbox.last_acked
+        own.restart()
+        with contextlib.suppress(RedisUnavailable):
+            await there.call("PING")
+        outbox.add(("task.progress", b"{}"))
+        await outbox.drained()
+        assert (outbox.last_acked, outbox.away) == (before, True)
+        outbox.back(there.losses)
+        outbox.add(("task.progress", b"{}"))
+        await outbox.drained()
+        assert outbox.last_acked > before
+        outbox.close()
