@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from services.decider import Rejection
 from services.engine.deciding import Decided
@@ -11,6 +12,14 @@ from services.engine.stats import Stats
 from services.store.dead_letters import DeadLetters
 from services.store.intakes import Intakes
 from services.store.log import START, Appended, Log
+
+
+class UnderWay(NamedTuple):
+    """A turn on its way to the log, what will become of it, and when (``elapsed``) it was sent."""
+
+    decided: Decided
+    reply: Awaitable[Appended]
+    sent: float
 
 
 class Appending:

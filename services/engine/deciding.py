@@ -64,14 +64,22 @@ class Deciding:
         inputs.secret = await self.secret.value()
         return self._decided(state, entries, EVENTS_MAX)
 
-    def ahead(self, state: State, entries: Sequence[IntakeEntry]) -> Decided | None:
-        """The turn after one that is on its way to the log; None where Redis has to be asked first.
-        Raises LogError."""
-        if self._lookups.asked(state, entries) or self._texts.missing(state):
+    def at_once(self, state: State, entries: Sequence[IntakeEntry]) -> Decided | None:
+        """The next turn without a wait; None where Redis has to be asked first. Raises LogError."""
+        if not self._inputs.secret or self._has_to_ask(state, entries):
             return None
-        self._inputs.known = Known()
+        return self._decided(state, entries, EVENTS_MAX)
+
+    def ahead(self, state: State, entries: Sequence[IntakeEntry]) -> Decided | None:
+        """As ``at_once``, the turn after one that is on its way to the log."""
+        if self._has_to_ask(state, entries):
+            return None
         state.dirty_scopes.clear()  # the turn before has looked at them
         return self._decided(state, entries, EVENTS_AHEAD)
+
+    def _has_to_ask(self, state: State, entries: Sequence[IntakeEntry]) -> bool:
+        self._inputs.known = Known()
+        return self._lookups.asked(state, entries) is not None or self._texts.missing(state)
 
     def _decided(self, state: State, entries: Sequence[IntakeEntry], events_max: int) -> Decided:
         inputs = self._inputs

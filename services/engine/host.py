@@ -22,11 +22,12 @@ from events.clock import ClockStepped
 from events.envelope import Event
 from projections import fold
 from projections.state import State
-from services.decider import Decider, Inputs, IntakeEntry
+from services.decider import Decider, Inputs
 from services.engine.appending import Appending
 from services.engine.counters import Counters
 from services.engine.deciding import Decided, Deciding
 from services.engine.news import News
+from services.engine.next_turn import NextTurn
 from services.engine.past import Past
 from services.engine.standby import Standby
 from services.engine.stats import Stats
@@ -43,7 +44,6 @@ from services.store.position import Position
 
 logger = logging.getLogger("asb")
 
-PEEK_COUNT, PEEK_AHEAD = 128, 64  # intake entries to look at; a turn ahead is half as long
 IDLE_S = 1.0  # how often an idle engine looks whether the log moved without it
 FOLLOW_MS = 1_000  # one look for what others append
 STANDS_EVERY_S = 0.1  # how often the state is one that stands, for whoever shows it …
@@ -80,7 +80,7 @@ class Host:
         self._trouble = Trouble(client, keys)
         self._engine = "the engine" if deciders else "the reader of the log"
         self.log = Log(client, keys)
-        self.intakes = Intakes(client, keys)
+        self.intakes = Intakes(client, keys, self._entries_arrived)
         self._upkeep = Upkeep(
             setup, self.log, self._position, inputs, self.intakes, lambda: self.state
         )
@@ -95,7 +95,8 @@ class Host:
         self._counters = Counters(
             self._standby, self.intakes, self.letters, self._position, self._trouble, self.stats
         )
-        self._ahead: Decided | None = None  # decided on a turn that is on its way, and not sent
+        self._next = NextTurn(self._deciding, self._appending, self.intakes)
+        self._resting = False  # it waits until there is something to do
         self._untold: list[News] = []  # of turns on the log, for projectors that see the state
         self._stood_at = elapsed()
         self.state = State()
@@ -115,7 +116,7 @@ class Host:
         async with anyio.create_task_group() as tasks:
             works: list[Work] = [*(p.run for p in self._projectors), self._follow, self._beat]
             if self._deciders:
-                works.append(self._read_intakes)
+                works.append(self.intakes.read_once)
                 works += self._upkeep.works(
                     lambda: self._wake.set(), reads_intakes=self._deciding.reads_intakes
                 )
@@ -171,8 +172,8 @@ class Host:
 
     async def _step(self) -> None:
         try:
-            if self._doubt:
-                self._undo()
+            if self._doubt and self._next.begun is None:
+                self._next.undo(self.state)
                 self._tell()
                 raise RedisUnavailable("a connection to Redis was lost")
             self._fold_arrived()
@@ -220,14 +221,22 @@ class Host:
         due = self.state.queues.next_due()
         now = self.clock.now()
         pause = min(IDLE_S, max(0.0, (due - now) / 1_000_000)) if due > now else IDLE_S
-        began, wake = elapsed(), self._wake
-        alarm = asyncio.get_running_loop().call_later(pause, wake.set)
+        wake, idle = self._wake, False
+
+        def over() -> None:
+            nonlocal idle
+            idle = pause == IDLE_S and not wake.is_set()
+            wake.set()
+
+        alarm = asyncio.get_running_loop().call_later(pause, over)
+        self._resting = True
         try:
             await wake.wait()
         finally:
+            self._resting = False
             alarm.cancel()
-        self._wake = self.intakes.wake = anyio.Event()
-        if pause == IDLE_S and elapsed() - began >= IDLE_S:
+        self._wake = anyio.Event()
+        if idle:  # then no turn has begun
             await self._look()
 
     async def _look(self) -> None:
@@ -242,19 +251,25 @@ class Host:
 
     # -- a turn --------------------------------------------------------------------------------
 
+    def _entries_arrived(self) -> None:
+        """A turn that nothing else has to precede begins within the reply that brought its entries;
+        the host concludes it."""
+        if self._resting and not self._wake.is_set() and self._alone and self._client.is_ready:
+            self._next.begin(self.state)
+        self._wake.set()
+
     async def _turn(self) -> bool:
         """Decide and append once. True when another turn should follow at once."""
         if not self._deciders or self._standby.leaves(self.intakes.waited_s()):
             return False
-        decided, self._ahead = self._ahead, None
-        if decided is None:
-            decided = await self._deciding.next(self.state, self._entries())
-        turn, sent = decided.turn, elapsed()
+        # From time to time none goes on, so that others see a state that stands.
+        fresh = len(self._untold) < AHEAD_MIN or elapsed() - self._stood_at < STANDS_EVERY_S
+        decided, reply, sent = await self._next.taken(self.state, go_on=fresh and self._alone)
+        turn = decided.turn
         try:
-            ahead = self._decide_ahead if self._goes_on(decided) else None
-            appended = await self._appending.append(decided, ahead)
+            appended = await reply
         except BaseException:
-            self._undo()
+            self._next.undo(self.state)
             self.state.rollback()  # the outcome is unknown: the log will tell
             self._tell()
             self._standby.unsure(turn.events)
@@ -266,31 +281,6 @@ class Host:
             await self._appending.expel(turn.refused, self.state.intakes)
         return again
 
-    def _goes_on(self, decided: Decided) -> bool:
-        """Whether the turn after this one is to be decided while this one is on its way. From time
-        to time none is, so that others see a state that stands."""
-        turn, news = decided.turn, decided.news
-        more = turn.more or len(self.intakes) > turn.consumed
-        fresh = len(self._untold) < AHEAD_MIN or elapsed() - self._stood_at < STANDS_EVERY_S
-        alone = self._whole_engine and not self._standby.on and not turn.refused
-        return more and fresh and alone and news is not None and not news.late
-
-    def _decide_ahead(self, under_way: Decided) -> None:
-        """Decide the turn after one that is on its way: it is sent when that one stands, and undone
-        with it."""
-        if not self._doubt:
-            entries = self._entries(PEEK_AHEAD, under_way.turn.consumed)
-            self._ahead = self._deciding.ahead(self.state, entries)
-
-    def _entries(self, count: int = PEEK_COUNT, behind: int = 0) -> list[IntakeEntry]:
-        return self.intakes.peek(count, behind) if self._deciding.reads_intakes else []
-
-    def _undo(self) -> None:
-        """Undo what was decided ahead: it was never sent."""
-        if self._ahead is not None:
-            self._ahead = None
-            self.state.rollback()
-
     def _conclude(self, appended: Appended, decided: Decided | None, sent: float) -> bool:
         """Keep a turn that reached the log, or undo it and fold what was missed."""
         if appended.server_time:
@@ -299,10 +289,11 @@ class Host:
             if decided is not None:
                 self._keep(decided, appended.noted)
                 # The deciders left nothing undone that they could see, unless they were cut short.
-                more = decided.turn.more or self._ahead is not None or bool(self._entries(1))
-                return more or self._deciding.awaits_text(self.state)
+                more = decided.turn.more or self._next.ahead is not None
+                waits = bool(self._next.entries(1)) or self._deciding.awaits_text(self.state)
+                return more or waits
             return False
-        self._undo()
+        self._next.undo(self.state)
         if decided is not None:
             self.state.rollback()
         self._tell()
@@ -329,7 +320,7 @@ class Host:
             self.stats.events += len(turn.events)
             news.appended(noted)
             self._untold.append(news)
-        if self._ahead is None:
+        if self._next.ahead is None:
             if turn.events:
                 self.state.dirty_scopes.clear()
             self._tell()
@@ -366,9 +357,9 @@ class Host:
             self._wake.set()
 
     def _fold_arrived(self) -> None:
-        if not self._arrived:
+        if not self._arrived or self._next.begun is not None:
             return
-        self._undo()
+        self._next.undo(self.state)
         self._tell()
         entries = [e for e in self._arrived if after(e[0].decode(), self.state.meta.log_id)]
         self._arrived.clear()
@@ -390,11 +381,12 @@ class Host:
             for projector in self._projectors:
                 projector.feed(fresh, self.state)
 
+    @property
+    def _alone(self) -> bool:
+        """Whether nobody else is known to append, and nothing of others is still to be folded."""
+        return self._whole_engine and not self._standby.on and not self._arrived
+
     def _heard_of_steps(self, events: Sequence[Event]) -> None:
         for event in events:
             if type(event.data) is ClockStepped:
                 self.clock.reported(event.data.by)
-
-    async def _read_intakes(self) -> None:
-        self.intakes.wake = self._wake
-        await self.intakes.read_once()

@@ -95,11 +95,27 @@ class Client:
         replies = await self.pipeline(asked)
         return await self._checked(asked, replies)
 
-    async def block(self, *command: Word) -> Any:
+    @property
+    def is_ready(self) -> bool:
+        """Whether a command is written at once, with no wait for a connection."""
+        return isinstance(self._servers, Wires) and self._servers.is_ready
+
+    async def block(self, *command: Word, told: Callable[[Any], None] | None = None) -> Any:
         """A command that may block (``XREAD … BLOCK``) on a connection of its own, for less than
-        ``REPLY_SECONDS``. Raises as ``call``."""
+        ``REPLY_SECONDS``. ``told`` has the reply as soon as it is read, before whoever awaits it.
+        Raises as ``call``, and what ``told`` raises."""
+
+        def arrived(replies: list[Any]) -> None:
+            if told is not None and not isinstance(replies[0], Exception):
+                told(replies[0])
+
         with _answered(self.shown):
-            replies = await (self._servers or await self._reached()).block((command,))
+            servers = self._servers or await self._reached()
+            if isinstance(servers, Wires):
+                replies = await servers.block((command,), told=arrived)
+            else:
+                replies = await servers.block((command,))
+                arrived(replies)
         return (await self._checked((command,), replies))[0]
 
     async def everywhere(self, *command: Word) -> list[Any]:

@@ -12,7 +12,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import hiredis
 
@@ -22,6 +22,7 @@ from services.store.blocking import REPLY_SECONDS
 from services.store.replies import Command, has_changed_role, packed, refused_opening
 
 _hiredis: Any = hiredis
+Told: TypeAlias = Callable[[list[Any]], None]
 
 
 class Wire(asyncio.Protocol):
@@ -33,7 +34,7 @@ class Wire(asyncio.Protocol):
         self._transport: Any = None
         self._loop = asyncio.get_running_loop()
         self._reader: Any = _hiredis.Reader()
-        self._waiting: deque[tuple[asyncio.Future[Any], int, float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], int, float, Told | None]] = deque()
         self._replies: list[Any] = []
         self._alarm: asyncio.TimerHandle | None = None
         self.is_open = True
@@ -81,8 +82,11 @@ class Wire(asyncio.Protocol):
             return self._replies.pop(0)
         return (await self.ask(b"", 1))[0]
 
-    def ask(self, packed: bytes, count: int, within: float = math.inf) -> asyncio.Future[list[Any]]:
-        """Write ``packed``; its ``count`` replies come as a list, errors in it as values.
+    def ask(
+        self, packed: bytes, count: int, within: float = math.inf, told: Told | None = None
+    ) -> asyncio.Future[list[Any]]:
+        """Write ``packed``; its ``count`` replies come as a list, errors in it as values. ``told``
+        has them as soon as they are read, before whoever awaits them; what it raises he gets.
 
         Raises ConnectionError when the connection is lost or nothing comes ``within`` seconds.
         """
@@ -91,7 +95,7 @@ class Wire(asyncio.Protocol):
             future.set_exception(ConnectionResetError("the connection is closed"))
             return future
         due = self._loop.time() + within
-        self._waiting.append((future, count, due))
+        self._waiting.append((future, count, due, told))
         if self._alarm is None and due < math.inf:
             self._alarm = self._loop.call_at(due, self._look)
         if packed:
@@ -138,10 +142,10 @@ class Wire(asyncio.Protocol):
             return
         if len(replies) < self._waiting[0][1]:
             return
-        future = self._waiting.popleft()[0]
+        future, _, _, told = self._waiting.popleft()
         self._replies = []
         if not future.done():
-            future.set_result(replies)
+            _answer(future, replies, told)
         if not self.is_open and not self._waiting:
             self.close()
 
@@ -157,6 +161,16 @@ class Wire(asyncio.Protocol):
                 future.set_exception(exc or ConnectionResetError("the connection was closed"))
 
 
+def _answer(future: asyncio.Future[list[Any]], replies: list[Any], told: Told | None) -> None:
+    try:
+        if told is not None:
+            told(replies)
+    except Exception as error:
+        future.set_exception(error)
+    else:
+        future.set_result(replies)
+
+
 class Wires:
     """The wires to one server: one that requests share, in order, and one for each that may block.
     ``opened`` makes them."""
@@ -169,6 +183,11 @@ class Wires:
         self._connecting = asyncio.Lock()
         self._idle: list[Wire] = []  # for commands that block
         self.losses = 0  # how often it was connected, and then was no more
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether what is asked is written at once."""
+        return self._wire is not None and self._wire.is_open
 
     @property
     def was_lost(self) -> bool:
@@ -190,13 +209,19 @@ class Wires:
                 self._wire = await self._opened()
             return self._wire
 
-    async def block(self, commands: Sequence[Command], within: float = REPLY_SECONDS) -> list[Any]:
-        """As ``ask``, on a connection of its own: the last of ``commands`` may block."""
+    async def block(
+        self,
+        commands: Sequence[Command],
+        within: float = REPLY_SECONDS,
+        told: Told | None = None,
+    ) -> list[Any]:
+        """As ``ask``, on a connection of its own: the last of ``commands`` may block. ``told`` as
+        in ``Wire.ask``."""
         wire = self._idle.pop() if self._idle else None
         if wire is None or not wire.is_open:
             wire = await self._opened()
         try:
-            replies = await wire.ask(packed(commands), len(commands), within)
+            replies = await wire.ask(packed(commands), len(commands), within, told)
         except BaseException:
             wire.close()  # the command may still be under way, for nobody
             raise

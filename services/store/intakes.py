@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -33,8 +34,9 @@ class Intakes:
     """Reads every intake in order. What was peeked stays until it is dropped, so a turn that did
     not reach the log sees the same entries again."""
 
-    def __init__(self, client: Client, keys: Keys, wake: anyio.Event | None = None) -> None:
-        self._client, self._keys = client, keys
+    def __init__(self, client: Client, keys: Keys, arrived: Callable[[], None]) -> None:
+        """``arrived`` is called when entries are there, within the reply that brought them."""
+        self._client, self._keys, self._arrived = client, keys, arrived
         self._positions: dict[str, str] = {keys.main_intake: "0-0"}
         self._ahead: deque[IntakeEntry] = deque()
         self._first_since = 0.0  # when the first of them became the first
@@ -44,7 +46,6 @@ class Intakes:
         self._looked_at = 0.0
         self._taken: Lag[Mapping[str, str]] = Lag(KEPT_S)
         self._room = anyio.Event()
-        self.wake = wake or anyio.Event()
 
     def __len__(self) -> int:
         return len(self._ahead)
@@ -136,13 +137,16 @@ class Intakes:
         """Read intakes that one command may name."""
         generation = self._generation
         try:
-            reply = await self._client.block(
+            await self._client.block(
                 "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", *intakes,
                 *(self._positions[intake] for intake in intakes),
+                told=lambda reply: self._take_in(reply, generation),
             )  # fmt: skip
+            await anyio.lowlevel.checkpoint()  # first a turn that is not sent yet, then more
         except CommandRefused as error:
             await self._find_closed(intakes, error)
-            return
+
+    def _take_in(self, reply: Any, generation: int) -> None:
         if not reply or generation != self._generation:
             return
         for key, entries in reply:
@@ -158,8 +162,7 @@ class Intakes:
                     self._ahead.append(IntakeEntry(intake, place, fields))
             if parse_id(place := entries[-1][0].decode()) > position:
                 self._positions[intake] = place
-        self.wake.set()
-        await anyio.lowlevel.checkpoint()  # first the turn, then the next read
+        self._arrived()
 
     def _readable(self) -> list[str]:
         """The intakes to read; one that was no stream is tried again from time to time."""
