@@ -100,19 +100,19 @@ class Client:
         """Whether a command is written at once, with no wait for a connection."""
         return isinstance(self._servers, Wires) and self._servers.is_ready
 
-    async def block(self, *command: Word, told: Callable[[Any], None] | None = None) -> Any:
+    async def block(self, *command: Word, listener: Callable[[Any], None] | None = None) -> Any:
         """A command that may block (``XREAD … BLOCK``) on a connection of its own, for less than
-        ``REPLY_SECONDS``. ``told`` has the reply as soon as it is read, before whoever awaits it.
-        Raises as ``call``, and what ``told`` raises."""
+        ``REPLY_SECONDS``. A ``listener`` has the reply as soon as it is read, before whoever awaits
+        it. Raises as ``call``, and what ``listener`` raises."""
 
         def arrived(replies: list[Any]) -> None:
-            if told is not None and not isinstance(replies[0], Exception):
-                told(replies[0])
+            if listener is not None and not isinstance(replies[0], Exception):
+                listener(replies[0])
 
         with _answered(self.shown):
             servers = self._servers or await self._reached()
             if isinstance(servers, Wires):
-                replies = await servers.block((command,), told=arrived)
+                replies = await servers.block((command,), listener=arrived)
             else:
                 replies = await servers.block((command,))
                 arrived(replies)

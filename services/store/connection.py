@@ -22,7 +22,7 @@ from services.store.blocking import REPLY_SECONDS
 from services.store.replies import Command, has_changed_role, packed, refused_opening
 
 _hiredis: Any = hiredis
-Told: TypeAlias = Callable[[list[Any]], None]
+Listener: TypeAlias = Callable[[list[Any]], None]
 
 
 class Wire(asyncio.Protocol):
@@ -34,7 +34,7 @@ class Wire(asyncio.Protocol):
         self._transport: Any = None
         self._loop = asyncio.get_running_loop()
         self._reader: Any = _hiredis.Reader()
-        self._waiting: deque[tuple[asyncio.Future[Any], int, float, Told | None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], int, float, Listener | None]] = deque()
         self._replies: list[Any] = []
         self._alarm: asyncio.TimerHandle | None = None
         self.is_open = True
@@ -83,10 +83,11 @@ class Wire(asyncio.Protocol):
         return (await self.ask(b"", 1))[0]
 
     def ask(
-        self, packed: bytes, count: int, within: float = math.inf, told: Told | None = None
+        self, packed: bytes, count: int, within: float = math.inf, listener: Listener | None = None
     ) -> asyncio.Future[list[Any]]:
-        """Write ``packed``; its ``count`` replies come as a list, errors in it as values. ``told``
-        has them as soon as they are read, before whoever awaits them; what it raises he gets.
+        """Write ``packed``; its ``count`` replies come as a list, errors in it as values. A
+        ``listener`` has them as soon as they are read, before whoever awaits them; what it raises
+        he gets.
 
         Raises ConnectionError when the connection is lost or nothing comes ``within`` seconds.
         """
@@ -95,7 +96,7 @@ class Wire(asyncio.Protocol):
             future.set_exception(ConnectionResetError("the connection is closed"))
             return future
         due = self._loop.time() + within
-        self._waiting.append((future, count, due, told))
+        self._waiting.append((future, count, due, listener))
         if self._alarm is None and due < math.inf:
             self._alarm = self._loop.call_at(due, self._look)
         if packed:
@@ -142,10 +143,10 @@ class Wire(asyncio.Protocol):
             return
         if len(replies) < self._waiting[0][1]:
             return
-        future, _, _, told = self._waiting.popleft()
+        future, _, _, listener = self._waiting.popleft()
         self._replies = []
         if not future.done():
-            _answer(future, replies, told)
+            _answer(future, replies, listener)
         if not self.is_open and not self._waiting:
             self.close()
 
@@ -161,10 +162,12 @@ class Wire(asyncio.Protocol):
                 future.set_exception(exc or ConnectionResetError("the connection was closed"))
 
 
-def _answer(future: asyncio.Future[list[Any]], replies: list[Any], told: Told | None) -> None:
+def _answer(
+    future: asyncio.Future[list[Any]], replies: list[Any], listener: Listener | None
+) -> None:
     try:
-        if told is not None:
-            told(replies)
+        if listener is not None:
+            listener(replies)
     except Exception as error:
         future.set_exception(error)
     else:
@@ -213,15 +216,15 @@ class Wires:
         self,
         commands: Sequence[Command],
         within: float = REPLY_SECONDS,
-        told: Told | None = None,
+        listener: Listener | None = None,
     ) -> list[Any]:
-        """As ``ask``, on a connection of its own: the last of ``commands`` may block. ``told`` as
-        in ``Wire.ask``."""
+        """As ``ask``, on a connection of its own: the last of ``commands`` may block. For a
+        ``listener`` see ``Wire.ask``."""
         wire = self._idle.pop() if self._idle else None
         if wire is None or not wire.is_open:
             wire = await self._opened()
         try:
-            replies = await wire.ask(packed(commands), len(commands), within, told)
+            replies = await wire.ask(packed(commands), len(commands), within, listener)
         except BaseException:
             wire.close()  # the command may still be under way, for nobody
             raise

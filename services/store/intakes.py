@@ -140,7 +140,7 @@ class Intakes:
             await self._client.block(
                 "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", *intakes,
                 *(self._positions[intake] for intake in intakes),
-                told=lambda reply: self._take_in(reply, generation),
+                listener=lambda reply: self._take_in(reply, generation),
             )  # fmt: skip
             await anyio.lowlevel.checkpoint()  # first a turn that is not sent yet, then more
         except CommandRefused as error:

@@ -30,7 +30,7 @@ from services.runtime.failpoints import point
 from services.store.client import Client
 from services.worker import messages
 from services.worker.attempt import Attempt, Ending, Why, ends_at, key_of, report
-from services.worker.continuity import clock_is_off, last_id, order, still_there
+from services.worker.continuity import ServerTime, clock_is_off, last_id, order, still_there
 from services.worker.dispatches import Dispatches
 from services.worker.identity import death_of, heartbeat
 from services.worker.lease import RETRY_S, Lease, holder_of
@@ -65,7 +65,7 @@ class Session:
         self._inbox = keys.inbox(options.name)
         self._intake = keys.intake(options.intake)
         self._loop = asyncio.get_running_loop()
-        self._server_ahead = 0.0  # server time (s since the epoch) minus the loop's clock
+        self._clock = ServerTime(client)
         self._cursor = b"0-0"
         self._jobs: dict[bytes, Attempt] = {}
         self._waiting: deque[Attempt] = deque()
@@ -171,19 +171,13 @@ class Session:
     # -- the heartbeat -----------------------------------------------------------------------
 
     async def _keep_alive(self) -> None:
-        await self.lease.keep(self._read_clock)
+        await self.lease.keep(self._clock.read)
         self._finish(Ending.LEASE_OVER)
-
-    async def _read_clock(self) -> None:
-        before = self._loop.time()
-        seconds, micros = await self._client.call("TIME")
-        middle = (before + self._loop.time()) / 2
-        self._server_ahead = int(seconds) + int(micros) / 1e6 - middle
 
     # -- the inbox ---------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        await self._read_clock_once()
+        await self._clock.known()
         doubt = False
         while True:
             await self._outbox.wait_for_room()
@@ -202,30 +196,27 @@ class Session:
                 await anyio.sleep(RETRY_S)
                 doubt = not await self._look_around()
             elif entries:
-                if clock_is_off(entries, self._loop.time() + self._server_ahead):
-                    self._server_ahead = 0.0
-                    await self._read_clock_once()
-                self._take(entries)
+                if entries[-1][0] != self._cursor:  # not taken: the clock was off
+                    await self._clock.known(again=True)
+                    self._take(entries)
                 await anyio.lowlevel.checkpoint()  # what has come begins before more is asked for
             else:
                 await self._look_around()
-
-    async def _read_clock_once(self) -> None:
-        """A deadline means nothing before the server's clock was read."""
-        while not self._server_ahead:
-            try:
-                await self._read_clock()
-            except RedisUnavailable:
-                await anyio.sleep(RETRY_S)
 
     async def _read_some(self) -> list[Any]:
         block = int(min(BLOCK_S, self._options.lease_s / 4) * 1000)
         # A connection whose other end vanished without a word (a laptop that slept) never fails.
         async with asyncio.timeout(block / 1000 + ANSWER_S):
             reply = await self._client.block(
-                "XREAD", "COUNT", READ_COUNT, "BLOCK", block, "STREAMS", self._inbox, self._cursor
-            )
+                "XREAD", "COUNT", READ_COUNT, "BLOCK", block, "STREAMS", self._inbox, self._cursor,
+                listener=self._arrived,
+            )  # fmt: skip
         return reply[0][1] if reply else []
+
+    def _arrived(self, reply: Any) -> None:
+        """What comes begins within the reply that brings it, if the clock can be trusted."""
+        if reply and not clock_is_off(reply[0][1], self._clock.now()):
+            self._take(reply[0][1])
 
     async def _look_around(self) -> bool:
         """Did the server go back (a torn file, a failover)? Redis itself gives no sign of it.
@@ -291,7 +282,7 @@ class Session:
         point("worker.received")
         self.lease.accepted()
         job = Attempt(key, task)
-        job.ends_at = ends_at(task, self._loop.time(), self._server_ahead)
+        job.ends_at = ends_at(task, self._loop.time(), self._clock.ahead)
         self._jobs[key] = job
         if fields[b"type"] == b"task.forgotten":  # its text is gone: nothing is run
             self._take_cancel(fields)

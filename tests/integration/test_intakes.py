@@ -49,14 +49,14 @@ async def test_entries_come_in_order_and_stay_until_they_are_dropped(
     assert intakes.peek(1)[0].fields == [b"type", b"x", b"n", b"2"]
 
 
-async def test_what_comes_is_told_within_the_reply_that_brought_it(bus: Bus) -> None:
-    told: list[list[str]] = []
-    intakes = Intakes(bus.client, bus.keys, lambda: told.append(ahead(intakes)))
+async def test_what_comes_is_passed_on_within_the_reply_that_brought_it(bus: Bus) -> None:
+    passed_on: list[list[str]] = []
+    intakes = Intakes(bus.client, bus.keys, lambda: passed_on.append(ahead(intakes)))
     ids: list[str] = []
     async with anyio.create_task_group() as group:
         group.start_soon(intakes.read_once)
         ids += await entries(bus, 1)
-    assert told == [ids]
+    assert passed_on == [ids]
     assert len(ids) == 1
 
 
