@@ -30,11 +30,12 @@ from services.runtime.failpoints import point
 from services.store.client import Client
 from services.worker import messages
 from services.worker.attempt import Attempt, Ending, Why, ends_at, key_of, report
-from services.worker.continuity import ServerTime, clock_is_off, last_id, order, still_there
+from services.worker.continuity import clock_is_off, last_id, order, still_there
 from services.worker.dispatches import Dispatches
 from services.worker.identity import death_of, heartbeat
 from services.worker.lease import RETRY_S, Lease, holder_of
 from services.worker.outbox import Outbox
+from services.worker.server_time import ServerTime
 from services.worker.task import PROGRESS_BYTES, AgentKeeper, Result, Task, WorkerOptions
 
 log = logging.getLogger("asb.worker")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from services.runtime.begun import Begun
@@ -19,7 +20,7 @@ async def test_it_runs_up_to_where_it_waits_and_then_on() -> None:
     async def work() -> str:
         steps.append("begun")
         steps.append(await gate)
-        await asyncio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return "ended"
 
     asyncio.get_running_loop().call_soon(lambda: gate.set_result("went on"))
@@ -37,7 +38,7 @@ async def test_what_it_waits_for_may_have_come_before_anyone_awaits() -> None:
 
     begun = Begun(work())
     gate.set_result(7)
-    await asyncio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     assert await begun == 7
 
 
@@ -70,7 +71,7 @@ async def test_whoever_awaits_it_and_is_cancelled_ends_it() -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(awaiting)
-        await asyncio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
     assert gate.cancelled()
     assert ended.is_set()
