@@ -18,7 +18,7 @@ OLDEST := $(VENV)/redis-6.2
 SERVED := $(addprefix tests/,$(addsuffix .py,$(addprefix integration/test_,\
   engine intakes scripts turns_ahead retention forgetting)))
 
-.PHONY: help install demo test servers bench prove e2e reference golden pictures lint clean
+.PHONY: help install demo test servers cluster bench prove e2e reference golden pictures lint clean
 
 help: ## this list
 	@echo "make TARGET [ARGS='…'] [PYTHON=python3.12]"
@@ -38,6 +38,10 @@ servers: $(VENV)/.asb-dev $(OLDEST)/.there ## the core's tests on Redis 6.2, and
 		[ -n "$$server" ] || continue; echo "== $$($$server --version)"; \
 		ASB_TEST_REDIS=local ASB_TEST_SERVER=$$server $(PY) -m pytest $(PARALLEL) \
 			-m 'not prove and not real' -k 'not cluster' $(SERVED) $(ARGS) || exit 1; done
+
+cluster: $(VENV)/.asb-dev ## the core's tests on a Redis Cluster of six servers
+	@ASB_TEST_REDIS=cluster $(PY) -m pytest $(PARALLEL) -m 'not prove and not real and not one_server' \
+		$(SERVED) $(ARGS)
 
 bench: $(VENV)/.asb-dev ## measure speed against the reference, on this machine; writes ops/benchmarks.md
 	@$(PY) -m tests.bench $(if $(ARGS),$(ARGS),--page ops/benchmarks.md)

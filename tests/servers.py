@@ -2,7 +2,8 @@
 
 `RedisServer` is a local process that can be killed, restarted and have its log torn: what crash
 tests need. `shared_server` is the one server of a test session: a container where Docker answers,
-else a local process. ``ASB_TEST_REDIS=local`` or ``docker`` chooses. Local servers are what asb
+else a local process. ``ASB_TEST_REDIS=local``, ``docker`` or ``cluster`` (for that one server
+alone) chooses. Local servers are what asb
 itself would start, whatever is on PATH or activated; ``ASB_TEST_SERVER`` names another program.
 """
 
@@ -152,6 +153,15 @@ class RedisServer:
 def shared_server(folder: Path) -> Generator[str]:
     """URL of a server that lives as long as the context."""
     choice = os.environ.get("ASB_TEST_REDIS", "")
+    if choice == "cluster":
+        from tests.clusters import Cluster  # which is made of servers
+
+        cluster = Cluster(folder).start()
+        try:
+            yield cluster.url
+        finally:
+            cluster.stop()
+        return
     if choice == "docker" or (choice != "local" and docker_answers()):
         with _container() as url:
             yield url

@@ -13,6 +13,7 @@
 # ASB_DOOR       its own intake stream, where `asb acl NAME` opened one
 # ASB_REDIS_URL  the Redis to join: redis://HOST:PORT as `asb up` prints it; else 127.0.0.1:6379
 # REDIS_CLI      redis-cli and its options: "redis-cli -h HOST --user NAME" (with REDISCLI_AUTH)
+#                in a Cluster: "redis-cli -c", with the URL of one of its servers
 #
 # The prompt is data: it is never part of a command line and never evaluated.
 set -u

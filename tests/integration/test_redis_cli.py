@@ -10,13 +10,13 @@ import signal
 import subprocess
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from events.envelope import text_of, words_of
 from projections import usage
 from projections.days import day_of
+from services.runtime import urls
 from tests.integration.test_engine_ground import Bus, running
 from tests.wait import wait_until
 
@@ -39,8 +39,13 @@ async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
 
 
 def command(url: str) -> list[str]:
-    where = urlsplit(url)
-    return ["redis-cli", "-h", str(where.hostname), "-p", str(where.port)]
+    return ["redis-cli", *(["-c"] if urls.cluster(url) else []), "-u", plain(url)]
+
+
+def plain(url: str) -> str:
+    """The URL of one server, as redis-cli understands it."""
+    cluster = urls.cluster(url)
+    return url if cluster is None else cluster.server
 
 
 @pytest.fixture

@@ -96,6 +96,7 @@ async def test_two_engines_that_decide_ahead_do_everything_once(bus: Bus) -> Non
         proven(bus, *hosts, tasks=tasks)
 
 
+@pytest.mark.one_server
 async def test_a_reply_that_is_lost_while_the_next_turn_is_decided_changes_nothing(
     redis_url: str, namespace: str, ahead: list[Decided]
 ) -> None:
@@ -136,6 +137,7 @@ async def test_views_are_written_while_turns_follow_upon_each_other(bus: Bus) ->
 # -- the inboxes -----------------------------------------------------------------------------------
 
 
+@pytest.mark.one_server
 async def test_the_append_of_a_dispatch_writes_the_inbox(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

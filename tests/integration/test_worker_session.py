@@ -547,11 +547,10 @@ async def test_a_cancellation_in_the_same_breath_still_ends_the_task(
     client: Client, keys: Keys
 ) -> None:
     async with working(client, keys, options(for_ever, capacity=1)) as engine:
-        pipe: list[list[Any]] = [["MULTI"]]
-        for kind in ("task.dispatched", "task.cancel_requested"):
-            fields = ["type", kind, "task", "t1", "attempt", 1, "session", engine.session]
-            pipe.append(["XADD", keys.inbox("w1"), "*", *fields])
-        await client.pipeline([*pipe, ["EXEC"]])
+        both = "for _, kind in ipairs(ARGV) do if kind ~= ARGV[1] then redis.call('XADD', KEYS[1], "
+        both += "'*', 'type', kind, 'task', 't1', 'attempt', 1, 'session', ARGV[1]) end end"
+        kinds = ("task.dispatched", "task.cancel_requested")
+        await client.call("EVAL", both, 1, keys.inbox("w1"), engine.session, *kinds)
         assert (await engine.report("task.cancelled", "t1"))["started"] is False
         await engine.dispatch("t2")  # and its place is free again
         await engine.report("task.started", "t2")
