@@ -23,7 +23,7 @@ _NETWORKS = iter(range(1, 250))
 class ElsewhereHost:
     """A machine called ``name`` whose clock is ours and as much more as ``clock`` says: ``+30s``.
 
-    ``address`` is this machine's, as it is reached from there.
+    ``address`` is this machine's, as it is reached from there; ``there`` is its own.
     """
 
     def __init__(self, name: str, clock: str = "+0s") -> None:
@@ -34,7 +34,7 @@ class ElsewhereHost:
         self._network = f"asb-{secrets.token_hex(3)}"
         self._cable = f"v{self._network[4:]}"
         subnet = f"10.213.{next(_NETWORKS)}"
-        self.address = f"{subnet}.1"
+        self.address, self.there = f"{subnet}.1", f"{subnet}.2"
         self._processes: list[subprocess.Popen[bytes]] = []
         _ip("netns", "add", self._network)
         _ip("link", "add", self._cable, "type", "veth", "peer", "name", "eth0", "netns",
@@ -42,7 +42,7 @@ class ElsewhereHost:
         _ip("addr", "add", f"{self.address}/24", "dev", self._cable)
         _ip("link", "set", self._cable, "up")
         for words in (
-            ("addr", "add", f"{subnet}.2/24", "dev", "eth0"),
+            ("addr", "add", f"{self.there}/24", "dev", "eth0"),
             ("link", "set", "eth0", "up"),
             ("link", "set", "lo", "up"),
         ):

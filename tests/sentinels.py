@@ -18,30 +18,35 @@ class Sentinels:
     """A primary with a replica, and three sentinels that watch them (real processes)."""
 
     SERVICE = "bus"
+    address = "127.0.0.1"  # of the sentinels
 
     def __init__(self, folder: Path, *options: str, down_after_ms: int = 1_000) -> None:
-        self.servers = [RedisServer(folder / f"redis-{n}", options=options) for n in range(2)]
+        self.servers = [self.server(folder / f"redis-{n}", options) for n in range(2)]
         self.ports = [free_port() for _ in range(3)]
         self._folder, self._down_after_ms = folder, down_after_ms
         self._processes: list[subprocess.Popen[bytes]] = []
-        hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        hosts = ",".join(f"{self.address}:{port}" for port in self.ports)
         self.url = f"redis+sentinel://{hosts}/{self.SERVICE}"
+
+    def server(self, folder: Path, options: tuple[str, ...]) -> RedisServer:
+        """One of the servers, primary or replica."""
+        return RedisServer(folder, options=options)
 
     def start(self) -> Sentinels:
         """Start all of them; returns once each sentinel knows the others and the replica."""
         first, second = (server.start() for server in self.servers)
-        second.call("REPLICAOF", "127.0.0.1", first.port)
+        second.call("REPLICAOF", first.address, first.port)
         for port in self.ports:
-            self._processes.append(self._sentinel(port, first.port))
+            self._processes.append(self._sentinel(port, first))
         self.settled()
         return self
 
-    def _sentinel(self, port: int, watched: int) -> subprocess.Popen[bytes]:
+    def _sentinel(self, port: int, watched: RedisServer) -> subprocess.Popen[bytes]:
         folder = self._folder / f"sentinel-{port}"
         folder.mkdir(parents=True)
         (folder / "sentinel.conf").write_text(
-            f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
-            f"sentinel monitor {self.SERVICE} 127.0.0.1 {watched} 2\n"
+            f"port {port}\nbind {self.address}\ndir {folder}\nprotected-mode no\n"
+            f"sentinel monitor {self.SERVICE} {watched.address} {watched.port} 2\n"
             f"sentinel down-after-milliseconds {self.SERVICE} {self._down_after_ms}\n"
             f"sentinel failover-timeout {self.SERVICE} 5000\n"
         )
@@ -53,7 +58,7 @@ class Sentinels:
 
     def ask(self, port: int, *command: str) -> Any:
         """What one sentinel answers about the service."""
-        with contextlib.closing(SyncClient(f"redis://127.0.0.1:{port}")) as client:
+        with contextlib.closing(SyncClient(f"redis://{self.address}:{port}")) as client:
             return client.call("SENTINEL", command[0], self.SERVICE, *command[1:])
 
     def _is_ready(self, port: int) -> bool:

@@ -56,11 +56,13 @@ class RedisServer:
         binary: ServerBinary | None = None,
         options: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
-        self.folder = folder
+        """``address``: where it is asked; with another, ``options`` have it listen there."""
+        self.folder, self.address = folder, address
         self._environment = {**os.environ, **(environment or {})}
         self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = f"redis://{address}:{self.port}/0"
         self.binary = binary or server_program()
         self.process: subprocess.Popen[bytes] | None = None
         self._command = [*server_command(self.binary, folder, self.port, appendfsync), *options]
