@@ -132,8 +132,10 @@ def is_plain(charge: ChargedAttempt, model: str, worker: str) -> bool:
         or len(charge.marks) > 1
     ):
         return False
-    plain = (charge.at, model, 0)
-    return all((mark.at, mark.model, mark.day_at) == plain for mark in charge.marks)
+    if not charge.marks:
+        return True
+    mark = charge.marks[0]
+    return (mark.at, mark.model, mark.day_at) == (charge.at, model, 0)
 
 
 def note(state: State, key: str, charge: ChargedAttempt) -> None:
