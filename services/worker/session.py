@@ -232,8 +232,9 @@ class Session:
             )
         except RedisUnavailable:
             return False
-        except RedisUnsuitable:
-            return True  # without the right to look: the engine will say when we are lost
+        except RedisUnsuitable:  # without the right to look: the engine will say when we are lost
+            self._outbox.back(losses)
+            return True
         if inbox is not None and order(inbox) < order(self._cursor):
             self._cursor = b"0-0"  # rewritten: what was seen already is known as such
         self._outbox.back(losses)
