@@ -73,6 +73,31 @@ class Limit(msgspec.Struct, frozen=True, gc=False, order=True):
     amount: int
 
 
+class Share(msgspec.Struct, frozen=True):
+    """The limit on ``global`` of this unit and window is this bus's share of a ``whole``.
+
+    ``bus`` is its name among those that divide it, ``home`` the one whose log keeps the whole.
+    ``given`` and ``taken`` are what it ever gave to each other bus, and took from it, in all: they
+    never fall, so whoever tells them late or twice changes nothing. ``given_at``: the server time
+    here when it last gave to each, µs; nobody takes that at an earlier time.
+    """
+
+    unit: Label
+    window: Label
+    bus: Label
+    home: Label
+    whole: int
+    given: dict[Label, int] = msgspec.field(default_factory=dict[str, int])
+    taken: dict[Label, int] = msgspec.field(default_factory=dict[str, int])
+    given_at: dict[Label, int] = msgspec.field(default_factory=dict[str, int])
+
+    @property
+    def balance(self) -> int:
+        """What it has: the limit's amount. Below zero where its log lost what it gave."""
+        whole = self.whole if self.bus == self.home else 0
+        return whole + sum(self.taken.values()) - sum(self.given.values())
+
+
 class AlertBudget(msgspec.Struct, frozen=True, gc=False, order=True):
     """Warns at ``threshold_percent`` of ``amount`` used; never gates."""
 
@@ -118,6 +143,7 @@ class PolicyChanged(Payload):
 
     ``plausible_tokens`` (counted) and ``plausible_nanos`` bound what reports can charge one
     attempt, or one report of foreign work; what is reported beyond them is disputed.
+    ``shares`` says which limits are parts of a whole that several buses divide.
     """
 
     limits: tuple[Limit, ...] = ()
@@ -133,6 +159,7 @@ class PolicyChanged(Payload):
     learning: Learning = Learning()
     plausible_tokens: int = 2_000_000
     plausible_nanos: int = 20_000_000_000
+    shares: tuple[Share, ...] = ()
     reason: Text = ""
 
 

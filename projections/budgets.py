@@ -13,6 +13,7 @@ import msgspec
 
 from events.policy import UNITS, Limit
 from projections.scopes import SCOPES_MAX, kind_of, place_of
+from projections.shares import reach, share_of_limit
 from projections.state import Check, State
 from projections.windows import (
     Used,
@@ -88,6 +89,13 @@ def gate(priority: int, limit: int) -> int:
     return limit * 99 // 100 if priority == 2 else limit
 
 
+def least_limit(priority: int, amount: int) -> int:
+    """The smallest limit whose gate lets ``amount`` pass: the inverse of ``gate``."""
+    if priority <= 1:
+        return -(-(100 * amount + 1) // (90 if priority == 0 else 95))
+    return max(1, -(-100 * amount // 99) if priority == 2 else amount)
+
+
 class Refusal(msgspec.Struct, frozen=True):
     """Why a task is not admitted: which limit, what is missing, when it resets (µs; 0: never)."""
 
@@ -130,7 +138,7 @@ def refusal(
         scope = state.scopes.get(place)
         held_now = (scope.held_tokens, scope.held_nanos, scope.held_tasks) if scope else (0, 0, 0)
         room, sums = kept.get(key) if kept else None, state.sums.get(place, _NONE)
-        for limit, which, gates in checks:
+        for limit, which, gates, is_share in checks:
             use = sums.get(limit.window)
             if use is None or not use.valid_from <= now < use.end:
                 use = used(state, place, limit.window, now)
@@ -138,8 +146,8 @@ def refusal(
             amount = ask[which] + spent + (held_now[which] if holds else 0)
             if room:
                 amount += room[which]
-            if amount > gates[priority]:
-                return _refused(state, key, limit, ask[which], amount, gates[priority], now)
+            if amount > gates[priority] or (is_share and now < state.meta.latest):
+                return _refused(state, key, limit, ask[which], amount, priority, now)
     return None
 
 
@@ -150,6 +158,7 @@ def _checks(state: State, key: str) -> tuple[Check, ...]:
             x,
             UNITS.index(x.unit),
             (gate(0, x.amount), gate(1, x.amount), gate(2, x.amount), gate(3, x.amount)),
+            share_of_limit(state.policy, x) is not None,
         )
         for x in limits_for(state, key)
     )
@@ -159,12 +168,15 @@ def _checks(state: State, key: str) -> tuple[Check, ...]:
 
 
 def _refused(
-    state: State, key: str, limit: Limit, asked: int, amount: int, bound: int, now: int
+    state: State, key: str, limit: Limit, asked: int, amount: int, priority: int, now: int
 ) -> Refusal:
+    missing = max(0, amount - gate(priority, limit.amount))
     again = 0  # never: it alone is more than the gate lets pass
-    if asked <= bound:
+    if not missing:  # a clock that went back: other buses may have what was used here since
+        again = state.meta.latest
+    elif asked <= gate(priority, reach(state.policy, limit)):
         again = resets_at(limit.window, used(state, key, limit.window, now), now)
-    return Refusal(key, limit.unit, limit.window, limit.amount, amount - bound, again)
+    return Refusal(key, limit.unit, limit.window, limit.amount, missing, again)
 
 
 def window_rows(state: State, now: int) -> list[dict[str, Any]]:

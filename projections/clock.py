@@ -60,10 +60,11 @@ def _forget_the_future(state: State, now: int) -> None:
 
 
 @folds(ClockConfirmed)
-def confirmed(state: State, _event: Event[ClockConfirmed]) -> None:
+def confirmed(state: State, event: Event[ClockConfirmed]) -> None:
     """The clock is right: forget what no window can reach by it, as if it had never stepped."""
     meta = state.meta
     meta.large_step = meta.large_step_at = meta.repeated = 0
+    meta.latest = event.at
     for scope in state.scopes.values():
         buckets.prune(state, scope, confirmed=True)
 

@@ -12,6 +12,7 @@ from projections import budgets
 from projections.prices import hold_price
 from projections.records import Learnt, TaskRecord
 from projections.scopes import SCOPES_MAX
+from projections.shares import reach
 from projections.state import State
 
 LEARNT_MAX = 2_000  # kinds × models; further models are estimated as at the beginning
@@ -102,10 +103,10 @@ def _bounded(state: State, keys: tuple[str, ...], tokens: int, nanos: int) -> tu
 
 def _bounds(state: State, keys: tuple[str, ...]) -> tuple[int | None, int | None]:
     """The share of the tightest limit on tokens, and on money; None where there is no limit."""
-    share = state.policy.learning.share_percent
+    policy, percent = state.policy, state.policy.learning.share_percent
     limits = [limit for key in keys for limit in budgets.limits_for(state, key)]
     tokens, nanos = (
-        min((x.amount * share // 100 for x in limits if x.unit == unit), default=None)
+        min((reach(policy, x) * percent // 100 for x in limits if x.unit == unit), default=None)
         for unit in ("tokens", "money")
     )
     return tokens, nanos

@@ -63,6 +63,8 @@ def apply(state: State, event: Event) -> None:
         clock.moves(state, event)
         if event.at > meta.clock:
             meta.clock = event.at
+        if event.at > meta.latest:
+            meta.latest = event.at
     if event.origin:
         intake, _, entry = event.origin.rpartition(" ")
         state.journal.put(state.intakes, intake, entry)

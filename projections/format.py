@@ -87,6 +87,10 @@ def refusal_text(refusal: Refusal, priority: int, asked: int, now: int) -> str:
         return f"never fits: {limit_name(r.unit, r.window, r.scope)} admits nothing, its limit is 0"
     if r.never:
         return f"never fits: needs {needs}, more than {where} ever admits"
+    if not r.missing:
+        name = limit_name(r.unit, r.window, r.scope)
+        until = span(r.resets_at - now)
+        return f"the clock went back: {name}, a share, admits nothing for {until}"
     left = amount_text(r.unit, max(0, asked - r.missing))
     return f"needs {needs}, {left} left below {where}; resets in {span(r.resets_at - now)}"
 

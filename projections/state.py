@@ -35,7 +35,8 @@ from projections.records import (
 )
 from projections.windows import MINUTE, Used, any_rolls
 
-Check: TypeAlias = tuple[Limit, int, tuple[int, int, int, int]]  # a limit, its unit, its gates
+# A limit, its unit, its gates, and whether it is a share of a whole.
+Check: TypeAlias = tuple[Limit, int, tuple[int, int, int, int], bool]
 
 
 class AlertWatch(NamedTuple):

@@ -41,10 +41,11 @@ READERS: Final[Mapping[str, Service]] = {
     "web": Service(projectors="services.web.service"),
 }
 # For those who want them, and no part of every bus: what agents tell where they run, and what a
-# collector of OpenTelemetry is told.
+# collector of OpenTelemetry is told, and what moves between several buses.
 OPTIONAL: Final[Mapping[str, Service]] = {
     "telemetry": Service(projectors="services.telemetry.service"),
     "traces": Service(projectors="services.traces.service"),
+    "shares": Service(projectors="services.shares.service"),
 }
 OF_EVERY_BUS: Final = {**SERVICES, **READERS}
 STARTABLE: Final = {**OF_EVERY_BUS, **OPTIONAL}

@@ -175,6 +175,7 @@ RANKS = {
     "token_throttle": 12,
     "concurrent_task_manager": 12,
     "exporter": 13,
+    "shares": 13,
     "top": 13,
     "web": 13,
     "cli": 13,

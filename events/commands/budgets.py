@@ -28,6 +28,28 @@ class BudgetName(msgspec.Struct, frozen=True):
     window: Label
 
 
+class ShareChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A change of this bus's share of a ``whole`` (see `events.policy.Share`), all in totals of all
+    time by the name of the other bus, so that telling it twice, late or in another order is safe.
+
+    ``give``: what it shall have given, as far as its share is not used and held. ``gave``: what
+    others have taken from it, as their logs say; where its own lacks that it was lost. ``take``:
+    what others gave it, as their logs say, from ``not_before`` (server time, µs) on.
+    ``leaves``: once it has nothing it is divided no more, and its limit is its own.
+    """
+
+    unit: Label
+    window: Label
+    bus: Label
+    home: Label
+    whole: int
+    give: dict[Label, int] = msgspec.field(default_factory=dict[str, int])
+    gave: dict[Label, int] = msgspec.field(default_factory=dict[str, int])
+    take: dict[Label, int] = msgspec.field(default_factory=dict[str, int])
+    not_before: int = 0
+    leaves: bool = False
+
+
 @command("policy.changed")
 class ChangePolicy(Command, forbid_unknown_fields=True):
     """A change of the policy: what is left out stays as it is."""
@@ -49,6 +71,7 @@ class ChangePolicy(Command, forbid_unknown_fields=True):
     learning: Learning | UnsetType = UNSET
     plausible_tokens: int | UnsetType = UNSET
     plausible_nanos: int | UnsetType = UNSET
+    share: ShareChange | UnsetType = UNSET
     reason: Text = ""
 
 

@@ -10,11 +10,13 @@ from projections.records.routing import Overlay
 
 class Meta(msgspec.Struct, gc=False):
     """Counters and marks. ``log_id``: the last event folded, ``at`` its time; ``clock``: the
-    largest ``at`` seen. Times are µs. Foreign entries count once an event told of them."""
+    largest ``at`` seen, ``latest``: the same since an operator last confirmed the clock. Times are
+    µs. Foreign entries count once an event told of them."""
 
     log_id: str = "0-0"
     at: int = 0
     clock: int = 0
+    latest: int = 0
     passed: int = 0  # time that has passed on this log without a jump: see projections/clock
     repeated: int = 0  # how much of the time to come has been seen before
     step_by: int = 0  # the last step of the clock, and when

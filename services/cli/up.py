@@ -138,6 +138,7 @@ def _run(settings: Settings, url: str, hired: Hired, server: Embedded | None) ->
         "exporter": settings.metrics.enabled,
         "web": settings.web.enabled,
         "traces": bool(settings.traces.endpoint),
+        "shares": bool(settings.shares),
     }
     readers = [name for name, enabled in wanted.items() if enabled]
     loop.run(

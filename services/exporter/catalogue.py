@@ -185,6 +185,12 @@ CATALOGUE: Final[dict[str, tuple[MetricRow, ...]]] = {
         MetricRow("asb_budget_used", "gauge", _WINDOW, "Used in this window; money in dollars."),
         MetricRow("asb_budget_held", "gauge", _WINDOW, "Held now; money in dollars."),
         MetricRow("asb_budget_limit", "gauge", _WINDOW, "The limit; money in dollars."),
+        MetricRow(
+            "asb_budget_whole",
+            "gauge",
+            _WINDOW,
+            "What several buses together may use, where the limit is this bus's share of that.",
+        ),
         MetricRow("asb_budget_used_ratio", "gauge", _WINDOW, "(used + held) / limit."),
         MetricRow(
             "asb_budget_level",

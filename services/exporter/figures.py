@@ -33,6 +33,7 @@ from projections.records import (
     Returned,
     Scope,
 )
+from projections.shares import share_of_limit
 from projections.state import State
 from projections.tallies import BUCKETS, bound_s
 from projections.usage import SEPARATOR
@@ -216,6 +217,9 @@ def _budgets(state: State, now: int) -> Iterator[Sample]:
             yield Sample("asb_budget_used", labels, used / scale)
             yield Sample("asb_budget_held", labels, held / scale)
             yield Sample("asb_budget_limit", labels, limit.amount / scale)
+            share = share_of_limit(state.policy, limit)
+            if share is not None:
+                yield Sample("asb_budget_whole", labels, share.whole / scale)
             yield Sample("asb_budget_used_ratio", labels, ratio)
             yield Sample("asb_budget_level", labels, level)
             yield Sample("asb_budget_reset_timestamp_seconds", labels, window.end / US_PER_S)

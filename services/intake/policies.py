@@ -12,6 +12,7 @@ from events.envelope import Event
 from events.policy import AMOUNT_MAX, AlertBudget, PolicyChanged, check_limit, check_zone
 from events.task import PRIORITIES
 from projections import budgets
+from services.intake import shares
 from services.intake.case import Case, takes
 from services.intake.schema import Rejected
 
@@ -37,16 +38,22 @@ _PLAIN = (
 def policy_changed(case: Case, command: ChangePolicy) -> Iterable[Event]:
     """The whole policy with this change in it, checked, from here on."""
     case.check_shared("policy is changed")
-    policy = changed(case.state.policy, command)
+    before = case.state.policy
+    policy = changed(before, command)
+    if command.share is not UNSET:
+        policy = shares.with_share(policy, command.share, case.state, case.now)
     problem = problem_of(policy)
     if problem:
         raise Rejected(problem)
-    yield case.event(policy)
+    if command.share is UNSET or policy != replace(before, reason=policy.reason):
+        yield case.event(policy)
 
 
 def changed(policy: PolicyChanged, command: ChangePolicy) -> PolicyChanged:
     """``policy`` with the change ``command``."""
     limits = {(x.scope, x.unit, x.window): x for x in policy.limits}
+    for name in (*command.set_limits, *command.remove_limits):
+        shares.check_by_hand(policy, name.scope, name.unit, name.window)
     for name in command.remove_limits:
         key = (name.scope, name.unit, name.window)
         if key not in limits:

@@ -8,6 +8,7 @@ import msgspec
 
 from events.policy import SCOPE_KINDS, UNITS, Limit
 from projections import budgets, views
+from projections.shares import share_of_limit
 from projections.state import State
 
 
@@ -20,6 +21,7 @@ def limits_view(state: State, now: int) -> dict[str, Any]:
         "limits": [
             {
                 **msgspec.to_builtins(limit),
+                **_share(state, limit),
                 "windows": [
                     {**row, "resets_at": views.iso(row["resets_at"])}
                     for row in limit_rows(limit, rows, state)
@@ -41,6 +43,11 @@ def limits_view(state: State, now: int) -> dict[str, Any]:
         "plausible_tokens": state.policy.plausible_tokens,
         "plausible_nanos": state.policy.plausible_nanos,
     }
+
+
+def _share(state: State, limit: Limit) -> dict[str, Any]:
+    share = share_of_limit(state.policy, limit)
+    return {} if share is None else {"share": msgspec.to_builtins(share)}
 
 
 def limit_rows(limit: Limit, rows: list[dict[str, Any]], state: State) -> list[dict[str, Any]]:

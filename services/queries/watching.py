@@ -18,6 +18,7 @@ from projections.records import TaskRecord
 from projections.state import State
 from services.client.bus import Bus
 from services.client.follow import story
+from services.client.followed import stands
 from services.client.lookup import unknown
 from services.queries.fleet import Overview, Surroundings
 from services.queries.missing import missing_names
@@ -110,7 +111,7 @@ class FleetWatch:
 
     def look(self) -> Scene:
         """The fleet as it is now."""
-        if not self._stands():
+        if not stands(self._bus, self._state):
             self.went_back += 1
             self._state = self._bus.state()
             self._tail = deque(events_before(self._bus, self._state.meta.log_id), maxlen=TAIL)
@@ -135,11 +136,3 @@ class FleetWatch:
             self._surroundings = surroundings_of(self._bus, tasks_shown(state))
             self._around_at = now
         return self._surroundings
-
-    def _stands(self) -> bool:
-        """Whether the last event that was folded is still there, and still that one."""
-        meta = self._state.meta
-        if not meta.events:
-            return True
-        entries = self._bus.client.call("XRANGE", self._bus.keys.log, meta.log_id, meta.log_id)
-        return bool(entries) and int(entries[0][1][9]) == meta.at

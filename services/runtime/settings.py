@@ -39,6 +39,7 @@ from services.runtime.setting_sources import (
     home_folder,
     short,
 )
+from services.runtime.settings_shares import ShareOfBus, ShareSetting
 from services.runtime.settings_types import (
     AlertBudgetSetting,
     HookSetting,
@@ -154,6 +155,8 @@ def _converted(given: Given, type_: Any, value: Any, name: str) -> Any:
             message = f"expected {allowed}"
         if given.name == "redis_url":
             inner = redacted(str(inner))
+        elif given.name == "shares":
+            inner = re.sub(r"//[^/\s]*@", "//(hidden)@", str(inner))
         raise ConfigError(
             f"{full} = {short(inner)} ({given.where}): {message}",
             hint=hint or "correct that setting",
@@ -199,6 +202,12 @@ def _check_relations(settings: Settings) -> None:
             f"tasks.backoff_s = {tasks.backoff_s}",
             hint="raise tasks.backoff_max_s",
         )
+    divided = [f"{x.unit}/{x.window}" for x in settings.shares]
+    for name in divided:
+        if divided.count(name) > 1:
+            raise ConfigError(
+                f"shares: two of them divide {name}", hint="a limit is divided once: keep one"
+            )
 
 
 def _zone_problem(name: str) -> str:
@@ -216,7 +225,10 @@ _SECRET = ("web.token", "traces.headers")
 _ITEM_FIELDS = sorted(
     {
         field.name
-        for item in (AlertBudgetSetting, HookSetting, PriceSetting, RouteSetting, RuleSetting)
+        for item in (
+            *(AlertBudgetSetting, HookSetting, PriceSetting, RouteSetting, RuleSetting),
+            *(ShareSetting, ShareOfBus),
+        )
         for field in msgspec.structs.fields(item)
     }
 )
@@ -287,6 +299,8 @@ def _exact(value: Any) -> Any:
 def _shown(leaf: Leaf, value: Any) -> Any:
     if leaf.name in _SECRET and value:
         return "(hidden)"
+    if leaf.name == "shares":
+        return tuple(share.shown for share in value)
     return redacted(value) if leaf.name == "redis_url" and value else value
 
 

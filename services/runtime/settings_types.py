@@ -23,6 +23,7 @@ from services.runtime.settings_around import (
     TracesSettings,
     WebSettings,
 )
+from services.runtime.settings_shares import ShareSetting
 
 Unit = Literal["tokens", "money", "tasks"]
 Origin = Literal["default", "file", "environment", "command line"]
@@ -325,5 +326,9 @@ class Settings(Section, frozen=True, kw_only=True):
     telemetry: TelemetrySettings = TelemetrySettings()
     traces: TracesSettings = TracesSettings()
     privacy: PrivacySettings = PrivacySettings()
+    shares: Annotated[
+        tuple[ShareSetting, ...],
+        Meta(description="limits that several buses divide: unit, window, amount, buses"),
+    ] = ()
     origins: dict[str, Origin] = field(default_factory=dict[str, Origin])
     file: Path | None = None

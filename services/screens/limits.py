@@ -9,6 +9,7 @@ from events.policy import Limit, rolling_minutes
 from events.task import PRIORITIES
 from projections import budgets, views
 from projections.format import SYMBOLS, amount_text, limit_text, span
+from projections.shares import share_of_limit
 from projections.state import State
 from services.queries.limits import limit_order, limit_rows
 from services.screens.text import fitted, folded
@@ -22,7 +23,7 @@ def limits_text(state: State, now: int, columns: int) -> str:
     cells = [
         line
         for limit in sorted(state.policy.limits, key=limit_order)
-        for line in _lines(limit, limit_rows(limit, rows, state), now)
+        for line in _lines(limit, limit_rows(limit, rows, state), now, of_whole(state, limit))
     ]
     lines = ["no limits: nothing is refused"]
     if cells:
@@ -30,9 +31,15 @@ def limits_text(state: State, now: int, columns: int) -> str:
     return "\n".join([*lines, *(folded(line, columns) for line in _other_lines(state, now))])
 
 
-def _lines(limit: Limit, rows: list[dict[str, Any]], now: int) -> list[tuple[str, ...]]:
+def of_whole(state: State, limit: Limit) -> str:
+    """Of what ``limit`` is a share, "" where it is none."""
+    share = share_of_limit(state.policy, limit)
+    return "" if share is None else f" of {limit_text(limit.unit, share.whole)}"
+
+
+def _lines(limit: Limit, rows: list[dict[str, Any]], now: int, whole: str) -> list[tuple[str, ...]]:
     """One line where a limit bounds one scope; each scope's own where it bounds several."""
-    name, amount = f"{limit.unit}/{limit.window}", limit_text(limit.unit, limit.amount)
+    name, amount = f"{limit.unit}/{limit.window}", limit_text(limit.unit, limit.amount) + whole
     if not rows:
         return [(limit.scope, name, amount, "-", "-", "-", "-", "-")]
     rows = sorted(rows, key=lambda row: (-(row["used"] + row["held"]), row["scope"]))[:20]
@@ -54,6 +61,12 @@ def _lines(limit: Limit, rows: list[dict[str, Any]], now: int) -> list[tuple[str
 def _other_lines(state: State, now: int) -> list[str]:
     p = state.policy
     lines: list[str] = []
+    for share in p.shares:
+        parts = [limit_text(share.unit, amount) for amount in (share.balance, share.whole)]
+        lines.append(
+            f"Divided:       {share.unit}/{share.window}: {share.bus} has {' of '.join(parts)}, "
+            f"which {share.home} keeps"
+        )
     for x in p.alert_budgets:
         used = budgets.used(state, "global", x.window, now).of(x.unit)
         lines.append(

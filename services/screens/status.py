@@ -23,6 +23,7 @@ from services.queries.figures import (
     worker_word,
 )
 from services.queries.notices import level_of, notices, present
+from services.screens.limits import of_whole
 from services.screens.text import clip, pad
 
 RULE = "=" * 80
@@ -198,7 +199,8 @@ def _global_row(
     share = f"({views.percent_text(spent, limit.amount)})"
     level = budgets.level(spent + held, limit.amount)
     mark = f"{SYMBOLS[level]} {budgets.LEVELS[level]}" if level else ""
-    return f"{shown} / {limit_text(unit, limit.amount)}", f"{share} {after}".rstrip() + f"  {mark}"
+    bound = limit_text(unit, limit.amount) + of_whole(state, limit)
+    return f"{shown} / {bound}", f"{share} {after}".rstrip() + f"  {mark}"
 
 
 def _unit_text(unit: str, amount: int) -> str:

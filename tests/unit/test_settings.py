@@ -304,3 +304,57 @@ def test_the_folder_of_archives_is_a_path_as_that_of_data(tmp_path: Path) -> Non
     assert load(environ=environ, cwd=tmp_path).archive.folder == tmp_path / "cold"
     environ["ASB_ARCHIVE_FOLDER"] = "~/away"
     assert load(environ=environ, cwd=tmp_path).archive.folder == tmp_path / "away"
+
+
+SHARES = """
+[[shares]]
+unit = "tokens"
+window = "hour"
+amount = "1M"
+buses = [
+  { name = "north" },
+  { name = "south", redis_url = "redis://me:OPENSESAME@other:6379", namespace = "s" },
+]
+"""
+
+
+def test_what_several_buses_divide(read: Load) -> None:
+    settings = read(SHARES)
+    (share,) = settings.shares
+    assert (share.exact_amount, [bus.name for bus in share.buses]) == (
+        1_000_000,
+        ["north", "south"],
+    )
+    (row,) = (row for row in describe(settings) if row.name == "shares")
+    assert row.value == "1000000 tokens/hour over north, south"
+    assert "OPENSESAME" not in str(row)
+    as_variable = json.dumps(
+        [{"unit": "money", "window": "day", "amount": 5, "buses": [{"name": "x"}]}]
+    )
+    assert read(ASB_SHARES=as_variable).shares[0].exact_amount == 5_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ('"hour"', '"year"', "year"),
+        ('"tokens"', '"tasks"', "unit"),
+        ('"south"', '"north"', "same name"),
+        ('"south"', '"so uth"', "letters, digits"),
+        ("redis://me", "http://me", "no address of a Redis"),
+        ('namespace = "s"', "leavin = true", "did you mean leaving"),
+        ('name = "north"', 'name = "north", leaving = true', "it cannot leave"),
+        ('"1M"', '"much"', "amount"),
+        (', redis_url = "redis://me:OPENSESAME@other:6379", namespace = "s"', "", "are the same"),
+        (
+            "buses = [",
+            'buses = [] \n[[shares]]\nunit="money"\nwindow="day"\namount=1\nbuses=[',
+            "buses",
+        ),
+    ],
+)
+def test_a_wrong_share_is_named(read: Load, before: str, after: str, expected: str) -> None:
+    assert before in SHARES
+    with pytest.raises(ConfigError, match=expected) as raised:
+        read(SHARES.replace(before, after))
+    assert "OPENSESAME" not in str(raised.value)

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from events.policy import PolicyChanged
 from projections import clock as clock_fold
 from projections import flags
 from projections.format import count
 from projections.records import ALIVE
+from projections.shares import share_of_limit
 from projections.state import State
 from services.client.bus import Bus
 from services.client.dead_letters import dropped_count
@@ -28,6 +30,7 @@ from services.queries.metrics import metrics_row, page_row
 from services.queries.missing import missing_names
 from services.queries.notices import NAMED as NOTICED
 from services.queries.notices import unpriced
+from services.queries.shares import share_rows
 from services.queries.stalled import UNTAKEN_S, silent
 from services.queries.verify import conserved
 from services.runtime import initial_policy
@@ -217,6 +220,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("disputed", _disputed),
     ("operators", _operators),
     ("policy", _policy),
+    ("shares", lambda look: share_rows(look.bus.settings, look.state)),
     ("archive", lambda look: archive_rows(look.bus)),
     ("forgotten words", forgotten_rows),
     ("agents", lambda _: program_rows()),
@@ -270,12 +274,17 @@ def _policy_row(bus: Bus, state: State) -> FactRow:
 
 
 def differences(settings: PolicyChanged, log: PolicyChanged) -> list[str]:
-    """Which parts of the policy the settings would set differently."""
+    """Which parts of the policy the settings would set differently; what several buses divide is
+    set by none of them."""
+    settings, log = (
+        replace(policy, limits=tuple(x for x in policy.limits if share_of_limit(log, x) is None))
+        for policy in (settings, log)
+    )
     names = [f.name for f in msgspec.structs.fields(PolicyChanged)]
     return [
         name.replace("_", " ")
         for name in names
-        if name not in ("book", "reason") and _plain(settings, name) != _plain(log, name)
+        if name not in ("book", "reason", "shares") and _plain(settings, name) != _plain(log, name)
     ]
 
 
