@@ -22,6 +22,7 @@ from services.store.replies import Command
 from services.store.routes import LOOK_S, Exchange, Routes, Sends
 from services.store.with_redis_py import BlockingTopology, Topology
 
+_LOST = (OSError, hiredis.ProtocolError, RedisUnavailable)
 REPLY_SECONDS = 10.0  # a node that is silent for so long has been replaced, or will be
 
 
@@ -92,18 +93,21 @@ class Nodes:
             try:
                 async for reply in server.messages(patterns):
                     news.put_nowait(reply)
-            except BaseException as error:
+            except _LOST as error:
                 news.put_nowait(error)
-                raise
 
         servers = [self._wires(name) for name in self._routes.primaries]
         tasks = [asyncio.ensure_future(heard(server)) for server in servers]
         try:
             while self.changes == changes:
                 try:
-                    yield await asyncio.wait_for(news.get(), LOOK_S)
+                    reply = await asyncio.wait_for(news.get(), LOOK_S)
                 except TimeoutError:
                     await self._current()
+                    continue
+                if isinstance(reply, _LOST):
+                    raise reply
+                yield reply
             raise ConnectionResetError("other nodes serve the keys now")
         finally:
             for task in tasks:
@@ -179,7 +183,7 @@ class Nodes:
             wires = self._wires(name)
             ask = wires.block if blocks else wires.ask
             return await ask(commands, REPLY_SECONDS)
-        except (OSError, hiredis.ProtocolError, RedisUnavailable):
+        except _LOST:
             self._routes.doubted()
             raise
 
@@ -242,6 +246,6 @@ class BlockingNodes:
     def _asked(self, name: str, commands: list[Command]) -> list[Any]:
         try:
             return self._wires(name).ask(commands)
-        except (OSError, hiredis.ProtocolError, RedisUnavailable):
+        except _LOST:
             self._routes.doubted()
             raise

@@ -24,6 +24,7 @@ from tests.bench.profiling import profile
 from tests.bench.reading import reading
 from tests.bench.routing import delegate
 from tests.bench.scraping import scraping
+from tests.bench.several_buses import several_buses
 from tests.bench.soak import million, soak
 from tests.bench.turns import turns
 
@@ -44,7 +45,7 @@ EVERY = {
     "reading": reading,
     "scraping": scraping,
 }
-LONG = {"soak": soak, "million": million}  # only by name: they take ten minutes each
+LONG = {"soak": soak, "million": million, "buses": several_buses}  # only by name: they take long
 NAMES = (*EVERY, *LONG, "profile")
 
 

@@ -80,9 +80,9 @@ class Storm:
             waiting = client.call("XRANGE", intake, f"({state.intakes.get(intake, '0-0')}", "+")
         return len(waiting) + sum(task.status in RUNNING for task in state.tasks.values())
 
-    def grown(self, by: int) -> None:
-        """Wait until the log has grown."""
-        before = self.log_length()
+    def grown(self, by: int, since: int | None = None) -> None:
+        """Wait until the log has grown, ``since`` it had that length."""
+        before = self.log_length() if since is None else since
         wait_blocking(
             lambda: self.log_length() >= before + by,
             within=60,

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import re
+import shutil
+import subprocess
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
+from events.keys import Keys
 from services.runtime.errors import RedisUnavailable, RedisUnsuitable
+from services.store import rebuild
 from services.store.client import Client, SyncClient
 from services.store.health import check_server, durability, read_facts
 from services.store.server_table import facts_table
@@ -175,22 +182,124 @@ async def test_messages_of_all_nodes_are_heard(cluster: Cluster, sync: SyncClien
     await client.close()
 
 
-def test_a_bus_as_users_start_it(
-    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("up")
-    command = (f"--redis={cluster.url}", "--namespace=up", "--workers=1", "--", "cat")
-    up = Up(folder, *command).start()
+class Bus:
+    """`asb up` on the Cluster, with a worker, and every command for it."""
 
-    def run(*arguments: str) -> str:
-        where = (f"--redis={cluster.url}", "--namespace=up")
-        done = asb(*arguments[:1], *where, *arguments[1:], cwd=folder)
+    def __init__(self, cluster: Cluster, folder: Path, url: str, *arguments: str) -> None:
+        self.folder, self.url, self.keys = folder, url, Keys("up")
+        where = (f"--redis={url}", f"--namespace={self.keys.namespace}")
+        self.up = Up(folder, *where, *arguments)
+        self._where = where
+
+    def run(self, *arguments: str) -> str:
+        """What a command prints, "" where it fails; so does one that finds a node lost."""
+        done = asb(*arguments[:1], *self._where, *arguments[1:], cwd=self.folder)
         return done.stdout if done.returncode == 0 else ""
 
+    def told(self, *arguments: str) -> str:
+        """The same, and it must not fail."""
+        done = asb(*arguments[:1], *self._where, *arguments[1:], cwd=self.folder)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def bus(cluster: Cluster, tmp_path: Path) -> Generator[Bus]:
+    made = Bus(cluster, tmp_path, cluster.url, "--workers=1", "--", "cat")
+    made.up.start()
     try:
-        assert "completed" in run("submit", "--id=one", "--wait", "Say hello")
-        cluster.restart("up:events")
-        wait_blocking(lambda: "completed" in run("submit", "--id=two", "--wait", "Again"), 90)
-        assert run("replay", "--verify")
+        yield made
     finally:
-        up.end()
+        made.up.end()
+        for node in cluster.primaries:
+            node.ask("FLUSHALL")
+
+
+LOOKS = (
+    *("status", "metrics", "throttle", "tasks", "events", "limits", "policy", "prices", "alerts"),
+    *("deadletter", "routes", "account", "report", "config"),
+)
+
+
+def test_every_command_does_its_work(cluster: Cluster, bus: Bus) -> None:
+    first = bus.told("submit", "--id=one", "--wait", "Say the word xylophone")
+    assert "completed" in first
+    task = json.loads(bus.told("tasks", "--json"))[0]["task"]
+    for look in LOOKS:
+        bus.told(look)
+    assert (
+        "redis+cluster://"
+        in asb("doctor", f"--redis={cluster.nodes[0].url}", "--namespace=up", cwd=bus.folder).stdout
+    )
+    assert "xylophone" in bus.told("task", task)
+    bus.told("pause", "worker1")
+    held = bus.told("submit", "Wait").split()[-1]
+    bus.told("cancel", held)
+    bus.told("resume", "worker1")
+    assert bus.told("retry", task)
+    assert bus.told("replay", "--verify")
+    assert bus.told("archive")
+    assert bus.told("archive", "--verify")
+    assert bus.told(
+        "replay", "--until", json.loads(bus.told("events", "--json").splitlines()[-1])["log_id"]
+    )
+    bus.told("forget", task, "--yes", "--verify")
+    assert "xylophone" not in bus.told("task", task)
+    assert bus.told("status", "--all-namespaces")
+
+
+def test_documents_alerts_and_snapshots(cluster: Cluster, bus: Bus, sync: SyncClient) -> None:
+    document = {"task_id": "T-1", "agent": "claude", "status": "in_progress", "progress": 60}
+    for n in range(6):  # keys on all nodes, written by hand, as redis-cli -c does
+        sync.call("SET", bus.keys.progress("claude", f"T-{n}"), json.dumps(document))
+    bus.told("redis", "--command=set", "--key=up:progress:codex:T-9", '--value={"progress": 5}')
+    taken = ("--type=progress.updated", "--json")
+    wait_blocking(lambda: len(bus.told("events", *taken).splitlines()) == 7, what="all are taken")
+    assert len(bus.told("redis", "--command=keys", "--pattern=up:progress:*").split()) == 7
+    elsewhere = next(n for n in cluster.primaries if n is not cluster.primary_of(bus.keys.log))
+    with contextlib.closing(SyncClient(elsewhere.url)) as client:
+        heard = client.messages(bus.keys.alerts_channel)
+        assert next(heard)[0] == b"subscribe"
+        bus.told("redis", "--command=publish", "--channel=up:alerts", "--value=fire")
+        assert next(heard)[2] == b"fire"
+        heard.close()
+    state, size = rebuild.write_snapshot(sync, bus.keys)
+    assert size == len(sync.call("GET", bus.keys.snapshot))
+    assert rebuild.rebuild(sync, bus.keys).meta.events >= state.meta.events
+
+
+def test_a_bus_goes_on_after_its_primary_was_lost(cluster: Cluster, bus: Bus) -> None:
+    assert "completed" in bus.told("submit", "--id=one", "--wait", "Say hello")
+    cluster.restart(bus.keys.log)
+    wait_blocking(lambda: "completed" in bus.run("submit", "--id=two", "--wait", "Again"), 90)
+    assert bus.told("replay", "--verify")
+
+
+PAGE = Path(__file__).resolve().parents[2] / "ops" / "topologies.md"
+
+
+@pytest.mark.skipif(shutil.which("redis-cli") is None, reason="there is no redis-cli")
+def test_a_cluster_made_as_the_page_says_carries_a_bus(tmp_path: Path) -> None:
+    section = PAGE.read_text(encoding="utf-8").partition("## Cluster\n")[2].partition("\n## ")[0]
+    settings, commands = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    options = [word for line in settings.splitlines() for word in f"--{line}".split()]
+    made = Cluster(tmp_path / "cluster", *options)
+    create, up = commands.splitlines()
+    for n, node in enumerate(made.nodes, 1):
+        create = create.replace(f"10.0.0.{n}:6379", f"127.0.0.1:{node.port}")
+        up = re.sub(rf"10\.0\.0\.{n}\b", f"127.0.0.1:{node.port}", up)
+    bus = Bus(made, tmp_path, up.partition("--redis ")[2], "--workers=1", "--", "cat")
+    try:
+        for node in made.nodes:
+            node.start()
+        subprocess.run([*create.split(), "--cluster-yes"], check=True, capture_output=True)
+        made.settled()
+        bus.up.start()
+        assert "completed" in bus.told("submit", "--wait", "Say hello")
+        assert (
+            "must follow closely"
+            in asb("doctor", f"--redis={bus.url}", "--namespace=up", cwd=tmp_path).stdout
+        )
+    finally:
+        bus.up.end()
+        made.stop()

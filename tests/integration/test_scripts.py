@@ -15,7 +15,7 @@ from events.keys import Keys
 from events.task import TaskSubmitted
 from services.decider import Taken
 from services.store.client import Client
-from services.store.log import CLOCK_DIFFERENCE_MAX, DAY_US, START, Log, Note
+from services.store.log import CLOCK_DIFFERENCE_MAX, DAY_US, START, Base, Log, Note
 from services.store.redis_server import (
     OLDEST,
     Identity,
@@ -163,6 +163,18 @@ async def test_a_log_that_went_back_is_noticed_whatever_is_left(redis: Client, g
         await redis.call("XADD", KEYS.log, "1-1", "type", "x")
     done = await log.append("1-5", await server_now(redis), [event("9-0")])
     assert done.outcome == "gone"
+
+
+@pytest.mark.parametrize("behind", [0, 3])
+async def test_an_event_that_took_the_id_of_another_is_no_base(redis: Client, behind: int) -> None:
+    """A log that went back and on again, perhaps far beyond what a host has folded."""
+    log = await filled(redis, 5)
+    place = f"1-{5 - behind}"
+    at = int((await redis.call("XRANGE", KEYS.log, place, place))[0][1][9])
+    now = await server_now(redis)
+    ours = await log.append(Base(place, at), now, [])
+    assert ours.outcome == ("conflict" if behind else "ok")
+    assert (await log.append(Base(place, at - 1), now, [event("9-0")])).outcome == "gone"
 
 
 @pytest.mark.parametrize("off", [-1, 1])

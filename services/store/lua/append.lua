@@ -22,7 +22,10 @@ local function wrong(key, wanted)
   if kind == wanted or kind == 'none' then return nil end
   return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. kind .. ', not a ' .. wanted)
 end
-local function holds(id) return #redis.call('XRANGE', KEYS[1], id, id) > 0 end
+local function is_meant(e)  -- on a log that went back and on again, another event may have its id
+  return e and (e[1] ~= ARGV[6] or ARGV[7] == '' or tonumber(e[2][10]) == tonumber(ARGV[7]))
+end
+local function holds(id) return is_meant(redis.call('XRANGE', KEYS[1], id, id)[1]) end
 local function last_given_out()  -- "0-0" where there is no log
   if redis.call('EXISTS', KEYS[1]) == 0 then return '0-0' end
   local info = redis.call('XINFO', 'STREAM', KEYS[1])
@@ -33,15 +36,12 @@ end
 local err = wrong(KEYS[1], 'stream')
 if err then return err end
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-local top, top_at = newest and newest[1] or '0-0', newest and newest[2][10]
+local top = newest and newest[1] or '0-0'
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
 local base = ARGV[1]
 if not newest and last_given_out() == base then top = base end  -- trimmed to nothing: all is known
-if top == base and base == ARGV[6] and top_at and ARGV[7] ~= ''
-  and tonumber(top_at) ~= tonumber(ARGV[7]) then
-  return {'gone', now}  -- another event has that id: this log has gone back and on again
-end
+if newest and top == base and not is_meant(newest) then return {'gone', now} end
 if top ~= base then
   if base ~= '0-0' and not holds(base) then
     base = ARGV[6]
