@@ -117,3 +117,22 @@ def test_what_is_wrong_with_a_table_is_said_before_anything_starts(page: Page) -
     done = asb("service", "shares", *page.bus("north"), cwd=page.folder)
     assert done.returncode == 1
     assert "[[shares]] is not set" in done.stderr
+
+
+def test_doctor_names_who_moves_nothing_and_who_cannot_be_read(page: Page) -> None:
+    page.write("")  # so that `asb up` starts no service of shares
+    page.start("up")
+    wait_blocking(lambda: page.limits("north") and page.limits("south"), within=120)
+    page.write(page.settings)
+    said = asb("doctor", *page.bus("north"), cwd=page.folder).stdout
+    assert "share of south" in said
+    assert "tokens/day: none yet" in said
+    assert "no service moves them" in said
+    gone = page.settings.replace(page.bus("south")[1], "redis://127.0.0.1:1/0")
+    page.write(
+        gone + '[[policy.limits]]\nscope = "global"\nunit = "tokens"\nwindow = "day"\namount = 1\n'
+    )
+    done = asb("doctor", *page.bus("north"), cwd=page.folder)
+    assert "it cannot be read: no Redis answers at redis://127.0.0.1:1/0" in done.stdout
+    assert "tokens/day overall is set in [policy] limits, too" in done.stdout
+    assert done.returncode == 1
