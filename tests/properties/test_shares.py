@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from events.commands.budgets import ShareChange
@@ -213,6 +213,14 @@ class DividedWhole:
                 self.seen["taken"] += len(share.taken)
 
 
+# By chance these come too seldom.
+GIVEN_BEHIND = [
+    *(("wait", 10), ("serve", "north", 900, 100), ("step", "north", -75 * 60)),
+    ("serve", "south", 900, 100),
+]
+TAKEN_BEHIND = [("serve", "north", 900, 100), ("wait", 10), ("serve", "south", 900, 100)]
+
+
 @pytest.mark.parametrize("window", ["hour", "90m"])
 def test_a_whole_over_several_buses_is_never_overshot(
     window: str, capsys: pytest.CaptureFixture[str]
@@ -225,6 +233,8 @@ def test_a_whole_over_several_buses_is_never_overshot(
         st.tuples(*[st.sampled_from((0, 0, 0, 1, 7, 50))] * len(NAMES)),
         st.lists(STEPS, min_size=30, max_size=60),
     )
+    @example((0, 0, 0), GIVEN_BEHIND)
+    @example((0, 7, 0), TAKEN_BEHIND)
     def days(behind: tuple[int, ...], steps: list[tuple[Any, ...]]) -> None:
         divided = DividedWhole(window, behind, seen)
         for step in steps:
