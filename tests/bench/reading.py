@@ -53,9 +53,9 @@ def reading(ground: Ground, plan: Plan) -> list[Figure]:
             bus.settled(before)
             notes = f"{history.events:,} events, {WAITING:,} waiting; {bus.memory(host)}"
             task = bus.some_task()
-            asked = (["status"], ["tasks"], ["task", task])
+            aims = {("status",): 0.3, ("tasks",): 1.0, ("task", task): 1.0}
             figures = [_figure(f"asb {words[0]}", [bus.asked(*words) for _ in range(plan.repeats)],
-                               1.0, notes) for words in asked]  # fmt: skip
+                               aim, notes) for words, aim in aims.items()]  # fmt: skip
         starts = [bus.restarted() for _ in range(plan.repeats)]
     return [*figures, _figure("restart to first dispatch", starts, 2.0, notes)]
 
