@@ -42,6 +42,7 @@ _connection_module: Any = connection
 _ONCE, _ONCE_ASYNC = Retry(NoBackoff(), 0), AsyncRetry(NoBackoff(), 0)  # who asks has his own pace
 _OPTIONS = {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": CONNECT_SECONDS}
 _ASKED_SECONDS = 1.0  # for one sentinel: the next one may be quicker
+_GREETED = {"socket_timeout": CONNECT_SECONDS}  # a frozen node takes connections and says nothing
 _NODE_SECONDS = 2.0  # for one node that is asked who serves what
 _TO_SENTINELS = {"socket_timeout": _ASKED_SECONDS, "socket_connect_timeout": _ASKED_SECONDS}
 
@@ -147,7 +148,7 @@ class Topology:
         """A connected redis-py connection. Raises as ``look``."""
         host, _, port = node.rpartition(":")
         known: Any = next(iter(self._cluster.nodes_manager.startup_nodes.values()))
-        asked = {"host": host, "port": int(port), "retry": _ONCE_ASYNC, "socket_timeout": None}
+        asked = {"host": host, "port": int(port), "retry": _ONCE_ASYNC, **_GREETED}
         with _translated(self._shown):
             made = known.connection_class(**{**known.connection_kwargs, **asked})
             await made.connect()
@@ -178,7 +179,7 @@ class BlockingTopology:
         """As Topology."""
         host, _, port = node.rpartition(":")
         manager = self._cluster.nodes_manager
-        asked = {**manager.connection_kwargs, "socket_timeout": None}
+        asked = {**manager.connection_kwargs, **_GREETED}
         with _translated(self._shown):
             client = manager.create_redis_node(host, int(port), **asked)
             made = client.connection_pool.make_connection()

@@ -169,6 +169,40 @@ async def test_a_lost_node_is_told_of_and_its_heir_found(cluster: Cluster) -> No
     await client.close()
 
 
+async def test_a_node_that_says_nothing_is_given_up(cluster: Cluster) -> None:
+    """Its system takes connections, and nobody greets."""
+    key = "{frozen}"
+    node = cluster.primary_of(key)
+    with contextlib.closing(SyncClient(cluster.url)) as waiting:
+        client = Client(cluster.url)
+        assert waiting.call("SET", "other", 1) == b"OK"
+        assert await client.call("SET", "other", 1) == b"OK"
+        node.freeze()
+        try:
+            with pytest.raises(RedisUnavailable):
+                await client.call("SET", key, 1)
+
+            async def writes() -> bool:
+                try:
+                    return await client.call("SET", key, 1) == b"OK"
+                except RedisUnavailable:
+                    return False
+
+            await wait_until(writes, within=60, what="the replica takes writes")
+            wait_blocking(lambda: _writes(waiting, key), 60)
+        finally:
+            node.thaw()
+            await client.close()
+    cluster.settled()
+
+
+def _writes(client: SyncClient, key: str) -> bool:
+    try:
+        return client.call("SET", key, 2) == b"OK"
+    except RedisUnavailable:
+        return False
+
+
 async def test_messages_of_all_nodes_are_heard(cluster: Cluster, sync: SyncClient) -> None:
     client = Client(cluster.url)
     heard = client.messages("__keyspace@0__:asb:key:*")
