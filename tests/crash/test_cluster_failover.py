@@ -42,10 +42,11 @@ def storm(tmp_path: Path, cluster: Cluster) -> Generator[Storm]:
     made.fleet.end()
 
 
-def goes_on(storm: Storm) -> None:
+def goes_on(storm: Storm, tasks: int = TASKS // 2, events: int = 50) -> None:
+    """More is submitted, and gets to the log."""
     length = storm.log_length()
-    storm.fleet.allow(TASKS // 2)
-    storm.grown(50, since=length)
+    storm.fleet.allow(tasks)
+    storm.grown(events, since=length)
 
 
 def test_primaries_lost_under_load_break_no_promise(storm: Storm, cluster: Cluster) -> None:
@@ -54,8 +55,7 @@ def test_primaries_lost_under_load_break_no_promise(storm: Storm, cluster: Clust
     for _ in range(LOSSES):
         for key in (KEYS.log, KEYS.main_intake):
             for how in (cluster.restart, cluster.freeze):
-                storm.fleet.allow(TASKS)
-                storm.grown(100)
+                goes_on(storm, TASKS, 100)
                 storm.count(f"primary of {key}: {how.__name__}")
                 how(key)
                 goes_on(storm)
@@ -71,8 +71,7 @@ def test_primaries_lost_under_load_break_no_promise(storm: Storm, cluster: Clust
 def test_the_slot_of_the_log_moves_under_load(storm: Storm, cluster: Cluster) -> None:
     storm.start()
     for n in range(MOVES):
-        storm.fleet.allow(TASKS)
-        storm.grown(100)
+        goes_on(storm, TASKS, 100)
         storm.count("slot of the log moved")
         cluster.reshard(KEYS.log, 100)
         goes_on(storm)
