@@ -42,7 +42,8 @@ ELSEWHERE = {"make demo": "test_demo", "make test": "this suite", "make bench": 
              "prometheus --config.file=ops/prometheus/prometheus.yml "
              "--web.listen-address=127.0.0.1:9090": "test_prometheus"}  # fmt: skip
 # What ends with 1 on a healthy bus, since there is nothing to do, and the word it says.
-REFUSED = {"tmux capture-pane -p -t worker1": "", "asb account release NAME": "is not limited"}
+REFUSED = {"tmux capture-pane -p -t worker1": "", "asb account release NAME": "is not limited",
+           "asb service shares": "[[shares]] is not set"}  # fmt: skip
 
 
 def block_lines() -> Iterator[str]:

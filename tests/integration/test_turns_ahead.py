@@ -108,10 +108,10 @@ async def test_a_reply_that_is_lost_while_the_next_turn_is_decided_changes_nothi
         async with running(host), working(bus, "w1", "w2", capacity=100):
             for _ in range(3):
                 seen = len(ahead)
+                tasks += await bus.submit_many(TASKS)
                 await wait_until(lambda seen=seen: len(ahead) > seen, within=10)
                 proxy.lose(script("append").sha.encode())
                 await anyio.to_thread.run_sync(proxy.lost.wait, 10)
-                tasks += await bus.submit_many(TASKS // 2)
             await bus.ended(*tasks, within=60)
             await caught_up(bus, host)
             proven(bus, host, tasks=tasks)
