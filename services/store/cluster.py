@@ -18,7 +18,7 @@ from services.runtime.errors import RedisUnavailable
 from services.runtime.urls import ClusterUrl
 from services.store.blocking import Blocking, Pool
 from services.store.connection import Wire, Wires
-from services.store.replies import Command
+from services.store.replies import Command, classified, is_not_here
 from services.store.routes import LOOK_S, Exchange, Routes, Sends
 from services.store.with_redis_py import BlockingTopology, Topology
 
@@ -192,8 +192,8 @@ class BlockingNodes:
     """The primaries of a Cluster, as SyncClient uses the Pool of one server."""
 
     def __init__(self, url: str, shown: str, home: str) -> None:
+        self._shown, self._routes = shown, Routes(shown, home)
         self._topology = BlockingTopology(_named(url), shown)
-        self._routes = Routes(shown, home)
         self._servers: dict[str, Pool] = {}
 
     def together(self, keys: Sequence[str]) -> list[list[str]]:
@@ -217,12 +217,21 @@ class BlockingNodes:
         return [self._asked(name, [command])[0] for name in self._routes.primaries]
 
     def chain(self, first: Command, after: Callable[[Any], Command | None]) -> Iterator[Any]:
-        """As Pool.chain; one after the other, so that each may be sent on."""
-        command: Command | None = first
-        while command is not None:
-            (reply,) = self.ask([command])
-            command = after(reply)
-            yield reply
+        """As Pool.chain, of the node that serves the first one's key, on one connection: another
+        node may know another past. Raises RedisUnavailable where it serves the key no more."""
+        self._current()
+
+        def following(reply: Any) -> Command | None:
+            if is_not_here(reply):
+                self._routes.doubted()
+                raise classified(self._shown, str(reply)) from reply
+            return after(reply)
+
+        try:
+            yield from self._wires(self._routes.node_of(first)).chain(first, following)
+        except (OSError, hiredis.ProtocolError):
+            self._routes.doubted()
+            raise
 
     def connected(self) -> Blocking:
         """A connection to the home node that nobody else has."""

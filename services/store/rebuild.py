@@ -12,7 +12,7 @@ from events.keys import Keys
 from events.log import begins
 from projections import fold
 from projections.state import State, decode_state
-from services.runtime.errors import BeginningLost, CommandRefused
+from services.runtime.errors import BeginningLost, CommandRefused, RedisUnavailable
 from services.runtime.failpoints import point
 from services.store import checkpoints
 from services.store.client import SyncClient
@@ -81,7 +81,18 @@ def rebuild(
                 fold.apply(state, event)
             if progress is not None:
                 progress(len(events))
+        _check_one_past(client, keys, cursor)
     return state
+
+
+def _check_one_past(client: SyncClient, keys: Keys, base: str) -> None:
+    """Raise RedisUnavailable unless the log still holds ``base``, from which on it was read: where
+    a replica took over meanwhile that lacks it, what was read after it is of another past."""
+    if base == START or client.call("XRANGE", keys.log, base, base):
+        return
+    first = client.call("XRANGE", keys.log, "-", "+", "COUNT", 1)
+    if first and not after(first[0][0].decode(), base):  # else it was cut there
+        raise RedisUnavailable("the log went back while it was read", hint="it is read again")
 
 
 def _base(client: SyncClient, keys: Keys, until: str) -> State | None:
@@ -186,13 +197,16 @@ def _with_checkpoints(
             state = History(client, keys, archives).state() or State()
             checkpoints.forget_all(client, keys)
         last = max((place.events for place in checkpoints.places(client, keys)), default=0)
+        base = state.meta.log_id
         newest = client.call("XREVRANGE", keys.log, "+", "-", "COUNT", 1)
         end = newest[0][0].decode() if newest else "+"  # what comes meanwhile is for the next one
         for events in read_log(client, keys, state.meta.log_id, end, archives=archives):
             for event in events:
                 fold.apply(state, event)
             if state.meta.events - last >= every_events:
+                _check_one_past(client, keys, base)
                 checkpoints.keep(client, keys, state)
                 last = state.meta.events
         checkpoints.thin(client, keys)
+        _check_one_past(client, keys, base)
     return state

@@ -97,7 +97,8 @@ class Routes:
             slots.setdefault(key_slot(key.encode()), []).append(key)
         return list(slots.values())
 
-    def _of(self, command: Command) -> str:
+    def node_of(self, command: Command) -> str:
+        """The node that a command goes to."""
         name = command[0]
         if name in _KEYLESS:
             return self.home
@@ -112,7 +113,7 @@ class Routes:
         and is sent what each replied. Those for one node keep their order; so do those of one key,
         also where it moves meanwhile. Raises RedisUnavailable."""
         replies: list[Any] = [None] * len(commands)
-        left = {n: (self._of(command), False) for n, command in enumerate(commands)}
+        left = {n: (self.node_of(command), False) for n, command in enumerate(commands)}
         for _ in range(REDIRECTS):
             places: dict[str, list[int]] = {}
             sends: Sends = {}

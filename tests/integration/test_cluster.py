@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -337,3 +338,31 @@ def test_a_cluster_made_as_the_page_says_carries_a_bus(tmp_path: Path) -> None:
     finally:
         bus.up.end()
         made.stop()
+
+
+def test_a_log_is_read_to_its_end_on_one_node_or_not_at_all(cluster: Cluster) -> None:
+    """Where another node takes over meanwhile, what follows there may follow upon another past."""
+    key = "one:past"
+    with contextlib.closing(SyncClient(cluster.url)) as client:
+        for n in range(1, 4):
+            client.call("XADD", key, f"{n}-1", "n", n)
+        read = ("XRANGE", key, "-", "+", "COUNT", 1)
+
+        moves = iter([True])
+
+        def following(reply: Any) -> tuple[str, ...] | None:
+            place = reply[0][0].decode() if reply else ""
+            if place == "1-1" and next(moves, False):
+                cluster.reshard(key)
+            return ("XRANGE", key, f"({place}", "+", "COUNT", "1") if place else None
+
+        with pytest.raises(RedisUnavailable, match="MOVED"):
+            list(client.chain(read, following))
+
+        def whole() -> bool:
+            with contextlib.suppress(RedisUnavailable):  # until it is looked who serves it
+                return len(list(client.chain(read, following))) == 4
+            return False
+
+        wait_blocking(whole, within=20, what="it is read on the other node")
+        client.call("DEL", key)
