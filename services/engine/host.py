@@ -39,7 +39,7 @@ from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable
 from services.store.dead_letters import DeadLetters
 from services.store.heartbeat import BEAT_S, Heartbeat
 from services.store.intakes import Intakes
-from services.store.log import START, Appended, Base, Log, after, new_name
+from services.store.log import START, Appended, Log, after, new_name
 from services.store.position import Position
 
 logger = logging.getLogger("asb")
@@ -344,13 +344,15 @@ class Host:
         cursor, epoch = self._followed, self._epoch
         if self._arrived and after(self._arrived[-1][0].decode(), cursor):
             cursor = self._arrived[-1][0].decode()
-        reply = await self._client.block(
-            "XREAD", "COUNT", 1000, "BLOCK", FOLLOW_MS, "STREAMS", self._keys.log, cursor
+        # A connection opened anew without a word may lead to a log that went back: it is asked
+        # on the same one whether what was read before still stands there.
+        stands, reply = await self._client.block_on_one(
+            ("XRANGE", self._keys.log, cursor, cursor),
+            ("XREAD", "COUNT", 1000, "BLOCK", FOLLOW_MS, "STREAMS", self._keys.log, cursor),
         )
         if not reply:
             return
-        # A connection opened anew without a word may lead to a log that went back.
-        if not await self.log.holds(Base(cursor)):
+        if cursor != START and not stands:
             raise RedisUnavailable("the log went back behind what was read")
         if epoch == self._epoch:
             self._arrived.extend(reply[0][1])

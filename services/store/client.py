@@ -118,6 +118,18 @@ class Client:
                 arrived(replies)
         return (await self._checked((command,), replies))[0]
 
+    async def block_on_one(self, *commands: Command) -> list[Any]:
+        """As ``block``, for several commands about keys of one slot, the last of which may block:
+        all are answered on one connection, that is, of one past. Raises RedisUnavailable where
+        another node of a Cluster takes over meanwhile."""
+        with _answered(self.shown):
+            servers = self._servers or await self._reached()
+            if isinstance(servers, Wires):
+                replies = await servers.block(commands)
+            else:
+                replies = await servers.block_on_one(commands)
+        return await self._checked(commands, replies)
+
     async def everywhere(self, *command: Word) -> list[Any]:
         """The reply of every server that holds a part of the keys, in a fixed order; of one, unless
         this is a Cluster. Raises as ``call``."""

@@ -37,8 +37,8 @@ class Nodes:
     """The primaries of a Cluster, as Client uses the Wires of one server."""
 
     def __init__(self, url: str, shown: str, home: str) -> None:
+        self._shown, self._routes = shown, Routes(shown, home)
         self._topology = Topology(_named(url), shown)
-        self._routes = Routes(shown, home)
         self._servers: dict[str, Wires] = {}
         self._looking = asyncio.Lock()
 
@@ -70,6 +70,16 @@ class Nodes:
         """As Wires.block."""
         await self._current()
         return await self._run(self._routes.exchange(commands), blocks=True)
+
+    async def block_on_one(self, commands: Sequence[Command]) -> list[Any]:
+        """As Client.block_on_one."""
+        await self._current()
+        node = self._routes.node_of(commands[0])
+        replies = await self._asked(node, list(commands), blocks=True)
+        for reply in filter(is_not_here, replies):
+            self._routes.doubted()
+            raise classified(self._shown, str(reply)) from reply
+        return replies
 
     async def everywhere(self, command: Command) -> list[Any]:
         """The reply of each primary."""

@@ -366,3 +366,27 @@ def test_a_log_is_read_to_its_end_on_one_node_or_not_at_all(cluster: Cluster) ->
 
         wait_blocking(whole, within=20, what="it is read on the other node")
         client.call("DEL", key)
+
+
+async def test_what_is_read_behind_an_entry_is_of_the_past_that_has_it(cluster: Cluster) -> None:
+    """An answer of one node that it still stands says nothing of what another one sends behind."""
+    key, client = "two:pasts", Client(cluster.url)
+    first = await client.call("XADD", key, "*", "n", 1)
+    read = ("XREAD", "BLOCK", 9_000, "STREAMS", key, first)
+    both = asyncio.create_task(client.block_on_one(("XRANGE", key, first, first), read))
+    node = cluster.primary_of(key)
+    await wait_until(lambda: b"blocked_clients:0" not in node.ask("INFO", "clients"))
+    await asyncio.to_thread(cluster.reshard, key)
+    with pytest.raises(RedisUnavailable, match="MOVED"):
+        await both
+    second = await client.call("XADD", key, "*", "n", 2)
+
+    async def again() -> list[Any]:
+        with contextlib.suppress(RedisUnavailable):  # until it is looked who serves it
+            return await client.block_on_one(("XRANGE", key, first, first), read)
+        return []
+
+    stands, reply = await wait_until(again, within=20)
+    assert (len(stands), reply[0][1][0][0]) == (1, second)
+    await client.call("DEL", key)
+    await client.close()
