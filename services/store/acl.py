@@ -24,7 +24,8 @@ WAITAOF_SINCE = (7, 2)
 PLACEHOLDER = "#PUT-THE-SHA256-OF-THE-PASSWORD-HERE"
 
 _LOOK = "+xlen +xrange +xrevrange +xinfo|stream"
-_ALWAYS = "+ping +echo +time +select"
+# The last three: in a Cluster, to learn who serves what, and to follow a slot that moves.
+_ALWAYS = "+ping +echo +time +select +cluster|slots +command +asking"
 _READ = (
     "+get +getrange +mget +strlen +exists +ttl +pttl +type +scan "
     "+xread +xlen +xrange +xrevrange +xinfo|stream +hget +hmget +hgetall +hkeys +hlen +lrange +llen"

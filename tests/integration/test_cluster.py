@@ -16,7 +16,7 @@ import pytest
 
 from events.keys import Keys
 from services.runtime.errors import RedisUnavailable, RedisUnsuitable
-from services.store import rebuild
+from services.store import acl, rebuild
 from services.store.client import Client, SyncClient
 from services.store.health import check_server, durability, read_facts
 from services.store.server_table import facts_table
@@ -390,3 +390,25 @@ async def test_what_is_read_behind_an_entry_is_of_the_past_that_has_it(cluster: 
     assert (len(stands), reply[0][1][0][0]) == (1, second)
     await client.call("DEL", key)
     await client.close()
+
+
+async def test_an_agents_own_user_reaches_its_keys_on_every_node(cluster: Cluster) -> None:
+    keys = Keys("walled")
+    words = acl.line(
+        "codex", "agent", keys, acl.password_hash("pw"), cluster.nodes[0].binary.version
+    )
+    for node in cluster.nodes:
+        node.ask("ACL", "SETUSER", *words.split()[1:])
+    url = cluster.url.replace("://", "://codex:pw@")
+    client = Client(url, keys.log)
+    mine = keys.progress("codex", "t1")
+    with contextlib.closing(SyncClient(url, keys.log)) as waiting:
+        for n in range(20):  # of many slots
+            assert waiting.call("SET", f"{mine}{n}", n, "EX", 60) == b"OK"
+            assert await client.call("GET", f"{mine}{n}") == str(n).encode()
+        assert waiting.call("XADD", keys.intake("codex"), "*", "a", 1)
+        with pytest.raises(RedisUnsuitable, match="NOPERM"):
+            waiting.call("GET", keys.log)
+    await client.close()
+    for node in cluster.nodes:
+        node.ask("ACL", "DELUSER", "codex")
