@@ -221,7 +221,7 @@ async def clean_intake(client: Client, intake: str, upto: str, alive: Alive) -> 
 
 async def on_disk(client: Client, alive: Alive) -> str:
     """Have the server's files hold what its memory holds. Where they may not, in words."""
-    if any(info.get("aof_enabled") != "1" for info in await _persistence(client)):
+    if not any(info.get("aof_enabled") == "1" for info in await _persistence(client)):
         return "" if await _no_snapshots(client) else "its RDB file, until its next save"
     try:
         await _rewrite_aof(client, alive)

@@ -18,9 +18,11 @@ from events.keys import Keys
 from services.runtime.errors import RedisUnavailable, RedisUnsuitable
 from services.store import acl, rebuild
 from services.store.client import Client, SyncClient
+from services.store.forgetting import on_disk
 from services.store.health import check_server, durability, read_facts
+from services.store.replies import info_of
 from services.store.server_table import facts_table
-from tests.clusters import Cluster
+from tests.clusters import Cluster, ClusterNode
 from tests.e2e.cli import Up, asb
 from tests.wait import wait_blocking, wait_until
 
@@ -412,3 +414,23 @@ async def test_an_agents_own_user_reaches_its_keys_on_every_node(cluster: Cluste
     await client.close()
     for node in cluster.nodes:
         node.ask("ACL", "DELUSER", "codex")
+
+
+async def test_the_files_of_every_node_that_has_some_are_written_anew(cluster: Cluster) -> None:
+    """Also where another node has none: what was removed must not stay in them."""
+    without, *others = cluster.primaries
+
+    def rewrites(node: ClusterNode) -> int:
+        return int(info_of(node.ask("INFO", "persistence"))["aof_rewrites"])
+
+    async def alive() -> None: ...
+
+    client = Client(cluster.url)
+    without.ask("CONFIG", "SET", "appendonly", "no")
+    try:
+        before = [rewrites(node) for node in others]
+        await on_disk(client, alive)
+        assert all(n > m for n, m in zip(map(rewrites, others), before, strict=True))
+    finally:
+        without.ask("CONFIG", "SET", "appendonly", "yes")
+        await client.close()
