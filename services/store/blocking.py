@@ -146,6 +146,14 @@ class Pool:
             else:
                 self._idle.append(connection)
 
+    def everywhere(self, command: Command) -> list[Any]:
+        """As Client.everywhere."""
+        return self.ask((command,))
+
+    def together(self, keys: Sequence[str]) -> list[list[str]]:
+        """As Client.together."""
+        return [list(keys)]
+
     def connected(self) -> Blocking:
         """A connection that nobody else has."""
         while self._idle:

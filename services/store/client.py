@@ -98,7 +98,7 @@ class Client:
     @property
     def is_ready(self) -> bool:
         """Whether a command is written at once, with no wait for a connection."""
-        return isinstance(self._servers, Wires) and self._servers.is_ready
+        return self._servers is not None and self._servers.is_ready
 
     async def block(self, *command: Word, listener: Callable[[Any], None] | None = None) -> Any:
         """A command that may block (``XREAD … BLOCK``) on a connection of its own, for less than
@@ -111,11 +111,7 @@ class Client:
 
         with _answered(self.shown):
             servers = self._servers or await self._reached()
-            if isinstance(servers, Wires):
-                replies = await servers.block((command,), listener=arrived)
-            else:
-                replies = await servers.block((command,))
-                arrived(replies)
+            replies = await servers.block((command,), listener=arrived)
         return (await self._checked((command,), replies))[0]
 
     async def block_on_one(self, *commands: Command) -> list[Any]:
@@ -124,10 +120,7 @@ class Client:
         another node of a Cluster takes over meanwhile."""
         with _answered(self.shown):
             servers = self._servers or await self._reached()
-            if isinstance(servers, Wires):
-                replies = await servers.block(commands)
-            else:
-                replies = await servers.block_on_one(commands)
+            replies = await servers.block_on_one(commands)
         return await self._checked(commands, replies)
 
     async def everywhere(self, *command: Word) -> list[Any]:
@@ -135,34 +128,24 @@ class Client:
         this is a Cluster. Raises as ``call``."""
         with _answered(self.shown):
             servers = self._servers or await self._reached()
-            if isinstance(servers, Wires):
-                replies = await servers.ask((command,))
-            else:
-                replies = await servers.everywhere(command)
+            replies = await servers.everywhere(command)
         return await self._checked([command] * len(replies), replies)
 
     async def beside(self, key: str, *command: Word) -> Any:
         """As ``call``, for a command without a key: the server that holds ``key`` is asked."""
         with _answered(self.shown):
             servers = self._servers or await self._reached()
-            if isinstance(servers, Wires):
-                replies = await servers.ask((command,))
-            else:
-                replies = await servers.beside(key, command)
+            replies = await servers.beside(key, command)
         return (await self._checked((command,), replies))[0]
 
     def together(self, keys: Sequence[str]) -> list[list[str]]:
         """The keys, grouped by what one command may name."""
-        servers = self._servers
-        if servers is None or isinstance(servers, Wires):
-            return [list(keys)]
-        return servers.together(keys)
+        return [list(keys)] if self._servers is None else self._servers.together(keys)
 
     @property
-    def primaries(self) -> list[str]:
+    def primaries(self) -> tuple[str, ...]:
         """The nodes that hold the keys, as ``host:port``, where this is a Cluster."""
-        servers = self._servers
-        return [] if servers is None or isinstance(servers, Wires) else servers.primaries
+        return () if self._servers is None else self._servers.primaries
 
     @property
     def changes(self) -> int:
@@ -293,18 +276,13 @@ class SyncClient:
     def everywhere(self, *command: Word) -> list[Any]:
         """As Client.everywhere."""
         with _answered(self.shown):
-            servers = self._servers or self._reached()
-            if isinstance(servers, Pool):
-                replies = servers.ask((command,))
-            else:
-                replies = servers.everywhere(command)
+            replies = (self._servers or self._reached()).everywhere(command)
         return [self._checked(command, reply) for reply in replies]
 
     def together(self, keys: Sequence[str]) -> list[list[str]]:
         """As Client.together."""
         with _answered(self.shown):
-            servers = self._servers or self._reached()
-        return [list(keys)] if isinstance(servers, Pool) else servers.together(keys)
+            return (self._servers or self._reached()).together(keys)
 
     def scan(self, pattern: str, kind: str = "") -> Iterator[bytes]:
         """The keys that are like ``pattern``, of one type where that is named; a key may come more

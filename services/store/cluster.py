@@ -17,7 +17,7 @@ from services.runtime import urls
 from services.runtime.errors import RedisUnavailable
 from services.runtime.urls import ClusterUrl
 from services.store.blocking import Blocking, Pool
-from services.store.connection import Wire, Wires
+from services.store.connection import Listener, Wire, Wires
 from services.store.replies import Command, classified, is_not_here
 from services.store.routes import LOOK_S, Exchange, Routes, Sends
 from services.store.with_redis_py import BlockingTopology, Topology
@@ -35,6 +35,8 @@ def _named(url: str) -> ClusterUrl:
 
 class Nodes:
     """The primaries of a Cluster, as Client uses the Wires of one server."""
+
+    is_ready = False  # who serves a key may have to be looked up first
 
     def __init__(self, url: str, shown: str, home: str) -> None:
         self._shown, self._routes = shown, Routes(shown, home)
@@ -54,8 +56,8 @@ class Nodes:
         return self.changes
 
     @property
-    def primaries(self) -> list[str]:
-        return self._routes.primaries
+    def primaries(self) -> tuple[str, ...]:
+        return tuple(self._routes.primaries)
 
     def together(self, keys: Sequence[str]) -> list[list[str]]:
         """As Client.together."""
@@ -66,10 +68,15 @@ class Nodes:
         await self._current()
         return await self._run(self._routes.started(commands))
 
-    async def block(self, commands: Sequence[Command]) -> list[Any]:
+    async def block(
+        self, commands: Sequence[Command], listener: Listener | None = None
+    ) -> list[Any]:
         """As Wires.block."""
         await self._current()
-        return await self._run(self._routes.exchange(commands), blocks=True)
+        replies = await self._run(self._routes.exchange(commands), blocks=True)
+        if listener is not None:
+            listener(replies)
+        return replies
 
     async def block_on_one(self, commands: Sequence[Command]) -> list[Any]:
         """As Client.block_on_one."""

@@ -72,7 +72,7 @@ class Wire(asyncio.Protocol):
 
     async def _begin(self, place: Address, shown: str) -> None:
         for command in place.opening:
-            (reply,) = await self.ask(_hiredis.pack_command(command), 1, CONNECT_SECONDS)
+            (reply,) = await self.ask(packed([command]), 1, CONNECT_SECONDS)
             if isinstance(reply, Exception):
                 raise refused_opening(shown, command, str(reply))
 
@@ -179,6 +179,7 @@ class Wires:
     ``opened`` makes them."""
 
     changes = 0  # a server is not replaced without its connection being lost
+    primaries: tuple[str, ...] = ()  # they have names in a Cluster alone
 
     def __init__(self, opened: Callable[[], Awaitable[Wire]], wire: Wire | None = None) -> None:
         """``wire``: one that is there already."""
@@ -230,6 +231,22 @@ class Wires:
             raise
         self._idle.append(wire)
         return replies
+
+    async def block_on_one(self, commands: Sequence[Command]) -> list[Any]:
+        """As Client.block_on_one."""
+        return await self.block(commands)
+
+    async def everywhere(self, command: Command) -> list[Any]:
+        """As Client.everywhere."""
+        return await self.ask((command,))
+
+    async def beside(self, _key: str, command: Command) -> list[Any]:
+        """As Client.beside."""
+        return await self.ask((command,))
+
+    def together(self, keys: Sequence[str]) -> list[list[str]]:
+        """As Client.together."""
+        return [list(keys)]
 
     async def messages(self, patterns: Sequence[str]) -> AsyncGenerator[Any]:
         """What is published on channels like ``patterns``. Raises as ``ask``."""
