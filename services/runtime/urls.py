@@ -27,20 +27,37 @@ class SentinelUrl(NamedTuple):
     server: str
 
 
-def sentinel(url: str) -> SentinelUrl | None:
-    """The sentinels that ``url`` names; None where its scheme is another. Raises ValueError where
-    it cannot be read."""
+class _Parts(NamedTuple):
+    """Of a URL of several ``hosts``: ``scheme`` before any ``+``, ``login`` with its @, ``options``
+    with their ?."""
+
+    scheme: str
+    login: str
+    hosts: str
+    path: str
+    options: str
+
+
+def _parts(url: str) -> _Parts:
     scheme, _, rest = url.partition("://")
-    if scheme not in SENTINEL_SCHEMES:
-        return None
     address, question, options = rest.partition("?")
     place, _, path = address.partition("/")
     login, at, hosts = place.rpartition("@")
-    service, _, database = path.strip("/").partition("/")
+    return _Parts(scheme.partition("+")[0], login + at, hosts, path, question + options)
+
+
+def sentinel(url: str) -> SentinelUrl | None:
+    """The sentinels that ``url`` names; None where its scheme is another. Raises ValueError where
+    it cannot be read."""
+    if url.partition("://")[0] not in SENTINEL_SCHEMES:
+        return None
+    parts = _parts(url)
+    service, _, database = parts.path.strip("/").partition("/")
     if not service or (database and not database.isdecimal()):
         raise ValueError("expected redis+sentinel://HOST,HOST,HOST/SERVICE or …/SERVICE/DATABASE")
-    server = f"{scheme.partition('+')[0]}://{login}{at}localhost/{database}{question}{options}"
-    return SentinelUrl(tuple(_host(h, SENTINEL_PORT) for h in hosts.split(",")), service, server)
+    server = f"{parts.scheme}://{parts.login}localhost/{database}{parts.options}"
+    hosts = tuple(_host(host, SENTINEL_PORT) for host in parts.hosts.split(","))
+    return SentinelUrl(hosts, service, server)
 
 
 class ClusterUrl(NamedTuple):
@@ -57,27 +74,21 @@ class ClusterUrl(NamedTuple):
 def cluster(url: str) -> ClusterUrl | None:
     """The nodes that ``url`` names; None where its scheme is another. Raises ValueError where it
     cannot be read."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in CLUSTER_SCHEMES:
+    if url.partition("://")[0] not in CLUSTER_SCHEMES:
         return None
-    address, question, options = rest.partition("?")
-    place, _, database = address.partition("/")
-    login, at, hosts = place.rpartition("@")
-    if database not in ("", "0"):
+    parts = _parts(url)
+    if parts.path not in ("", "0"):
         raise ValueError("expected redis+cluster://HOST,HOST; a Cluster has database 0 only")
-    first = hosts.partition(",")[0]
-    server = f"{scheme.partition('+')[0]}://{login}{at}{first}{question}{options}"
-    return ClusterUrl(tuple(_host(host, REDIS_PORT) for host in hosts.split(",")), server)
+    server = f"{parts.scheme}://{parts.login}{parts.hosts.partition(',')[0]}{parts.options}"
+    return ClusterUrl(tuple(_host(host, REDIS_PORT) for host in parts.hosts.split(",")), server)
 
 
 def cluster_of(url: str, nodes: Iterable[str] = ()) -> str:
     """How the Cluster at ``url`` is named, which may be the plain URL of a node: by these
     ``nodes``, each ``host:port``, or by those it names."""
-    scheme, _, rest = url.partition("://")
-    address, question, options = rest.partition("?")
-    login, at, place = address.partition("/")[0].rpartition("@")
-    hosts = ",".join(_bracketed(node) for node in nodes) or place or "localhost"
-    return f"{scheme.partition('+')[0]}+cluster://{login}{at}{hosts}{question}{options}"
+    parts = _parts(url)
+    hosts = ",".join(_bracketed(node) for node in nodes) or parts.hosts or "localhost"
+    return f"{parts.scheme}+cluster://{parts.login}{hosts}{parts.options}"
 
 
 def _bracketed(node: str) -> str:
