@@ -5,15 +5,12 @@ from __future__ import annotations
 from projections import fold
 from projections.state import State
 from services.client.bus import Bus
+from services.store import log
 
 
 def stands(bus: Bus, state: State) -> bool:
     """Whether the last event that was folded is still on the log, and still that one."""
-    meta = state.meta
-    if not meta.events:
-        return True
-    entries = bus.client.call("XRANGE", bus.keys.log, meta.log_id, meta.log_id)
-    return bool(entries) and int(entries[0][1][9]) == meta.at
+    return log.stands(bus.client, bus.keys, state.meta.log_id, state.meta.at)
 
 
 class Followed:

@@ -22,6 +22,7 @@ from projections.records import Block, Snapshot
 from projections.state import State
 from services.runtime.errors import CommandRefused
 from services.store.client import SyncClient
+from services.store.log import stands
 
 EVERY_EVENTS = 10_000
 NUMBER_MAX = 128
@@ -80,12 +81,11 @@ def nearest(client: SyncClient, keys: Keys, until: str = "+") -> State | None:
 def load(client: SyncClient, keys: Keys, place: Checkpoint) -> State | None:
     """The state of a checkpoint; None where it cannot be used."""
     data = client.call("HGET", keys.checkpoints, place.field)
-    entries = client.call("XRANGE", keys.log, place.log_id, place.log_id)
-    if not data or not entries:
+    if not data:
         return None
     try:
         kept = _kept.decode(data)
-        if int(entries[0][1][9]) != kept.at:
+        if not stands(client, keys, place.log_id, kept.at):
             return None
         snapshot = encoding.decode(zlib.decompress(kept.records))
         blocks = kept.blocks

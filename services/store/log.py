@@ -23,7 +23,7 @@ from services.decider import Taken
 from services.runtime.errors import CommandRefused, LogError
 from services.runtime.failpoints import point
 from services.store.carried import entries_now_at
-from services.store.client import Client
+from services.store.client import Client, SyncClient
 from services.store.scripts import Argument, script
 
 __all__ = ["START", "Appended", "Base", "Log", "after", "decoded", "owned", "parse_id"]
@@ -279,6 +279,15 @@ class Log:
         begin = first[0][0].decode() if first else START
         missing = (p for p, reply in zip(wanted, replies, strict=True) if not reply)
         return {place for place in missing if after(place, begin)}
+
+
+def stands(client: SyncClient, keys: Keys, place: str, at: int) -> bool:
+    """Whether the event at ``place`` is (still) on the log, and still the one of that time (µs): on
+    a log that went back and on again another may have its id. The start of the log always is."""
+    if place == START:
+        return True
+    entries = client.call("XRANGE", keys.log, place, place)
+    return bool(entries) and int(entries[0][1][9]) == at
 
 
 def split_taken(value: bytes) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from services.runtime.failpoints import point
 from services.store import checkpoints
 from services.store.client import SyncClient
 from services.store.history import History
-from services.store.log import START, after, decoded, owned
+from services.store.log import START, after, decoded, owned, stands
 
 __all__ = ["decoded", "load_snapshot", "owned", "read_log", "rebuild", "write_snapshot"]
 
@@ -49,9 +49,7 @@ def load_snapshot(client: SyncClient, keys: Keys) -> State | None:
     state = decode_state(data) if data else None
     if state is None:
         return None
-    place = state.meta.log_id
-    known = place == START or client.call("XRANGE", keys.log, place, place)
-    return state if known else None
+    return state if stands(client, keys, state.meta.log_id, state.meta.at) else None
 
 
 def rebuild(
@@ -75,20 +73,20 @@ def rebuild(
             check_beginning(client, keys, archives=archives)
             beside = History(client, keys, archives).state(until) if snapshot else None
             state = beside if beside is not None else State()
-        cursor = state.meta.log_id
-        for events in read_log(client, keys, cursor, until, foreign, archives=archives):
+        base, at = state.meta.log_id, state.meta.at
+        for events in read_log(client, keys, base, until, foreign, archives=archives):
             for event in events:
                 fold.apply(state, event)
             if progress is not None:
                 progress(len(events))
-        _check_one_past(client, keys, cursor)
+        _check_one_past(client, keys, base, at)
     return state
 
 
-def _check_one_past(client: SyncClient, keys: Keys, base: str) -> None:
+def _check_one_past(client: SyncClient, keys: Keys, base: str, at: int) -> None:
     """Raise RedisUnavailable unless the log still holds ``base``, from which on it was read: where
     a replica took over meanwhile that lacks it, what was read after it is of another past."""
-    if base == START or client.call("XRANGE", keys.log, base, base):
+    if stands(client, keys, base, at):
         return
     first = client.call("XRANGE", keys.log, "-", "+", "COUNT", 1)
     if first and not after(first[0][0].decode(), base):  # else it was cut there
@@ -197,16 +195,16 @@ def _with_checkpoints(
             state = History(client, keys, archives).state() or State()
             checkpoints.forget_all(client, keys)
         last = max((place.events for place in checkpoints.places(client, keys)), default=0)
-        base = state.meta.log_id
+        base, at = state.meta.log_id, state.meta.at
         newest = client.call("XREVRANGE", keys.log, "+", "-", "COUNT", 1)
         end = newest[0][0].decode() if newest else "+"  # what comes meanwhile is for the next one
-        for events in read_log(client, keys, state.meta.log_id, end, archives=archives):
+        for events in read_log(client, keys, base, end, archives=archives):
             for event in events:
                 fold.apply(state, event)
             if state.meta.events - last >= every_events:
-                _check_one_past(client, keys, base)
+                _check_one_past(client, keys, base, at)
                 checkpoints.keep(client, keys, state)
                 last = state.meta.events
         checkpoints.thin(client, keys)
-        _check_one_past(client, keys, base)
+        _check_one_past(client, keys, base, at)
     return state
