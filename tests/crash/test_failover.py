@@ -23,13 +23,6 @@ FAILOVERS = 10 if os.environ.get("ASB_TEST_PROVE") == "1" else 1
 
 
 @pytest.fixture
-def sentinels(tmp_path: Path) -> Generator[Sentinels]:
-    made = Sentinels(tmp_path / "sentinels").start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def storm(tmp_path: Path, sentinels: Sentinels) -> Generator[Storm]:
     made = Storm(tmp_path, sentinels)
     yield made

@@ -154,13 +154,6 @@ class Divided:
 
 
 @pytest.fixture
-def sentinels(tmp_path: Path) -> Generator[Sentinels]:
-    made = Sentinels(tmp_path / "sentinels").start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def divided(tmp_path: Path, sentinels: Sentinels) -> Generator[Divided]:
     server = RedisServer(tmp_path / "redis").start()
     made = Divided(tmp_path, {"north": server.url, "south": server.url, "west": sentinels.url})

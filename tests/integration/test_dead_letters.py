@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import msgspec
@@ -17,13 +16,6 @@ from tests.integration.test_engine_ground import Asb, Bus, asb_on, running
 from tests.wait import wait_until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
-    made = Bus(redis_url, namespace)
-    yield made
-    await made.close()
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@ intakes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-
 import anyio
 import pytest
 
@@ -22,13 +20,6 @@ from tests.integration.test_engine_ground import (
 from tests.wait import stays, wait_until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
-    made = Bus(redis_url, namespace)
-    yield made
-    await made.close()
 
 
 # -- a task's life -----------------------------------------------------------------------------

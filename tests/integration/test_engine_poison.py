@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -104,13 +103,6 @@ POISON: list[tuple[Fields, str]] = [
     (sent("progress.updated", '{"agent":"a","task":"t"}'), "missing required field `document`"),
     (sent("policy.changed", '{"limits":[{"scope":"moon"}]}'), "data"),
 ]
-
-
-@pytest.fixture
-async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
-    made = Bus(redis_url, namespace)
-    yield made
-    await made.close()
 
 
 async def test_every_poison_becomes_a_dead_letter_and_the_good_ones_go_on(bus: Bus) -> None:

@@ -3,8 +3,6 @@ lost."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-
 import msgspec
 import pytest
 
@@ -20,13 +18,6 @@ from tests.wait import wait_until
 pytestmark = pytest.mark.anyio
 
 HIGHEST = "18446744073709551615-18446744073709551615"
-
-
-@pytest.fixture
-async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
-    made = Bus(redis_url, namespace)
-    yield made
-    await made.close()
 
 
 async def taken(bus: Bus, *tasks: str) -> None:

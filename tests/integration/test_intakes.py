@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
 
 import anyio
 import pytest
@@ -14,13 +13,6 @@ from tests.integration.test_engine_ground import Bus, Hands, proven, running
 from tests.wait import wait_until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
-    made = Bus(redis_url, namespace)
-    yield made
-    await made.close()
 
 
 @pytest.fixture

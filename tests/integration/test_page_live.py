@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 
 import msgspec
 import pytest
@@ -16,13 +16,6 @@ from tests.integration.test_engine_ground import Bus, running
 from tests.wait import wait_until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
-    made = Bus(redis_url, namespace)
-    yield made
-    await made.close()
 
 
 async def test_a_quiet_bus_is_shown_as_of_now(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:

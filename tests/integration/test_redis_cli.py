@@ -8,7 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -29,13 +29,6 @@ SCRIPT = Path(__file__).parents[2] / "ops" / "examples" / "shell-worker.sh"
 SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
 Cli = Callable[..., str]
 Start = Callable[..., "subprocess.Popen[bytes]"]
-
-
-@pytest.fixture
-async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
-    made = Bus(redis_url, namespace)
-    yield made
-    await made.close()
 
 
 def command(url: str) -> list[str]:

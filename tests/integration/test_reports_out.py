@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -25,13 +24,6 @@ from tests.wait import stays, wait_until
 pytestmark = pytest.mark.anyio
 
 WORDS = ("this", "last")
-
-
-@pytest.fixture
-async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
-    made = Bus(redis_url, namespace)
-    yield made
-    await made.close()
 
 
 @pytest.fixture

@@ -103,13 +103,6 @@ class Ground:
 
 
 @pytest.fixture
-async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
-    made = Bus(redis_url, namespace)
-    yield made
-    await made.close()
-
-
-@pytest.fixture
 async def ground(bus: Bus, tmp_path: Path) -> AsyncGenerator[Ground]:
     made = Ground(bus, tmp_path)
     await made.fill()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -20,13 +20,6 @@ from tests.wait import wait_blocking, wait_until
 
 pytestmark = pytest.mark.anyio
 TASKS = 300
-
-
-@pytest.fixture
-async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
-    made = Bus(redis_url, namespace)
-    yield made
-    await made.close()
 
 
 @pytest.fixture

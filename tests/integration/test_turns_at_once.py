@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-
 import anyio
 import pytest
 
@@ -18,13 +16,6 @@ from tests.wait import wait_until
 
 pytestmark = pytest.mark.anyio
 TASKS = 20
-
-
-@pytest.fixture
-async def bus(redis_url: str, namespace: str) -> AsyncGenerator[Bus]:
-    made = Bus(redis_url, namespace)
-    yield made
-    await made.close()
 
 
 @pytest.fixture
