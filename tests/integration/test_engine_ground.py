@@ -315,6 +315,12 @@ def proven(bus: Bus, *hosts: Host, tasks: list[str] | None = None) -> Audit:
     return a
 
 
+async def blocked(client: Client) -> bool:
+    """Whether somebody waits at one of its servers."""
+    said = await client.everywhere("INFO", "clients")
+    return any(b"blocked_clients:0" not in info for info in said)
+
+
 async def caught_up(bus: Bus, *hosts: Host) -> None:
     """Wait until every host has folded the whole log and has nothing under way."""
 

@@ -25,7 +25,7 @@ from services.engine import removal
 from services.runtime.settings_types import PrivacySettings
 from services.store.client import Client, SyncClient
 from services.store.rewrite import Rewrite, RewriteRefused
-from tests.integration.test_engine_ground import Bus, asb_on, running, working
+from tests.integration.test_engine_ground import Bus, asb_on, blocked, running, working
 from tests.planted import plant
 from tests.wait import wait_until
 
@@ -340,12 +340,6 @@ async def test_who_appends_and_reads_meanwhile_notices_nothing(
         assert heard[0][0][1][0][1] == [b"n", b"news"]
 
 
-async def blocked(client: Client) -> bool:
-    """Whether somebody waits at one of its servers."""
-    said = await client.everywhere("INFO", "clients")
-    return any(b"blocked_clients:0" not in info for info in said)
-
-
 class Busy(Client):
     """A connection whose bus writes an entry behind whatever is read."""
 
@@ -411,17 +405,17 @@ async def test_another_run_and_another_hand_spoil_no_stream(redis_url: str, name
 
 async def test_memory_is_checked_first(redis_url: str, namespace: str) -> None:
     async with bus_of(redis_url, namespace) as bus:
-        stream, call = bus.keys.intake("x"), bus.client.call
+        stream, beside = bus.keys.intake("x"), bus.client.beside
         for _ in range(50):
-            await call("XADD", stream, "*", "text", "x" * 100_000)
-        info = await call("INFO", "memory")
+            await bus.client.call("XADD", stream, "*", "text", "x" * 100_000)
+        info = await beside(stream, "INFO", "memory")
         used = next(int(line[12:]) for line in info.split() if line.startswith(b"used_memory:"))
-        await call("CONFIG", "SET", "maxmemory", used + 2_000_000)
+        await beside(stream, "CONFIG", "SET", "maxmemory", used + 2_000_000)
         try:
             with pytest.raises(RewriteRefused, match="raise maxmemory"):
                 await Rewrite(bus.client, stream, as_it_is, nothing).run()
         finally:
-            await call("CONFIG", "SET", "maxmemory", 0)
+            await beside(stream, "CONFIG", "SET", "maxmemory", 0)
 
 
 async def test_an_equal_task_takes_the_result_while_it_is_there(

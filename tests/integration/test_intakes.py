@@ -9,7 +9,7 @@ import pytest
 
 from services.store.client import SyncClient
 from services.store.intakes import AHEAD_MAX, Intakes
-from tests.integration.test_engine_ground import Bus, Hands, proven, running
+from tests.integration.test_engine_ground import Bus, Hands, blocked, proven, running
 from tests.wait import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -76,7 +76,7 @@ async def test_what_another_engine_took_while_we_were_reading_is_not_taken_again
     ids: list[str] = []
     async with anyio.create_task_group() as group:
         group.start_soon(intakes.read_once)
-        await wait_until(lambda: _blocked(bus))
+        await wait_until(lambda: blocked(bus.client))
         # In one step of this loop: two entries come, the other engine takes the first, we hear of
         # it.
         with contextlib.closing(SyncClient(redis_url)) as other:
@@ -86,10 +86,6 @@ async def test_what_another_engine_took_while_we_were_reading_is_not_taken_again
     await intakes.read_once()
     assert ahead(intakes)[-1] == ids[1]
     assert ids[0] not in ahead(intakes)
-
-
-async def _blocked(bus: Bus) -> bool:
-    return b"blocked_clients:0" not in await bus.client.call("INFO", "clients")
 
 
 async def test_a_reader_that_is_far_ahead_waits_for_room(bus: Bus, intakes: Intakes) -> None:
