@@ -24,12 +24,13 @@ Word = str | bytes | int | float
 class ClusterNode(RedisServer):
     """One node. ``ask`` asks it and nobody else."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, address: str = "127.0.0.1") -> None:
         settings = (
             *("--cluster-enabled", "yes", "--cluster-node-timeout", "2000"),
             *("--cluster-port", str(free_port()), "--notify-keyspace-events", "K$gx"),
+            *("--cluster-announce-ip", address),
         )
-        super().__init__(folder, options=(*settings, *options))
+        super().__init__(folder, options=(*settings, *options), address=address)
         self.id = ""
 
     def ask(self, *command: Word) -> Any:
@@ -61,9 +62,13 @@ class Cluster:
 
     def __init__(self, folder: Path, *options: str, replicas: bool = True) -> None:
         count = 2 * PRIMARIES if replicas else PRIMARIES
-        self.nodes = [ClusterNode(folder / f"node-{n}", *options) for n in range(count)]
-        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:PRIMARIES])
+        self.nodes = [self.node(folder / f"node-{n}", n, options) for n in range(count)]
+        hosts = ",".join(f"{node.address}:{node.port}" for node in self.nodes[:PRIMARIES])
         self.url = f"redis+cluster://{hosts}"
+
+    def node(self, folder: Path, n: int, options: tuple[str, ...]) -> ClusterNode:
+        """The node number ``n``: the first three begin as primaries."""
+        return ClusterNode(folder, *options)
 
     def start(self) -> Cluster:
         """Start all of them; returns once each knows the others and the replicas follow."""
@@ -80,7 +85,7 @@ class Cluster:
                 node.ask("CLUSTER", "ADDSLOTS", *range(n * share, end))
         for node in self.nodes[1:]:
             meeting = node.ask("CONFIG", "GET", "cluster-port")[1]
-            first.ask("CLUSTER", "MEET", "127.0.0.1", node.port, meeting)
+            first.ask("CLUSTER", "MEET", node.address, node.port, meeting)
         wait_blocking(self._all_met, within=60, what="the nodes know each other")
         for primary, replica in zip(self.nodes, self.nodes[PRIMARIES:], strict=False):
             replica.ask("CLUSTER", "REPLICATE", primary.id)
@@ -94,6 +99,11 @@ class Cluster:
     def stop(self) -> None:
         for node in self.nodes:
             node.kill9()
+
+    @staticmethod
+    def first_primary(key: str) -> int:
+        """The number of the node that serves ``key`` at the start."""
+        return min(key_slot(key.encode()) // (SLOTS // PRIMARIES), PRIMARIES - 1)
 
     # -- who serves what -------------------------------------------------------------------------
 
@@ -149,7 +159,7 @@ class Cluster:
         replica."""
         before = self.primary_of(key)
         before.kill9()
-        self._taken_over(key, before)
+        self.taken_over(key, before)
         before.start()
         self.settled()
 
@@ -157,11 +167,12 @@ class Cluster:
         """SIGSTOP the primary of ``key``; another takes over, and it wakes up to follow that."""
         before = self.primary_of(key)
         before.freeze()
-        self._taken_over(key, before)
+        self.taken_over(key, before)
         before.thaw()
         self.settled()
 
-    def _taken_over(self, key: str, before: ClusterNode) -> None:
+    def taken_over(self, key: str, before: ClusterNode) -> None:
+        """Wait until every node but ``before`` finds ``key`` at another."""
         others = [node for node in self.nodes if node is not before]
         slot = key_slot(key.encode())
 
@@ -185,7 +196,7 @@ class Cluster:
         target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
         while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, batch):
-            where = ("127.0.0.1", target.port, "", 0, 60_000)
+            where = (target.address, target.port, "", 0, 60_000)
             source.ask("MIGRATE", *where, "KEYS", *keys)
         for node in (target, source, *(n for n in self.primaries if n not in (source, target))):
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.id)

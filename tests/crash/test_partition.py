@@ -1,8 +1,10 @@
-"""Sentinel: the primary is cut off, with a worker on its side that it goes on serving, while a
-replica takes over on ours.
+"""A primary is cut off, with a worker on its side that it goes on serving, while a replica takes
+over on ours.
 
 What the worker was told is acknowledged in those seconds is gone when the cable is back: the
 server's word was good for nothing. It finds that out by itself, and nothing waits for its report.
+Behind Sentinel that goes on until the cable is back; a Cluster's primary stops by itself once it
+has been without the others for as long as it takes to replace it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from services.store import rebuild
+from tests.clusters import Cluster, ClusterNode
 from tests.crash.processes import ROOT
 from tests.crash.test_bus_storm import KEYS, NAMESPACE, TASKS, Storm
 from tests.crash.test_bus_torn import everything_at_the_intake_was_taken_once
@@ -28,7 +31,7 @@ from tests.wait import wait_blocking
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 
 
-class FarServer(RedisServer):
+class Elsewhere(RedisServer):
     """A server on another machine."""
 
     elsewhere: ElsewhereHost
@@ -39,29 +42,77 @@ class FarServer(RedisServer):
         self.process = self.elsewhere.start(command, log, os.environ, shifted=False)
 
 
-class Split(Sentinels):
+class ElsewhereNode(Elsewhere, ClusterNode):
+    """A node on another machine."""
+
+
+OPEN = ("--protected-mode", "no", "--bind", "0.0.0.0")
+
+
+class SplitSentinels(Sentinels):
     """Its first server, the primary, is on another machine."""
 
     def __init__(self, folder: Path) -> None:
         self.elsewhere = ElsewhereHost("primary")
         self.address = self.elsewhere.address
-        super().__init__(folder, "--protected-mode", "no", "--bind", "0.0.0.0")
+        super().__init__(folder, *OPEN)
 
     def server(self, folder: Path, options: tuple[str, ...]) -> RedisServer:
         if folder.name == "redis-1":
             return RedisServer(folder, options=options, address=self.address)
-        server = FarServer(folder, options=options, address=self.elsewhere.there)
+        server = Elsewhere(folder, options=options, address=self.elsewhere.there)
         server.elsewhere = self.elsewhere
         return server
+
+    def cut(self) -> None:
+        """The primary is cut off, and another takes over."""
+        before = self.primary
+        assert before.address == self.elsewhere.there
+        self.elsewhere.pull()
+        self.failed_over(before)
 
     def stop(self) -> None:
         super().stop()
         self.elsewhere.end()
 
 
-@pytest.fixture
-def split(tmp_path: Path) -> Generator[Split]:
-    made = Split(tmp_path / "servers")
+class SplitCluster(Cluster):
+    """The primary of ``key`` is on another machine."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.key, self.elsewhere = key, ElsewhereHost("primary")
+        super().__init__(folder, *OPEN)
+
+    def node(self, folder: Path, n: int, options: tuple[str, ...]) -> ClusterNode:
+        if n != self.first_primary(self.key):
+            return ClusterNode(folder, *options, address=self.elsewhere.address)
+        node = ElsewhereNode(folder, *options, address=self.elsewhere.there)
+        node.elsewhere = self.elsewhere
+        return node
+
+    def cut(self) -> None:
+        """The primary is cut off, and another takes over."""
+        before = self.primary_of(self.key)
+        assert before.address == self.elsewhere.there
+        self.elsewhere.pull()
+        self.taken_over(self.key, before)
+
+    def stop(self) -> None:
+        super().stop()
+        self.elsewhere.end()
+
+
+Split = SplitSentinels | SplitCluster
+
+
+@pytest.fixture(params=["sentinel", "cluster: log", "cluster: intake"])
+def split(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Split]:
+    folder = tmp_path / "servers"
+    made = {
+        "sentinel": lambda: SplitSentinels(folder),
+        "cluster: log": lambda: SplitCluster(folder, KEYS.log),
+        "cluster: intake": lambda: SplitCluster(folder, KEYS.main_intake),
+    }[request.param]()
     try:
         made.start()
         yield made
@@ -85,11 +136,8 @@ def test_a_primary_that_is_cut_off_with_a_worker_breaks_no_promise(
     split.elsewhere.start(there, storm.fleet.folder / "far.log", environment, shifted=False)
     storm.fleet.allow(TASKS)
     wait_blocking(lambda: "far" in done_by(storm), within=60, what="the far worker is at work")
-    before = split.primary
-    assert before.address == split.elsewhere.there
     storm.count("primary: cut off")
-    split.elsewhere.pull()
-    split.failed_over(before)
+    split.cut()
     storm.fleet.allow(TASKS)
     storm.grown(100)
     split.elsewhere.plug()
@@ -101,7 +149,7 @@ def test_a_primary_that_is_cut_off_with_a_worker_breaks_no_promise(
     assert a.wrong == []
     assert a.state.tasks == {}
     assert held(a.state) == {}
-    everything_at_the_intake_was_taken_once(storm)
+    everything_at_the_intake_was_taken_once(storm, alone=isinstance(split, SplitCluster))
     storm.hosts_agree(a)
     storm.report("partition")
 
