@@ -2,12 +2,13 @@
 
 It reads raw input with bracketed pastes, redraws its screen, wraps long pastes, makes four blanks
 of tabs, keeps a state file and a transcript, and calls the hooks of the settings it was given.
-What a turn is stands in its prompt, ``play NAME``: ``slow`` (goes on until Escape or ``SLOW_S``),
-``mute`` (no answer comes), ``ask`` (waits for a permission), ``limit``, ``overloaded``, ``die``,
-``agents`` (a subagent at work), ``calls N``, ``compact`` (a call that only telemetry tells of),
-``report`` (a background task makes it go on). A prompt that begins with ``/`` is lost or clears
-the conversation, one with ``!`` goes to a shell, ``@name`` reads a file: as seen.
-``RESIDENT_LOG`` names a file to which each start and each prompt is written; ``STEP_S``: seconds
+What a turn is stands in its prompt, ``play NAME``: ``slow`` (until Escape, or until
+the file ``SLOW_UNTIL`` is there), ``mute`` (no answer comes), ``ask`` (waits for a permission),
+``limit``, ``overloaded``, ``die``, ``agents`` (a subagent at work), ``calls N``, ``compact`` (a
+call that only telemetry tells of), ``report`` (a background task makes it go on). A prompt that
+begins with ``/`` is lost or clears the conversation, one with ``!`` goes to a shell, ``@name``
+reads a file: as seen.
+``RESIDENT_LOG`` names a file to which each start, prompt and answer is written; ``STEP_S``: seconds
 of a call of ``calls``; ``RESIDENT_DEAF``: seconds before Enter is taken after a paste;
 ``RESIDENT_UNNAMED``: its transcript does not name requests.
 """
@@ -39,7 +40,7 @@ USAGE = {
 }
 COUNTED = 150  # tokens of one call
 RESETS_AT = 4_000_000_000
-SLOW_S = 30.0
+MUTE_S = 30.0
 WORK_S = 0.5  # at what was permitted: longer than between two looks at its files
 Json = dict[str, Any]
 
@@ -245,6 +246,7 @@ class Resident:
         self.hook("Stop", last_assistant_message=text, background_tasks=[])
         self.say(type="system", subtype="turn_duration", durationMs=1)
         self.status("idle")
+        self.log(answered=time.time())
 
     def play_well(self, prompt: str) -> None:
         text = f"Did: {len(prompt)} characters."
@@ -315,15 +317,17 @@ class Resident:
 
     def play_slow(self, prompt: str) -> None:
         self.answer("Working on it.", stop="tool_use")
-        if not self.interrupted(float(os.environ.get("SLOW_S", SLOW_S))):
-            self.play_well(prompt)
+        while not Path(os.environ["SLOW_UNTIL"]).exists():
+            if self.interrupted(0.1):
+                return
+        self.play_well(prompt)
 
     def play_mute(self, prompt: str) -> None:
-        self.interrupted(SLOW_S)
+        self.interrupted(MUTE_S)
 
     def play_stubborn(self, prompt: str) -> None:
         self.answer("Not to be stopped.", stop="tool_use")
-        until = time.monotonic() + SLOW_S
+        until = time.monotonic() + MUTE_S
         while time.monotonic() < until:
             self.read(0.5)
 

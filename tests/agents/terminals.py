@@ -35,6 +35,7 @@ class Terminal:
         self.folder = folder
         self.log = folder / "resident.jsonl"
         self.data = folder / "data"
+        self._enough = folder / "enough"
         self.bin = folder / "bin"
         self.bin.mkdir()
         program = self.bin / "claude"
@@ -50,6 +51,7 @@ class Terminal:
             "TMUX_TMPDIR": str(self.folder),
             "HOME": str(self.folder),
             "RESIDENT_LOG": str(self.log),
+            "SLOW_UNTIL": str(self._enough),
             "CLAUDE_CONFIG_DIR": str(self.folder / "settings"),
         }
 
@@ -63,6 +65,10 @@ class Terminal:
         """As a person does."""
         self.tmux("send-keys", "-t", f"={SESSION}:", "-l", text)
         self.tmux("send-keys", "-t", f"={SESSION}:", "Enter")
+
+    def slow_enough(self) -> None:
+        """Agents that play slow may end, now and later."""
+        self._enough.touch()
 
     def entries(self, name: str) -> list[Any]:
         if not self.log.exists():

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,9 +172,8 @@ QUICK = (("worker",), ("manager", "agent"))
     ids="+".join,
 )  # fmt: skip
 def test_whatever_is_killed_nothing_is_lost_and_nothing_ends_twice(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+    terminal: Terminal, names: tuple[str, ...]
 ) -> None:
-    monkeypatch.setenv("SLOW_S", "3")
     (terminal.folder / "asb.toml").write_text(
         "[tasks]\nlease_s = 9\nheartbeat_s = 3\nmax_attempts = 9\nbackoff_s = 1\n"
     )
@@ -187,6 +185,7 @@ def test_whatever_is_killed_nothing_is_lost_and_nothing_ends_twice(
         fleet.kill(*names)
         if "bus" in names:
             fleet.up.start()
+        terminal.slow_enough()
         wait_blocking(fleet.all_done, within=120, what=f"all is done; {fleet.up.said}")
         wait_blocking(fleet.all_here, within=60)
         fleet.check()
@@ -195,12 +194,9 @@ def test_whatever_is_killed_nothing_is_lost_and_nothing_ends_twice(
 
 
 @pytest.mark.timeout(240)
-def test_what_a_person_used_is_charged_once_by_whomever_it_is_told(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_person_used_is_charged_once_by_whomever_it_is_told(terminal: Terminal) -> None:
     """Given a worker that died when it had told a person's work and not yet written down how far it
     was, then the next one tells the same again, and it counts once."""
-    monkeypatch.setenv("SLOW_S", "8")
     up = Up(terminal.folder)
     work = ("worker", "w1", "--driver=tmux", f"--session={SESSION}", f"--data-dir={up.data}")
     workers: list[Process] = []
@@ -233,6 +229,7 @@ def test_what_a_person_used_is_charged_once_by_whomever_it_is_told(
         assert seat.attempt is not None
         folder.write(replace(seat, attempt=replace(seat.attempt, offset=0)))
         workers.append(Process(terminal.folder, *work))
+        terminal.slow_enough()
         wait_blocking(lambda: up.ask("task", task)["status"] == "completed", within=60)
         wait_blocking(lambda: len(told()) == 4, within=30, what=str(told()))
         assert len(set(told())) == 2
@@ -246,9 +243,8 @@ def test_what_a_person_used_is_charged_once_by_whomever_it_is_told(
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("number", [4, pytest.param(50, marks=pytest.mark.prove)])
 def test_a_fleet_is_back_after_tmux_bus_and_redis_are_killed_together(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, number: int
+    terminal: Terminal, number: int
 ) -> None:
-    monkeypatch.setenv("SLOW_S", "8")
     (terminal.folder / "asb.toml").write_text("[tasks]\nmax_attempts = 9\nbackoff_s = 1\n")
     fleet = Fleet(terminal, number)
     try:
@@ -258,12 +254,10 @@ def test_a_fleet_is_back_after_tmux_bus_and_redis_are_killed_together(
         wait_blocking(fleet.all_given, within=60, what="all is given out")
         fleet.kill("tmux", "bus", "redis")
         wait_blocking(lambda: not fleet.agents(), within=20, what="agents die with their terminal")
-        began = time.monotonic()
         fleet.up.start()
-        wait_blocking(fleet.all_here, within=2 * RECOVERED_S, what="all workers are back")
-        took = time.monotonic() - began
+        wait_blocking(fleet.all_here, within=RECOVERED_S, what="all workers are back")
+        terminal.slow_enough()
         wait_blocking(fleet.all_done, within=150, what="all is done")
         fleet.check()
-        assert took < RECOVERED_S, f"{number} sessions were back after {took:.0f} s"
     finally:
         fleet.end()

@@ -174,34 +174,34 @@ def test_a_hook_outside_of_a_workers_session_does_nothing_and_never_fails(tmp_pa
 # -- crashes -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("ends", ["before the next worker", "while the next worker is there"])
 def test_the_next_worker_takes_up_what_the_agent_is_at_after_a_crash(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    terminal: Terminal, ends: str
 ) -> None:
-    monkeypatch.setenv("SLOW_S", "6")
     up = Up(terminal.folder)
-    arguments = ("worker", "w1", f"--data-dir={up.data}", "--driver=tmux")
-    first = second = None
+
+    def joins() -> int:
+        return up.run("events", "--type", "worker.joined", "--json").stdout.count("\n")
+
     try:
         up.start()
-        first = Process(terminal.folder, *arguments)
-        wait_blocking(lambda: worker(up, "w1"), within=40, what=up.said)
-        (name,) = submit(up, "play slow and finish")
-        wait_blocking(
-            lambda: "task.delivered" in [e["type"] for e in task(up, name)["events"]], within=20
-        )
-        os.kill(first.process.pid, signal.SIGKILL)
-        first.process.wait()
-        second = Process(terminal.folder, *arguments)
-        story = completed(up, name)
+        with worker_process(terminal, up, "w1") as first:
+            wait_blocking(joins, within=40, what=up.said)
+            (name,) = submit(up, "play slow and finish")
+            wait_blocking(lambda: delivered(up, name), within=20)
+            first.stop(signal.SIGKILL)
+        if ends == "before the next worker":
+            terminal.slow_enough()
+            wait_blocking(lambda: terminal.entries("answered"), within=20)
+        with worker_process(terminal, up, "w1"):
+            wait_blocking(lambda: joins() == 2, within=40)
+            terminal.slow_enough()
+            story = completed(up, name)
         assert story["result"] == "Did: 20 characters."
         assert [e["type"] for e in story["events"]].count("task.dispatched") == 1
         assert terminal.entries("prompt") == ["play slow and finish"]
         assert up.ask("metrics")["total"]["tokens"] == 2 * COUNTED
     finally:
-        for process in (first, second):
-            if process is not None and process.process.poll() is None:
-                process.process.terminate()
-                process.process.wait(20)
         up.end()
 
 

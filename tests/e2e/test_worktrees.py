@@ -95,9 +95,8 @@ def test_where_there_is_no_repository_nothing_is_started(terminal: Terminal) -> 
 
 
 def test_the_next_worker_takes_up_the_agent_in_its_worktree_after_a_crash(
-    terminal: Terminal, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    terminal: Terminal, repository: Repository
 ) -> None:
-    monkeypatch.setenv("SLOW_S", "6")
     up = Up(terminal.folder)
     arguments = ("worker", "w1", f"--data-dir={up.data}", "--driver=tmux", "--worktree")
     arguments += (f"--cwd={repository.path}",)
@@ -111,6 +110,7 @@ def test_the_next_worker_takes_up_the_agent_in_its_worktree_after_a_crash(
         os.kill(processes[0].process.pid, signal.SIGKILL)
         processes[0].process.wait()
         processes.append(Process(terminal.folder, *arguments))
+        terminal.slow_enough()
         story = ended(up, "t1")
         assert story["result"] == "Did: 20 characters."
         assert story["worktree"]["kept"] == "1 changed file"

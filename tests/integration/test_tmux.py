@@ -227,13 +227,13 @@ async def test_a_permission_that_is_asked_for_is_told_within_a_second(
 
 
 async def test_what_a_person_does_in_the_session_is_foreign_work_and_waited_for(
-    client: Client, keys: Keys, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    client: Client, keys: Keys, terminal: Terminal
 ) -> None:
-    monkeypatch.setenv("SLOW_S", "1")
     async with at_work(client, keys, terminal) as engine:
         terminal.type("please play slow by hand")
         await wait_until(lambda: len(terminal.entries("prompt")) == 1)
         await engine.dispatch("t1", "play calls 3")
+        terminal.slow_enough()
         said = await ended(engine)
         tokens = read(said["usage"]).usage
         assert tokens is not None

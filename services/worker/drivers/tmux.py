@@ -150,6 +150,8 @@ class TmuxDriver:
 
     def _tell_of_others(self, agent: AgentInPane) -> None:
         """What turns used that are none of ours: somebody typed there."""
+        if self._mine is None and self._session.seat.attempt is not None:
+            return  # one of them may yet be given back to us
         mine = self._mine.turn if self._mine is not None else None
         expecting = self._mine is not None and mine is None
         for turn in list(agent.talk.turns):
