@@ -208,7 +208,8 @@ def change_policy(
         refused = answers.refused(note)
         if not refused:
             (show or say_limits)(bus, bus.state())
-            note(f"changed: {what}")  # last, so that it is seen below a long list
+            if answers.events:
+                note(f"changed: {what}")  # last, so that it is seen below a long list
     if refused:
         raise typer.Exit(1)
 

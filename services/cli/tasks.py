@@ -125,6 +125,8 @@ def cancel(
         for task_id, event in answers.events.items():
             word = "cancelled" if event.type == "task.cancelled" else "being cancelled"
             say(f"{task_id}  {word}")
+        for task_id in answers.unchanged:
+            say(f"{task_id}  being cancelled (as before)")
     if refused:
         note("hint: `asb tasks` lists what there is; what has ended stays as it is")
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ import msgspec
 
 from events.envelope import Event, text_of
 from events.keys import DUPLICATE_DAYS
+from events.log import after, is_id
 from projections.windows import DAY as DAY_US
 from services.client.bus import Bus
 from services.client.dead_letters import READ_COUNT, dead_letters, last_dead_letter
@@ -18,6 +19,7 @@ from services.client.story import Story, end_of, is_end, result_of, status_of, w
 from services.intake.schema import digest_of
 from services.store import rebuild
 from services.store.carried import entries_at
+from services.store.heartbeat import beats
 from services.store.log import parse_id, split_taken
 
 BLOCK_MS = 500
@@ -201,7 +203,11 @@ def taken_as(key: str, data: bytes, secret: bytes) -> tuple[str, str]:
 
 
 class Answers:
-    """What the engine says to entries of an intake. Create it before sending them."""
+    """What the engine says to entries of an intake. Create it before sending them.
+
+    To what changes nothing (the same limit, a worker that is paused already) it says nothing: that
+    it was taken in stands in its heartbeat.
+    """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -209,6 +215,7 @@ class Answers:
         self._letters = last_dead_letter(bus)
         self._open: dict[tuple[str, str], str] = {}  # intake, entry id → what it is about
         self.events: dict[str, Event] = {}  # what it is about → the event it became
+        self.unchanged: list[str] = []  # what was taken in and found to be so already
 
     def expect(self, entry: str, about: str, intake: str = "") -> None:
         """``entry`` stands at ``intake``, the shared one unless it is named."""
@@ -223,6 +230,8 @@ class Answers:
         for about, error in self.refusals(within_s):
             say(f"error: {about}: {error}")
             bad += 1
+        for about in self.unchanged:
+            say(f"{about}: so it was before; nothing changed")
         if self._open:
             say(
                 "no engine has taken this in yet; it is kept and will be\n"
@@ -234,14 +243,28 @@ class Answers:
         """What the engine refuses within this time, and why; it ends once all are answered."""
         until = time.monotonic() + within_s
         while self._open and time.monotonic() < until:
+            silent = self._silent()
             for letter in dead_letters(self._bus, self._letters):
                 self._letters = letter.id
                 about = self._open.pop((letter.intake, letter.entry), None)
                 if about is not None:
                     yield about, letter.error
-            self._read()
+            if self._read():
+                self.unchanged += [self._open.pop(place) for place in silent if place in self._open]
 
-    def _read(self) -> None:
+    def _silent(self) -> list[tuple[str, str]]:
+        """What was taken in by now: whatever is said of it can be read."""
+        main = self._bus.keys.main_intake
+        engines = [b for b in beats(self._bus.client, self._bus.keys) if b.service == "intake"]
+        taken = [place for b in engines if is_id(place := b.figures.get("taken", ""))]
+        return [
+            (intake, entry)
+            for intake, entry in self._open
+            if intake == main and any(not after(entry, place) for place in taken)
+        ]
+
+    def _read(self) -> bool:
+        """Take in what came to the log; whether its end was reached."""
         reply: Any = self._bus.client.call(
             "XREAD", "COUNT", READ_COUNT, "BLOCK", 100,
             "STREAMS", self._bus.keys.log, self._cursor,
@@ -253,3 +276,4 @@ class Answers:
             intake, _, entry = event.origin.rpartition(" ")
             if (intake, entry) in self._open:
                 self.events[self._open.pop((intake, entry))] = event
+        return len(entries) < READ_COUNT

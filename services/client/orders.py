@@ -18,7 +18,7 @@ from services.client.submissions import BadLine, Checker, Submission, send
 from services.runtime import initial_policy
 from services.runtime.errors import AsbError, Refused
 
-ANSWER_S = 3.0
+ANSWER_S = 5.0  # an engine's heartbeat says within three that something was taken in
 UNANSWERED = "no engine has taken it in yet; it is kept and will be"
 
 
@@ -93,6 +93,8 @@ def _answered(answers: Answers, outcome: str, task: str = "") -> Reply:
     refusals = [error for _, error in answers.refusals(ANSWER_S)]
     if refusals:
         return Reply(False, "; ".join(refusals))
+    if answers.unchanged:
+        return Reply(True, f"{outcome} (as before)", task)
     if not answers.events:
         return Reply(True, UNANSWERED, task)
     return Reply(True, outcome, task)

@@ -27,7 +27,8 @@ class Counters(msgspec.Struct):
 
     def of(self, state: State) -> dict[str, str | int]:
         """``stalled_s``: for how long entries have waited at the intake while the log did not move,
-        by our own monotonic clock."""
+        by our own monotonic clock. ``taken``: the newest entry of the shared intake that was
+        taken in, also where it changed nothing and no event says so."""
         now, place, waiting = elapsed(), state.meta.log_id, len(self.intakes)
         if place != self.moved[0] or not waiting:
             self.moved = (place, now)
@@ -36,6 +37,7 @@ class Counters(msgspec.Struct):
             "log_id": place,
             "folded": state.meta.events,
             "waiting": waiting,
+            "taken": self.intakes.taken,
             "dead_letters_dropped": self.letters.dropped,
             "stalled_s": int(now - self.moved[1]),
             "foreign": len(self.position.foreign),

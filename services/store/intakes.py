@@ -46,6 +46,7 @@ class Intakes:
         self._looked_at = 0.0
         self._taken: Lag[Mapping[str, str]] = Lag(KEPT_S)
         self._room = anyio.Event()
+        self.taken = "0-0"  # the newest entry of the shared intake that we took in
 
     def __len__(self) -> int:
         return len(self._ahead)
@@ -82,7 +83,9 @@ class Intakes:
     def drop(self, count: int) -> None:
         """The first ``count`` entries are taken in."""
         for _ in range(count):
-            self._ahead.popleft()
+            entry = self._ahead.popleft()
+            if entry.intake == self._keys.main_intake:
+                self.taken = entry.id
         if count:
             self._first_since = elapsed()
         self._room.set()
