@@ -61,7 +61,7 @@ def commands() -> Iterator[str]:
 def _command(path: str, command: Any) -> Iterator[str]:
     inner: dict[str, Any] = getattr(command, "commands", {})
     named = [p for p in command.params if not getattr(p, "hidden", False)]
-    words = [p.name.upper() for p in named if p.param_type_name == "argument"]
+    words = [p.metavar or p.name.upper() for p in named if p.param_type_name == "argument"]
     options = ["/".join(p.opts) for p in named if p.param_type_name == "option"]
     said = (command.help or "").strip().split("\n\n")[0]
     yield row(f"`{' '.join([path, *words])}`", said, " ".join(f"`{o}`" for o in options))

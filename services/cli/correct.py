@@ -90,7 +90,7 @@ def _only_attempt(state: State, task: str) -> int:
     if record is None:
         raise Refused(
             f"neither a task nor a disputed report is named {task}",
-            hint="`asb correct` lists what is disputed, `asb tasks --all` the tasks",
+            hint="`asb correct` lists what is disputed, `asb tasks` the tasks",
         )
     if record.attempt != 1:
         raise Refused(

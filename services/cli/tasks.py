@@ -15,14 +15,12 @@ from services.cli.lookup import say_foreign
 from services.cli.terminal import note, say, say_json, width
 from services.client.bus import Bus
 from services.client.follow import Answers, story
-from services.client.lookup import foreign, unknown
+from services.client.lookup import foreign, not_open, unknown
 from services.client.orders import again_of
-from services.client.story import status_of
 from services.client.submissions import send
 from services.queries.history import history_view
 from services.queries.missing import missing_names
 from services.queries.tasks import ENDED, WAITING, choose, count, standing, task_rows
-from services.runtime.errors import Refused
 from services.screens.history import history_text
 from services.screens.tasks import tasks_table
 from services.store.heartbeat import beats
@@ -139,14 +137,9 @@ def _check_open(bus: Bus, ids: list[str]) -> None:
     if "intake" in missing_names(beats(bus.client, bus.keys)):
         return
     state = bus.state()
-    for task_id in (x for x in ids if x not in state.tasks):
-        events = story(bus, task_id)
-        if not events:
-            raise unknown(bus, state, task_id)
-        raise Refused(
-            f"task {task_id} has ended: it is {status_of(events)}",
-            hint="what has ended stays as it is; nothing was cancelled",
-        )
+    for task_id in ids:
+        if refusal := not_open(bus, state, task_id):
+            raise refusal
 
 
 def retry(

@@ -255,8 +255,9 @@ class Answers:
     def _silent(self) -> list[tuple[str, str]]:
         """What was taken in by now: whatever is said of it can be read."""
         main = self._bus.keys.main_intake
-        engines = [b for b in beats(self._bus.client, self._bus.keys) if b.service == "intake"]
-        taken = [place for b in engines if is_id(place := b.figures.get("taken", ""))]
+        beating = beats(self._bus.client, self._bus.keys)
+        said = [beat.figures.get("taken", "") for beat in beating if beat.service == "intake"]
+        taken = [place for place in said if is_id(place)]
         return [
             (intake, entry)
             for intake, entry in self._open

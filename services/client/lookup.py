@@ -11,6 +11,8 @@ from projections import progress_view
 from projections.state import State
 from services.client.bus import Bus
 from services.client.dead_letters import dead_letters
+from services.client.follow import story
+from services.client.story import status_of
 from services.runtime.errors import Refused
 
 
@@ -34,6 +36,19 @@ def unknown(bus: Bus, state: State, task_id: str) -> Refused:
     return Refused(
         f"task {task_id} stands at the intake {intake}, which nobody opened: it is not read",
         hint=f"`asb acl {name}` opens the intake of {name}",
+    )
+
+
+def not_open(bus: Bus, state: State, task_id: str) -> Refused | None:
+    """Why nothing can be asked of this task that goes on; None where it is open."""
+    if task_id in state.tasks:
+        return None
+    events = story(bus, task_id)
+    if not events:
+        return unknown(bus, state, task_id)
+    return Refused(
+        f"task {task_id} has ended: it is {status_of(events)}",
+        hint="what has ended stays as it is; nothing was done",
     )
 
 

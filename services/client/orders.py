@@ -12,7 +12,7 @@ from projections.records import COMPLETED
 from projections.state import State
 from services.client.bus import Bus
 from services.client.follow import Answers, story
-from services.client.lookup import unknown
+from services.client.lookup import not_open, unknown
 from services.client.story import status_of
 from services.client.submissions import BadLine, Checker, Submission, send
 from services.runtime import initial_policy
@@ -42,11 +42,9 @@ def submit(bus: Bus, fields: dict[str, Any]) -> Reply:
 
 def cancel(bus: Bus, task: str, reason: str = "") -> Reply:
     """Cancel a task: a waiting one at once; of a running one its worker ends every process."""
-    state = bus.state()
-    if task not in state.tasks:
-        if not story(bus, task):
-            return Reply(False, _words(unknown(bus, state, task)))
-        return Reply(False, f"task {task} has ended; what has ended stays as it is")
+    refusal = not_open(bus, bus.state(), task)
+    if refusal is not None:
+        return Reply(False, _words(refusal))
     data: dict[str, object] = {"task": task}
     if reason:
         data["reason"] = reason
