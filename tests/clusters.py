@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import quote
 
 from redis.crc import key_slot
 
 from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable
+from services.store.acl import password_hash
 from services.store.blocking import Blocking
 from services.store.client import SyncClient
 from services.store.redis_server import free_port
 from services.store.replies import classified, packed
+from tests.certificates import Authority
 from tests.servers import RedisServer
 from tests.wait import wait_blocking
 
@@ -24,14 +28,21 @@ Word = str | bytes | int | float
 class ClusterNode(RedisServer):
     """One node. ``ask`` asks it and nobody else."""
 
-    def __init__(self, folder: Path, *options: str, address: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        address: str = "127.0.0.1",
+        authority: Authority | None = None,
+    ) -> None:
         settings = (
             *("--cluster-enabled", "yes", "--cluster-node-timeout", "2000"),
             *("--cluster-port", str(free_port()), "--notify-keyspace-events", "K$gx"),
             *("--cluster-announce-ip", address),
         )
-        super().__init__(folder, options=(*settings, *options), address=address)
-        self.id = ""
+        options = (*settings, *options)
+        super().__init__(folder, options=options, address=address, authority=authority)
+        self.ip, self.id = address, ""
 
     def ask(self, *command: Word) -> Any:
         """What this very node answers; an error is raised."""
@@ -60,6 +71,8 @@ class ClusterNode(RedisServer):
 class Cluster:
     """Three primaries with a replica each (real processes), behind one URL."""
 
+    migrates: tuple[str, ...] = ()  # what MIGRATE is told of a login
+
     def __init__(self, folder: Path, *options: str, replicas: bool = True) -> None:
         count = 2 * PRIMARIES if replicas else PRIMARIES
         self.nodes = [self.node(folder / f"node-{n}", n, options) for n in range(count)]
@@ -70,7 +83,7 @@ class Cluster:
         """The node number ``n``: the first three begin as primaries."""
         return ClusterNode(folder, *options)
 
-    def start(self) -> Cluster:
+    def start(self) -> Self:
         """Start all of them; returns once each knows the others and the replicas follow."""
         for node in self.nodes:
             node.spawn()
@@ -85,7 +98,7 @@ class Cluster:
                 node.ask("CLUSTER", "ADDSLOTS", *range(n * share, end))
         for node in self.nodes[1:]:
             meeting = node.ask("CONFIG", "GET", "cluster-port")[1]
-            first.ask("CLUSTER", "MEET", node.address, node.port, meeting)
+            first.ask("CLUSTER", "MEET", node.ip, node.port, meeting)
         wait_blocking(self._all_met, within=60, what="the nodes know each other")
         for primary, replica in zip(self.nodes, self.nodes[PRIMARIES:], strict=False):
             replica.ask("CLUSTER", "REPLICATE", primary.id)
@@ -197,7 +210,39 @@ class Cluster:
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
         while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, batch):
             where = (target.address, target.port, "", 0, 60_000)
-            source.ask("MIGRATE", *where, "KEYS", *keys)
+            source.ask("MIGRATE", *where, *self.migrates, "KEYS", *keys)
         for node in (target, source, *(n for n in self.primaries if n not in (source, target))):
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.id)
         return target
+
+
+class SecureCluster(Cluster):
+    """Its nodes speak TLS alone, with everybody, and are called by the name in their certificate;
+    clients have a certificate and a user."""
+
+    LOGIN = ("asb", "pass word")
+    migrates = ("AUTH2", *LOGIN)
+
+    def __init__(self, folder: Path) -> None:
+        user, password = self.LOGIN
+        login = f"{user}:{quote(password)}@"
+        self.authority = Authority(folder / "authority", socket.gethostname(), login)
+        super().__init__(
+            folder,
+            *("--bind", "*", "--protected-mode", "no"),
+            *("--tls-cluster", "yes", "--tls-replication", "yes"),
+            *("--masteruser", user, "--masterauth", password),
+            *("--user", user, "on", password_hash(password), "~*", "&*", "+@all"),
+            *("--user", "default", "off"),
+            *("--cluster-announce-hostname", self.authority.host),
+            *("--cluster-preferred-endpoint-type", "hostname"),
+        )
+        self.url = self.authority.url(*self.ports)
+
+    def node(self, folder: Path, n: int, options: tuple[str, ...]) -> ClusterNode:
+        return ClusterNode(folder, *options, authority=self.authority)
+
+    @property
+    def ports(self) -> list[int]:
+        """Of the nodes that the URL names."""
+        return [node.port for node in self.nodes[:PRIMARIES]]

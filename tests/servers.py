@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from services.runtime.errors import RedisUnavailable
 from services.store.client import SyncClient
 from services.store.redis_server import ServerBinary, find_server, free_port, server_command
+from tests.certificates import SERVER, Authority
 from tests.wait import wait_blocking
 
 IMAGE = "redis:7.4-alpine"
@@ -57,15 +58,19 @@ class RedisServer:
         options: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
         address: str = "127.0.0.1",
+        authority: Authority | None = None,
     ) -> None:
-        """``address``: where it is asked; with another, ``options`` have it listen there."""
-        self.folder, self.address = folder, address
+        """``address``: where it is asked; with another, ``options`` have it listen there. With an
+        ``authority`` it speaks TLS alone."""
+        self.folder, self.port = folder, free_port()
+        self.address = authority.host if authority else address
+        plain = f"redis://{address}:{self.port}/0"
+        self.url = authority.url(self.port) if authority else plain
         self._environment = {**os.environ, **(environment or {})}
-        self.port = free_port()
-        self.url = f"redis://{address}:{self.port}/0"
-        self.binary = binary or server_program()
+        self.binary = binary or (find_server(SERVER) if authority else server_program())
         self.process: subprocess.Popen[bytes] | None = None
-        self._command = [*server_command(self.binary, folder, self.port, appendfsync), *options]
+        command = server_command(self.binary, folder, self.port, appendfsync)
+        self._command = [*command, *(authority.settings(self.port) if authority else ()), *options]
 
     def start(self) -> RedisServer:
         """Start it; returns once it serves, loading included."""
