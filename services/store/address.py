@@ -6,7 +6,10 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 PORT = 6379
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 5.0  # for a connection to be made
+# Who has moved no byte for so long while an answer was awaited is given up, everywhere: a failover
+# is over by then, a lease is not, and a server that is only busy has said BUSY or LOADING.
+SILENCE_SECONDS = 10.0
 
 
 class Address(NamedTuple):

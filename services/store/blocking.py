@@ -10,17 +10,18 @@ from typing import Any
 import hiredis
 
 from services.store import address
-from services.store.address import CONNECT_SECONDS, Address
+from services.store.address import CONNECT_SECONDS, SILENCE_SECONDS, Address
 from services.store.replies import (
+    PING,
     Command,
     has_changed_role,
+    limit_of,
     no_answer,
     packed,
     refused_opening,
 )
 
 _hiredis: Any = hiredis
-REPLY_SECONDS = 30.0
 _READ_BYTES = 1 << 20
 
 
@@ -65,19 +66,20 @@ class Blocking:
             if isinstance(reply, Exception):
                 raise refused_opening(shown, command, str(reply))
 
-    def ask(self, packed: bytes, count: int, within: float | None = REPLY_SECONDS) -> list[Any]:
+    def ask(self, packed: bytes, count: int, within: float = SILENCE_SECONDS) -> list[Any]:
         """Write ``packed``; its ``count`` replies, errors among them as values.
 
-        Raises OSError when the connection is lost or nothing comes ``within`` seconds.
+        Raises OSError when the connection is lost or nothing moves ``within`` seconds.
         """
         self.send(packed, within)
         return [self.receive() for _ in range(count)]
 
-    def send(self, packed: bytes, within: float | None = REPLY_SECONDS) -> None:
+    def send(self, packed: bytes, within: float = SILENCE_SECONDS) -> None:
         """The first half of ``ask``; each reply is then to be received."""
         self._socket.settimeout(within)
-        if packed:
-            self._socket.sendall(packed)
+        left = memoryview(packed)
+        while left:  # `sendall` would count the time of all of it
+            left = left[self._socket.send(left) :]
 
     def receive(self) -> Any:
         """The next reply. Raises as ``ask``."""
@@ -89,6 +91,18 @@ class Blocking:
         if isinstance(reply, hiredis.ReplyError) and has_changed_role(reply):
             self._leads_elsewhere = True
         return reply
+
+    def next_pushed(self) -> Any:
+        """The next message, where a channel is listened to; who has none for long is asked whether
+        he is there. Raises as ``ask``."""
+        while True:
+            try:
+                reply = self.receive()
+            except TimeoutError:
+                self.send(packed([PING]))
+                reply = self.receive()
+            if isinstance(reply, Exception) or reply[0] != b"pong":
+                return reply
 
     @property
     def is_open(self) -> bool:
@@ -118,7 +132,7 @@ class Pool:
         where the connection is lost or nothing comes, and as ``Blocking.open``."""
         connection = self.connected()
         try:
-            replies = connection.ask(packed(commands), len(commands))
+            replies = connection.ask(packed(commands), len(commands), limit_of(commands))
         except BaseException:
             connection.close()
             raise

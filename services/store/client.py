@@ -21,7 +21,7 @@ from services.runtime import urls
 from services.runtime.errors import CommandRefused
 from services.runtime.urls import redacted
 from services.store.blocking import Blocking, Pool
-from services.store.connection import CONNECT_SECONDS, Wire, Wires
+from services.store.connection import Wire, Wires
 from services.store.replies import (
     HELLO,
     Command,
@@ -101,9 +101,9 @@ class Client:
         return self._servers is not None and self._servers.is_ready
 
     async def block(self, *command: Word, listener: Callable[[Any], None] | None = None) -> Any:
-        """A command that may block (``XREAD … BLOCK``) on a connection of its own, for less than
-        ``REPLY_SECONDS``. A ``listener`` has the reply as soon as it is read, before whoever awaits
-        it. Raises as ``call``, and what ``listener`` raises."""
+        """A command that may block (``XREAD … BLOCK``) on a connection of its own. A ``listener``
+        has the reply as soon as it is read, before whoever awaits it. Raises as ``call``, and what
+        ``listener`` raises."""
 
         def arrived(replies: list[Any]) -> None:
             if listener is not None and not isinstance(replies[0], Exception):
@@ -179,7 +179,7 @@ class Client:
             if not _may_be_cluster(self.url):
                 return Wires(self._opened, wire)
             try:
-                (hello,) = await wire.ask(packed([HELLO]), 1, CONNECT_SECONDS)
+                (hello,) = await wire.ask(packed([HELLO]), 1)
             except BaseException:
                 wire.close()
                 raise
@@ -308,7 +308,7 @@ class SyncClient:
                     if isinstance(reply, Exception):
                         raise classified(self.shown, str(reply)) from reply
                     yield reply
-                    (reply,) = connection.ask(b"", 1, within=None)
+                    reply = connection.next_pushed()
             finally:
                 connection.close()
 
@@ -322,7 +322,7 @@ class SyncClient:
             connection = self._opened()
             try:
                 is_one = not _may_be_cluster(self.url) or not is_cluster(
-                    connection.ask(packed([HELLO]), 1, CONNECT_SECONDS)[0]
+                    *connection.ask(packed([HELLO]), 1)
                 )
             except BaseException:
                 connection.close()

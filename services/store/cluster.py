@@ -23,7 +23,6 @@ from services.store.routes import LOOK_S, Exchange, Routes, Sends
 from services.store.with_redis_py import BlockingTopology, Topology
 
 _LOST = (OSError, hiredis.ProtocolError, RedisUnavailable)
-REPLY_SECONDS = 10.0  # a node that is silent for so long has been replaced, or will be
 
 
 def _named(url: str) -> ClusterUrl:
@@ -199,7 +198,7 @@ class Nodes:
         try:
             wires = self._wires(name)
             ask = wires.block if blocks else wires.ask
-            return await ask(commands, REPLY_SECONDS)
+            return await ask(commands)
         except _LOST:
             self._routes.doubted()
             raise

@@ -9,20 +9,33 @@ give way to this protocol.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import hiredis
 
 from services.store import address
-from services.store.address import CONNECT_SECONDS, Address
-from services.store.blocking import REPLY_SECONDS
-from services.store.replies import Command, has_changed_role, packed, refused_opening
+from services.store.address import CONNECT_SECONDS, SILENCE_SECONDS, Address
+from services.store.replies import (
+    PING,
+    Command,
+    has_changed_role,
+    limit_of,
+    packed,
+    refused_opening,
+)
 
 _hiredis: Any = hiredis
 Listener: TypeAlias = Callable[[list[Any]], None]
+
+
+class _Pending(NamedTuple):
+    answer: asyncio.Future[list[Any]]
+    replies: int
+    asked_at: float
+    within: float  # seconds of silence until the connection is given up
+    listener: Listener | None
 
 
 class Wire(asyncio.Protocol):
@@ -34,9 +47,12 @@ class Wire(asyncio.Protocol):
         self._transport: Any = None
         self._loop = asyncio.get_running_loop()
         self._reader: Any = _hiredis.Reader()
-        self._waiting: deque[tuple[asyncio.Future[Any], int, float, Listener | None]] = deque()
+        self._waiting: deque[_Pending] = deque()
         self._replies: list[Any] = []
         self._alarm: asyncio.TimerHandle | None = None
+        self._moved_at = 0.0  # when the last byte came, or was seen to have gone
+        self._unsent = 0
+        self._is_pinged = False
         self.is_open = True
         self.listens = False  # to channels: then more comes than was asked for
 
@@ -72,33 +88,40 @@ class Wire(asyncio.Protocol):
 
     async def _begin(self, place: Address, shown: str) -> None:
         for command in place.opening:
-            (reply,) = await self.ask(packed([command]), 1, CONNECT_SECONDS)
+            (reply,) = await self.ask(packed([command]), 1)
             if isinstance(reply, Exception):
                 raise refused_opening(shown, command, str(reply))
 
     async def next_pushed(self) -> Any:
-        """The next reply that nobody asked for: a message, where channels are listened to."""
-        if self._replies and not self._waiting:
-            return self._replies.pop(0)
-        return (await self.ask(b"", 1))[0]
+        """The next reply that nobody asked for: a message, where channels are listened to. Who has
+        none for long is asked whether he is there."""
+        while True:
+            kept = self._replies and not self._waiting
+            reply = self._replies.pop(0) if kept else (await self.ask(b"", 1))[0]
+            if isinstance(reply, Exception) or reply[0] != b"pong":
+                return reply
 
     def ask(
-        self, packed: bytes, count: int, within: float = math.inf, listener: Listener | None = None
+        self,
+        packed: bytes,
+        count: int,
+        within: float = SILENCE_SECONDS,
+        listener: Listener | None = None,
     ) -> asyncio.Future[list[Any]]:
         """Write ``packed``; its ``count`` replies come as a list, errors in it as values. A
         ``listener`` has them as soon as they are read, before whoever awaits them; what it raises
         he gets.
 
-        Raises ConnectionError when the connection is lost or nothing comes ``within`` seconds.
+        Raises OSError when the connection is lost or nothing moves ``within`` seconds.
         """
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         if not self.is_open:
             future.set_exception(ConnectionResetError("the connection is closed"))
             return future
-        due = self._loop.time() + within
-        self._waiting.append((future, count, due, listener))
-        if self._alarm is None and due < math.inf:
-            self._alarm = self._loop.call_at(due, self._look)
+        now = self._loop.time()
+        self._waiting.append(_Pending(future, count, now, within, listener))
+        if self._alarm is None:
+            self._alarm = self._loop.call_at(now + within, self._look)
         if packed:
             self._transport.write(packed)
         return future
@@ -112,11 +135,20 @@ class Wire(asyncio.Protocol):
     def _look(self) -> None:
         """One alarm watches the oldest request; it is set again while requests are under way."""
         self._alarm = None
-        due = self._waiting[0][2] if self._waiting else math.inf
-        if due <= self._loop.time():
-            self.close(ConnectionResetError("no answer in time"))
-        elif due < math.inf:
-            self._alarm = self._loop.call_at(due, self._look)
+        if not self._waiting:
+            return
+        now, unsent = self._loop.time(), self._transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._moved_at, self._unsent = now, unsent
+        request = self._waiting[0]
+        due = max(request.asked_at, self._moved_at) + request.within
+        if due <= now and (self._is_pinged or not self.listens):
+            self.close(TimeoutError("no answer in time"))
+            return
+        if due <= now:
+            self._is_pinged, due = True, now + request.within
+            self._transport.write(packed([PING]))
+        self._alarm = self._loop.call_at(due, self._look)
 
     # -- asyncio.Protocol ----------------------------------------------------------------------
 
@@ -125,6 +157,7 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
+        self._moved_at, self._is_pinged = self._loop.time(), False
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not False:
@@ -141,12 +174,12 @@ class Wire(asyncio.Protocol):
             if not self.listens:
                 self.close(ConnectionResetError("an answer that nobody asked for"))
             return
-        if len(replies) < self._waiting[0][1]:
+        if len(replies) < self._waiting[0].replies:
             return
-        future, _, _, listener = self._waiting.popleft()
+        request = self._waiting.popleft()
         self._replies = []
-        if not future.done():
-            _answer(future, replies, listener)
+        if not request.answer.done():
+            _answer(request.answer, replies, request.listener)
         if not self.is_open and not self._waiting:
             self.close()
 
@@ -157,7 +190,7 @@ class Wire(asyncio.Protocol):
         if self._alarm is not None:
             self._alarm.cancel()
         while self._waiting:
-            future = self._waiting.popleft()[0]
+            future = self._waiting.popleft().answer
             if not future.done():
                 future.set_exception(exc or ConnectionResetError("the connection was closed"))
 
@@ -198,13 +231,13 @@ class Wires:
         """Whether it was connected, and is no more."""
         return self._wire is not None and not self._wire.is_open
 
-    async def ask(self, commands: Sequence[Command], within: float = REPLY_SECONDS) -> list[Any]:
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to ``commands``, errors as values. Raises OSError and hiredis.ProtocolError
         where the connection is lost or nothing comes, and as ``Wire.open``."""
         wire = self._wire
         if wire is None or not wire.is_open:
             wire = await self._connected()
-        return await wire.ask(packed(commands), len(commands), within)
+        return await wire.ask(packed(commands), len(commands), limit_of(commands))
 
     async def _connected(self) -> Wire:
         async with self._connecting:
@@ -214,10 +247,7 @@ class Wires:
             return self._wire
 
     async def block(
-        self,
-        commands: Sequence[Command],
-        within: float = REPLY_SECONDS,
-        listener: Listener | None = None,
+        self, commands: Sequence[Command], listener: Listener | None = None
     ) -> list[Any]:
         """As ``ask``, on a connection of its own: the last of ``commands`` may block. For a
         ``listener`` see ``Wire.ask``."""
@@ -225,7 +255,8 @@ class Wires:
         if wire is None or not wire.is_open:
             wire = await self._opened()
         try:
-            replies = await wire.ask(packed(commands), len(commands), within, listener)
+            asked, limit = packed(commands), limit_of(commands)
+            replies = await wire.ask(asked, len(commands), limit, listener)
         except BaseException:
             wire.close()  # the command may still be under way, for nobody
             raise
@@ -254,7 +285,7 @@ class Wires:
         try:
             wire.listens = True
             asked = packed([("PSUBSCRIBE", *patterns)])
-            for reply in await wire.ask(asked, len(patterns), REPLY_SECONDS):
+            for reply in await wire.ask(asked, len(patterns)):
                 yield reply
             while True:
                 yield await wire.next_pushed()

@@ -9,11 +9,13 @@ from typing import Any
 import hiredis
 
 from services.runtime.errors import CommandRefused, RedisUnavailable, RedisUnsuitable
+from services.store.address import SILENCE_SECONDS
 
 _hiredis: Any = hiredis
 Word = str | bytes | int | float
 Command = Sequence[Word]
 HELLO = ("HELLO",)  # every user may ask it, and a server says what it is
+PING = ("PING",)
 
 WRONG_TYPE = "WRONGTYPE"  # how Redis begins the error
 WRONG_TYPE_HINT = (
@@ -33,6 +35,24 @@ _RETRY_MAY_HELP = {
     "ASK": "the cluster is moving this slot: wait a moment",
     "UNBLOCKED": "it has changed its role: wait for the failover",
     "BUSY": "a script is blocking it: wait, or SCRIPT KILL",
+}
+_ABSENT_HINT = "start it, or run `asb up` without --redis for an embedded one"
+_SILENT_HINT = "it is stopped, overloaded or behind a firewall"
+_WANTS_OURS = "may want to know who we are: ?ssl_certfile=FILE&ssl_keyfile=FILE"
+_UNREADABLE = "?ssl_ca_certs, ssl_certfile or ssl_keyfile names no PEM file that can be read"
+_TLS_HINTS = {
+    "it says nothing": f"{_SILENT_HINT}, or speaks no TLS there",
+    "certificate is not valid for": "its certificate names another host: ask it by that name",
+    "Hostname mismatch": "its certificate names another host: ask it by that name",
+    "certificate has expired": "have its certificate renewed",
+    "CERTIFICATE_VERIFY_FAILED": "?ssl_ca_certs=FILE names who signed its certificate",
+    "CERTIFICATE_REQUIRED": f"it {_WANTS_OURS}",
+    "EOF occurred in violation of protocol": f"it was stopped, or {_WANTS_OURS}",
+    "Connection reset": f"it was stopped, or {_WANTS_OURS}",
+    "WRONG_VERSION_NUMBER": "no TLS is spoken there: redis:// instead of rediss://",
+    "No such file": _UNREADABLE,
+    "Permission denied": _UNREADABLE,
+    "PEM": _UNREADABLE,
 }
 _WILL_NOT_HELP = {
     "NOAUTH": "it wants a password: put it into the URL, redis://:PASSWORD@HOST",
@@ -94,10 +114,23 @@ def refused_opening(shown: str, command: Command, text: str) -> Exception:
 def no_answer(shown: str, error: Exception) -> RedisUnavailable:
     """The error for a connection that cannot be made, or was lost."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return RedisUnavailable(
-        f"no Redis answers at {shown}: {reason}",
-        hint="start it, or run `asb up` without --redis for an embedded one",
-    )
+    hint = _ABSENT_HINT
+    if isinstance(error, TimeoutError):
+        reason, hint = "it says nothing", _SILENT_HINT
+    if shown.startswith("rediss"):
+        hint = next((hint for sign, hint in _TLS_HINTS.items() if sign in reason), hint)
+    return RedisUnavailable(f"no Redis answers at {shown}: {reason}", hint=hint)
+
+
+def limit_of(commands: Sequence[Command]) -> float:
+    """Seconds of silence after which nobody answers ``commands``: what the last of them may block
+    comes on top."""
+    last = commands[-1]
+    if last[0] in ("WAIT", "WAITAOF"):
+        return SILENCE_SECONDS + float(last[-1]) / 1000
+    if last[0] == "XREAD" and "BLOCK" in last:
+        return SILENCE_SECONDS + float(last[list(last).index("BLOCK") + 1]) / 1000
+    return SILENCE_SECONDS
 
 
 def packed(commands: Sequence[Command]) -> bytes:

@@ -28,7 +28,7 @@ from redis.retry import Retry
 from services.runtime import urls
 from services.runtime.errors import RedisUnavailable, RedisUnsuitable
 from services.runtime.urls import ClusterUrl, SentinelUrl
-from services.store.address import CONNECT_SECONDS
+from services.store.address import CONNECT_SECONDS, SILENCE_SECONDS
 from services.store.replies import classified, no_answer, refused_login
 
 # redis-py's own types are loose; here they end.
@@ -40,9 +40,13 @@ _async_cluster: Any = async_cluster
 _sync_cluster: Any = sync_cluster
 _connection_module: Any = connection
 _ONCE, _ONCE_ASYNC = Retry(NoBackoff(), 0), AsyncRetry(NoBackoff(), 0)  # who asks has his own pace
-_OPTIONS = {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": CONNECT_SECONDS}
+_OPTIONS = {
+    "protocol": 2,
+    "socket_timeout": SILENCE_SECONDS,  # for what it says and asks before a connection is ours
+    "socket_connect_timeout": CONNECT_SECONDS,
+}
 _ASKED_SECONDS = 1.0  # for one sentinel: the next one may be quicker
-_GREETED = {"socket_timeout": CONNECT_SECONDS}  # a frozen node takes connections and says nothing
+_GREETED = {"socket_timeout": SILENCE_SECONDS}  # of a node, once it is known who serves what
 _NODE_SECONDS = 2.0  # for one node that is asked who serves what
 _TO_SENTINELS = {"socket_timeout": _ASKED_SECONDS, "socket_connect_timeout": _ASKED_SECONDS}
 
@@ -213,6 +217,8 @@ def _of_a_cluster(shown: str) -> Generator[None]:
             raise RedisUnsuitable(
                 f"Redis at {shown} is no Cluster", hint="redis://HOST:PORT names a single server"
             ) from error
+        if isinstance(cause, rex.RedisError):
+            raise cause from error
         raise rex.ConnectionError(str(cause or error)) from error
     except IndexError as error:
         raise rex.ConnectionError("no node of the Cluster serves a slot yet") from error
@@ -227,7 +233,14 @@ def _translated(shown: str) -> Generator[None]:
         raise RedisUnavailable(f"Redis at {shown} is loading", hint="wait a moment") from error
     except rex.AuthenticationError as error:
         raise refused_login(shown, str(error)) from error
-    except (rex.ConnectionError, rex.TimeoutError, OSError) as error:
+    except rex.TimeoutError as error:
+        raise no_answer(shown, TimeoutError(str(error))) from error
+    except (rex.ConnectionError, OSError) as error:
         raise no_answer(shown, error) from error
     except rex.ResponseError as error:
         raise classified(shown, str(error)) from error
+    except TypeError as error:  # what stands behind ? is handed on by name
+        raise RedisUnsuitable(
+            f"the options of {shown} are not known: {error}",
+            hint="those of a connection of redis-py stand behind ?",
+        ) from error
