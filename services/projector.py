@@ -35,6 +35,7 @@ class Projector:
 
     def __init__(self) -> None:
         self._wake = anyio.Event()
+        self._settling: anyio.Event | None = None  # somebody waits for a state that stands
 
     def feed(self, events: Sequence[Event], state: State) -> None:
         """Committed events, in order, and the state after them. Must not wait."""
@@ -49,6 +50,19 @@ class Projector:
 
     def restored(self, state: State) -> None:
         """The state was rebuilt, or Redis was away."""
+
+    def stands(self) -> None:
+        """For a moment no turn is ahead of the log: whoever waits for that looks at the state
+        before the next one is decided."""
+        if self._settling is not None:
+            self._settling.set()
+            self._settling = None
+
+    async def settled(self) -> None:
+        """Wait until ``stands`` is called."""
+        if self._settling is None:
+            self._settling = anyio.Event()
+        await self._settling.wait()
 
     def figures(self) -> Mapping[str, str | int]:
         """Counters of its own for the heartbeat of its service."""
@@ -95,10 +109,9 @@ class Views(Projector):
         """Write the views, where they are stale or gone."""
         if not woken and await self._stand():
             return
-        state = self._state
-        if state is None or state.ahead:
-            await anyio.sleep(0.001)  # a turn is on its way to the log: its outcome is not known
-            self.wake()
+        while self._state is not None and self._state.ahead:
+            await self.settled()
+        if (state := self._state) is None:
             return
         log_id = state.meta.log_id
         rendered = {k: msgspec.json.encode(r(state)) for k, r in self._renders.items()}

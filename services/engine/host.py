@@ -275,8 +275,7 @@ class Host:
             self._standby.unsure(turn.events)
             raise
         again = self._conclude(appended, decided, sent)
-        if turn.events:
-            await anyio.lowlevel.checkpoint()  # first the inboxes: somebody waits for them
+        await anyio.lowlevel.checkpoint()  # first whoever waits for notes, or for this very state
         if appended.outcome == "ok":
             await self._appending.expel(turn.refused, self.state.intakes)
         return again
@@ -333,6 +332,8 @@ class Host:
         untold, self._untold = self._untold, []
         for news in untold:
             news.tell(self.state)
+        for projector in self._projectors:
+            projector.stands()
 
     # -- others on the log -----------------------------------------------------------------------
 

@@ -146,8 +146,8 @@ class Exporter(Projector):
 
     async def families(self) -> list[Metric]:
         """All figures of this moment, as prometheus-client takes them."""
-        while self._state.ahead:  # noqa: ASYNC110 - a turn may yet be undone, within milliseconds
-            await anyio.sleep(0.001)
+        while self._state.ahead:
+            await self.settled()
         now = self._clock.now() if self._polled.up else self._state.meta.at
         every = self._settings.snapshots.every_events
         rows: list[Iterable[Sample | Durations]] = [

@@ -378,8 +378,8 @@ class Documents(Projector):
 
     async def _settled(self) -> State:
         """The state, at a moment when nothing in it is on its way to the log."""
-        while self._state.ahead:  # noqa: ASYNC110 - nobody tells when a turn is over
-            await anyio.sleep(0.001)
+        while self._state.ahead:
+            await self.settled()
         return self._state
 
 
