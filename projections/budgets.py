@@ -128,17 +128,21 @@ def refusal(
     """
     if priority == 3 and state.policy.critical_overdraft:
         return None
+    scopes = state.scopes
     for key in keys:
         checks = state.checks_by_scope.get(key)
         if checks is None:
             checks = _checks(state, key)
         if not checks:
             continue
-        place = place_of(key, state.scopes)
-        scope = state.scopes.get(place)
+        place, scope = key, scopes.get(key)
+        if scope is None:
+            place = place_of(key, scopes)
+            scope = scopes.get(place)
         held_now = (scope.held_tokens, scope.held_nanos, scope.held_tasks) if scope else (0, 0, 0)
         room, sums = kept.get(key) if kept else None, state.sums.get(place, _NONE)
-        for limit, which, gates, is_share in checks:
+        for check in checks:
+            limit, which, gates, is_share = check
             use = sums.get(limit.window)
             if use is None or not use.valid_from <= now < use.end:
                 use = used(state, place, limit.window, now)
@@ -147,7 +151,8 @@ def refusal(
             if room:
                 amount += room[which]
             if amount > gates[priority] or (is_share and now < state.meta.latest):
-                return _refused(state, key, limit, ask[which], amount, priority, now)
+                resets = resets_at(limit.window, use, now)
+                return _refused(state, key, check, ask[which], amount, priority, resets)
     return None
 
 
@@ -168,14 +173,24 @@ def _checks(state: State, key: str) -> tuple[Check, ...]:
 
 
 def _refused(
-    state: State, key: str, limit: Limit, asked: int, amount: int, priority: int, now: int
+    state: State,
+    key: str,
+    check: Check,
+    asked: int,
+    amount: int,
+    priority: int,
+    resets: int,
 ) -> Refusal:
-    missing = max(0, amount - gate(priority, limit.amount))
+    limit, _, gates, is_share = check
+    bound = gates[priority]
+    missing = max(0, amount - bound)
+    if is_share:  # nobody's word is needed for the whole
+        bound = gate(priority, reach(state.policy, limit))
     again = 0  # never: it alone is more than the gate lets pass
     if not missing:  # a clock that went back: other buses may have what was used here since
         again = state.meta.latest
-    elif asked <= gate(priority, reach(state.policy, limit)):
-        again = resets_at(limit.window, used(state, key, limit.window, now), now)
+    elif asked <= bound:
+        again = resets
     return Refusal(key, limit.unit, limit.window, limit.amount, missing, again)
 
 

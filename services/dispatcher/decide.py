@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from typing import NamedTuple
+
+import msgspec
 
 from events.policy import UNITS
 from events.task import PRIORITIES, TaskDeferred, TaskDispatched
@@ -37,11 +38,8 @@ def dispatch(state: State, now: int) -> Decisions:
     lowest = PRIORITIES.index(state.policy.min_priority)
     looks = NEVER_FITS_MAX
     while heads and placement.free and looks:
-        _, _, key = heapq.heappop(heads)
+        _, _, key, task = heapq.heappop(heads)
         if key.priority < lowest:
-            continue
-        task = state.queues.head(key)
-        if task is None:
             continue
         answer = _admit(state, now, task, placement, kept)
         if isinstance(answer, Waits):
@@ -59,7 +57,7 @@ def dispatch(state: State, now: int) -> Decisions:
             placement.took(answer.worker)
         following = state.queues.head(key)
         if following is not None:
-            heapq.heappush(heads, (following.rank, following.n, key))
+            heapq.heappush(heads, (following.rank, following.n, key, following))
 
 
 def _set_aside(state: State, task: TaskRecord, refusal: budgets.Refusal) -> Decisions:
@@ -82,7 +80,7 @@ def never_fits(state: State, task: TaskRecord, placement: Placement, now: int) -
     return isinstance(answer, Waits) and answer.never
 
 
-class Waits(NamedTuple):
+class Waits(msgspec.Struct, frozen=True, gc=False):
     """Why the budgets refuse a task; ``never``: no worker could ever take it under this policy."""
 
     refusal: budgets.Refusal

@@ -118,10 +118,8 @@ def _tasks(state: State, now: int) -> Iterator[Sample]:
     for outcome in OUTCOMES:
         yield Sample("asb_tasks_ended", (outcome,), getattr(meta, outcome))
     oldest = dict.fromkeys(range(len(PRIORITIES)), now)
-    for _, _, key in state.queues.by_rank():
-        head = state.queues.head(key)
-        if head is not None:
-            oldest[key.priority] = min(oldest[key.priority], head.submitted_at)
+    for *_, key, head in state.queues.by_rank():
+        oldest[key.priority] = min(oldest[key.priority], head.submitted_at)
     for rank, priority in enumerate(PRIORITIES):
         yield Sample("asb_queue_oldest_seconds", (priority,), _age(oldest[rank], now))
     running = [

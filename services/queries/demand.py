@@ -24,11 +24,10 @@ def wanted(state: State, unit: str, window: str, now: int) -> int:
     placement = Placement(state, now)
     amount = least = committed(state, unit, window, now)
     free, lowest = placement.free, PRIORITIES.index(state.policy.min_priority)
-    for _, _, key in sorted(state.queues.by_rank()):
-        task = state.queues.head(key)
+    for *_, key, task in sorted(state.queues.by_rank()):
         if free <= 0:
             break
-        if task is None or key.priority < lowest:
+        if key.priority < lowest:
             continue
         post = next(placement.posts(task), None)
         if post is None:
