@@ -148,7 +148,8 @@ def spent(task: Task, usage: Any, model: str, meter: str) -> Report:
 
 
 def completed(task: Task, outcome: Result | str | None, duration_ms: int) -> Report:
-    """A handler's own figures win over what it counted with ``task.usage`` on the way.
+    """A handler's own figures win over what it counted with ``task.usage`` on the way; one that
+    returns nothing has no result.
 
     The whole report has at most 64 kB: from a longer one the engine would take the end away.
     Raises TypeError, ValueError or AttributeError for what is no result.
@@ -162,7 +163,7 @@ def completed(task: Task, outcome: Result | str | None, duration_ms: int) -> Rep
     body.cost_usd = _possible(result.cost_usd)
     extra = {**(task.extra or {}), **(result.extra or {})}
     text = masked(result.text)
-    body.result = clipped(text, RESULT_BYTES, result.left_out)
+    body.result = None if outcome is None else clipped(text, RESULT_BYTES, result.left_out)
     data = _with(body, extra)
     limit = RESULT_BYTES
     while len(data) > REPORT_BYTES:  # JSON writes some characters as six

@@ -117,6 +117,11 @@ def test_a_vendors_own_object_is_usage_as_it_is() -> None:
     assert "usage" not in completed(task(), Result("x", usage=None), 0)[1].decode()
 
 
+def test_a_handler_that_returns_nothing_reports_no_result() -> None:
+    assert "result" not in msgspec.json.decode(completed(task(), None, 0)[1])
+    assert msgspec.json.decode(completed(task(), "", 0)[1])["result"] == ""
+
+
 def test_usage_adds_up_and_unknown_stays_unknown() -> None:
     assert Usage(1, None, 3).plus(Usage(2, None, None, 0)) == Usage(3, None, 3, 0)
     unreadable: Any = "a lot"
