@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
 
+from events.envelope import Event
 from projections.state import State
 from services.decider import IntakeEntry
 from services.engine.deciding import Decided, Deciding
 from services.inbox.projector import Inboxes
+from services.projector import Projector
 from services.store.scripts import script
 from tests.clusters import SLOTS, ClusterNode
 from tests.integration.test_engine_ground import Bus, Hands, caught_up, proven, running, working
@@ -125,6 +128,41 @@ async def test_views_are_written_while_turns_follow_upon_each_other(bus: Bus) ->
 
         await wait_until(shown, within=10)
         await bus.ended(*tasks, within=30)
+
+
+class Looker(Projector):
+    """Looks at the state again and again, each time at one that stands."""
+
+    def __init__(self, bus: Bus) -> None:
+        super().__init__()
+        self._bus, self._state = bus, State()
+        self.looks = self.waits = 0
+
+    def feed(self, events: Sequence[Event], state: State) -> None:
+        self.restored(state)
+
+    def restored(self, state: State) -> None:
+        self._state = state
+        self.wake()
+
+    async def flush(self, woken: bool) -> None:
+        await self._bus.client.call("PING")  # meanwhile the next turn is decided
+        while self._state.ahead:
+            self.waits += 1
+            await self.settled()
+        self.looks += 1
+
+
+async def test_whoever_waits_for_a_state_that_stands_is_told(bus: Bus) -> None:
+    host, looker = bus.host(), Looker(bus)
+    cast("list[Projector]", host._projectors).append(looker)
+    tasks = await bus.submit_many(TASKS)
+    async with running(host), working(bus, "w1", capacity=50):
+        await bus.ended(*tasks, within=30)
+        waits, looks = looker.waits, looker.looks
+        assert waits > 0
+        await bus.submit("one more")
+        await wait_until(lambda: looker.looks > looks, within=10)  # none waits for ever
 
 
 # -- the inboxes -----------------------------------------------------------------------------------
