@@ -45,9 +45,9 @@ _USER_STORY: Final = re.compile(
 _OPENING: Final = frozenset("[(【（「")
 _CLOSING: Final = frozenset("])】）」")
 _OTHER_QUESTION_MARKS: Final = "？¿؟"
-_TAGGED: Final = re.compile(r"[\[(【（「:：]|\s[-–—|]")  # cheaper: may there be a tag at all?
 _COLONS: Final = frozenset(":：")
 _DASHES: Final = frozenset("-–—|")
+_OF_TAGS: Final = _OPENING | _COLONS | _DASHES  # without one of these there is no tag
 
 
 @dataclass(slots=True, eq=False)
@@ -140,7 +140,7 @@ def read(text: str, words: Words) -> Sentence:
         _part_humps(tokens, known, words)
     vocabulary = words.vocabulary
     question = "?" if "?" in text else "" if plain else _other_mark(run_on or text)
-    tags = _tags(known) if _TAGGED.search(text) is not None else 0
+    tags = 0 if _OF_TAGS.isdisjoint(tokens) else _tags(known)
     lead = _lead(known, tags, bool(question), vocabulary)
     if run_on and is_run_on(run_on[:1]):
         lead = len(known)  # the first Latin word of such a text is just a name in it

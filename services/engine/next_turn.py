@@ -14,7 +14,7 @@ from services.runtime.clock import elapsed
 from services.runtime.errors import LogError
 from services.store.intakes import Intakes
 
-PEEK_COUNT, PEEK_AHEAD = 128, 64  # intake entries to look at; a turn ahead is half as long
+PEEK_COUNT, PEEK_AHEAD = 100, 50  # intake entries to look at: a turn hardly takes in more
 
 
 class NextTurn:

@@ -70,7 +70,7 @@ class Appended(msgspec.Struct, frozen=True):
 def _is_foreign(event: Event) -> bool:
     """Whether it is about work that asb did not dispatch: that takes no task id from anybody."""
     payload = event.data
-    return isinstance(payload, ProgressUpdated | UsageRecorded) and not payload.attempt
+    return type(payload) in (ProgressUpdated, UsageRecorded) and not payload.attempt
 
 
 def decoded(entries: Sequence[Any], foreign: MutableSequence[str] | None = None) -> list[Event]:
