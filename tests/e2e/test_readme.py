@@ -141,7 +141,7 @@ class Reader:
         return self.log.read_text(errors="replace")
 
     def run(self, line: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        lasts = any(word in line for word in LASTING)
+        lasts = line not in REFUSED and any(word in line for word in LASTING)
         shell = ["timeout", "-s", "INT", "-k", "20", "3", "bash", "-c", f"exec {line}"]
         return subprocess.run(
             shell if lasts else ["bash", "-c", line], cwd=self.clone, env=self.environment,
