@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import anyio
 import pytest
@@ -153,9 +152,12 @@ class Looker(Projector):
         self.looks += 1
 
 
-async def test_whoever_waits_for_a_state_that_stands_is_told(bus: Bus) -> None:
-    host, looker = bus.host(), Looker(bus)
-    cast("list[Projector]", host._projectors).append(looker)
+async def test_whoever_waits_for_a_state_that_stands_is_told(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looker = Looker(bus)
+    monkeypatch.setattr("services.usage.projector.projectors", lambda _setup: [looker])
+    host = bus.host()
     tasks = await bus.submit_many(TASKS)
     async with running(host), working(bus, "w1", capacity=50):
         await bus.ended(*tasks, within=30)
