@@ -13,7 +13,7 @@ from projections.state import State
 from services.decider import IntakeEntry
 from services.engine.deciding import Decided, Deciding
 from services.inbox.projector import Inboxes
-from services.projector import Projector
+from services.projector import Projector, Setup
 from services.store.scripts import script
 from tests.clusters import SLOTS, ClusterNode
 from tests.integration.test_engine_ground import Bus, Hands, caught_up, proven, running, working
@@ -156,7 +156,11 @@ async def test_whoever_waits_for_a_state_that_stands_is_told(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looker = Looker(bus)
-    monkeypatch.setattr("services.usage.projector.projectors", lambda _setup: [looker])
+
+    def projectors(_setup: Setup) -> list[Projector]:
+        return [looker]
+
+    monkeypatch.setattr("services.usage.projector.projectors", projectors)
     host = bus.host()
     tasks = await bus.submit_many(TASKS)
     async with running(host), working(bus, "w1", capacity=50):
