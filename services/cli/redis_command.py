@@ -25,6 +25,7 @@ from events.secrets import masked_json
 from services.cli import options
 from services.cli.terminal import note, say, say_json
 from services.client.bus import Bus
+from services.progress import marks
 from services.runtime.errors import CommandRefused, RedisUnavailable, Refused
 from services.store.replies import Command
 
@@ -138,8 +139,8 @@ def _set(bus: Bus, asked: RedisCall) -> None:
 
 
 def _set_progress(bus: Bus, key: str, raw: bytes) -> None:
-    """The key and the intake in one transaction: whoever sees the one sees the other. On a Cluster
-    no transaction spans both: the key alone is set, and the bus looks at it."""
+    """The key, and the intake with it: whoever sees the one sees the other, or will. Who may write
+    only its own progress key is heard too: the bus looks at the key."""
     agent, _, task = key.removeprefix(bus.keys.progress_prefix).partition(":")
     raw = masked_json(document.as_json(raw))
     wrong = document.problem(agent, task, raw, bus.settings.tasks.result_max_bytes)
@@ -148,17 +149,38 @@ def _set_progress(bus: Bus, key: str, raw: bytes) -> None:
             f"{key} was not set: {wrong}",
             hint='quote JSON for the shell: --value \'{"status": "in_progress", "progress": 60}\'',
         )
-    head = msgspec.json.encode({"agent": agent, "task": task})
-    data = head[:-1] + b',"document":' + raw + b"}"
-    entry: Command = ("XADD", bus.keys.main_intake, "*", "type", "progress.updated", "data", data)
-    if len(bus.client.together([bus.keys.main_intake, key])) == 1:
-        replies = bus.client.pipeline([("MULTI",), entry, ("SET", key, raw), ("EXEC",)])
-        if not isinstance(replies[-1], CommandRefused):
-            return
-        if "permission" not in str(replies[1]):
+    named: dict[str, str] = {"agent": agent, "task": task}
+    if len(bus.client.together([bus.keys.main_intake, key])) > 1:
+        return _set_on_two_nodes(bus, key, raw, named)
+    entry = _document_entry(bus.keys, raw, named)
+    replies = bus.client.pipeline([("MULTI",), entry, ("SET", key, raw), ("EXEC",)])
+    if isinstance(replies[-1], CommandRefused):
+        if not _may_not(replies[1]):
             raise replies[-1]
-    # Who may write only its own progress key is heard too: the bus looks at the key.
-    bus.client.call("SET", key, raw)
+        bus.client.call("SET", key, raw)
+    return None
+
+
+def _set_on_two_nodes(bus: Bus, key: str, raw: bytes, named: dict[str, str]) -> None:
+    """On a Cluster no transaction spans both. The services see the key as soon as it is set, and
+    may send the document, too: so it is taken only if it follows the one whose view it replaced.
+    What replaces a document that nobody has looked at yet follows that, whatever becomes of it."""
+    before: bytes | None = bus.client.call("SET", key, raw, "GET")
+    view = marks.ours(key, before) if before else marks.Ours()
+    if view is not None:
+        named["newest"] = view.document
+    (reply,) = bus.client.pipeline([_document_entry(bus.keys, raw, named)])
+    if isinstance(reply, CommandRefused) and not _may_not(reply):
+        raise reply
+
+
+def _document_entry(keys: Keys, raw: bytes, named: dict[str, str]) -> Command:
+    data = msgspec.json.encode(named)[:-1] + b',"document":' + raw + b"}"
+    return ("XADD", keys.main_intake, "*", "type", "progress.updated", "data", data)
+
+
+def _may_not(reply: object) -> bool:
+    return "permission" in str(reply)
 
 
 def _del(bus: Bus, asked: RedisCall) -> None:
