@@ -51,8 +51,9 @@ class Watched:
             return None
         try:
             if self._followed is None:
-                client = SyncClient(resolve_url(self._settings))
-                bus = Bus(self._settings, client, Keys(self._settings.namespace))
+                keys = Keys(self._settings.namespace)
+                client = SyncClient(resolve_url(self._settings), keys.log)
+                bus = Bus(self._settings, client, keys)
                 self._followed = Followed(bus)
             seen = self._followed.look(), self._followed.bus.now()
         except (AsbError, CommandRefused) as error:

@@ -122,6 +122,8 @@ class Pool:
     """The connections to one server. Threads may share it: each call has one to itself. ``opened``
     makes them."""
 
+    primaries: tuple[str, ...] = ()  # as of Wires
+
     def __init__(self, opened: Callable[[], Blocking], connection: Blocking | None = None) -> None:
         """``connection``: one that is there already."""
         self._opened = opened

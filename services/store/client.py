@@ -284,6 +284,11 @@ class SyncClient:
         with _answered(self.shown):
             return (self._servers or self._reached()).together(keys)
 
+    @property
+    def primaries(self) -> tuple[str, ...]:
+        """As Client.primaries."""
+        return () if self._servers is None else self._servers.primaries
+
     def scan(self, pattern: str, kind: str = "") -> Iterator[bytes]:
         """The keys that are like ``pattern``, of one type where that is named; a key may come more
         than once."""

@@ -212,6 +212,10 @@ class BlockingNodes:
         self._topology = BlockingTopology(_named(url), shown)
         self._servers: dict[str, Pool] = {}
 
+    @property
+    def primaries(self) -> tuple[str, ...]:
+        return tuple(self._routes.primaries)
+
     def together(self, keys: Sequence[str]) -> list[list[str]]:
         """As Client.together."""
         return self._routes.together(keys)

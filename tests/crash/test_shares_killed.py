@@ -22,6 +22,7 @@ from events.keys import Keys
 from services.runtime.errors import RedisUnavailable
 from services.store.client import SyncClient
 from tests.budget.ground import say
+from tests.clusters import Cluster
 from tests.e2e.cli import Process, environment
 from tests.sentinels import Sentinels
 from tests.servers import RedisServer
@@ -162,6 +163,24 @@ def divided(tmp_path: Path, sentinels: Sentinels) -> Generator[Divided]:
     server.stop()
 
 
+@pytest.fixture
+def cluster(tmp_path: Path) -> Generator[Cluster]:
+    made = Cluster(tmp_path / "cluster")
+    try:
+        yield made.start()
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def spread(tmp_path: Path, cluster: Cluster) -> Generator[Divided]:
+    """The buses are namespaces on one Cluster; a plain URL of a node leads there, too."""
+    places = {"north": cluster.url, "south": cluster.nodes[0].url, "west": cluster.url}
+    made = Divided(tmp_path, places)
+    yield made
+    made.end()
+
+
 def test_the_service_is_killed_between_any_two_steps(divided: Divided) -> None:
     """Each of them makes one step, or none, and ends; the last bus gets nearly all there is."""
     south = divided.buses["south"]
@@ -211,3 +230,31 @@ def test_a_bus_that_needs_more_gets_it_whatever_is_killed(
     divided.gets("west", 5)
     divided.check()
     say(f"shares moved, seconds: { {what: round(s, 1) for what, s in took.items()} }")
+
+
+def test_on_a_cluster_shares_move_through_the_loss_of_primaries(
+    spread: Divided, cluster: Cluster
+) -> None:
+    logs = {name: Keys(name).log for name in spread.buses}
+    assert len({cluster.primary_of(log).port for log in logs.values()}) > 1
+    spread.serve()
+    wait_blocking(lambda: spread.is_divided, within=WITHIN_S, what="all have joined")
+    north, south, west = spread.buses.values()
+    took: dict[str, float] = {}
+    south.submit(4)
+    took["all that there is"] = spread.gets("south", 4)
+    south.work(100)
+    west.submit(4)
+    took["to another node"] = spread.gets("west", 4)
+    spread.check()
+    west.work(100)
+    north.submit(3)
+    cluster.restart(logs["west"])
+    took["with the giver's primary lost"] = spread.gets("north", 3)
+    spread.check()
+    north.work(TASK)  # three of five thousand are used up
+    west.submit(9)
+    cluster.restart(logs["west"])
+    took["with the taker's primary lost"] = spread.gets("west", 5)
+    spread.check()
+    say(f"shares moved on a Cluster, seconds: { {what: round(s, 1) for what, s in took.items()} }")

@@ -20,6 +20,7 @@ from services.store import acl, rebuild
 from services.store.client import Client, SyncClient
 from services.store.forgetting import on_disk
 from services.store.health import check_server, durability, read_facts
+from services.store.replicas import replicated
 from services.store.replies import info_of
 from services.store.server_table import facts_table
 from tests.clusters import Cluster, ClusterNode
@@ -199,6 +200,24 @@ async def test_a_node_that_says_nothing_is_given_up(cluster: Cluster) -> None:
     cluster.settled()
 
 
+def test_whether_all_is_replicated_is_asked_of_the_node_that_has_the_log(cluster: Cluster) -> None:
+    """Also by the plain URL of a node: one that may be lost has to have a replica."""
+    node = cluster.primary_of("asb:events")
+    elsewhere = next(key for key in KEYS if cluster.primary_of(key) is not node)
+    (replica,) = (n for n in cluster.nodes if n.ask("ROLE")[2] == node.port)
+    with (
+        contextlib.closing(SyncClient(node.url, "asb:events")) as client,
+        contextlib.closing(SyncClient(node.url, elsewhere)) as other,
+    ):
+        assert replicated(client)
+        assert replicated(other)
+        replica.kill9()
+        wait_blocking(lambda: not replicated(client, within_s=0), what="the replica is missed")
+        assert replicated(other)
+    replica.start()
+    cluster.settled()
+
+
 def _writes(client: SyncClient, key: str) -> bool:
     try:
         return client.call("SET", key, 2) == b"OK"
@@ -303,6 +322,31 @@ def test_documents_alerts_and_snapshots(cluster: Cluster, bus: Bus, sync: SyncCl
     state, size = rebuild.write_snapshot(sync, bus.keys)
     assert size == len(sync.call("GET", bus.keys.snapshot))
     assert rebuild.rebuild(sync, bus.keys).meta.events >= state.meta.events
+
+
+def test_each_document_that_was_set_is_taken_though_nobody_looked_meanwhile(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    bus = Bus(cluster, tmp_path, cluster.url, "--workers=0")
+    key = bus.keys.progress("codex", "T-1")
+    for percent, tokens in ((20, 1_000), (60, 4_000)):
+        document = json.dumps({"progress": percent, "tokens_used": {"total": tokens}})
+        bus.told("redis", "--command=set", f"--key={key}", f"--value={document}")
+        assert json.loads(bus.told("redis", "--command=get", f"--key={key}"))["progress"] == percent
+    bus.up.start()
+
+    def taken() -> list[int]:
+        lines = bus.run("events", "--type=progress.updated", "--json").splitlines()
+        return [json.loads(line)["data"]["percent"] for line in lines]
+
+    try:
+        wait_blocking(lambda: len(taken()) >= 2, within=60, what="both are on the log")
+        assert taken() == [20, 60]
+        assert json.loads(bus.told("metrics", "--json"))["total"]["tokens"] == 4_000
+    finally:
+        bus.up.end()
+        for node in cluster.primaries:
+            node.ask("FLUSHALL")
 
 
 def test_a_bus_goes_on_after_its_primary_was_lost(cluster: Cluster, bus: Bus) -> None:
