@@ -34,7 +34,8 @@ class Today(msgspec.Struct, frozen=True):
 
 
 class WindowRow(msgspec.Struct, frozen=True):
-    """One limit. ``full_at``: when it is full at the present rate, 0 where it never is."""
+    """One limit. ``full_at``: when it is full at the present rate, 0 where it never is. ``whole``:
+    what several buses divide where the limit is this one's share of that, else 0."""
 
     scope: str
     unit: str
@@ -46,6 +47,7 @@ class WindowRow(msgspec.Struct, frozen=True):
     percentage: str
     resets_at: int  # 0 for a rolling window: it never resets as a whole
     full_at: int
+    whole: int = 0
 
 
 class Burn(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from projections import budgets, forecast, usage
 from projections.days import day_of
 from projections.format import limit_name
 from projections.records import BACKOFF, BLOCKED, QUEUED, RUNNING, SUBMITTED, Cell, TaskRecord
+from projections.shares import share_of
 from projections.state import State
 from projections.views import iso, percent_text
 from projections.windows import HOUR, MINUTE
@@ -139,11 +140,17 @@ def _windows(state: State, now: int) -> list[WindowRow]:
             percent_text(r.used + r.held, r.limit),
             r.resets_at,
             r.at if r.before_reset else 0,
+            _whole(state, r.scope, r.unit, r.window),
         )
         for r in forecast.reaches(state, now)
         if r.scope == "global" or r.used or r.held
     ]
     return sorted(rows, key=_fullest)
+
+
+def _whole(state: State, scope: str, unit: str, window: str) -> int:
+    share = share_of(state.policy, scope, unit, window)
+    return 0 if share is None else share.whole
 
 
 def _fullest(row: WindowRow) -> tuple[bool, int]:

@@ -94,13 +94,14 @@ def _window(row: WindowRow, now: int, width: int) -> Text:
     line.append(f" {pad_left(row.percentage, 6)}", style if row.level != "NONE" else "")
     line.append(f"  {amount(row.unit, row.used)}")
     held = f" +{amount(row.unit, row.held)}" + (" held" if width >= BROAD else "")
-    whole = f" of {amount(row.unit, row.limit)}"
+    limit = f" of {amount(row.unit, row.limit)}"
+    bound = limit + (f" of {amount(row.unit, row.whole)}" if row.whole else "")
     left = age(row.resets_at - now)
     ends = ["rolling"] if not row.resets_at else [f"resets in {left}", f"in {left}"]
     style = "dim"
     if row.full_at and row.level not in FULL:
         ends, style = [f"full in {age(row.full_at - now)}"], "bold red"
-    for figures in (held + whole if row.held else whole, whole, ""):
+    for figures in (held + bound if row.held else bound, bound, limit, ""):
         for words in ends:
             if line.cell_len + len(figures) + len(words) < width:
                 return _ended(line.append(figures, "dim"), Text(words, style), width)

@@ -138,6 +138,17 @@ def test_figures_are_the_same_on_page_top_metrics_and_status(up: Up, page: Brows
     assert f'tokens_used": {shown["tokens"]}' in json.dumps(up.ask("replay", f"--until={log_id}"))
 
 
+def test_a_share_is_shown_beside_its_whole(up: Up, page: Browser) -> None:
+    names = {"unit": "money", "window": "day", "bus": "north", "home": "north"}
+    entry = {"type": "policy.changed", "data": {"share": {**names, "whole": 12_000_000_000}}}
+    value = json.dumps(entry)
+    sent = up.run("redis", "--command=xadd", "--key=asb:intake", f"--value={value}")
+    assert sent.returncode == 0, sent.stderr
+    page.wait("document.querySelector('.tiles').innerText.includes('of $12.00 of $12.00')")
+    page.wait("document.querySelector('.limits').innerText.includes('of $12.00 of $12.00')")
+    wait_blocking(lambda: " of $12.00 of $12.00" in up.run("top", "--once").stdout)
+
+
 def test_any_moment_by_slider_and_by_link(up: Up, page: Browser) -> None:
     page.run(
         "(s => { s.value = 0; s.dispatchEvent(new Event('input')); })"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from rich.cells import cell_len
 
 from events.envelope import Event
-from events.policy import Limit, PolicyChanged
+from events.policy import Limit, PolicyChanged, Share
 from events.task import TaskDispatched, TaskStarted
 from events.worker import WorkerState
 from services.queries.fleet import Overview, Surroundings
@@ -17,6 +18,7 @@ from services.queries.timeline import event_row
 from services.queries.urgency import ORDER, STALLED_US
 from services.screens import fleet
 from services.screens.figures import age, bar_cells, money, short, spark
+from services.screens.fleet import WIDE
 from services.screens.status import agent_lines
 from services.screens.text import squeezed
 from tests.e2e.cli import ROOT
@@ -70,6 +72,20 @@ _OLD_NAMES = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_a_share_is_shown_beside_its_whole(bench: Bench, width: int) -> None:
+    """As `asb limits` has it; the other limits are this bus's own."""
+    share = Share("tokens", "hour", "south", "north", 5_000_000, taken={"north": 500_000})
+    bench.fold(replace(bench.state.policy, shares=(share,)))
+    view = shown(bench)
+    wholes = {(r.scope, r.unit, r.window): r.whole for r in view.windows if r.whole}
+    assert wholes == {("global", "tokens", "hour"): 5_000_000}
+    line, *own = (x.plain for x in fleet.head(view, width) if x.plain.startswith("tokens/hour"))
+    assert not any("5.0M" in each for each in own)
+    assert (" of 500K of 5.0M" if width >= WIDE else " of 500K ") in line
+    assert cell_len(line) <= width
 
 
 def test_the_burn_says_what_ends_first(bench: Bench) -> None:

@@ -31,6 +31,9 @@ export function money(nanos) {
 
 const amount = (unit, value) => (unit === "money" ? money(value) : short(value));
 
+// A limit; of what it is a share, where several buses divide that.
+const bound = (row) => `${amount(row.unit, row.limit)}${row.whole ? ` of ${amount(row.unit, row.whole)}` : ""}`;
+
 export function age(micros) {
   const s = Math.max(0, Math.floor(micros / 1e6));
   if (s < 100) return `${s} s`;
@@ -199,7 +202,7 @@ export class Fleet {
     const now = view.now + since;
     const of = (unit) => view.windows.find((r) => r.scope === "global" && r.unit === unit && r.window === "day");
     const spent = of("money"), tokens = of("tokens"), burn = view.burn, t = view.today;
-    const limit = (row) => (row ? [meter(row.used, row.held, row.limit, row.level), h("div", { class: "under" }, `${row.percentage} of ${amount(row.unit, row.limit)}${row.held ? `, ${amount(row.unit, row.held)} held` : ""}, ${whole(`resets in ${age(row.resets_at - now)}`)}`)] : [h("div", { class: "under" }, "no limit on the day")]);
+    const limit = (row) => (row ? [meter(row.used, row.held, row.limit, row.level), h("div", { class: "under" }, `${row.percentage} of ${bound(row)}${row.held ? `, ${amount(row.unit, row.held)} held` : ""}, ${whole(`resets in ${age(row.resets_at - now)}`)}`)] : [h("div", { class: "under" }, "no limit on the day")]);
     const ends = burn.ends_at ? h("div", { class: "under hot" }, burn.ends_at - now < 60e6 ? `${burn.ends_what} ${burn.ends_at > view.now ? "all but " : ""}used up` : `${burn.ends_what} ${whole(`ends in ${age(burn.ends_at - now)}`)}`) : h("div", { class: "under" }, "no limit in sight at this rate");
     const q = view.queue;
     this.tiles.replaceChildren(
@@ -219,7 +222,7 @@ export class Fleet {
       const hot = r.full_at && !FULL.includes(r.level);
       const ends = hot ? `full in ${age(r.full_at - now)}` : r.resets_at ? `resets in ${age(r.resets_at - now)}` : "rolling";
       return h("div", { class: "limit" }, h("span", { class: "name" }, scopeName(r)), h("span", { class: `right ${r.level}` }, r.percentage), meter(r.used, r.held, r.limit, r.level),
-        h("span", { class: "note" }, `${amount(r.unit, r.used)}${r.held ? ` + ${amount(r.unit, r.held)} held` : ""} of ${amount(r.unit, r.limit)}`), h("span", { class: `note right ${hot ? "hot" : ""}` }, ends));
+        h("span", { class: "note" }, `${amount(r.unit, r.used)}${r.held ? ` + ${amount(r.unit, r.held)} held` : ""} of ${bound(r)}`), h("span", { class: `note right ${hot ? "hot" : ""}` }, ends));
     }));
     const more = view.windows.length - rows.length + view.windows_left_out;
     this.cards.limits.small.textContent = more > 0 ? `${more} more: asb throttle` : "";
