@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Final
 
-from events.task import KINDS
+from events.task import KINDS, Candidate
 from services.delegator import weights
 from services.delegator.explain import Evidence, Verdict, reason_of
 from services.delegator.features import (
@@ -34,7 +34,6 @@ from services.delegator.routes import (
     DEFAULT_ROUTES,
     Delegation,
     Route,
-    RouteCandidate,
     Rule,
     compile_rule,
 )
@@ -42,7 +41,7 @@ from services.delegator.sentences import READ_AT_MOST, KnownWord, Sentence, Word
 from services.delegator.vocabulary import Feature, Vocabulary, default_vocabulary
 from services.delegator.weights import MIDDLE
 
-__all__ = ["DEFAULT_ROUTES", "KINDS", "Delegation", "Delegator", "Route", "RouteCandidate", "Rule"]
+__all__ = ["DEFAULT_ROUTES", "KINDS", "Delegation", "Delegator", "Route", "Rule"]
 
 CANDIDATES: Final = 3
 RULE_POINTS: Final = 20  # of a rule's weight: 40 are 800 points, more than a text gathers
@@ -138,7 +137,7 @@ class Delegator:
             complexity=_complexity(named[0], text, evidence.hard[0]),
             estimated_tokens=len(text) // CHARS_PER_TOKEN + TOKENS_OVERHEAD,
             candidates=tuple(
-                [RouteCandidate(*self._named[i], scores[i] - MIDDLE) for i in order[:CANDIDATES]]
+                [Candidate(*self._named[i], scores[i] - MIDDLE) for i in order[:CANDIDATES]]
             ),
             reason=reason_of(text, evidence, verdict, given, named[2]),
             margin=verdict.margin,

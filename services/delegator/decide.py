@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from events.envelope import Event
 from events.routing import TaskEscalated
-from events.task import Candidate, TaskDelegated
+from events.task import TaskDelegated
 from projections.prices import price_of
 from projections.records import TaskRecord
 from projections.state import State
@@ -82,7 +82,7 @@ def _with_given(task: TaskRecord, delegation: Delegation) -> TaskDelegated:
         delegation.complexity,
         task.given_estimate or delegation.estimated_tokens,
         reason,
-        tuple([Candidate(c.kind, c.agent, c.model, c.score) for c in delegation.candidates]),
+        delegation.candidates,
         delegation.margin,
         delegation.close,
     )

@@ -77,15 +77,12 @@ def _nothing(text: str) -> str:
 def quoted(evidence: Evidence, chosen: int, second: int) -> str:
     """The parts which speak most for the chosen kind rather than the second, in the text's order;
     "" where none does."""
-    low = SHIFTS[min(chosen, second)]
-    apart = SHIFTS[abs(chosen - second)]
-    swapped = chosen > second
+    first, other = SHIFTS[chosen], SHIFTS[second]
     gains: list[tuple[int, int]] = []
     for place, value in enumerate(evidence.values):
         if value:
             # Cheaper than `weights.unpack`; what a lane below borrowed is one point, and no matter.
-            lanes = value >> low
-            gain = (((lanes >> apart) - lanes) if swapped else (lanes - (lanes >> apart))) & MASK
+            gain = ((value >> first & MASK) - (value >> other & MASK)) & MASK
             if 0 < gain < MIDDLE:
                 gains.append((-gain, place))
     if not gains:

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from events.task import KINDS
+from events.task import KINDS, Candidate
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -30,15 +30,6 @@ DEFAULT_ROUTES: Final[Mapping[str, Route]] = {
 }
 
 
-class RouteCandidate(msgspec.Struct, frozen=True):
-    """One kind the text might be, and its score in points (see `Delegation`)."""
-
-    kind: str
-    agent: str
-    model: str
-    score: int
-
-
 class Delegation(msgspec.Struct, frozen=True):
     """Where a task goes, and why.
 
@@ -52,7 +43,7 @@ class Delegation(msgspec.Struct, frozen=True):
     model: str
     complexity: str
     estimated_tokens: int
-    candidates: tuple[RouteCandidate, ...]
+    candidates: tuple[Candidate, ...]
     reason: str
     margin: int = 0
     close: bool = False
