@@ -10,6 +10,7 @@ from typing import Any
 from services.runtime.errors import RedisUnavailable
 from services.store.client import SyncClient
 from services.store.redis_server import free_port
+from tests.certificates import Authority
 from tests.servers import RedisServer
 from tests.wait import wait_blocking
 
@@ -32,6 +33,14 @@ class Sentinels:
         """One of the servers, primary or replica."""
         return RedisServer(folder, options=options)
 
+    def settings(self, port: int) -> tuple[str, ...]:
+        """How a sentinel listens at a port."""
+        return ("--port", str(port))
+
+    def url_of(self, port: int) -> str:
+        """Of one sentinel."""
+        return f"redis://{self.address}:{port}"
+
     def start(self) -> Sentinels:
         """Start all of them; returns once each sentinel knows the others and the replica."""
         first, second = (server.start() for server in self.servers)
@@ -45,20 +54,23 @@ class Sentinels:
         folder = self._folder / f"sentinel-{port}"
         folder.mkdir(parents=True)
         (folder / "sentinel.conf").write_text(
-            f"port {port}\nbind {self.address}\ndir {folder}\nprotected-mode no\n"
+            f"bind {self.address}\ndir {folder}\nprotected-mode no\n"
             f"sentinel monitor {self.SERVICE} {watched.address} {watched.port} 2\n"
             f"sentinel down-after-milliseconds {self.SERVICE} {self._down_after_ms}\n"
             f"sentinel failover-timeout {self.SERVICE} 5000\n"
         )
         with (folder / "sentinel.log").open("ab") as log:
             return subprocess.Popen(
-                [self.servers[0].binary.path, str(folder / "sentinel.conf"), "--sentinel"],
+                [
+                    *(self.servers[0].binary.path, str(folder / "sentinel.conf"), "--sentinel"),
+                    *self.settings(port),
+                ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     def ask(self, port: int, *command: str) -> Any:
         """What one sentinel answers about the service."""
-        with contextlib.closing(SyncClient(f"redis://{self.address}:{port}")) as client:
+        with contextlib.closing(SyncClient(self.url_of(port))) as client:
             return client.call("SENTINEL", command[0], self.SERVICE, *command[1:])
 
     def _is_ready(self, port: int) -> bool:
@@ -116,3 +128,21 @@ class Sentinels:
             process.wait()
         for server in self.servers:
             server.kill9()
+
+
+class SecureSentinels(Sentinels):
+    """Servers and sentinels speak TLS alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = Authority(folder / "authority", self.address)
+        super().__init__(folder, "--tls-replication", "yes")
+        self.url = "rediss" + self.url.removeprefix("redis") + self.authority.known
+
+    def server(self, folder: Path, options: tuple[str, ...]) -> RedisServer:
+        return RedisServer(folder, options=options, authority=self.authority)
+
+    def settings(self, port: int) -> tuple[str, ...]:
+        return (*self.authority.settings(port), "--tls-replication", "yes")
+
+    def url_of(self, port: int) -> str:
+        return self.authority.url(port)

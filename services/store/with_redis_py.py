@@ -65,6 +65,9 @@ def blocking(url: str, shown: str) -> Any:
             pool = _sync_sentinel.SentinelConnectionPool(named.service, manager, **options)
             connection = pool.make_connection()
             connection.connect()
+        except sync_sentinel.MasterNotFoundError as error:
+            problems = [_problem_of(sentinel) for sentinel in manager.sentinels]
+            raise _nobody_named(named, problems) from error
         finally:
             for sentinel in manager.sentinels:
                 sentinel.close()
@@ -88,6 +91,9 @@ async def asynchronous(url: str, shown: str) -> Any:
             pool = _async_sentinel.SentinelConnectionPool(named.service, manager, **options)
             connection = pool.make_connection()
             await connection.connect()
+        except async_sentinel.MasterNotFoundError as error:
+            problems = [await _problem_of_async(sentinel) for sentinel in manager.sentinels]
+            raise _nobody_named(named, problems) from error
         finally:
             for sentinel in manager.sentinels:
                 await sentinel.aclose()
@@ -98,7 +104,7 @@ async def asynchronous(url: str, shown: str) -> Any:
 
 def _of_service(named: SentinelUrl, retry: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options for the sentinels themselves (``sentinel_username``, ``sentinel_password``), and for
-    the server that they name."""
+    the server that they name. TLS is spoken with all of them or with none."""
     options: dict[str, Any] = {**_connection_module.parse_url(named.server), **_OPTIONS}
     options["retry"] = retry
     options["ssl"] = options.pop("connection_class", None) is redis.SSLConnection
@@ -109,7 +115,32 @@ def _of_service(named: SentinelUrl, retry: Any) -> tuple[dict[str, Any], dict[st
         for name in ("username", "password")
         if f"sentinel_{name}" in options
     }
-    return {**_TO_SENTINELS, **login, "retry": retry}, options
+    secure = {name: value for name, value in options.items() if name.startswith("ssl")}
+    return {**_TO_SENTINELS, **login, **secure, "retry": retry}, options
+
+
+def _problem_of(sentinel: Any) -> Exception | None:
+    """Why a sentinel cannot be asked; redis-py does not hand that on."""
+    try:
+        sentinel.ping()
+    except rex.RedisError as error:
+        return error
+    return None
+
+
+async def _problem_of_async(sentinel: Any) -> Exception | None:
+    try:
+        await sentinel.ping()
+    except rex.RedisError as error:
+        return error
+    return None
+
+
+def _nobody_named(named: SentinelUrl, problems: list[Exception | None]) -> Exception:
+    """The error where no sentinel names a primary: because they do not, or cannot be asked."""
+    answered = next((problem for problem in problems if problem is None), problems[-1])
+    said = f"the sentinels name no primary of {named.service}"
+    return answered or rex.ConnectionError(said)
 
 
 def _check_primary(shown: str, role: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +13,9 @@ from services.runtime.errors import RedisUnavailable, RedisUnsuitable
 from services.store.client import Client, SyncClient
 from services.store.health import check_server, durability, read_facts
 from services.store.server_table import facts_table
+from tests.certificates import NEEDS_TLS
 from tests.e2e.cli import Up, asb
-from tests.sentinels import Sentinels
+from tests.sentinels import SecureSentinels, Sentinels
 from tests.wait import wait_blocking, wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
@@ -81,16 +84,46 @@ async def test_doctor_says_what_a_failover_may_take(sentinels: Sentinels) -> Non
 async def test_sentinels_that_do_not_know_the_service_or_answer_nobody_are_named(
     sentinels: Sentinels,
 ) -> None:
-    for url in (sentinels.url + "x", "redis+sentinel://127.0.0.1:1,127.0.0.1:2/bus"):
+    nowhere = "redis+sentinel://127.0.0.1:1,127.0.0.1:2/bus"
+    for url, why in (
+        (f"{sentinels.url}x", "the sentinels name no primary of busx"),
+        (nowhere, "[Cc]onnection refused|Connect call failed"),
+    ):
         client = Client(url)
-        with pytest.raises(RedisUnavailable, match="no Redis answers at redis"):
+        with pytest.raises(RedisUnavailable, match=f"no Redis answers at redis.*({why})"):
             await client.call("PING")
-        with pytest.raises(RedisUnavailable, match="no Redis answers at redis"):
+        with pytest.raises(RedisUnavailable, match=f"no Redis answers at redis.*({why})"):
             SyncClient(url).call("PING")
     client = Client(f"redis://127.0.0.1:{sentinels.ports[0]}")
     with pytest.raises(RedisUnsuitable, match="is a Sentinel"):
         await check_server(client)
     await client.close()
+
+
+@NEEDS_TLS
+async def test_with_tls_the_primary_is_found_and_followed(tmp_path: Path) -> None:
+    secure = SecureSentinels(tmp_path).start()
+    client = Client(secure.url)
+    try:
+        with contextlib.closing(SyncClient(secure.url)) as waiting:
+            assert waiting.call("SET", "who", "me") == b"OK"
+            assert await client.call("GET", "who") == b"me"
+            await asyncio.to_thread(secure.restart)
+
+            async def writes() -> bool:
+                with contextlib.suppress(RedisUnavailable):
+                    return await client.call("SET", "who", "me") == b"OK"
+                return False
+
+            await wait_until(writes, what="the new primary takes writes")
+        stranger = secure.url.partition("?")[0]
+        with pytest.raises(RedisUnavailable, match="ssl_ca_certs=FILE"):
+            SyncClient(stranger).call("PING")
+        with pytest.raises(RedisUnavailable, match="ssl_ca_certs=FILE"):
+            await Client(stranger).call("PING")
+    finally:
+        await client.close()
+        secure.stop()
 
 
 def test_a_bus_as_users_start_it_goes_on_after_a_failover(

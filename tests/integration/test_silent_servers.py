@@ -80,8 +80,11 @@ async def test_who_falls_silent_is_given_up_and_asked_anew_once_he_speaks(
         return False
 
     await wait_until(answers_again, what="it is asked anew")
-    await client.close()
-    await fresh.close()
+    messages.close()
+    for each in (waiting, listening):
+        each.close()
+    for each in (client, fresh):
+        await each.close()
 
 
 async def test_who_only_listens_asks_whether_the_server_is_there(
@@ -131,6 +134,7 @@ def test_every_command_ends_and_says_why(hole: int, tmp_path: Path, url: str) ->
         for command, (code, said) in zip(COMMANDS, threads.map(ends, COMMANDS), strict=True):
             assert code == 1, (command, said)
             assert "no Redis answers at" in said, (command, said)
+            assert "it says nothing" in said, (command, said)
             assert "Traceback" not in said, (command, said)
 
 
