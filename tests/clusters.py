@@ -14,9 +14,9 @@ from services.runtime.errors import AsbError, CommandRefused, RedisUnavailable
 from services.store.acl import password_hash
 from services.store.blocking import Blocking
 from services.store.client import SyncClient
-from services.store.redis_server import free_port
 from services.store.replies import classified, packed
 from tests.certificates import Authority
+from tests.ports import free_port
 from tests.servers import RedisServer
 from tests.wait import wait_blocking
 

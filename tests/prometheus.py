@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from services.store.redis_server import free_port
+from tests.ports import free_port
 from tests.wait import wait_blocking
 
 ROOT = Path(__file__).resolve().parent.parent

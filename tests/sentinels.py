@@ -9,8 +9,8 @@ from typing import Any
 
 from services.runtime.errors import RedisUnavailable
 from services.store.client import SyncClient
-from services.store.redis_server import free_port
 from tests.certificates import Authority
+from tests.ports import free_port
 from tests.servers import RedisServer
 from tests.wait import wait_blocking
 

@@ -20,8 +20,9 @@ from typing import Any, Protocol
 
 from services.runtime.errors import RedisUnavailable
 from services.store.client import SyncClient
-from services.store.redis_server import ServerBinary, find_server, free_port, server_command
+from services.store.redis_server import ServerBinary, find_server, server_command
 from tests.certificates import SERVER, Authority
+from tests.ports import free_port
 from tests.wait import wait_blocking
 
 IMAGE = "redis:7.4-alpine"

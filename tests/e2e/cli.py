@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from services.store.embedded import address_of
-from services.store.redis_server import free_port
+from tests.ports import free_port
 from tests.wait import wait_blocking
 
 ASB = (sys.executable, "-m", "services.cli.main")

@@ -13,10 +13,10 @@ import pytest
 from services.concurrent_task_manager import ConcurrentTaskManager
 from services.runtime.settings import load
 from services.runtime.urls import redis_cli
-from services.store.redis_server import free_port
 from services.task_delegator import get_delegator
 from services.token_throttle import TokenThrottle
 from tests.e2e.cli import ROOT, Process, Up, environment
+from tests.ports import free_port
 from tests.wait import wait_blocking
 
 

@@ -18,10 +18,10 @@ from events.keys import Keys
 from projections.records import Scope
 from services.store import rebuild
 from services.store.client import SyncClient
-from services.store.redis_server import free_port
 from tests.agents import scripted_acp, telemetry
 from tests.agents.playing import Stage
 from tests.e2e.cli import ASB, Process, Up, environment
+from tests.ports import free_port
 from tests.wait import wait_blocking
 
 pytestmark = pytest.mark.timeout(600)

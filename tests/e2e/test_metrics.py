@@ -16,8 +16,8 @@ from services.queries.metrics import Served, addresses, read
 from services.runtime.errors import RedisUnavailable
 from services.store.client import SyncClient
 from services.store.heartbeat import beats
-from services.store.redis_server import free_port
 from tests.e2e.cli import AGENT, Up, asb
+from tests.ports import free_port
 from tests.wait import wait_blocking
 
 pytestmark = [pytest.mark.timeout(600)]

@@ -16,9 +16,9 @@ from typer.core import TyperGroup
 from events.harmless import OBEYED, harmless, harmless_json, one_line
 from services.cli.commands import COMMANDS, loaded
 from services.store.client import SyncClient
-from services.store.redis_server import free_port
 from tests.e2e.cli import ASB, Up, environment
 from tests.e2e.forked import Answer, Forks, forks
+from tests.ports import free_port
 from tests.wait import wait_blocking
 
 # C0 and OSC with its two ends, C1, bidi, line separators, a lone carriage return.

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from services.store.redis_server import free_port
 from tests.agents.resident import COUNTED
 from tests.agents.terminals import Terminal, agent_state, terminal
 from tests.e2e.cli import ASB, ROOT, Process, Up, environment
+from tests.ports import free_port
 from tests.subscribers import subscriber
 from tests.wait import wait_blocking
 

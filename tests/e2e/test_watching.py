@@ -21,9 +21,9 @@ import pytest
 from services.queries.metrics import Served, read
 from services.store.client import SyncClient
 from services.store.embedded import start
-from services.store.redis_server import free_port
 from tests.browser import DESKTOP, PHONE, Browser, browser
 from tests.e2e.cli import AGENT, ASB, Process, Up, asb, environment
+from tests.ports import free_port
 from tests.wait import wait_blocking
 
 pytestmark = [pytest.mark.timeout(600)]

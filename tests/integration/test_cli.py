@@ -15,8 +15,8 @@ import pytest
 
 from services.store.client import SyncClient
 from services.store.embedded import start
-from services.store.redis_server import free_port
 from tests.e2e.cli import AGENT, ASB, Process, Up, asb, environment
+from tests.ports import free_port
 from tests.wait import wait_blocking
 
 

@@ -19,8 +19,8 @@ import yaml
 from services import assembly
 from services.runtime.errors import RedisUnavailable
 from services.store.client import SyncClient
-from services.store.redis_server import free_port
 from tests.e2e.cli import ASB, ROOT, environment
+from tests.ports import free_port
 from tests.prometheus import Prometheus
 from tests.servers import server_program
 from tests.wait import wait_blocking

@@ -18,13 +18,13 @@ from events.keys import Keys
 from services.runtime.errors import AsbError
 from services.runtime.settings import load
 from services.store.client import Client
-from services.store.redis_server import free_port
 from services.telemetry import otlp
 from services.telemetry.calls import ApiCall
 from services.telemetry.receiver import HOST, Busy, Receiver, UnknownToken, receiving
 from services.telemetry.service import TelemetryService
 from services.worker.telemetry import WorkerTelemetry
 from tests.agents import telemetry as otel
+from tests.ports import free_port
 from tests.wait import wait_until
 
 pytestmark = pytest.mark.anyio

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from events.tokens import TokenParts
-from services.store.redis_server import free_port
 from tests.crash.test_up_killed import command, pids_of
 from tests.e2e.cli import ASB, Process, Up, environment
 from tests.integration.test_agents import children
+from tests.ports import free_port
 from tests.real import install
 from tests.real.mock_api import SERVED, SERVED_OPENAI, Mock
 from tests.wait import wait_blocking
