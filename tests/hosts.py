@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_network
 from tests.shifted import library
-
-_NETWORKS = iter(range(1, 250))
 
 
 class ElsewhereHost:
@@ -33,7 +32,7 @@ class ElsewhereHost:
         self._name, self._clock = name, clock
         self._network = f"asb-{secrets.token_hex(3)}"
         self._cable = f"v{self._network[4:]}"
-        subnet = f"10.213.{next(_NETWORKS)}"
+        subnet = free_network()
         self.address, self.there = f"{subnet}.1", f"{subnet}.2"
         self._processes: list[subprocess.Popen[bytes]] = []
         _ip("netns", "add", self._network)

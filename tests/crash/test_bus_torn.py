@@ -65,6 +65,8 @@ def tear(storm: Storm) -> int:
     before = storm.log_length()
     server = storm.server
     assert isinstance(server, RedisServer)
+    # Where the disk is busy a server writes its log up to two seconds later.
+    wait_blocking(lambda: server.aof_file().stat().st_size > TORN_BYTES, what="enough to tear")
     server.kill9()
     server.tear_aof(TORN_BYTES)
     server.start()
