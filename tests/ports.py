@@ -14,6 +14,8 @@ import socket
 import tempfile
 from pathlib import Path
 
+from services.store.redis_server import is_free
+
 PORTS = range(12_000, 32_768)
 NETWORKS = range(1, 250)
 _ours: list[int] = []  # descriptors of the locks
@@ -22,7 +24,7 @@ _ours: list[int] = []  # descriptors of the locks
 def free_port() -> int:
     """A port on which nobody listens, and that no other test is given."""
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        if _is_free(port) and _claimed(f"port-{port}"):
+        if is_free(port) and _claimed(f"port-{port}"):
             return port
     raise AssertionError("no port is free")
 
@@ -56,16 +58,6 @@ def _is_ours(address: str) -> bool:
     with socket.socket() as probe:
         try:
             probe.bind((address, 0))
-        except OSError:
-            return False
-    return True
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
-        try:
-            probe.bind(("127.0.0.1", port))
         except OSError:
             return False
     return True

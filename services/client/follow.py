@@ -242,8 +242,8 @@ class Answers:
     def refusals(self, within_s: float) -> Iterator[tuple[str, str]]:
         """What the engine refuses within this time, and why; it ends once all are answered."""
         until = time.monotonic() + within_s
+        silent: list[tuple[str, str]] = []  # most are answered at the first look
         while self._open and time.monotonic() < until:
-            silent = self._silent()
             for letter in dead_letters(self._bus, self._letters):
                 self._letters = letter.id
                 about = self._open.pop((letter.intake, letter.entry), None)
@@ -251,6 +251,7 @@ class Answers:
                     yield about, letter.error
             if self._read():
                 self.unchanged += [self._open.pop(place) for place in silent if place in self._open]
+            silent = self._silent() if self._open else []
 
     def _silent(self) -> list[tuple[str, str]]:
         """What was taken in by now: whatever is said of it can be read."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clusters import Cluster
 from tests.sentinels import Sentinels
 
 
@@ -16,3 +17,13 @@ def sentinels(tmp_path: Path) -> Generator[Sentinels]:
     made = Sentinels(tmp_path / "sentinels").start()
     yield made
     made.stop()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Generator[Cluster]:
+    """Three primaries with a replica each: to be killed."""
+    made = Cluster(tmp_path / "cluster")
+    try:
+        yield made.start()
+    finally:
+        made.stop()

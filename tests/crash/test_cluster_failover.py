@@ -27,15 +27,6 @@ TASKS = 60  # by each submitter, for each step: all losses together stay within 
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Generator[Cluster]:
-    made = Cluster(tmp_path / "cluster")
-    try:
-        yield made.start()
-    finally:
-        made.stop()
-
-
-@pytest.fixture
 def storm(tmp_path: Path, cluster: Cluster) -> Generator[Storm]:
     made = Storm(tmp_path, cluster)
     yield made

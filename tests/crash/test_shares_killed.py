@@ -164,15 +164,6 @@ def divided(tmp_path: Path, sentinels: Sentinels) -> Generator[Divided]:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Generator[Cluster]:
-    made = Cluster(tmp_path / "cluster")
-    try:
-        yield made.start()
-    finally:
-        made.stop()
-
-
-@pytest.fixture
 def spread(tmp_path: Path, cluster: Cluster) -> Generator[Divided]:
     """The buses are namespaces on one Cluster; a plain URL of a node leads there, too."""
     places = {"north": cluster.url, "south": cluster.nodes[0].url, "west": cluster.url}
