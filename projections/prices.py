@@ -24,9 +24,6 @@ def quote(state: State, model: str) -> Quote | None:
 
 def price_of(state: State, model: str) -> Price | None:
     """The price of ``model``, None when nobody knows it."""
-    price = state.policy.prices.get(model)
-    if price is not None:
-        return price
     quoted = quote(state, model)
     return quoted.price if quoted is not None else None
 
