@@ -18,15 +18,12 @@ from events.money import Lookup, no_quotes
 from events.policy import Limit, PolicyChanged, rolling_minutes
 from projections import encoding
 from projections.days import Day
+from projections.indexes import Indexes
 from projections.journal import Journal
 from projections.outcomes import Outcomes
-from projections.queues import Pile, Queues, Standing
 from projections.records import (
-    BACKOFF,
     QUEUED,
     RECORDS,
-    RUNNING,
-    SUBMITTED,
     Meta,
     Outcome,
     Snapshot,
@@ -113,15 +110,19 @@ class State:
         self.dirty_scopes: set[str] = set(self.scopes)
         # Tasks that no limit in force would ever admit.
         self.never_fits = dict.fromkeys(t.id for t in self.tasks.values() if self.is_deferred(t))
-        self.queues = Queues(self.tasks, self.never_fits)
-        self.standing = Standing(self.tasks.values())
+        self._indexes: Indexes | None = None
         self._before: list[_Before] = []  # of each turn that may yet be undone, the oldest in front
-        self.undelegated, self.orphans = Pile(self.tasks), Pile(self.tasks)
-        self.overruns, self.escalations = Pile(self.tasks), Pile(self.tasks)
-        self.refused: dict[str, None] = {}  # tasks that were refused to hold more; some are stale
-        self.dependents: dict[str, dict[str, None]] = {}
-        for task in sorted(self.tasks.values(), key=lambda t: t.n):
-            self.index(task)
+        self.dependents: dict[str, dict[str, None]] = {}  # tasks by another that they wait for
+        for task in self.tasks.values():
+            self._depend(task)
+
+    @property
+    def indexes(self) -> Indexes:
+        """Where open tasks wait. Not for folds: these say what becomes of a task (``enter``,
+        ``move``, ``index``, ``leave``)."""
+        if self._indexes is None:
+            self._indexes = Indexes(self.tasks, self.workers, self.never_fits)
+        return self._indexes
 
     def record_of(self, task: str) -> TaskRecord | Outcome | None:
         """The record of a task, open or ended; None of one that ended more than 100,000 ends ago,
@@ -133,72 +134,39 @@ class State:
         new = task.n > self.meta.policy_after
         return task.status == QUEUED and new and bool(task.deferred)
 
+    def enter(self, task: TaskRecord) -> None:
+        """``task`` is open from now on."""
+        self.journal.put(self.tasks, task.id, task)
+        self._depend(task)
+        if self._indexes is not None:
+            self._indexes.standing.enter(task)
+            self._indexes.add(task)
+
     def move(self, task: TaskRecord, status: str) -> None:
         """``task``, an open one whose record was touched, goes to another status."""
-        self.standing.leave(task)
+        indexes = self._indexes
+        if indexes is None:
+            task.status = status
+            return
+        indexes.standing.leave(task)
         task.status = status
-        self.standing.enter(task)
+        indexes.standing.enter(task)
 
     def index(self, task: TaskRecord) -> None:
-        """Put ``task`` where its status belongs. Entries elsewhere go stale and are ignored."""
-        if task.never_fits and task.status not in RUNNING:
-            self.orphans.add(task)
+        """Something of ``task`` has changed by which it is found."""
+        if self._indexes is not None:
+            self._indexes.add(task)
+
+    def leave(self, task: TaskRecord) -> None:
+        """``task`` is open no more."""
+        if self._indexes is not None:
+            self._indexes.standing.leave(task)
+        self.journal.drop(self.tasks, task.id)
+        self.journal.drop(self.never_fits, task.id)
+
+    def _depend(self, task: TaskRecord) -> None:
         for other in task.after:
             self.dependents.setdefault(other, {})[task.id] = None
-        if task.status == QUEUED:
-            self.queues.add(task)
-        elif task.status == SUBMITTED:
-            self.undelegated.add(task)
-        elif task.status == BACKOFF:
-            self.queues.remind(task)
-            self.escalations.add(task)
-        elif task.status in RUNNING:
-            self.queues.remind(task)
-            if task.overruns:
-                self.overruns.add(task)
-            if task.wants_more:
-                self.remember_refused(task)
-            if self._is_orphan(task):
-                self.orphans.add(task)
-
-    def next_undelegated(self) -> TaskRecord | None:
-        """The oldest task without a route."""
-        return self.undelegated.first(lambda task: task.status == SUBMITTED)
-
-    def next_escalation(self) -> TaskRecord | None:
-        """A task that used up its tries and waits for one on a more capable model."""
-        return self.escalations.first(lambda task: task.status == BACKOFF and task.to_escalate)
-
-    def next_orphan(self) -> TaskRecord | None:
-        """A task whose attempt has no worker any more, or which can never run."""
-        return self.orphans.first(self._is_orphan)
-
-    def next_overrun(self) -> TaskRecord | None:
-        """A running task that used more than it holds, and was not refused more yet."""
-        return self.overruns.first(lambda task: task.overruns)
-
-    def remember_refused(self, task: TaskRecord) -> None:
-        """``task`` was refused to hold more: the guard tries again."""
-        self.refused[task.id] = None
-        if len(self.refused) > 1_000 + 4 * len(self.tasks):
-            self.wanting_more()
-
-    def wanting_more(self) -> list[TaskRecord]:
-        """Tasks that were refused to hold more and still want it; what is stale is forgotten."""
-        wanting = [
-            task
-            for name in self.refused
-            if (task := self.tasks.get(name)) is not None and task.wants_more
-        ]
-        if len(wanting) < len(self.refused):
-            self.refused = {task.id: None for task in wanting}
-        return wanting
-
-    def _is_orphan(self, task: TaskRecord) -> bool:
-        if task.status not in RUNNING:
-            return bool(task.never_fits) and task.status != SUBMITTED
-        worker = self.workers.get(task.worker)
-        return worker is None or task.id not in worker.running or worker.session != task.session
 
     def set_policy(self, policy: PolicyChanged) -> None:
         """Another policy is in force; forget what was derived from the old one."""
@@ -233,7 +201,7 @@ class State:
         """Another turn: ``rollback`` leads back here."""
         self.journal.begin()
         self.journal.touch(self.meta)
-        counts = dict(self.tallies.events), dict(self.standing.counts)
+        counts = dict(self.tallies.events), dict(self.indexes.standing.counts)
         self._before.append(_Before(set(self.dirty_scopes), *counts, []))
 
     def commit(self) -> None:
@@ -251,6 +219,7 @@ class State:
         before = self._before.pop()
         for record in (*self.journal.rollback(), *before.aside):
             if isinstance(record, TaskRecord) and self.tasks.get(record.id) is record:
+                self._depend(record)
                 self.index(record)
         self.sums.clear()
         if self.policy is not self.meta.policy:
@@ -258,7 +227,7 @@ class State:
             deferred = filter(self.is_deferred, self.tasks.values())
             self.never_fits.update((task.id, None) for task in deferred)
         self.dirty_scopes = before.dirty
-        self.tallies.events, self.standing.counts = before.events, before.standing
+        self.tallies.events, self.indexes.standing.counts = before.events, before.standing
 
     # -- encoding -------------------------------------------------------------------------------
 

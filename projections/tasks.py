@@ -78,9 +78,7 @@ def submitted(state: State, event: Event[TaskSubmitted]) -> None:
     )
     if payload.after:
         _wait_for(state, task, payload.after)
-    state.journal.put(state.tasks, task.id, task)
-    state.standing.enter(task)
-    state.undelegated.add(task)
+    state.enter(task)
 
 
 def _wait_for(state: State, task: TaskRecord, after: tuple[str, ...]) -> None:
@@ -88,7 +86,6 @@ def _wait_for(state: State, task: TaskRecord, after: tuple[str, ...]) -> None:
     for other in dict.fromkeys(after):
         if other in state.tasks:
             waiting.append(other)
-            state.dependents.setdefault(other, {})[task.id] = None
         elif (ended := state.outcomes.get(other)) is not None and ended.status != COMPLETED:
             task.never_fits = f"it waits for {other}, which {_ended_words(ended.status)}"
     task.after = tuple(waiting)
@@ -160,10 +157,8 @@ def close(state: State, task: TaskRecord, status: str, at: int) -> None:
         project=task.project,
         parts=parts,
     )
-    state.standing.leave(task)
     tallies.timed(state, "task", status, at - task.submitted_at)
-    journal.drop(state.tasks, task.id)
-    journal.drop(state.never_fits, task.id)
+    state.leave(task)
     state.outcomes.end(journal, task.id, outcome)
     if task.id in state.dependents:
         _release_dependents(state, task, status)

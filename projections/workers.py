@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from events.envelope import Event
 from events.worker import (
     IntakeOpened,
@@ -44,14 +46,14 @@ def joined(state: State, event: Event[WorkerJoined]) -> None:
         worker.dispatched, worker.last_kind = old.dispatched, old.last_kind
         kept = {held.task: held.attempt for held in payload.holds}
         for task_id, attempt in old.running.items():
-            task = state.tasks[task_id]
             if kept.get(task_id) == attempt:
+                task = state.tasks[task_id]
                 state.journal.touch(task)
                 task.session = payload.session
                 worker.running[task_id] = attempt
-            else:
-                state.orphans.add(task)
     state.journal.put(state.workers, payload.worker, worker)
+    if old is not None:
+        _index(state, old.running.keys() - worker.running.keys())
 
 
 @folds(WorkerLeft, WorkerLost)
@@ -63,9 +65,14 @@ def ended(state: State, event: Event[WorkerLeft | WorkerLost]) -> None:
         return
     state.journal.touch(worker)
     worker.status = LEFT if isinstance(payload, WorkerLeft) else LOST
-    for task_id in worker.running:
-        state.orphans.add(state.tasks[task_id])
-    worker.running = {}
+    left, worker.running = worker.running, {}
+    _index(state, left)
+
+
+def _index(state: State, tasks: Iterable[str]) -> None:
+    """These have no worker any more."""
+    for task in tasks:
+        state.index(state.tasks[task])
 
 
 @folds(WorkerState)

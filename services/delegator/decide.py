@@ -27,7 +27,7 @@ def decider(delegator: Delegator) -> Decider:
         yield from _escalations(state, inputs.defaults.escalate_to)
         if state.meta.overlay.place != inputs.overlay[0]:
             return  # what it was taught is still being fetched from the log
-        while (task := state.next_undelegated()) is not None:
+        while (task := state.indexes.next_undelegated()) is not None:
             text = inputs.texts.get(task.id)
             if text is None:
                 return  # its prompt is still being fetched from the log
@@ -61,7 +61,7 @@ def _dearness(state: State, model: str) -> int | None:
 
 def _escalations(state: State, model: str) -> Iterator[Event]:
     """Tasks that used up their tries on a cheap model get one on the capable one."""
-    while model and (task := state.next_escalation()) is not None:
+    while model and (task := state.indexes.next_escalation()) is not None:
         reason = f"{task.tries} of {task.max_attempts} attempts failed, the last on"
         reason += f" {task.run_model}; escalate is on, so {model} tries once"
         yield decided(TaskEscalated(task.id, task.attempt, task.agent, model, reason), BY)

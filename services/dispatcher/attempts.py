@@ -19,13 +19,13 @@ def decide(state: State, now: int, inputs: Inputs) -> Decisions:
     what waited for a task that just failed."""
     yield from lost_workers(state, now, inputs)
     yield from _orphans(state)
-    while (task := state.queues.next_timer(now)) is not None:
+    while (task := state.indexes.queues.next_timer(now)) is not None:
         yield decided(_timed(state, task, now, inputs.defaults), BY)
     yield from _orphans(state)
 
 
 def _orphans(state: State) -> Decisions:
-    while (task := state.next_orphan()) is not None:
+    while (task := state.indexes.next_orphan()) is not None:
         yield decided(_orphaned(state, task), BY)
 
 

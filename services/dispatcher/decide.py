@@ -33,7 +33,7 @@ def dispatch(state: State, now: int) -> Decisions:
     placement = Placement(state, now)
     if not placement.free:
         return
-    heads = state.queues.by_rank()
+    heads = state.indexes.queues.by_rank()
     kept: dict[str, list[int]] = {}
     lowest = PRIORITIES.index(state.policy.min_priority)
     looks = NEVER_FITS_MAX
@@ -55,7 +55,7 @@ def dispatch(state: State, now: int) -> Decisions:
         else:
             yield decided(answer, BY)
             placement.took(answer.worker)
-        following = state.queues.head(key)
+        following = state.indexes.queues.head(key)
         if following is not None:
             heapq.heappush(heads, (following.rank, following.n, key, following))
 

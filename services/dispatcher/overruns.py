@@ -35,7 +35,7 @@ def decide(state: State, now: int) -> Decisions:
         raised = _raised(state, task, now)
         if not isinstance(raised, budgets.Refusal):
             yield decided(raised, BY)
-    while (task := state.next_overrun()) is not None:
+    while (task := state.indexes.next_overrun()) is not None:
         raised = _raised(state, task, now)
         if isinstance(raised, budgets.Refusal):
             yield from _refused(state, task, raised)
@@ -45,7 +45,7 @@ def decide(state: State, now: int) -> Decisions:
 
 def _to_try_again(state: State, now: int) -> list[TaskRecord]:
     """What was refused before and still wants more; the oldest refusal first."""
-    waiting = state.wanting_more() if state.refused else []
+    waiting = state.indexes.wanting_more()
     if len(waiting) <= TRIED_MAX:
         return waiting
     first = now // SECOND * TRIED_MAX % len(waiting)

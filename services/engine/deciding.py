@@ -54,7 +54,7 @@ class Deciding:
     def awaits_text(self, state: State) -> bool:
         """Whether a task still waits for its route: its prompt is to be fetched first."""
         routes = any(decider.reads_prompts for decider in self._deciders)
-        return routes and state.next_undelegated() is not None
+        return routes and state.indexes.next_undelegated() is not None
 
     async def next(self, state: State, entries: Sequence[IntakeEntry]) -> Decided:
         """The next turn. Raises RedisUnavailable, and LogError where the log has no place left."""

@@ -218,7 +218,7 @@ class Host:
 
     async def _rest(self) -> None:
         """Wait until there is something to do: an entry, a timer, or the regular look."""
-        due = self.state.queues.next_due()
+        due = self.state.indexes.queues.next_due()
         now = self.clock.now()
         pause = min(IDLE_S, max(0.0, (due - now) / 1_000_000)) if due > now else IDLE_S
         wake, idle = self._wake, False

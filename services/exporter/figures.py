@@ -111,14 +111,14 @@ def samples(state: State, now: int, pairs: Pairs) -> Iterator[Sample | Durations
 def _tasks(state: State, now: int) -> Iterator[Sample]:
     for status in STATUSES:
         for rank, priority in enumerate(PRIORITIES):
-            number = state.standing.counts.get((status, rank), 0)
+            number = state.indexes.standing.counts.get((status, rank), 0)
             yield Sample("asb_tasks", (status, priority), number)
     meta = state.meta
     yield Sample("asb_tasks_submitted", (), meta.submitted)
     for outcome in OUTCOMES:
         yield Sample("asb_tasks_ended", (outcome,), getattr(meta, outcome))
     oldest = dict.fromkeys(range(len(PRIORITIES)), now)
-    for *_, key, head in state.queues.by_rank():
+    for *_, key, head in state.indexes.queues.by_rank():
         oldest[key.priority] = min(oldest[key.priority], head.submitted_at)
     for rank, priority in enumerate(PRIORITIES):
         yield Sample("asb_queue_oldest_seconds", (priority,), _age(oldest[rank], now))
@@ -128,7 +128,7 @@ def _tasks(state: State, now: int) -> Iterator[Sample]:
         for name in worker.running
         if (task := state.tasks.get(name)) is not None
     ]
-    yield Sample("asb_holds", (), state.standing.in_status(DISPATCHED, STARTED))
+    yield Sample("asb_holds", (), state.indexes.standing.in_status(DISPATCHED, STARTED))
     yield Sample("asb_hold_oldest_seconds", (), _age(min(running, default=now), now))
 
 

@@ -24,7 +24,7 @@ def wanted(state: State, unit: str, window: str, now: int) -> int:
     placement = Placement(state, now)
     amount = least = committed(state, unit, window, now)
     free, lowest = placement.free, PRIORITIES.index(state.policy.min_priority)
-    for *_, key, task in sorted(state.queues.by_rank()):
+    for *_, key, task in sorted(state.indexes.queues.by_rank()):
         if free <= 0:
             break
         if key.priority < lowest:
@@ -32,7 +32,7 @@ def wanted(state: State, unit: str, window: str, now: int) -> int:
         post = next(placement.posts(task), None)
         if post is None:
             continue
-        number = min(free, len(state.queues.waiting[key]))
+        number = min(free, len(state.indexes.queues.waiting[key]))
         amount += number * estimates.ask(state, task, post.model, ())[UNITS.index(unit)]
         least = max(least, budgets.least_limit(task.priority, amount))
         free -= number

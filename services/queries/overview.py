@@ -228,14 +228,14 @@ def _first_waiting(state: State) -> list[TaskRecord]:
 def _queue(state: State, now: int, texts: Mapping[str, str], why: Waiting) -> Queue:
     rows = _first_waiting(state)
     oldest = min(rows, key=lambda t: (t.submitted_at, t.n), default=None)
-    counts = state.standing.counts
+    counts = state.indexes.standing.counts
     waits = (SUBMITTED, BLOCKED, QUEUED, BACKOFF)
     return Queue(
         {
             PRIORITIES[p]: sum(counts.get((status, p), 0) for status in waits)
             for p in reversed(range(len(PRIORITIES)))
         },
-        {status: state.standing.in_status(status) for status in waits},
+        {status: state.indexes.standing.in_status(status) for status in waits},
         oldest.id if oldest else "",
         max(0, now - oldest.submitted_at) if oldest else 0,
         why.reason(oldest) if oldest else "",

@@ -87,7 +87,7 @@ class Waiting:
         if never_fits(self._state, task, self._placement, self._now):
             return self._head(task, place)  # it waits behind nobody
         key = queue_key(task)
-        while (head := self._state.queues.head(key)) is not None:
+        while (head := self._state.indexes.queues.head(key)) is not None:
             if head.id in self._heads or not never_fits(
                 self._state, head, self._placement, self._now
             ):

@@ -44,11 +44,11 @@ class Texts(dict[str, str]):
         return state.meta.overlay.place != self.overlay[0] or bool(self._places(state))
 
     def _places(self, state: State) -> dict[str, str]:
-        if not state.undelegated:
+        if not state.indexes.undelegated:
             return {}
         return {
             task.id: task.log_id
-            for task_id in islice(state.undelegated, FETCH_COUNT)
+            for task_id in islice(state.indexes.undelegated, FETCH_COUNT)
             if task_id not in self and (task := state.tasks.get(task_id)) is not None
         }
 

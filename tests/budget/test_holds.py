@@ -250,10 +250,10 @@ def test_refused_attempts_beyond_what_a_turn_tries_all_get_their_turn() -> None:
     for task in tasks:
         bus.report("usage.recorded", task, agent="codex", input_tokens=5)
     bus.run()
-    assert len(bus.of("hold.refused")) == len(bus.state.wanting_more()) > 100
+    assert len(bus.of("hold.refused")) == len(bus.state.indexes.wanting_more()) > 100
     bus.wait(3_600)
     bus.wait(3)
-    assert bus.state.wanting_more() == []
+    assert bus.state.indexes.wanting_more() == []
     assert audit_of(bus.log).findings == []
 
 

@@ -350,7 +350,7 @@ def test_a_living_host_notices_that_its_last_event_was_deleted(bus: Bus) -> None
     bus.start("service", "engine", "inbox", "usage", "throttle")
     names = bus.submit(3)
     bus.taken(names)
-    bus.until(lambda: bus.state().next_undelegated() is None)
+    bus.until(lambda: bus.state().indexes.next_undelegated() is None)
     gone = bus.last_id()
     bus.client.call("XDEL", KEYS.log, gone)
     [alert] = bus.until(lambda: bus.heard("LOG_WENT_BACK"))

@@ -103,10 +103,10 @@ def kept(host: Host) -> dict[str, int]:
     """Sizes of everything that must not grow with the tasks done."""
     state = host.state
     return {
-        "waiting": sum(len(heap) for heap in state.queues.waiting.values()),
-        "timers": len(state.queues.timers),
-        "undelegated": len(list(state.undelegated)),
-        "orphans": len(list(state.orphans)),
+        "waiting": sum(len(heap) for heap in state.indexes.queues.waiting.values()),
+        "timers": len(state.indexes.queues.timers),
+        "undelegated": len(list(state.indexes.undelegated)),
+        "orphans": len(list(state.indexes.orphans)),
         "dependents": len(state.dependents),
         "tasks": len(state.tasks),
         "ahead": len(host.intakes),

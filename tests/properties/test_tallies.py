@@ -19,7 +19,7 @@ def recounted(state: State) -> dict[tuple[str, int], int]:
 
 
 def standing(state: State) -> dict[tuple[str, int], int]:
-    return {key: n for key, n in state.standing.counts.items() if n}
+    return {key: n for key, n in state.indexes.standing.counts.items() if n}
 
 
 def charged_so_far(state: State) -> Returned:

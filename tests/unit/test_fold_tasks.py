@@ -144,7 +144,7 @@ def test_what_waits_for_a_failure_is_doomed(already: bool) -> None:
     end = examples.failed("a", attempt=0, session="", charged=None)
     case.given(*((end, *facts) if already else (*facts, end)))
     assert task_of(case).never_fits == "it waits for a, which failed"
-    assert case.state.next_orphan() is task_of(case)
+    assert case.state.indexes.next_orphan() is task_of(case)
 
 
 def test_only_so_many_outcomes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
