@@ -311,7 +311,8 @@ class Resident:
                 return b"\r"
             if b"\r" in box and not also:
                 pasted = re.sub(rb"\x1b\[20[01]~", b"", box.removesuffix(b"\r"))
-                self.queue.append(self.pasted(pasted))
+                if pasted:  # Enter alone is none
+                    self.queue.append(self.pasted(pasted))
                 box = b""
         return b""
 
