@@ -35,7 +35,6 @@ class Projector:
 
     def __init__(self) -> None:
         self._wake = anyio.Event()
-        self._settling: anyio.Event | None = None  # somebody waits for a state that stands
 
     def feed(self, events: Sequence[Event], state: State) -> None:
         """Committed events, in order, and the state after them. Must not wait."""
@@ -54,15 +53,6 @@ class Projector:
     def stands(self) -> None:
         """For a moment no turn is ahead of the log: whoever waits for that looks at the state
         before the next one is decided."""
-        if self._settling is not None:
-            self._settling.set()
-            self._settling = None
-
-    async def settled(self) -> None:
-        """Wait until ``stands`` is called."""
-        if self._settling is None:
-            self._settling = anyio.Event()
-        await self._settling.wait()
 
     def figures(self) -> Mapping[str, str | int]:
         """Counters of its own for the heartbeat of its service."""
@@ -88,7 +78,35 @@ class Projector:
         """Write what is pending. ``woken``: there were news, it is not only time to look again."""
 
 
-class Views(Projector):
+class Reader(Projector):
+    """A projector that reads the whole state, at moments of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._state = State()
+        self._stands: anyio.Event | None = None  # somebody waits for that
+
+    def feed(self, events: Sequence[Event], state: State) -> None:
+        self.restored(state)
+
+    def restored(self, state: State) -> None:
+        self._state = state
+
+    def stands(self) -> None:
+        if self._stands is not None:
+            self._stands.set()
+            self._stands = None
+
+    async def settled(self) -> State:
+        """The state, at a moment when nothing in it is on its way to the log."""
+        while self._state.ahead:
+            if self._stands is None:
+                self._stands = anyio.Event()
+            await self._stands.wait()
+        return self._state
+
+
+class Views(Reader):
     """Keeps one Redis key per view, rendered from committed state."""
 
     look_s = LOOK_S
@@ -96,23 +114,16 @@ class Views(Projector):
     def __init__(self, client: Client, views: Mapping[str, Render]) -> None:
         super().__init__()
         self._client, self._renders = client, views
-        self._state: State | None = None
-
-    def feed(self, events: Sequence[Event], state: State) -> None:
-        self.restored(state)
 
     def restored(self, state: State) -> None:
-        self._state = state
+        super().restored(state)
         self.wake()
 
     async def flush(self, woken: bool) -> None:
         """Write the views, where they are stale or gone."""
         if not woken and await self._stand():
             return
-        while self._state is not None and self._state.ahead:
-            await self.settled()
-        if (state := self._state) is None:
-            return
+        state = await self.settled()
         log_id = state.meta.log_id
         rendered = {k: msgspec.json.encode(r(state)) for k, r in self._renders.items()}
         for key, value in rendered.items():

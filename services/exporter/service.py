@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import Any, Protocol, cast
 
 import anyio
@@ -25,13 +25,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from events.envelope import Event
 from events.keys import Keys
 from projections.state import State
 from services.exporter import figures, processes
 from services.exporter.catalogue import ROWS, Durations, Sample
 from services.exporter.processes import Counted, Places, Polled
-from services.projector import Projector, Setup
+from services.projector import Projector, Reader, Setup
 from services.runtime import VERSION
 from services.runtime.clock import ServerClock, elapsed
 from services.runtime.errors import (
@@ -66,23 +65,19 @@ class Server(Protocol):
     def server_close(self) -> None: ...
 
 
-class Exporter(Projector):
+class Exporter(Reader):
     """A projector whose view is a page over HTTP."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__()
         self._url, self._keys, self._settings = setup.client.url, setup.keys, setup.settings
-        self._state = State()
         self._clock = ServerClock()
         self._pairs = figures.Pairs()
         self._places, self._counted, self._polled = Places(), Counted(), Polled()
         self.port = 0
 
-    def feed(self, events: Sequence[Event], state: State) -> None:
-        self.restored(state)
-
     def restored(self, state: State) -> None:
-        self._state = state
+        super().restored(state)
         self._places.reached(state.meta.events, elapsed())
 
     def figures(self) -> dict[str, str | int]:
@@ -146,13 +141,12 @@ class Exporter(Projector):
 
     async def families(self) -> list[Metric]:
         """All figures of this moment, as prometheus-client takes them."""
-        while self._state.ahead:
-            await self.settled()
-        now = self._clock.now() if self._polled.up else self._state.meta.at
+        state = await self.settled()
+        now = self._clock.now() if self._polled.up else state.meta.at
         every = self._settings.snapshots.every_events
         rows: list[Iterable[Sample | Durations]] = [
-            figures.samples(self._state, now, self._pairs),
-            processes.samples(self._polled, self._state, now, self._places, self._counted, every),
+            figures.samples(state, now, self._pairs),
+            processes.samples(self._polled, state, now, self._places, self._counted, every),
             [Sample("asb_build", (VERSION,), 1)],
         ]
         return list(exposed(sample for group in rows for sample in group))

@@ -30,7 +30,7 @@ from projections import progress, progress_view
 from projections.records import Progress
 from projections.state import State
 from services.progress import marks
-from services.projector import Projector
+from services.projector import Reader
 from services.runtime.errors import CommandRefused, RedisUnavailable
 from services.store.carried import entries_now_at
 from services.store.client import Client
@@ -73,14 +73,13 @@ class Value(NamedTuple):
     written: str
 
 
-class Documents(Projector):
+class Documents(Reader):
     """The projector of ``asb:progress:*``. ``most`` is the largest document in bytes."""
 
     def __init__(self, client: Client, keys: Keys, bound: int) -> None:
         super().__init__()
         self._client, self._keys, self._largest = client, keys, bound
         self._secret, self._key_of_marks = Secret(client, keys), b""
-        self._state = State()
         self._at_hand: dict[str, tuple[str, bytes]] = {}  # name -> log id and newest document
         self._names: dict[str, set[str]] = {}  # task -> names of its records
         self._dirty: dict[str, None] = {}
@@ -94,7 +93,7 @@ class Documents(Projector):
 
     def feed(self, events: Sequence[Event], state: State) -> None:
         """Views change with their documents, and with the tasks they are about."""
-        self._state = state
+        super().restored(state)
         for event in events:
             payload = event.data
             if type(payload) is ProgressUpdated:
@@ -110,7 +109,7 @@ class Documents(Projector):
 
     def restored(self, state: State) -> None:
         """The state was rebuilt, or Redis was away: look at every view again."""
-        self._state = state
+        super().restored(state)
         for kept in (self._at_hand, self._written, self._sent):
             kept.clear()
         self._name_all(state)
@@ -157,7 +156,7 @@ class Documents(Projector):
     async def _write(self, names: list[str]) -> bool:
         """Write the views of these names as far as they changed; whether any had."""
         values = await self._read(names)
-        state = await self._settled()
+        state = await self.settled()
         stale: list[Stale] = []
         news: list[Value] = []
         for read in values:
@@ -207,7 +206,7 @@ class Documents(Projector):
         """The views to write. One whose document is not there (any more) is left alone: it was
         trimmed, or another was taken meanwhile, and ``feed`` has named it again."""
         raw = await self._documents(stale)
-        state = await self._settled()
+        state = await self.settled()
         swaps: list[Swap] = []
         for name, value, record in stale:
             if not raw.get(name) or state.progress.get(name) != record:
@@ -271,7 +270,7 @@ class Documents(Projector):
     async def read_and_take(self, names: list[str]) -> None:
         """Read these keys and send to the intake what is new in them. Raises RedisUnavailable."""
         values = await self._read(names)
-        state = await self._settled()
+        state = await self.settled()
         news: list[Value] = []
         for read in values:
             name, value = read.name, read.raw
@@ -365,7 +364,7 @@ class Documents(Projector):
         """The values under these names, b"" where there is none, None where it is no string. What
         is longer than any document is read only so far."""
         self._key_of_marks = await self._secret.value()
-        state = await self._settled()
+        state = await self.settled()
         before = [(state.progress.get(name), self._written.get(name, "")) for name in names]
         bound = self._largest + SLACK
         replies: list[Any] = await self._client.pipeline(
@@ -375,12 +374,6 @@ class Documents(Projector):
             Value(name, None if _is_other_type(reply) else _accepted(reply), *known)
             for name, reply, known in zip(names, replies, before, strict=True)
         ]
-
-    async def _settled(self) -> State:
-        """The state, at a moment when nothing in it is on its way to the log."""
-        while self._state.ahead:
-            await self.settled()
-        return self._state
 
 
 def _document_of(event: Event) -> bytes:

@@ -284,7 +284,7 @@ async def test_a_view_does_not_replace_what_was_written_since_it_was_read(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The moment between reading and replacing, held open."""
-    final_charge, unread = Documents._settled, json.dumps({"status": "unread"}).encode()  # pyright: ignore[reportPrivateUsage]
+    final_charge, unread = Documents.settled, json.dumps({"status": "unread"}).encode()
     interrupted: list[bytes] = []
 
     async def interrupt(documents: Documents) -> Any:
@@ -294,7 +294,7 @@ async def test_a_view_does_not_replace_what_was_written_since_it_was_read(
             await put(bus, unread)
         return await final_charge(documents)
 
-    monkeypatch.setattr(Documents, "_settled", interrupt)
+    monkeypatch.setattr(Documents, "settled", interrupt)
     async with running(bus.host()):
         await put(bus, {"status": "first"})
         await view_of(bus, status="unread")
@@ -307,7 +307,7 @@ async def test_a_document_whose_view_is_written_while_it_is_looked_at_is_taken_o
 ) -> None:
     """As `asb redis` does it: at the intake and under its key. What was read there is judged only
     when the view has taken its place."""
-    read_and_take, settled = Documents.read_and_take, Documents._settled  # pyright: ignore[reportPrivateUsage]
+    read_and_take, settled = Documents.read_and_take, Documents.settled
     looking = ContextVar("looking", default=False)
     judged: list[bool] = []
 
@@ -322,7 +322,7 @@ async def test_a_document_whose_view_is_written_while_it_is_looked_at_is_taken_o
         return await settled(documents)
 
     monkeypatch.setattr(Documents, "read_and_take", look)
-    monkeypatch.setattr(Documents, "_settled", hold)
+    monkeypatch.setattr(Documents, "settled", hold)
     await bus.tell(UPDATED, agent="claude", task="CL-102", document="done")
     await put(bus, "done")
     async with running(bus.host()):

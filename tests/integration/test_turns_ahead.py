@@ -8,12 +8,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from events.envelope import Event
 from projections.state import State
 from services.decider import IntakeEntry
 from services.engine.deciding import Decided, Deciding
 from services.inbox.projector import Inboxes
-from services.projector import Projector, Setup
+from services.projector import Projector, Reader, Setup
 from services.store.scripts import script
 from tests.clusters import SLOTS, ClusterNode
 from tests.integration.test_engine_ground import Bus, Hands, caught_up, proven, running, working
@@ -129,26 +128,23 @@ async def test_views_are_written_while_turns_follow_upon_each_other(bus: Bus) ->
         await bus.ended(*tasks, within=30)
 
 
-class Looker(Projector):
+class Looker(Reader):
     """Looks at the state again and again, each time at one that stands."""
 
     def __init__(self, bus: Bus) -> None:
         super().__init__()
-        self._bus, self._state = bus, State()
+        self._bus = bus
         self.looks = self.waits = 0
 
-    def feed(self, events: Sequence[Event], state: State) -> None:
-        self.restored(state)
-
     def restored(self, state: State) -> None:
-        self._state = state
+        super().restored(state)
         self.wake()
 
     async def flush(self, woken: bool) -> None:
         await self._bus.client.call("PING")  # meanwhile the next turn is decided
-        while self._state.ahead:
-            self.waits += 1
-            await self.settled()
+        self.waits += self._state.ahead
+        state = await self.settled()
+        assert not state.ahead
         self.looks += 1
 
 
