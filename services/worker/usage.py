@@ -9,11 +9,13 @@ descriptor 3 is the same file, open for appending: ``echo '{"input_tokens": 5}' 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
 import stat
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +27,8 @@ from events.tokens import read
 UNREADABLE = "unreadable"  # in place of what was written: it may be anything
 VARIABLE = "ASB_USAGE_FILE"
 READ_BYTES = 256 * 1024  # of its end; how much a command writes is its own affair
+LEFT_S = 3_600.0  # a folder this old that nobody holds was left by a worker
+_PREFIX = "asb-usage-"
 
 _decode = msgspec.json.Decoder().decode
 
@@ -33,9 +37,12 @@ class UsageFile:
     """One run's file. Raises OSError where none can be made."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="asb-usage-"))  # 0700
+        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # 0700
         self.path = self._folder / secrets.token_hex(16)
         os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        self._held = os.open(self._folder, os.O_RDONLY)  # as long as this process lives
+        with contextlib.suppress(OSError):  # a file system without locks: then nobody removes it
+            fcntl.flock(self._held, fcntl.LOCK_EX)
 
     def read(self) -> Report:
         """What it tells now; nothing where the command put something else in its place."""
@@ -60,6 +67,21 @@ class UsageFile:
     def remove(self) -> None:
         with contextlib.suppress(OSError):
             shutil.rmtree(self._folder)
+        os.close(self._held)
+
+
+def remove_left() -> None:
+    """Remove the files of workers that were killed together with what supervised their command."""
+    for folder in Path(tempfile.gettempdir()).glob(_PREFIX + "*"):
+        with contextlib.suppress(OSError):  # no folder, held, or gone meanwhile
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                about = os.fstat(descriptor)
+                if about.st_uid == os.getuid() and time.time() - about.st_mtime > LEFT_S:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+            finally:
+                os.close(descriptor)
 
 
 def last_usage(data: bytes) -> Report:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from hypothesis import strategies as st
 from events.tokens import TokenParts
 from services.runtime.errors import ConfigError
 from services.worker.drivers.arguments import check, filled
+from services.worker.drivers.command import CommandDriver
 from services.worker.drivers.formats import Text, output
 from services.worker.task import PermanentError, Task
-from services.worker.usage import READ_BYTES, UsageFile, last_usage
+from services.worker.usage import LEFT_S, READ_BYTES, UsageFile, last_usage
 
 USED = {"input_tokens": 900, "output_tokens": 70}
 
@@ -217,6 +220,26 @@ def test_the_file_is_private_bounded_and_gone_afterwards() -> None:
     file.remove()
     assert not file.path.parent.exists()
     assert not file.read().reading.says_something
+
+
+def test_a_worker_removes_what_killed_ones_left_and_nothing_that_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    running, elsewhere = UsageFile(), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "asb-usage-link").symlink_to(elsewhere)
+    for name in ("asb-usage-left", "asb-usage-young"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "usage").write_text("{}")
+    long_ago = time.time() - 2 * LEFT_S
+    for folder in (running.path.parent, elsewhere, tmp_path / "asb-usage-left"):
+        os.utime(folder, (long_ago, long_ago))
+    asyncio.run(CommandDriver(["true"]).prepare())
+    assert running.path.exists()
+    running.remove()
+    there = sorted(path.name for path in tmp_path.iterdir())
+    assert there == ["asb-usage-link", "asb-usage-young", "elsewhere"]
 
 
 def test_what_a_command_puts_in_its_place_is_not_followed_and_not_waited_for(

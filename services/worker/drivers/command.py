@@ -33,7 +33,7 @@ from services.worker.drivers import arguments
 from services.worker.drivers.formats import FORMATS, TEXT, Text, output
 from services.worker.process.supervised import Exit, Supervised
 from services.worker.task import PermanentError, Result, RetryableError, Task
-from services.worker.usage import VARIABLE, UsageFile
+from services.worker.usage import VARIABLE, UsageFile, remove_left
 
 log = logging.getLogger("asb.worker")
 
@@ -77,6 +77,7 @@ class CommandDriver:
                 hint="give its full path, or add its folder to PATH",
             )
         arguments.check(self._command)
+        remove_left()
 
     def renewed(self, until: float, end: float, /) -> None:
         self._lease = (until, end)
