@@ -34,7 +34,8 @@ class Placement:
         self.free = sum(max(0, w.free) for w in self._live)
         self._routes: dict[tuple[str, str, str, str, str], list[Post]] = {}
         self._headrooms: dict[str, int] = {}
-        self._level = budgets.scope_level(state, "global", now)
+        by_level = state.policy.saving.start in budgets.LEVELS
+        self._level = budgets.scope_level(state, "global", now) if by_level else 0
 
     def took(self, worker: str) -> None:
         """``worker`` was given a task: it has one slot and some headroom less."""

@@ -45,11 +45,7 @@ class Deciding:
         self._lookups = Lookups(setup.client, setup.keys, self._log, deciders)
         self.secret = Secret(setup.client, setup.keys)
         self._position, self._clock, self._watch = position, clock, watch
-
-    @property
-    def reads_intakes(self) -> bool:
-        """Whether one of the deciders does."""
-        return any(decider.asks is not None for decider in self._deciders)
+        self.reads_intakes = any(decider.asks is not None for decider in deciders)
 
     def awaits_text(self, state: State) -> bool:
         """Whether a task still waits for its route: its prompt is to be fetched first."""

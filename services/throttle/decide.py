@@ -15,52 +15,33 @@ BY = "throttle"
 def decide(state: State, now: int, _inputs: Inputs) -> Decisions:
     """Levels that rose in the scopes this turn touched; a jump raises the highest only."""
     for key in sorted(state.dirty_scopes):
-        for limit in budgets.limits_for(state, key):
-            yield from _level(state, key, limit, now)
+        for limit, amount in budgets.amounts(state, key, now):
+            if level := budgets.level(amount, limit.amount):
+                alert = _alert(state, "level", key, limit, amount, level, now)
+                yield from _once(state, alert, level, now)
         if key == "global":
             for budget in state.policy.alert_budgets:
                 yield from _budget(state, budget, now)
 
 
-def _level(state: State, key: str, limit: Limit, now: int) -> Decisions:
-    use = budgets.used(state, key, limit.window, now)
-    amount = use.of(limit.unit) + budgets.held(state, key, limit.unit)
-    level = budgets.level(amount, limit.amount)
-    alert = AlertRaised(
-        "level",
-        key,
-        limit.unit,
-        limit.window,
-        use.start,
-        LEVELS[level],
-        amount,
-        limit.amount,
-    )
-    yield from _once(state, alert, level, now)
-
-
 def _budget(state: State, budget: AlertBudget, now: int) -> Decisions:
     """Alert budgets look at what is used, not at what is held."""
-    use = budgets.used(state, "global", budget.window, now)
-    spent = use.of(budget.unit)
-    reached = budget.amount > 0 and 100 * spent >= budget.threshold_percent * budget.amount
-    alert = AlertRaised(
-        "budget",
-        "global",
-        budget.unit,
-        budget.window,
-        use.start,
-        LEVELS[1],
-        spent,
-        budget.amount,
-    )
-    yield from _once(state, alert, int(reached), now)
+    spent = budgets.used(state, "global", budget.window, now).of(budget.unit)
+    if budget.amount > 0 and 100 * spent >= budget.threshold_percent * budget.amount:
+        alert = _alert(state, "budget", "global", budget, spent, 1, now)
+        yield from _once(state, alert, 1, now)
+
+
+def _alert(
+    state: State, kind: str, key: str, of: Limit | AlertBudget, amount: int, level: int, now: int
+) -> AlertRaised:
+    start = budgets.used(state, key, of.window, now).start
+    word = LEVELS[level]
+    return AlertRaised(kind, key, of.unit, of.window, start, word, amount, of.amount)
 
 
 def _once(state: State, alert: AlertRaised, level: int, now: int) -> Decisions:
     """``alert``, unless its level was said before for this window instance."""
-    if level == 0:
-        return
     before = state.raised.get(watches.key_of(alert.kind, alert.scope, alert.unit, alert.window))
     if rolling_minutes(alert.window):
         if before is not None:
