@@ -11,7 +11,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from events.task import Charge
-from projections.records import NO_PARTS, ChargedAttempt, Mark, Parts
+from projections.records import NO_PARTS, ChargedAttempt, Mark, Parts, TaskRecord
 from projections.state import State
 from projections.windows import HOUR, MINUTE
 
@@ -122,20 +122,18 @@ def of_attempt(state: State, task: str, attempt: int) -> ChargedAttempt | None:
     )
 
 
-def is_plain(charge: ChargedAttempt, model: str, worker: str) -> bool:
-    """Whether the outcome of its task says all of it: charged once, at its end, undisputed, to the
-    ``worker`` that the outcome names (none where the task was cancelled in the queue)."""
-    if (
-        charge.worker != worker
-        or charge.is_disputed
-        or charge.estimated_tokens
-        or len(charge.marks) > 1
-    ):
+def is_plain(task: TaskRecord, at: int, charged: Charge | None) -> bool:
+    """Whether the outcome of ``task``, which is over with its attempt, says all that this was
+    charged: once, at its end, undisputed, by a meter. ``charged``: by the event that ends it."""
+    used, marks = task.used, task.marks
+    if charged is not None and charged.estimated:
         return False
-    if not charge.marks:
+    if used is not None and (used.disputed_tokens or used.disputed_nanos):
+        return False
+    if not marks:
         return True
-    mark = charge.marks[0]
-    return (mark.at, mark.model, mark.day_at) == (charge.at, model, 0)
+    mark = marks[0]
+    return len(marks) == 1 and mark.at == at and mark.model == task.run_model and not mark.day_at
 
 
 def note(state: State, key: str, charge: ChargedAttempt) -> None:

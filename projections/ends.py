@@ -33,7 +33,7 @@ from projections.tasks import back, close
 
 @folds(TaskCompleted)
 def completed(state: State, event: Event[TaskCompleted]) -> None:
-    task = _end_attempt(state, event, 1, 0)
+    task = _end_attempt(state, event, 1, 0, closes=True)
     if task is not None:
         state.meta.completed += 1
         if event.data.reused:
@@ -45,23 +45,23 @@ def completed(state: State, event: Event[TaskCompleted]) -> None:
 
 @folds(TaskFailed)
 def failed(state: State, event: Event[TaskFailed]) -> None:
-    task = _end_attempt(state, event, 0, 1)
+    for_good = not event.data.retry_at
+    task = _end_attempt(state, event, 0, 1, closes=for_good)
     if task is None:
         return
     task.failed_id = event.log_id
     if task.status in RUNNING:
-        for_good = not event.data.retry_at
         routing.ended(state, task, event.at, completed=False, for_good=for_good)
-    if event.data.retry_at:
-        back(state, task, BACKOFF, event.data.retry_at)
-    else:
+    if for_good:
         state.meta.failed += 1
         close(state, task, FAILED, event.at)
+    else:
+        back(state, task, BACKOFF, event.data.retry_at)
 
 
 @folds(TaskCancelled)
 def cancelled(state: State, event: Event[TaskCancelled]) -> None:
-    task = _end_attempt(state, event, 0, 0)
+    task = _end_attempt(state, event, 0, 0, closes=True)
     if task is not None:
         state.meta.cancelled += 1
         close(state, task, CANCELLED, event.at)
@@ -69,16 +69,17 @@ def cancelled(state: State, event: Event[TaskCancelled]) -> None:
 
 @folds(TaskRequeued)
 def requeued(state: State, event: Event[TaskRequeued]) -> None:
-    task = _end_attempt(state, event, 0, 0)
+    task = _end_attempt(state, event, 0, 0, closes=False)
     if task is not None:
         task.uncounted += bool(event.data.limited)
         back(state, task, QUEUED, 0)
 
 
 def _end_attempt(
-    state: State, event: Event[AttemptEnd], completed: int, failed: int
+    state: State, event: Event[AttemptEnd], completed: int, failed: int, *, closes: bool
 ) -> TaskRecord | None:
-    """Charge what the event carries; free worker and hold if it ends the present attempt.
+    """Charge what the event carries; free worker and hold if it ends the present attempt. With
+    ``closes`` the task is over with it: its outcome mostly says all there is to remember.
 
     None when the event is about an older attempt: its usage counts, nothing else.
     """
@@ -113,10 +114,11 @@ def _end_attempt(
         tallies.timed(state, "attempt", outcome, at - task.dispatched_at)
         if charged is not None and charged.tasks and not charged.estimated:
             estimates.learn(state, task, charged)
-        past = _past(task, at, charged, reported=bool(event.origin))
-        task.past = (*task.past, past)
-        if state.disputes or past.charge.is_disputed:
-            charges.note(state, charges.key_of(task.id, task.attempt), past.charge)
+        if not (closes and event.origin and charges.is_plain(task, at, charged)):
+            past = _past(task, at, charged, reported=bool(event.origin))
+            task.past = (*task.past, past)
+            if state.disputes or past.charge.is_disputed:
+                charges.note(state, charges.key_of(task.id, task.attempt), past.charge)
     return task
 
 

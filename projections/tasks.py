@@ -16,7 +16,7 @@ from events.envelope import Event
 from events.task import PRIORITIES, TaskDeferred, TaskDelegated, TaskSubmitted
 from events.words import TextMark
 from projections import tallies
-from projections.charges import is_plain
+from projections.charges import parts_of
 from projections.records import (
     BLOCKED,
     CANCELLED,
@@ -136,10 +136,8 @@ def close(state: State, task: TaskRecord, status: str, at: int) -> None:
     journal, meta = state.journal, state.meta
     meta.ended += 1
     past, parts = task.past, NO_PARTS
-    if past and past[-1].heard and past[-1].attempt == task.attempt:
-        charge = past[-1].charge
-        if charge.at == at and is_plain(charge, task.run_model, task.worker):
-            past, parts = past[:-1], charge.parts
+    if not past or past[-1].attempt != task.attempt:  # this outcome says all of its last attempt
+        parts = parts_of(task.used)
     outcome = Outcome(
         meta.ended,
         status,
