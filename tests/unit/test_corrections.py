@@ -212,6 +212,16 @@ def test_any_ended_attempt_can_be_corrected_up_and_down_and_again(tokens: int) -
     assert bus.state.outcomes[task].tokens == tokens
 
 
+def test_the_outcome_of_a_task_says_all_of_an_attempt_that_was_charged_at_its_end() -> None:
+    bus, task = started()
+    bus.report("task.completed", task, usage={"input_tokens": 700, "output_tokens": 300})
+    bus.run()
+    assert bus.state.outcomes[task].past == ()
+    charge = charges.of_attempt(bus.state, task, 1)
+    assert charge is not None
+    assert (charge.parts, charge.tokens, charge.worker) == ((700, 300, 0, 0), 1000, "w1")
+
+
 def test_money_can_be_named_beside_the_tokens() -> None:
     bus, task = implausible_end()
     assert correct(bus, task, tokens=10, cost_usd="0.50") == []
