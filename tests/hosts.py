@@ -31,7 +31,7 @@ class ElsewhereHost:
             pytest.skip(f"no other machines here: {', '.join(missing) or 'only root makes them'}")
         self._name, self._clock = name, clock
         self._network = f"asb-{secrets.token_hex(3)}"
-        self._cable = f"v{self._network[4:]}"
+        self._cable, self._nowhere = f"v{self._network[4:]}", f"n{self._network[4:]}"
         subnet = free_network()
         self.address, self.there = f"{subnet}.1", f"{subnet}.2"
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -40,6 +40,12 @@ class ElsewhereHost:
             self._network)  # fmt: skip
         _ip("addr", "add", f"{self.address}/24", "dev", self._cable)
         _ip("link", "set", self._cable, "up")
+        # With the cable pulled what is sent there is lost. The way to everywhere else must not take
+        # it along: somebody may answer (a proxy with HTTP did).
+        _ip("link", "add", self._nowhere, "type", "veth", "peer", "name", "nowhere", "netns",
+            self._network)  # fmt: skip
+        _ip("link", "set", self._nowhere, "arp", "off", "up")
+        _ip("route", "add", f"{subnet}.0/24", "dev", self._nowhere, "metric", "4096")
         for words in (
             ("addr", "add", f"{self.there}/24", "dev", "eth0"),
             ("link", "set", "eth0", "up"),
@@ -91,6 +97,7 @@ class ElsewhereHost:
             process.kill()
             process.wait()
         _ip("link", "del", self._cable)
+        _ip("link", "del", self._nowhere)
         _ip("netns", "del", self._network)
 
 

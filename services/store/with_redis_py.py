@@ -266,7 +266,7 @@ def _translated(shown: str) -> Generator[None]:
         raise refused_login(shown, str(error)) from error
     except rex.TimeoutError as error:
         raise no_answer(shown, TimeoutError(str(error))) from error
-    except (rex.ConnectionError, OSError) as error:
+    except (rex.ConnectionError, rex.InvalidResponse, OSError) as error:
         raise no_answer(shown, error) from error
     except rex.ResponseError as error:
         raise classified(shown, str(error)) from error

@@ -178,6 +178,7 @@ class Storm:
         return "\n".join(map(str, [len(state.tasks), *tasks, *workers, *said]))
 
     def _submitted(self) -> int:
+        assert all(x.code is None for x in self.submitters), f"one has ended: {self.troubles()}"
         return sum(len(keys) for keys in self.fleet.acknowledged().values())
 
     def _all_over(self) -> bool:

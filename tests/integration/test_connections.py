@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[RedisServer]:
         client.call("ACL", "SETUSER", "worker@1", "on", ">p:w/d?", "~*", "&*", "+@all")
     yield made
     made.stop()
+
+
+@pytest.fixture
+def speaks_http() -> Generator[str]:
+    """The address of a server that knows no other protocol."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as made:
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{made.server_port}"
+        made.shutdown()
+        thread.join()
 
 
 def urls(server: RedisServer) -> dict[str, str]:
@@ -97,6 +109,19 @@ def test_a_connection_lost_in_the_middle_is_unavailable(server: RedisServer) -> 
             client.call("BLPOP", "nothing", 20)
         killer.join()
         assert client.call("PING") == b"PONG"
+
+
+@pytest.mark.parametrize("form", [
+    "redis://{}", "redis://{}?socket_keepalive=True", "redis+cluster://{}",
+    "redis+sentinel://{}/bus",
+])  # fmt: skip
+async def test_who_speaks_something_else_is_no_redis(form: str, speaks_http: str) -> None:
+    """Who is cut off may be answered by somebody on the way: that is an outage, and no end."""
+    url = form.format(speaks_http)
+    with pytest.raises(RedisUnavailable, match=r'no Redis answers at .* got "<" as reply'):
+        SyncClient(url).call("PING")
+    with pytest.raises(RedisUnavailable, match=r'no Redis answers at .* got "<" as reply'):
+        await Client(url).call("PING")
 
 
 async def test_messages_come_as_they_are_published(server: RedisServer) -> None:
