@@ -46,16 +46,17 @@ By their own time: the loop 8, `packed` 5, `encode`, `sentences.read` and `_add_
 `Wire.ask` and `Journal.touch` 3, `quoted` 2.5, `as_read` 2; every other function less than 2. There
 is no place left where much is lost: less would have to be decided, or in another language.
 
-- *End to end*: engine, worker, client and Redis share the machine's cores. Two of them have 2 s of
-  CPU a second, and where all four together take 400 µs a task (the note of e2e) there are at most
-  5,000 tasks/s, 0.053 R where R is 94,000, if nobody ever waits for anybody.
+- *End to end*: engine, worker, client and Redis share the machine's cores. The engine's CPU a task
+  (the note of e2e) is the bound: at 197 µs one core has 5,100 tasks/s, 0.045 R where R is 112,000;
+  0.055 R would be 162 µs. All four together take 310 µs, of which two cores have 6,450 a second, if
+  nobody ever waits for anybody.
 - *Submission to start*: two hops through Redis and a turn between them. Medians of eight takes, in
   µs: from the client to the engine 390, until its turn begins 145, the turn 700, packing and
   writing it 150, from there to the handler 585; a bare hop (H) took 700. Hot the same turn takes
-  about 110: 20 ms after the last one its code and data have left the caches, 420 calls of 190
+  about 110: 20 ms after the last one its code and data have left the caches, 370 calls of 210
   functions. What is left is fewer of them.
 - *Replay*: alone, in memory and hot a task's four events take 21 µs to fold and 8 to decode; 1 R on
-  this machine is 35 to 44 µs for reading, decoding and folding them. Of the folds 67 % is the end
+  this machine is 34 to 44 µs for reading, decoding and folding them. Of the folds 67 % is the end
   (four scopes, two buckets each; cells; the outcome), 16 a dispatch, 11 a submission, 5 a route.
 - *Decisions through a bus*: every turn looks at the head of every queue anew, since no refusal is
   remembered. A submission waits for such a turn that is under way, and for its own.
