@@ -52,10 +52,22 @@ class Storm:
 
     def start(self, services: tuple[str, ...] = ("", "")) -> None:
         self.hosts = [self.fleet.host(chosen) for chosen in services]
-        for host in self.hosts:  # a service that finds no Redis at its start says so and ends
-            wait_blocking(Path(host.arguments[1]).exists, 30, f"a host is ready: {host.said()}")
+        for n in range(len(self.hosts)):
+            self.stands(n)
         self.workers = {name: self.fleet.worker(name) for name in ("w1", "w2")}
         self.submitters = [self.fleet.submitter(f"s{n}") for n in range(2)]
+
+    def stands(self, n: int) -> None:
+        """The n-th host is ready. A service that finds no Redis at its start says so and ends: it
+        is started again, as whoever supervises services does."""
+        while wait_blocking(lambda: self._ready(n), 30, self.hosts[n].said()) != "ready":
+            self.hosts[n] = self.fleet.again(self.hosts[n])
+
+    def _ready(self, n: int) -> str:
+        host = self.hosts[n]
+        if Path(host.arguments[1]).exists():
+            return "ready"
+        return "ended" if host.code is not None and "no Redis answers" in host.said() else ""
 
     def end(self) -> None:
         self.fleet.end()

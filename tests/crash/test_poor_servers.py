@@ -39,6 +39,7 @@ def test_kills_on_a_server_that_is_hard_to_reach_lose_nothing(tmp_path: Path, ho
             storm.kill_host(n % 2)
             storm.kill_worker("w1")
             storm.hosts[n % 2] = storm.fleet.again(storm.hosts[n % 2])
+            storm.stands(n % 2)
         a = storm.finish(within=180)
         nothing_lost_nothing_twice(storm, a)
         storm.hosts_agree(a)
