@@ -88,4 +88,4 @@ def hold_refused(state: State, event: Event[HoldRefused]) -> None:
     if task is not None and task.attempt == event.data.attempt:
         state.journal.touch(task)
         task.hold_refused, task.hold_word = event.data.action or "warn", event.log_id
-        state.index(task)
+        state.see_to_hold(task)

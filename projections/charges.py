@@ -125,10 +125,8 @@ def of_attempt(state: State, task: str, attempt: int) -> ChargedAttempt | None:
 def is_plain(task: TaskRecord, at: int, charged: Charge | None) -> bool:
     """Whether the outcome of ``task``, which is over with its attempt, says all that this was
     charged: once, at its end, undisputed, by a meter. ``charged``: by the event that ends it."""
-    used, marks = task.used, task.marks
-    if charged is not None and charged.estimated:
-        return False
-    if used is not None and (used.disputed_tokens or used.disputed_nanos):
+    marks = task.marks
+    if task.is_disputed or (charged is not None and charged.estimated):
         return False
     if not marks:
         return True

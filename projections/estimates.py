@@ -36,7 +36,7 @@ def upper(index: int) -> int:
 
 def learn(state: State, task: TaskRecord, charged: Charge) -> None:
     """An attempt ended with known usage: learn from it, unless some of that is disputed."""
-    if task.used is not None and (task.used.disputed_tokens or task.used.disputed_nanos):
+    if task.is_disputed:
         return
     key = f"{task.kind}|{task.run_model}"
     learnt = state.learnt.get(key)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 
-from projections.queues import Pile, Queues, Standing
+from projections.queues import Pile, Queues, Standing, bound
 from projections.records import BACKOFF, QUEUED, RUNNING, SUBMITTED, TaskRecord, Worker
 
 
@@ -37,7 +37,7 @@ class Indexes:
         """Put ``task`` where its record says that it belongs."""
         if task.status in RUNNING:
             self.queues.remind(task)
-            self._see_to_hold(task)
+            self.see_to_hold(task)
         elif task.status == QUEUED:
             self.queues.add(task)
         elif task.status == SUBMITTED:
@@ -48,12 +48,13 @@ class Indexes:
         if self._is_orphan(task):
             self.orphans.add(task)
 
-    def _see_to_hold(self, task: TaskRecord) -> None:
+    def see_to_hold(self, task: TaskRecord) -> None:
+        """A running ``task`` holds, or used, another amount than before."""
         if task.overruns:
             self._overruns.add(task)
         elif task.wants_more:
             self._refused[task.id] = None
-            if len(self._refused) > 1_000 + 4 * len(self._tasks):
+            if len(self._refused) > bound(self._tasks):
                 self.wanting_more()
 
     def next_undelegated(self) -> TaskRecord | None:

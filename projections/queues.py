@@ -35,7 +35,7 @@ Head: TypeAlias = tuple[int, int, QueueKey, TaskRecord]
 TIMEOUT_GRACE = 60_000_000
 
 
-def _bound(tasks: Tasks) -> int:
+def bound(tasks: Tasks) -> int:
     """How long a heap may grow before its stale entries are thrown out."""
     return 1_000 + 4 * len(tasks)
 
@@ -81,7 +81,7 @@ class Pile:
 
     def add(self, task: TaskRecord) -> None:
         heapq.heappush(self._heap, (task.n, task.id))
-        if len(self._heap) > _bound(self._tasks):  # a reader adds and never takes: keep the open
+        if len(self._heap) > bound(self._tasks):  # a reader adds and never takes: keep the open
             self._heap = sorted({(n, t) for n, t in self._heap if t in self._tasks})
 
     def first(self, wanted: Callable[[TaskRecord], bool]) -> TaskRecord | None:
@@ -110,7 +110,7 @@ class Queues:
         key = queue_key(task)
         heap = self.waiting.setdefault(key, [])
         heapq.heappush(heap, (task.rank, task.n, task.id))
-        if len(heap) > _bound(self._tasks):
+        if len(heap) > bound(self._tasks):
             queued = [t for t in self._tasks.values() if t.status == QUEUED]
             heap[:] = [(t.rank, t.n, t.id) for t in queued if queue_key(t) == key]
             heapq.heapify(heap)
@@ -118,7 +118,7 @@ class Queues:
     def remind(self, task: TaskRecord) -> None:
         """Come back to ``task`` when it is due."""
         heapq.heappush(self.timers, (wake_at(task), task.id))
-        if len(self.timers) > _bound(self._tasks):
+        if len(self.timers) > bound(self._tasks):
             timed = (BACKOFF, *RUNNING)
             self.timers = [(wake_at(t), t.id) for t in self._tasks.values() if t.status in timed]
             heapq.heapify(self.timers)

@@ -77,8 +77,7 @@ def spent(
         eat(state, task, event.at, charged)
         after = task.hold_left
         buckets.hold(state, task.run_scopes, after[0] - before[0], after[1] - before[1], 0)
-        if task.overruns or task.wants_more:
-            state.index(task)
+        state.see_to_hold(task)
     elif attempt:
         replaced = estimated(state, name, attempt)
         heard(state, event.at, name, attempt, charged)

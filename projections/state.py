@@ -157,6 +157,11 @@ class State:
         if self._indexes is not None:
             self._indexes.add(task)
 
+    def see_to_hold(self, task: TaskRecord) -> None:
+        """``task`` runs, and used another amount than before, or was refused to hold more."""
+        if self._indexes is not None:
+            self._indexes.see_to_hold(task)
+
     def leave(self, task: TaskRecord) -> None:
         """``task`` is open no more."""
         if self._indexes is not None:

@@ -103,6 +103,12 @@ class TaskRecord(msgspec.Struct, array_like=True, gc=False):
         )
 
     @property
+    def is_disputed(self) -> bool:
+        """Whether something of what the attempt reported is beyond the plausibility bound."""
+        used = self.used
+        return used is not None and bool(used.disputed_tokens or used.disputed_nanos)
+
+    @property
     def cancelling(self) -> bool:
         return bool(self.cancel_id)
 

@@ -17,8 +17,7 @@ def decide(state: State, now: int, _inputs: Inputs) -> Decisions:
     for key in sorted(state.dirty_scopes):
         for limit, amount in budgets.amounts(state, key, now):
             if level := budgets.level(amount, limit.amount):
-                alert = _alert(state, "level", key, limit, amount, level, now)
-                yield from _once(state, alert, level, now)
+                yield from _once(state, "level", key, limit, amount, level, now)
         if key == "global":
             for budget in state.policy.alert_budgets:
                 yield from _budget(state, budget, now)
@@ -28,20 +27,15 @@ def _budget(state: State, budget: AlertBudget, now: int) -> Decisions:
     """Alert budgets look at what is used, not at what is held."""
     spent = budgets.used(state, "global", budget.window, now).of(budget.unit)
     if budget.amount > 0 and 100 * spent >= budget.threshold_percent * budget.amount:
-        alert = _alert(state, "budget", "global", budget, spent, 1, now)
-        yield from _once(state, alert, 1, now)
+        yield from _once(state, "budget", "global", budget, spent, 1, now)
 
 
-def _alert(
+def _once(
     state: State, kind: str, key: str, of: Limit | AlertBudget, amount: int, level: int, now: int
-) -> AlertRaised:
-    start = budgets.used(state, key, of.window, now).start
-    word = LEVELS[level]
-    return AlertRaised(kind, key, of.unit, of.window, start, word, amount, of.amount)
-
-
-def _once(state: State, alert: AlertRaised, level: int, now: int) -> Decisions:
-    """``alert``, unless its level was said before for this window instance."""
+) -> Decisions:
+    """The alert, unless its level was said before for this window instance."""
+    start, word = budgets.used(state, key, of.window, now).start, LEVELS[level]
+    alert = AlertRaised(kind, key, of.unit, of.window, start, word, amount, of.amount)
     before = state.raised.get(watches.key_of(alert.kind, alert.scope, alert.unit, alert.window))
     if rolling_minutes(alert.window):
         if before is not None:
