@@ -55,7 +55,10 @@ class Outcomes(Mapping[str, Outcome]):
         return cast("Outcome", outcome)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._known or (bool(self._unread) and key in self._unread_places())
+        if key in self._known or not self._unread:
+            return key in self._known
+        # What a block held that has been read since is known, or was forgotten.
+        return self._unread_places().get(cast("str", key)) in self._unread
 
     def __len__(self) -> int:
         self._read_repeated()

@@ -101,6 +101,16 @@ def test_blocks_say_what_a_dict_says(acts: list[Act]) -> None:
     assert list(ground.loaded.items()) == list(ground.model.items())
 
 
+def test_what_is_forgotten_is_not_there_while_other_blocks_are_unread() -> None:
+    ground = Ground()
+    for task in ("t0",) * 6 + ("t1",) + ("t0",) * 6:
+        ground.end(task)
+    ground.load()
+    assert "t1" in ground.loaded
+    ground.undone("t0")
+    assert "t1" not in ground.loaded
+
+
 def test_looking_at_the_newest_reads_no_more_than_their_block() -> None:
     """What makes reading fast: blocks that nobody asks for stay as bytes."""
     ground = Ground()
