@@ -7,6 +7,7 @@ scope stands in ``buckets``.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import add
 from typing import Any
 
 import msgspec
@@ -135,23 +136,24 @@ def refusal(
             checks = _checks(state, key)
         if not checks:
             continue
-        place, scope = key, scopes.get(key)
-        if scope is None:
-            place = place_of(key, scopes)
-            scope = scopes.get(place)
-        held_now = (scope.held_tokens, scope.held_nanos, scope.held_tasks) if scope else (0, 0, 0)
-        room, sums = kept.get(key) if kept else None, state.sums.get(place, _NONE)
+        place = key if key in scopes else place_of(key, scopes)
+        scope, sums = scopes.get(place), state.sums.get(place, _NONE)
+        tokens, nanos, tasks = ask
+        if scope is not None and holds:
+            tokens += scope.held_tokens
+            nanos += scope.held_nanos
+            tasks += scope.held_tasks
+        needed = tokens, nanos, tasks
+        if kept and key in kept:
+            needed = tuple(map(add, needed, kept[key]))
         for check in checks:
-            limit, which, gates, is_share = check
-            use = sums.get(limit.window)
+            _, window, which, gates, is_share = check
+            use = sums.get(window)
             if use is None or not use.valid_from <= now < use.end:
-                use = used(state, place, limit.window, now)
-            spent = (use.tokens, use.nanos, use.tasks)[which]
-            amount = ask[which] + spent + (held_now[which] if holds else 0)
-            if room:
-                amount += room[which]
+                use = used(state, place, window, now)
+            amount = needed[which] + use.amounts[which]
             if amount > gates[priority] or (is_share and now < state.meta.latest):
-                resets = resets_at(limit.window, use, now)
+                resets = resets_at(window, use, now)
                 return _refused(state, key, check, ask[which], amount, priority, resets)
     return None
 
@@ -161,6 +163,7 @@ def _checks(state: State, key: str) -> tuple[Check, ...]:
     checks = tuple(
         (
             x,
+            x.window,
             UNITS.index(x.unit),
             (gate(0, x.amount), gate(1, x.amount), gate(2, x.amount), gate(3, x.amount)),
             share_of_limit(state.policy, x) is not None,
@@ -181,7 +184,7 @@ def _refused(
     priority: int,
     resets: int,
 ) -> Refusal:
-    limit, _, gates, is_share = check
+    limit, _, _, gates, is_share = check
     bound = gates[priority]
     missing = max(0, amount - bound)
     if is_share:  # nobody's word is needed for the whole

@@ -32,8 +32,8 @@ from projections.records import (
 )
 from projections.windows import MINUTE, Used, any_rolls
 
-# A limit, its unit, its gates, and whether it is a share of a whole.
-Check: TypeAlias = tuple[Limit, int, tuple[int, int, int, int], bool]
+# A limit, its window and unit, its gates, and whether it is a share of a whole.
+Check: TypeAlias = tuple[Limit, str, int, tuple[int, int, int, int], bool]
 
 
 class AlertWatch(NamedTuple):

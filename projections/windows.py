@@ -11,7 +11,7 @@ import calendar
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from events.policy import PolicyChanged, rolling_minutes
+from events.policy import UNITS, PolicyChanged, rolling_minutes
 from projections.records import Scope
 
 MINUTE = 60_000_000
@@ -29,19 +29,32 @@ class Used:
     """The settled use of one window of one scope: a cache over its buckets, never encoded. It holds
     from ``valid_from`` to its end: a rolling window for the minute it ends with."""
 
-    __slots__ = ("end", "nanos", "start", "tasks", "tokens", "valid_from")
+    __slots__ = ("amounts", "end", "start", "valid_from")
 
     def __init__(self, start: int, end: int, valid_from: int) -> None:
         self.start, self.end, self.valid_from = start, end, valid_from
-        self.tokens = self.nanos = self.tasks = 0
+        self.amounts = [0, 0, 0]  # in the order of ``UNITS``
 
     def add(self, tokens: int, nanos: int, tasks: int) -> None:
-        self.tokens += tokens
-        self.nanos += nanos
-        self.tasks += tasks
+        amounts = self.amounts
+        amounts[0] += tokens
+        amounts[1] += nanos
+        amounts[2] += tasks
 
     def of(self, unit: str) -> int:
-        return self.tokens if unit == "tokens" else self.nanos if unit == "money" else self.tasks
+        return self.amounts[UNITS.index(unit)]
+
+    @property
+    def tokens(self) -> int:
+        return self.amounts[0]
+
+    @property
+    def nanos(self) -> int:
+        return self.amounts[1]
+
+    @property
+    def tasks(self) -> int:
+        return self.amounts[2]
 
 
 @lru_cache(maxsize=64)

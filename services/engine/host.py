@@ -176,6 +176,8 @@ class Host:
                 self._next.undo(self.state)
                 self._tell()
                 raise RedisUnavailable("a connection to Redis was lost")
+            if self._next.ahead is None and self._wake.is_set():  # the turn sees what it was for
+                self._wake = anyio.Event()
             self._fold_arrived()
             again = await self._turn()
             self._trouble.over(self._engine)
@@ -235,7 +237,6 @@ class Host:
         finally:
             self._resting = False
             alarm.cancel()
-        self._wake = anyio.Event()
         if idle:  # then no turn has begun
             await self._look()
 
