@@ -81,6 +81,36 @@ async def test_what_was_decided_ahead_goes_with_the_turn_below_it(
     assert found.state.digest() == bus.folded().digest()
 
 
+async def test_what_came_during_a_turn_gets_one_turn_and_no_empty_one_follows(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[tuple[int, int]] = []
+    real, rounds = Deciding._decided, 20
+
+    def noting(
+        self: Deciding, state: State, entries: Sequence[IntakeEntry], events_max: int
+    ) -> Decided:
+        decided = real(self, state, entries, events_max)
+        turns.append((decided.turn.consumed, len(decided.turn.events)))
+        return decided
+
+    monkeypatch.setattr(Deciding, "_decided", noting)
+    monkeypatch.setattr("services.engine.host.IDLE_S", 3600.0)  # nobody looks because time passed
+    host = bus.host()
+    async with running(host):
+        await bus.submit("the first")
+        await wait_until(lambda: len(bus.events("task.delegated")) == 1, within=10)
+        turns.clear()
+        for number in range(1, rounds + 1):
+            for _ in range(2):  # the second comes while the first is decided
+                await bus.submit()
+            await wait_until(
+                lambda n=number: len(bus.events("task.delegated")) == 1 + 2 * n, within=10
+            )
+    assert sum(taken for taken, _ in turns) == 2 * rounds
+    assert (0, 0) not in turns
+
+
 async def test_two_engines_that_decide_ahead_do_everything_once(bus: Bus) -> None:
     tasks = await bus.submit_many(TASKS)
     hosts = [bus.host(), bus.host()]
