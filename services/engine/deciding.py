@@ -83,7 +83,7 @@ class Deciding:
         inputs.texts, inputs.overlay = self._texts, self._texts.overlay
         inputs.foreign = self._position.foreign
         inputs.step, inputs.latest = self._clock.step, self._clock.latest
-        inputs.absent_us, inputs.found_us = self._watch.absent_us(), self._watch.found_us()
+        inputs.absent_us, inputs.found_us = self._watch.seen()
         base, floor = self._position.base(state), self._position.floor(state)
         state.begin()
         try:

@@ -21,10 +21,12 @@ class Lookups:
 
     def asked(self, state: State, entries: Collection[IntakeEntry]) -> Asked | None:
         """What the server has to be asked for; None for nothing."""
-        asked = [asks(state, entries) for asks in self._asks]
-        ids = {key for a in asked for key in a.ids}
-        tasks = {task for a in asked for task in a.tasks}
-        names = {worker for a in asked for worker in a.workers}
+        ids, tasks, names = set[str](), set[str](), set[str]()
+        for asks in self._asks:
+            asked = asks(state, entries)
+            ids.update(asked.ids)
+            tasks.update(asked.tasks)
+            names.update(asked.workers)
         return Asked(ids, tasks, names) if ids or tasks or names else None
 
     async def known(self, state: State, entries: Collection[IntakeEntry], now: int) -> Known:

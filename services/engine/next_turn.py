@@ -3,8 +3,6 @@ ahead, or one that is decided now."""
 
 from __future__ import annotations
 
-import contextlib
-
 from projections.state import State
 from services.decider import IntakeEntry
 from services.engine.appending import Appending, UnderWay
@@ -28,11 +26,13 @@ class NextTurn:
     def begin(self, state: State) -> None:
         """Decide and send a turn within the reply that brought its entries, where Redis has not to
         be asked first: a task would be woken some rounds of the loop later."""
-        with contextlib.suppress(LogError):  # whoever takes the next turn finds it, too
+        try:
             decided = self._deciding.at_once(state, self.entries())
-            if decided is not None:
-                sent, work = elapsed(), self._appending.append(decided, None)
-                self.begun = UnderWay(decided, Begun(work), sent)
+        except LogError:
+            return  # whoever takes the next turn finds it, too
+        if decided is not None:
+            sent, work = elapsed(), self._appending.append(decided, None)
+            self.begun = UnderWay(decided, Begun(work), sent)
 
     async def taken(self, state: State, *, go_on: bool) -> UnderWay:
         """The next turn: it is sent, or will be as soon as its reply is awaited. With ``go_on`` the

@@ -34,18 +34,14 @@ class WorkerWatch:
         self._absent_since.clear()
         self._looked_at = self._found_at = elapsed()
 
-    def absent_us(self) -> Mapping[str, int]:
-        """For how long (µs) the heartbeat of each session has been absent at every look."""
-        self._mind_the_gap()
-        return {
-            session: int((self._looked_at - since) * 1_000_000)
-            for session, since in self._absent_since.items()
-        }
-
-    def found_us(self) -> int:
-        """For how long (µs) the server has been looked at without a gap."""
-        self._mind_the_gap()
-        return int((elapsed() - self._found_at) * 1_000_000)
+    def seen(self) -> tuple[Mapping[str, int], int]:
+        """For how long (µs) the heartbeat of each session has been absent at every look, and for
+        how long the server has been looked at without a gap."""
+        found_us = int((self._now() - self._found_at) * 1_000_000)
+        if not self._absent_since:
+            return {}, found_us
+        looked_at, absent = self._looked_at, self._absent_since.items()
+        return {name: int((looked_at - since) * 1_000_000) for name, since in absent}, found_us
 
     async def look(self, workers: Iterable[Worker]) -> None:
         """Look once at the heartbeats of ``workers``. Raises RedisUnavailable."""
@@ -56,16 +52,19 @@ class WorkerWatch:
             for key in (self._keys.worker(worker.name),)
             for command in (("GET", key), ("PTTL", key))
         )
-        self._mind_the_gap()
-        self._looked_at = now = elapsed()
+        self._looked_at = now = self._now()
         before, self._absent_since = self._absent_since, {}
         for worker, value, left_ms in zip(alive, values[::2], values[1::2], strict=True):
             if not _is_renewed(worker, value, left_ms):
                 self._absent_since[worker.session] = before.get(worker.session, now)
 
-    def _mind_the_gap(self) -> None:
-        if elapsed() - self._looked_at > UNWATCHED_S:
-            self.found_again()
+    def _now(self) -> float:
+        """The time by our clock; after a gap in looking, that of a new beginning."""
+        now = elapsed()
+        if now - self._looked_at <= UNWATCHED_S:
+            return now
+        self.found_again()
+        return self._found_at
 
 
 def _is_renewed(worker: Worker, value: object, left_ms: int) -> bool:

@@ -139,6 +139,8 @@ def asks(state: State, entries: Iterable[IntakeEntry]) -> Asked:
                 ids.add(f"{entry.intake}|{names[b'id'].decode(errors='replace')}")
         if references := schema.task_references(fields):
             named.update(references)
+    if not (ids or wanted or named):
+        return Asked()
     workers = state.workers
     return Asked(
         ids,

@@ -41,11 +41,11 @@ class Texts(dict[str, str]):
 
     def missing(self, state: State) -> bool:
         """Whether the next delegations need what is not here."""
-        return state.meta.overlay.place != self.overlay[0] or bool(self._places(state))
+        if state.meta.overlay.place != self.overlay[0]:
+            return True
+        return bool(state.indexes.undelegated) and bool(self._places(state))
 
     def _places(self, state: State) -> dict[str, str]:
-        if not state.indexes.undelegated:
-            return {}
         return {
             task.id: task.log_id
             for task_id in islice(state.indexes.undelegated, FETCH_COUNT)

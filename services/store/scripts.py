@@ -26,24 +26,26 @@ class Script:
     async def __call__(self, client: Client, keys: list[str], args: list[Argument]) -> Any:
         """The script's reply. Raises as Client.call."""
         try:
-            return await self._run(client, keys, args)
-        except CommandRefused as error:
-            text = str(error)
-            if f"{WRONG_TYPE} Operation" not in text:
-                raise
-            raise wrong_type(await client.types(keys)) from error
+            return await client.call("EVALSHA", self.sha, len(keys), *keys, *args)
+        except CommandRefused as refused:
+            return await self._with_text(client, keys, args, refused)
 
     def now(self, client: SyncClient, keys: list[str], args: list[Argument]) -> Any:
         """The script's reply, for those who wait for it. Raises as SyncClient.call."""
         return client.call("EVAL", self.text, len(keys), *keys, *args)
 
-    async def _run(self, client: Client, keys: list[str], args: list[Argument]) -> Any:
-        try:
-            return await client.call("EVALSHA", self.sha, len(keys), *keys, *args)
-        except CommandRefused as error:
-            if not str(error).startswith("NOSCRIPT") and "No matching script" not in str(error):
-                raise
-            return await client.call("EVAL", self.text, len(keys), *keys, *args)
+    async def _with_text(
+        self, client: Client, keys: list[str], args: list[Argument], refused: CommandRefused
+    ) -> Any:
+        """The reply to its text, if it was ``refused`` because the server does not know it."""
+        if str(refused).startswith("NOSCRIPT") or "No matching script" in str(refused):
+            try:
+                return await client.call("EVAL", self.text, len(keys), *keys, *args)
+            except CommandRefused as error:
+                refused = error
+        if f"{WRONG_TYPE} Operation" not in str(refused):
+            raise refused
+        raise wrong_type(await client.types(keys)) from refused
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from projections.state import State
 from services.decider import IntakeEntry
 from services.engine.deciding import Decided, Deciding
+from services.engine.turn import Turn, run_turn
 from services.inbox.projector import Inboxes
 from services.projector import Projector, Reader, Setup
 from services.store.scripts import script
@@ -85,16 +87,14 @@ async def test_what_came_during_a_turn_gets_one_turn_and_no_empty_one_follows(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns: list[tuple[int, int]] = []
-    real, rounds = Deciding._decided, 20
+    rounds = 20
 
-    def noting(
-        self: Deciding, state: State, entries: Sequence[IntakeEntry], events_max: int
-    ) -> Decided:
-        decided = real(self, state, entries, events_max)
-        turns.append((decided.turn.consumed, len(decided.turn.events)))
-        return decided
+    def noting(*args: Any) -> Turn:
+        turn = run_turn(*args)
+        turns.append((turn.consumed, len(turn.events)))
+        return turn
 
-    monkeypatch.setattr(Deciding, "_decided", noting)
+    monkeypatch.setattr("services.engine.deciding.run_turn", noting)
     monkeypatch.setattr("services.engine.host.IDLE_S", 3600.0)  # nobody looks because time passed
     host = bus.host()
     async with running(host):
