@@ -30,7 +30,7 @@ def price_of(state: State, model: str) -> Price | None:
 
 def hold_price(state: State, model: str) -> Price:
     """What a hold is priced at: where nobody knows the price, at the dearest of the book."""
-    price = price_of(state, model)
+    price = state.policy.prices.get(model) or price_of(state, model)
     if price is not None:
         return price
     return max(state.policy.prices.values(), key=lambda x: x.dearest, default=Price())

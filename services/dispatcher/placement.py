@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from projections import budgets
@@ -42,12 +41,12 @@ class Placement:
         self.free -= 1
         self._headrooms.pop(worker, None)
 
-    def posts(self, task: TaskRecord) -> Iterator[Post]:
+    def posts(self, task: TaskRecord) -> list[Post]:
         """Where ``task`` could run now, best first: most headroom, then similar work."""
         free = [post for post in self.route(task) if post.worker.free > 0]
         if len(free) > 1:
             free.sort(key=lambda post: self._merit(post.worker, task.kind))
-        yield from free
+        return free
 
     def route(self, task: TaskRecord) -> list[Post]:
         """All live workers that ``task`` could run on, busy ones too, in no order."""

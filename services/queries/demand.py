@@ -29,11 +29,11 @@ def wanted(state: State, unit: str, window: str, now: int) -> int:
             break
         if key.priority < lowest:
             continue
-        post = next(placement.posts(task), None)
-        if post is None:
+        posts = placement.posts(task)
+        if not posts:
             continue
         number = min(free, len(state.indexes.queues.waiting[key]))
-        amount += number * estimates.ask(state, task, post.model, ())[UNITS.index(unit)]
+        amount += number * estimates.ask(state, task, posts[0].model, ())[UNITS.index(unit)]
         least = max(least, budgets.least_limit(task.priority, amount))
         free -= number
     return least
