@@ -223,7 +223,7 @@ def replay_log(ground: Ground, plan: Plan) -> list[Figure]:
     with _history(ground, plan.events) as (client, keys, history):
 
         def read() -> float:
-            with _quiet_gc():
+            with quiet_gc():
                 began = time.monotonic()
                 count = sum(len(events) for events in rebuild.read_log(client, keys))
                 elapsed = time.monotonic() - began
@@ -231,7 +231,7 @@ def replay_log(ground: Ground, plan: Plan) -> list[Figure]:
             return count / elapsed
 
         def fold() -> float:
-            with _quiet_gc():
+            with quiet_gc():
                 began = time.monotonic()
                 state = rebuild.rebuild(client, keys, snapshot=False)
                 elapsed = time.monotonic() - began
@@ -255,7 +255,7 @@ def startup(ground: Ground, plan: Plan) -> list[Figure]:
         history.grow(TAIL)
         taken: list[float] = []
         for _ in range(plan.repeats):
-            with _quiet_gc():
+            with quiet_gc():
                 began = time.monotonic()
                 state = rebuild.rebuild(client, keys)
                 taken.append(time.monotonic() - began)
@@ -277,8 +277,8 @@ def _history(ground: Ground, events: int) -> Generator[tuple[SyncClient, Keys, H
 
 
 @contextlib.contextmanager
-def _quiet_gc() -> Generator[None]:
-    """As a host does while it folds the log."""
+def quiet_gc() -> Generator[None]:
+    """No looking for cycles, as a host does while it folds the log, and mostly afterwards."""
     gc.collect()
     gc.disable()
     try:

@@ -50,16 +50,25 @@ is no place left where much is lost: less would have to be decided, or in anothe
   (the note of e2e) is the bound: at 197 µs one core has 5,100 tasks/s, 0.045 R where R is 112,000;
   0.055 R would be 162 µs. All four together take 310 µs, of which two cores have 6,450 a second, if
   nobody ever waits for anybody.
-- *Submission to start*: two hops through Redis and a turn between them. Medians of eight takes, in
-  µs: from the client to the engine 390, until its turn begins 145, the turn 700, packing and
-  writing it 150, from there to the handler 585; a bare hop (H) took 700. Hot the same turn takes
-  about 110: 20 ms after the last one its code and data have left the caches, 370 calls of 210
-  functions. What is left is fewer of them.
+- *Submission to start*: two hops through Redis and a turn between them. Medians of 16 takes, in
+  µs: from the client to the engine 437, until its turn begins 155, the turn 725, arguments and
+  packing 86, from there to the handler 620; a bare hop (H) took 740. 2.3 H would leave 400 for that
+  turn, which takes 150 hot and six times that when nothing happened for 20 ms: see the rows of `a
+  lone turn`, where nothing else runs. By then the machine's other guests have had the caches; code
+  and data of 350 calls of 190 functions come from memory again, and a loop that needs no memory at
+  all loses a quarter, too. Redis is as cold: the script that appends takes 170 µs then (a bare XADD
+  within a script 76). Tried and not kept: twenty calls fewer gained nothing that 8 pairs could tell;
+  the interpreter's memory on huge pages, 14 of 2 MB, 8 % of the turn, 0 to 5 % of the whole in 16
+  pairs; folds compiled with Cython, nothing hot and half as much again cold. A core that keeps
+  spinning would do, and an idle bus is to cost nothing. The p99 is the same turn.
 - *Replay*: alone, in memory and hot a task's four events take 21 µs to fold and 8 to decode; 1 R on
   this machine is 34 to 44 µs for reading, decoding and folding them. Of the folds 67 % is the end
   (four scopes, two buckets each; cells; the outcome), 16 a dispatch, 11 a submission, 5 a route.
-- *Decisions through a bus*: every turn looks at the head of every queue anew, since no refusal is
-  remembered. A submission waits for such a turn that is under way, and for its own.
+  What is read at once has to fit into the cache of a core and the buffer of a socket: with batches
+  of 1,000 entries instead of 250 all this took a fifth longer, and reading alone half as long again.
+- *Decisions through a bus*: every turn looks at the head of every queue anew (137 here, each of
+  another project or size: 6 µs each hot, twice that here), since no refusal is remembered. A
+  submission waits for such a turn that is under way, and for its own.
 """
 
 

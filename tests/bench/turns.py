@@ -6,7 +6,8 @@ time, so that a machine at work disturbs it little.
 
 from __future__ import annotations
 
-import gc
+import math
+import statistics
 import time
 from collections import deque
 
@@ -21,11 +22,12 @@ from services.runtime import initial_policy
 from services.store.prompts import Texts
 from tests.bench.children import settings
 from tests.bench.ground import Ground, load_now
-from tests.bench.measures import Figure, Plan, Spread
+from tests.bench.measures import Figure, Plan, Spread, quiet_gc
 from tests.bench.titles import titles
 
 A_TURN = 128
 AIM_US = 300.0
+PAUSES_S, LONE_TURNS = (0.0, 0.002, 0.02), 100
 _encode = msgspec.json.Encoder().encode
 
 
@@ -79,23 +81,52 @@ class Engine:
             elif event.data.type == "task.completed":
                 self.done += 1
 
+    def lone(self, text: str, pause: float) -> float:
+        """Seconds of the turn that takes in one task, ``pause`` after the last one."""
+        self.entry("task.submitted", {"text": text})
+        if pause:
+            time.sleep(pause)
+        began = time.perf_counter()
+        self.turn()
+        took = time.perf_counter() - began
+        while self.waiting:
+            self.turn()
+        return took
+
 
 def cost(count: int) -> float:
     """CPU µs a task."""
     engine = Engine()
     for text in titles(count):
         engine.entry("task.submitted", {"text": text})
-    gc.collect()
-    began = time.process_time()
-    while engine.done < count:
-        engine.turn()
-    return (time.process_time() - began) / count * 1e6
+    with quiet_gc():
+        began = time.process_time()
+        while engine.done < count:
+            engine.turn()
+        return (time.process_time() - began) / count * 1e6
 
 
 def turns(_ground: Ground, plan: Plan) -> list[Figure]:
-    """What ``cost`` says, again and again."""
+    """What ``cost`` says, again and again; and what one task's turn takes, alone."""
     count = plan.tasks or 2_500
     cost(count // 5)  # words are looked up once
     taken = [cost(count) for _ in range(plan.repeats)]
     aim = f"≤ {AIM_US:g} µs"
-    return [Figure("turns", "µs a task", Spread.of(taken), AIM_US, aim, False, load=load_now())]
+    figure = Figure("turns", "µs a task", Spread.of(taken), AIM_US, aim, False, load=load_now())
+    return [figure, *(_lone(plan.repeats, pause) for pause in PAUSES_S)]
+
+
+def _lone(repeats: int, pause: float) -> Figure:
+    """Nothing else runs: what the pause costs are the caches, and the time to wake up."""
+    engine, texts = Engine(), iter(titles((repeats + 1) * LONE_TURNS))
+    engine.turn()
+
+    def typical(pause: float) -> float:
+        turns = [engine.lone(next(texts), pause) for _ in range(LONE_TURNS)]
+        return statistics.median(turns) * 1e6
+
+    with quiet_gc():
+        typical(0.0)  # words are looked up once
+        taken = Spread.of([typical(pause) for _ in range(repeats)])
+    name = f"a lone turn, {pause * 1000:g} ms after the last"
+    return Figure(name, "µs", taken, math.inf, "printed", False, load=load_now())
