@@ -141,23 +141,24 @@ class Pool:
         self._idle.append(connection)
         return replies
 
-    def chain(self, first: Command, after: Callable[[Any], Command | None]) -> Iterator[Any]:
-        """The reply to ``first`` and to each command that follows ``after`` a reply, None for none.
-        A command is under way while the caller works on the reply before it. Raises as ``ask``."""
-        command: Command | None = first
+    def chain(
+        self, first: Sequence[Command], after: Callable[[list[Any]], Sequence[Command]]
+    ) -> Iterator[list[Any]]:
+        """As SyncClient.chain, errors as values. Raises as ``ask``."""
+        commands = first
         connection, awaited = self.connected(), True
         try:
-            connection.send(packed([first]))
-            while command is not None:
-                reply = connection.receive()
+            connection.send(packed(first))
+            while commands:
+                replies = [connection.receive() for _ in commands]
                 awaited = False
-                command = after(reply)
-                if command is not None:
+                commands = after(replies)
+                if commands:
                     awaited = True
-                    connection.send(packed([command]))
-                yield reply
+                    connection.send(packed(commands))
+                yield replies
         finally:
-            if awaited:  # its reply is for nobody
+            if awaited:  # the replies are for nobody
                 connection.close()
             else:
                 self._idle.append(connection)

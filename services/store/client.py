@@ -246,15 +246,18 @@ class SyncClient:
         (reply,) = self._ask((command,))
         return self._checked(command, reply)
 
-    def chain(self, first: Command, after: Callable[[Any], Command | None]) -> Iterator[Any]:
-        """The reply to ``first`` and to each command that follows ``after`` a reply, None for none.
-        A command is under way while the caller works on the reply before it. Raises as ``call``."""
-        asked: Command | None = first
+    def chain(
+        self, first: Sequence[Command], after: Callable[[list[Any]], Sequence[Command]]
+    ) -> Iterator[list[Any]]:
+        """The replies to the commands ``first``, and to those that follow ``after`` replies, as
+        long as there are any. These are under way while the caller works on the replies before. All
+        are about keys of one slot. Raises as ``call``."""
+        asked = first
 
-        def following(reply: Any) -> Command | None:
+        def following(replies: list[Any]) -> Sequence[Command]:
             nonlocal asked
-            assert asked is not None
-            asked = after(self._checked(asked, reply))
+            pairs = zip(asked, replies, strict=True)
+            asked = after([self._checked(command, reply) for command, reply in pairs])
             return asked
 
         with _answered(self.shown):

@@ -236,19 +236,21 @@ class BlockingNodes:
         self._current()
         return [self._asked(name, [command])[0] for name in self._routes.primaries]
 
-    def chain(self, first: Command, after: Callable[[Any], Command | None]) -> Iterator[Any]:
+    def chain(
+        self, first: Sequence[Command], after: Callable[[list[Any]], Sequence[Command]]
+    ) -> Iterator[list[Any]]:
         """As Pool.chain, of the node that serves the first one's key, on one connection: another
         node may know another past. Raises RedisUnavailable where it serves the key no more."""
         self._current()
 
-        def following(reply: Any) -> Command | None:
-            if is_not_here(reply):
+        def following(replies: list[Any]) -> Sequence[Command]:
+            for reply in filter(is_not_here, replies):
                 self._routes.doubted()
                 raise classified(self._shown, str(reply)) from reply
-            return after(reply)
+            return after(replies)
 
         try:
-            yield from self._wires(self._routes.node_of(first)).chain(first, following)
+            yield from self._wires(self._routes.node_of(first[0])).chain(first, following)
         except (OSError, hiredis.ProtocolError):
             self._routes.doubted()
             raise

@@ -25,8 +25,7 @@ from services.runtime.errors import BeginningLost
 from services.runtime.settings import Settings
 from services.store.client import SyncClient
 from services.store.forgetting import task_of
-from services.store.raw_entries import COUNT
-from services.store.raw_entries import entries as pages
+from services.store.raw_entries import COUNT, batches
 from services.store.scripts import Argument, script
 from services.store.segments import (
     CHAIN,
@@ -125,29 +124,21 @@ class History:
             until = f"{until}-{LAST}"
         cursor, served = since, START
         while True:
-            mark = None
-            for page in pages(self._client, self._keys, cursor, until):
-                # First the log, then the mark: of a cut between the two the mark tells.
-                mark = self._cut_behind(cursor, served)
-                if mark is not None:
-                    break
-                cursor = page[-1][0].decode()
-                yield page
-            mark = mark or self._cut_behind(cursor, served)
-            if mark is None:
+            # First the log, then the mark: of a cut between the two the mark tells.
+            look = ("GET", self._keys.archive_mark)
+            for batch, told in batches(self._client, self._keys, cursor, until, look):
+                mark = decode_mark(told, self._keys)
+                if mark is not None and after(mark.begins, cursor) and after(mark.begins, served):
+                    break  # it was cut behind the cursor, and the archive not read for that cut
+                if batch:
+                    cursor = batch[-1][0].decode()
+                    yield batch
+            else:
                 return
             served = mark.begins
             for batch in self._archived(mark, cursor, until):
                 yield batch
                 cursor = batch[-1][0].decode()
-
-    def _cut_behind(self, cursor: str, served: str) -> ArchiveMark | None:
-        """The mark, where the log was cut behind ``cursor``, and the archive was not read for that
-        cut."""
-        mark = read_mark(self._client, self._keys)
-        if mark is None or not after(mark.begins, cursor) or not after(mark.begins, served):
-            return None
-        return mark
 
     def newest(self, until: str = "+", since: str = START) -> Iterator[list[Any]]:
         """The same, the newest first: up to ``until``, then further back to behind ``since``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from events.keys import Keys
@@ -20,26 +20,39 @@ START = "0-0"
 def entries(
     client: SyncClient, keys: Keys, after: str = START, until: str = "+"
 ) -> Iterator[list[Any]]:
-    """The raw entries after one place and up to another, in batches; the next is on its way while
-    the caller works on one. Who waits for a batch longer than he works on one gets larger ones."""
+    """The raw entries after one place and up to another, in batches."""
+    for (batch,) in batches(client, keys, after, until):
+        if batch:
+            yield batch
+
+
+def batches(
+    client: SyncClient, keys: Keys, after: str, until: str, *behind: Command
+) -> Iterator[list[Any]]:
+    """Each batch of raw entries, the last one perhaps empty, with the replies to the commands
+    ``behind`` it: about keys of the log's slot, which are looked at after the batch was read.
+
+    The next batch is on its way while the caller works on one. Who waits for a batch longer than he
+    works on one gets larger ones.
+    """
     count, asked = COUNT, COUNT
     sent, wanted = float("-inf"), elapsed()
 
-    def following(reply: list[Any]) -> Command | None:
+    def following(replies: list[Any]) -> Sequence[Command]:
         nonlocal count, asked, sent
-        if len(reply) < asked:
-            return None
+        batch = replies[0]
+        if len(batch) < asked:
+            return ()
         work, wait = wanted - sent, elapsed() - wanted
         if wait > work:
             count = min(2 * count, COUNT_MAX)
         elif 4 * wait < work:
             count = max(count // 2, COUNT)
         asked, sent = count, elapsed()
-        return _range(keys, reply[-1][0].decode(), until, count)
+        return _range(keys, batch[-1][0].decode(), until, count), *behind
 
-    for reply in client.chain(_range(keys, after, until, count), following):
-        if reply:
-            yield reply
+    for replies in client.chain((_range(keys, after, until, count), *behind), following):
+        yield replies
         wanted = elapsed()
 
 

@@ -57,15 +57,15 @@ is no place left where much is lost: less would have to be decided, or in anothe
   lone turn`, where nothing else runs. By then the machine's other guests have had the caches; code
   and data of 350 calls of 190 functions come from memory again, and a loop that needs no memory at
   all loses a quarter, too. Redis is as cold: the script that appends takes 170 µs then (a bare XADD
-  within a script 76). Tried and not kept: twenty calls fewer gained nothing that 8 pairs could tell;
+  within a script 76). Tried: twenty calls fewer gained nothing that 8 pairs could tell;
   the interpreter's memory on huge pages, 14 of 2 MB, 8 % of the turn, 0 to 5 % of the whole in 16
   pairs; folds compiled with Cython, nothing hot and half as much again cold. A core that keeps
   spinning would do, and an idle bus is to cost nothing. The p99 is the same turn.
 - *Replay*: alone, in memory and hot a task's four events take 21 µs to fold and 8 to decode; 1 R on
   this machine is 34 to 44 µs for reading, decoding and folding them. Of the folds 67 % is the end
   (four scopes, two buckets each; cells; the outcome), 16 a dispatch, 11 a submission, 5 a route.
-  What is read at once has to fit into the cache of a core and the buffer of a socket: with batches
-  of 1,000 entries instead of 250 all this took a fifth longer, and reading alone half as long again.
+  A batch has to fit into the cache of a core and the buffer of a socket: with 1,000 entries instead
+  of 250, each followed by a question of its own about the archive, reading took twice as long.
 - *Decisions through a bus*: every turn looks at the head of every queue anew (137 here, each of
   another project or size: 6 µs each hot, twice that here), since no refusal is remembered. A
   submission waits for such a turn that is under way, and for its own.

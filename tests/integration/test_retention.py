@@ -46,6 +46,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 POLICY = ArchiveSettings(keep_events=1_000, segment_events=300)
 WORDY = msgspec.structs.replace(POLICY, words=True)
+KEEP = [msgspec.structs.replace(POLICY, keep_events=n) for n in (1_600, 1_200, 600)]
 LOTS = 5
 OPEN = "Ask Mrs. Abernathy, born 1961, about her loan"
 
@@ -134,6 +135,17 @@ async def test_what_left_is_archived_and_every_state_is_as_before(ground: Ground
     assert {row.log_id for row in events_before(ground.asked, places[60])} == set(places[:61])
     assert step(ground.asked, places[60], -1) == places[59]
     assert step(ground.asked, places[cut - 1], 1) == places[cut]
+
+
+async def test_who_reads_while_the_log_is_cut_gets_every_entry_once(ground: Ground) -> None:
+    """Nothing was read yet, one batch, two; what is cut then lies behind the reader and before."""
+    places = [e.log_id for batch in ground.asked.read() for e in batch]
+    for batches in range(3):
+        reading = History(ground.client, ground.keys, ground.folder).entries()
+        seen = [entry for _ in range(batches) for entry in next(reading)]
+        assert ground.retain(KEEP[batches]) >= 300
+        seen += [entry for batch in reading for entry in batch]
+        assert [entry[0].decode() for entry in seen] == places
 
 
 async def test_tasks_moments_and_proofs_read_the_archive(ground: Ground) -> None:
