@@ -1,17 +1,11 @@
-"""Another checkout beside this one: short waves in turn on two buses of one server, paired.
-
-On a shared machine a median of three moves by a fifth; the ratio within a pair does not.
-"""
+"""Another checkout beside this one: short waves in turn on two buses of one server, paired."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from tests.bench.ground import ROOT, Bus, Ground, load_now
-from tests.bench.measures import Figure, Plan, Spread, cpu_text, wave
-
-PAIRS = 8
-A_WAVE = 2_000
+from tests.bench.measures import A_WAVE, PAIRS, Figure, Plan, Spread, cpu_text, paired, wave
 
 
 def compare(ground: Ground, plan: Plan, base: Path) -> list[Figure]:
@@ -25,10 +19,7 @@ def compare(ground: Ground, plan: Plan, base: Path) -> list[Figure]:
         wave(bus, count // 2)
     rates, costs = list[float](), list[float]()
     mine, told = list[float](), list[dict[str, float]]()
-    for pair in range(PAIRS):
-        order = buses if pair % 2 else buses[::-1]
-        taken = {bus: wave(bus, count) for bus in order}
-        (before, cost_before), (after, cost_after) = taken[buses[0]], taken[buses[1]]
+    for (before, cost_before), (after, cost_after) in paired(buses, count):
         rates.append(after / before)
         costs.append(cost_after["engine"] / cost_before["engine"])
         mine.append(after)
