@@ -101,7 +101,8 @@ class Outcomes(Mapping[str, Outcome]):
             self._forget(journal, outcome.n - OUTCOMES_KEPT)
 
     def _forget(self, journal: Journal, n: int) -> None:
-        self._read(_number(n))
+        if self._unread:
+            self._read(_number(n))
         task = self._order.get(n)
         if task is None:
             return
