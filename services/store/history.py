@@ -126,8 +126,8 @@ class History:
         while True:
             # First the log, then the mark: of a cut between the two the mark tells.
             look = ("GET", self._keys.archive_mark)
-            for batch, told in batches(self._client, self._keys, cursor, until, look):
-                mark = decode_mark(told, self._keys)
+            for batch, reply in batches(self._client, self._keys, cursor, until, look):
+                mark = decode_mark(reply, self._keys)
                 if mark is not None and after(mark.begins, cursor) and after(mark.begins, served):
                     break  # it was cut behind the cursor, and the archive not read for that cut
                 if batch:
