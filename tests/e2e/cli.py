@@ -172,5 +172,9 @@ class Process:
     def end(self) -> None:
         """Leave nothing behind, whatever a test did."""
         if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(timeout=30)
+            self.process.terminate()  # an embedded server outlives an `asb up` that is killed
+            try:
+                self.process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(timeout=30)
