@@ -47,9 +47,12 @@ By their own time: the loop 8, `packed` 5, `encode`, `sentences.read` and `_add_
 is no place left where much is lost: less would have to be decided, or in another language.
 
 - *End to end*: engine, worker, client and Redis share the machine's cores. The engine's CPU a task
-  (the note of e2e) is the bound: at 197 µs one core has 5,100 tasks/s, 0.045 R where R is 112,000;
-  0.055 R would be 162 µs. All four together take 310 µs, of which two cores have 6,450 a second, if
-  nobody ever waits for anybody.
+  (the note of e2e) is the bound: at 295 µs one core has 3,400 tasks/s, 0.046 R where R is 74,000;
+  0.055 R would be 246 µs. In a fast hour it is 197 µs at 112,000, and 162 would be wanted. All four
+  together take 480 µs, of which two cores have 4,200 a second, if nobody ever waits for anybody.
+- *Flat*: behind 100,000 tasks the engine takes 12 % more CPU for one, behind 40,000 5 %. Forgetting
+  the oldest outcome is a tenth of that; what is forgotten leaves holes all over the heap, where new
+  objects are then made, each on a page that no cache holds.
 - *Submission to start*: two hops through Redis and a turn between them. Medians of 16 takes, in
   µs: from the client to the engine 437, until its turn begins 155, the turn 725, arguments and
   packing 86, from there to the handler 620; a bare hop (H) took 740. 2.3 H would leave 400 for that
