@@ -30,6 +30,7 @@ def price_of(state: State, model: str) -> Price | None:
 
 def hold_price(state: State, model: str) -> Price:
     """What a hold is priced at: where nobody knows the price, at the dearest of the book."""
+    # The book without a quote of it: every look at the head of a queue asks this (5 % of the look).
     price = state.policy.prices.get(model) or price_of(state, model)
     if price is not None:
         return price

@@ -34,8 +34,7 @@ class Appending:
         """Put a turn on the log, and what it refused among the dead letters; ``meanwhile`` is
         called while the turn is on its way. Raises as ``Log.append``."""
         turn, base = decided.turn, decided.base
-        if turn.unclean:
-            await self._intakes.mark_unclean(turn.unclean)
+        await self._intakes.mark_unclean(turn.unclean)
         if turn.refused:  # on an outdated state a good report looks like one about nothing
             appended = await self._log.append(base, turn.now, [])
             if appended.outcome != "ok":

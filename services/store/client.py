@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 SCAN_COUNT = 1_000
 HOME = Keys().log
-LOST = (OSError, hiredis.ProtocolError)  # what a connection raises
 
 
 @contextmanager
@@ -49,7 +48,7 @@ def _answered(shown: str) -> Generator[None]:
     """Turn what a connection raises into our error."""
     try:
         yield
-    except LOST as error:
+    except (OSError, hiredis.ProtocolError) as error:
         raise no_answer(shown, error) from error
 
 
@@ -160,11 +159,9 @@ class Client:
         return 0 if self._servers is None else self._servers.losses
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
-        try:  # what ``_answered`` does: a submission waits for every call on this way
+        with _answered(self.shown):
             servers = self._servers or await self._reached()
             return await servers.ask(commands)
-        except LOST as error:
-            raise no_answer(self.shown, error) from error
 
     async def _reached(self) -> Wires | Nodes:
         """Who answers at our URL: one server, or the nodes of a Cluster."""

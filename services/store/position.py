@@ -52,8 +52,6 @@ class Position:
 
     def last_seen(self, state: State) -> str:
         """The last entry that was folded or skipped."""
-        if self._entry == START:
-            return state.meta.log_id
         return max(self._entry, state.meta.log_id, key=parse_id)
 
     def base(self, state: State) -> Base:
@@ -63,9 +61,7 @@ class Position:
 
     def floor(self, state: State) -> str:
         """Events get ids after this one. Raises LogError where there are none."""
-        floor = self.last_seen(state)
-        if self._floor != START:
-            floor = max(floor, self._floor, key=parse_id)
+        floor = max(self.last_seen(state), self._floor, key=parse_id)
         if parse_id(floor)[0] >= LAST_MS:
             raise LogError(
                 f"somebody closed the log with an entry of the highest id, {floor}",

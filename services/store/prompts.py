@@ -41,9 +41,7 @@ class Texts(dict[str, str]):
 
     def missing(self, state: State) -> bool:
         """Whether the next delegations need what is not here."""
-        if state.meta.overlay.place != self.overlay[0]:
-            return True
-        return bool(state.indexes.undelegated) and bool(self._places(state))
+        return state.meta.overlay.place != self.overlay[0] or bool(self._places(state))
 
     def _places(self, state: State) -> dict[str, str]:
         return {

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from events.keys import Keys
+from events.log import START
 from services.runtime.clock import elapsed
 from services.store.client import SyncClient
 from services.store.replies import Command
@@ -14,7 +15,6 @@ from services.store.replies import Command
 # socket, so that the next are there when they are wanted: with 1,000 a replay took a fifth longer.
 COUNT = 250
 COUNT_MAX = 4_000  # … from a server so far away that each read is waited for
-START = "0-0"
 
 
 def entries(
@@ -35,20 +35,20 @@ def batches(
     The next batch is on its way while the caller works on one. Who waits for a batch longer than he
     works on one gets larger ones.
     """
-    count, asked = COUNT, COUNT
+    count = COUNT
     sent, wanted = float("-inf"), elapsed()
 
     def following(replies: list[Any]) -> Sequence[Command]:
-        nonlocal count, asked, sent
+        nonlocal count, sent
         batch = replies[0]
-        if len(batch) < asked:
+        if len(batch) < count:
             return ()
         work, wait = wanted - sent, elapsed() - wanted
         if wait > work:
             count = min(2 * count, COUNT_MAX)
         elif 4 * wait < work:
             count = max(count // 2, COUNT)
-        asked, sent = count, elapsed()
+        sent = elapsed()
         return _range(keys, batch[-1][0].decode(), until, count), *behind
 
     for replies in client.chain((_range(keys, after, until, count), *behind), following):

@@ -118,12 +118,7 @@ class Up:
     def end(self) -> None:
         """Leave nothing behind, whatever a test did."""
         if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            _end(self.process)
 
     def processes(self) -> list[str]:
         """Command lines of all processes that name this folder."""
@@ -171,10 +166,14 @@ class Process:
 
     def end(self) -> None:
         """Leave nothing behind, whatever a test did."""
-        if self.process.poll() is None:
-            self.process.terminate()  # an embedded server outlives an `asb up` that is killed
-            try:
-                self.process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(timeout=30)
+        _end(self.process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """In order where it can be: an embedded server outlives an `asb up` that is killed."""
+    process.terminate()  # nothing, where it has ended
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(timeout=30)
