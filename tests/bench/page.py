@@ -58,7 +58,7 @@ is no place left where much is lost: less would have to be decided, or in anothe
   packing 86, from there to the handler 620; a bare hop (H) took 740. 2.3 H would leave 400 for that
   turn, which takes 150 hot and six times that when nothing happened for 20 ms: see the rows of `a
   lone turn`, where nothing else runs. By then the machine's other guests have had the caches; code
-  and data of 340 calls of 195 functions come from memory again, and a loop that needs no memory at
+  and data of 355 calls of 202 functions come from memory again, and a loop that needs no memory at
   all loses a quarter, too. Redis is as cold: the script that appends takes 170 µs then (a bare XADD
   within a script 76). Tried: twenty calls fewer gained nothing that 8 pairs could tell;
   the interpreter's memory on huge pages, 14 of 2 MB, 8 % of the turn, 0 to 5 % of the whole in 16
