@@ -10,6 +10,7 @@ keep ``entries`` None and pay nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import msgspec
@@ -74,6 +75,11 @@ class Journal:
             if self.entries is not None:
                 self.entries.append((mapping, key, mapping[key]))
             del mapping[key]
+
+    def drop_all(self, mapping: dict[Any, Any], keys: Iterable[Any]) -> None:
+        gone = [(mapping, key, mapping.pop(key)) for key in keys if key in mapping]
+        if self.entries is not None:
+            self.entries += gone
 
     def rollback(self) -> list[msgspec.Struct]:
         """Undo the newest turn; returns the records that were put back (indexes may need them)."""

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from sys import intern
 
 from events.envelope import Event
 from events.task import PRIORITIES, TaskDeferred, TaskDelegated, TaskSubmitted
@@ -144,16 +143,16 @@ def close(state: State, task: TaskRecord, status: str, at: int) -> None:
         status,
         task.attempt,
         at,
-        session=intern(task.session),  # one of each for all of 100,000 outcomes
-        worker=intern(task.worker),
-        agent=intern(task.run_agent),
-        model=intern(task.run_model),
-        kind=intern(task.kind),
+        session=task.session,
+        worker=task.worker,
+        agent=task.run_agent,
+        model=task.run_model,
+        kind=task.kind,
         tokens=task.spent_tokens,
         nanos=task.spent_nanos,
         past=past,
         digest=task.digest,
-        project=intern(task.project),
+        project=task.project,
         parts=parts,
     )
     tallies.timed(state, "task", status, at - task.submitted_at)

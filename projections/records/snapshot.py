@@ -17,8 +17,8 @@ from projections.records.progress import Progress
 from projections.records.routing import Overlay, Routed, Taught
 from projections.records.tallies import Difference, Histogram, Returned, Tallies
 from projections.records.tasks import (
+    BLOCKS_KEPT,
     OUTCOMES_BLOCK,
-    OUTCOMES_KEPT,
     Block,
     Outcome,
     PastAttempt,
@@ -74,5 +74,5 @@ FORMAT = zlib.crc32(
             *(Tallies, Histogram, Returned, Difference, Block, ProviderAccount),
         )
     ).encode()
-    + b" %d %d" % (OUTCOMES_KEPT, OUTCOMES_BLOCK)
+    + b" %d %d" % (BLOCKS_KEPT, OUTCOMES_BLOCK)
 )

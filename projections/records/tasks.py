@@ -139,7 +139,7 @@ class TaskRecord(msgspec.Struct, array_like=True, gc=False):
         return scope_keys(self.worker, self.run_agent, self.run_model, self.project)
 
 
-OUTCOMES_KEPT = 100_000
+BLOCKS_KEPT = 100  # full ones, beside the one that fills
 OUTCOMES_BLOCK = 1_000  # tasks of one block
 
 

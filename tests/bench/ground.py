@@ -166,7 +166,7 @@ class Bus:
         self.client, namespace = ground.client, self.keys.namespace
         self.engine = Child("engine", ground.url, namespace, profile, module=engine, root=root)
         self.worker = Child("worker", ground.url, namespace, str(CAPACITY), root=root)
-        self.submitted = 0
+        self.submitted = self.titled = 0  # tasks, and the place of the next one's title
         self._wait(lambda: self._last_type() == b"worker.joined", "the worker has joined")
 
     def submit(self, titles: Sequence[str]) -> None:
@@ -176,14 +176,14 @@ class Bus:
     def done(self, before: int, count: int) -> float:
         """When (``time.monotonic``) the last of ``count`` tasks was complete on the log.
 
-        ``before`` is the log's length when the first of them was submitted.
+        ``before`` is what had been added to the log when the first of them was submitted.
         """
-        self._wait(lambda: self.length >= before + LIFE * count, f"{count} tasks are done")
-        length, changed = self.length, time.monotonic()
+        self._wait(lambda: self.added >= before + LIFE * count, f"{count} tasks are done")
+        added, changed = self.added, time.monotonic()
         while time.monotonic() - changed < QUIET_S:
             time.sleep(POLL_S)
-            if (now := self.length) != length:
-                length, changed = now, time.monotonic()
+            if (now := self.added) != added:
+                added, changed = now, time.monotonic()
         return changed
 
     @property

@@ -20,7 +20,7 @@ from tests.bench.ground import Bus, Ground, bulk_submit, load_now
 from tests.bench.history import History
 from tests.bench.titles import titles
 
-PAIRS, A_WAVE = 8, 2_000
+PAIRS, A_WAVE = 12, 2_000
 TAIL = 45_000  # a snapshot is due when its tail exceeds 50,000
 STARTUP_EVENTS = 1_000_000
 
@@ -135,8 +135,9 @@ def always(_ground: Ground, plan: Plan) -> list[Figure]:
 
 def wave(bus: Bus, count: int) -> tuple[float, dict[str, float]]:
     """Submit ``count`` new tasks and wait until all are done: the rate, and the CPU it took."""
-    texts = titles(count, bus.submitted)
-    cpu, before = bus.cpu(), bus.length
+    texts = titles(count, bus.titled)
+    bus.titled += count
+    cpu, before = bus.cpu(), bus.added
     began = time.monotonic()
     bus.submit(texts)
     elapsed = bus.done(before, count) - began
@@ -162,6 +163,7 @@ def flat(ground: Ground, plan: Plan) -> list[Figure]:
     """A bus that has done many tasks, beside one that has done none."""
     behind = plan.tasks or 100_000
     old, new = (Bus(ground, keys=keys) for keys in (ground.keys(), ground.more_keys()))
+    new.titled = behind - A_WAVE // 2  # in a pair both get the same titles
     wave(new, A_WAVE // 2)
     wave(old, behind)
     takes = list(paired((new, old), A_WAVE))

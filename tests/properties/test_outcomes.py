@@ -3,6 +3,7 @@ undone, written and loaded, both say the same, and the bytes are those of one ne
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,19 +17,19 @@ from projections.outcomes import Outcomes
 from projections.records import COMPLETED, FAILED, Meta, Outcome
 from tests.strategies import examples
 
-KEPT, BLOCK = 7, 3
+KEPT, BLOCK = 4, 2  # blocks beside the one that fills, and ends of each
 TASKS = [f"t{n}" for n in range(12)]
-# A task that ends, and whether the turn it ends in is undone first; or what happens between two.
+# A task that ends: in a replay, or in a turn that stands or is undone first. What happens between.
 Act = tuple[str, str]
-ENDS = st.tuples(st.sampled_from(["end", "undone"]), st.sampled_from(TASKS))
-BETWEEN = st.tuples(st.sampled_from(["load", "look", "alike"]), st.sampled_from(TASKS))
+ENDS = st.tuples(st.sampled_from(["end", "turn", "undone"]), st.sampled_from(TASKS))
+BETWEEN = st.tuples(st.sampled_from(["load", "look", "alike", "charged"]), st.sampled_from(TASKS))
 ACTS = st.lists(ENDS | ENDS | BETWEEN, max_size=60)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "OUTCOMES_KEPT", KEPT)
+        patch.setattr(module, "BLOCKS_KEPT", KEPT)
         patch.setattr(module, "OUTCOMES_BLOCK", BLOCK)
         yield
 
@@ -48,22 +49,47 @@ class Ground:
         for outcomes in (self.loaded, self.live):
             outcomes.end(self.journal, task, Outcome(n, status, 1, n, digest=digest_of(task)))
 
+    def turn(self, task: str) -> None:
+        self.journal.begin()
+        self.end(task)
+        self.journal.commit()
+
     def undone(self, task: str) -> None:
-        """Two tasks end in a turn that looks at all and is undone; then ``task`` does, for good."""
+        """``task`` ends in a turn that looks at all and is undone; then it does for good."""
         before = self.live.blocks()
         self.journal.begin()
-        self.end("other")
         self.end(task)
+        for _ in range(2 * BLOCK):
+            self.end("other")
         assert len(self.loaded) == len(self.live)
         self.journal.rollback()
         assert self.live.blocks() == before
-        self.end(task)
+        self.turn(task)
 
     def note(self, task: str) -> None:
         n = self.meta.ended
         self.model.pop(task, None)
-        self.model[task] = self.live[task]
-        self.model = {t: o for t, o in self.model.items() if o.n > n - KEPT}
+        self.model[task] = copy.copy(self.live[task])
+        oldest = ((n - 1) // BLOCK - KEPT) * BLOCK
+        self.model = {t: o for t, o in self.model.items() if o.n > oldest}
+
+    def charged(self, task: str) -> None:
+        """A late charge that stands, on top of it one in a turn that is undone."""
+        if task not in self.model:
+            return
+        self.model[task].tokens += 5
+        for tokens, stands in ((5, True), (7, False)):
+            self.journal.begin()
+            for outcomes in (self.loaded, self.live):
+                outcome = outcomes[task]
+                self.journal.touch(outcome)
+                outcome.tokens += tokens
+            if stands:
+                self.journal.commit()
+                continue
+            for _ in range(2 * BLOCK):
+                self.end("other")
+            self.journal.rollback()
 
     def load(self, _task: str = "") -> None:
         self.loaded = Outcomes(self.meta, self.loaded.blocks())
@@ -82,7 +108,7 @@ class Ground:
 
 def digest_of(task: str) -> bytes:
     """Every third task is like the others of its rest."""
-    return bytes([TASKS.index(task) % 4]) if task in TASKS else b"other"
+    return bytes([TASKS.index(task) % 4]) if task in TASKS else task.encode()
 
 
 @examples(300)
@@ -91,7 +117,7 @@ def test_blocks_say_what_a_dict_says(acts: list[Act]) -> None:
     ground = Ground()
     for word, task in acts:
         getattr(ground, word)(task)
-        if word in ("end", "undone"):
+        if word in ("end", "turn", "undone"):
             ground.note(task)
     assert ground.loaded.blocks() == ground.live.blocks()
     ground.load()
@@ -103,7 +129,7 @@ def test_blocks_say_what_a_dict_says(acts: list[Act]) -> None:
 
 def test_what_is_forgotten_is_not_there_while_other_blocks_are_unread() -> None:
     ground = Ground()
-    for task in ("t0",) * 6 + ("t1",) + ("t0",) * 6:
+    for task in ("t0",) * 6 + ("t1",) + ("t0",) * 9:
         ground.end(task)
     ground.load()
     assert "t1" in ground.loaded
@@ -119,8 +145,39 @@ def test_looking_at_the_newest_reads_no_more_than_their_block() -> None:
     ground.load()
     reading = ground.loaded.newest()
     assert next(reading)[0] == TASKS[-1]
-    unread: dict[int, Any] = vars(ground.loaded)["_unread"]
-    assert len(unread) == 2
-    before = ground.live.blocks()
-    assert ground.loaded.blocks() == before
-    assert len(unread) == 2
+    packed: dict[int, Any] = vars(ground.loaded)["_packed"]
+    assert len(packed) == KEPT
+    assert ground.loaded.blocks() == ground.live.blocks()
+    assert len(packed) == KEPT
+
+
+def test_all_but_the_newest_are_bytes_again_when_some_were_looked_at() -> None:
+    """What keeps a bus small that somebody looks at, or whose tasks are charged late."""
+    ground = Ground()
+    for task in TASKS * 2:
+        ground.turn(task)
+    assert len(list(ground.live.items())) == 2 * KEPT + BLOCK
+    packed: dict[int, Any] = vars(ground.live)["_packed"]
+    assert not packed
+    for task in TASKS:
+        ground.turn(task)
+    assert len(packed) == KEPT - module.FRESH
+
+
+@pytest.mark.parametrize("way", ["end", "turn"])
+def test_nothing_stays_of_what_is_forgotten(way: str) -> None:
+    ground = Ground()
+    for n in range(20 * BLOCK):
+        getattr(ground, way)(f"t{n}")
+    for made in ("_known", "_order", "_packed", "_block_of"):
+        assert len(vars(ground.live)[made] or ()) <= (KEPT + 1) * BLOCK
+
+
+def test_what_is_forgotten_is_like_nothing_any_more() -> None:
+    ground = Ground()
+    ground.turn("t0")
+    digest = digest_of("t0")
+    assert ground.live.alike(ground.journal, digest) == "t0"
+    for n in range((KEPT + 1) * BLOCK):
+        ground.turn(f"new{n}")
+    assert ground.live.alike(ground.journal, digest) is None

@@ -148,7 +148,8 @@ def test_what_waits_for_a_failure_is_doomed(already: bool) -> None:
 
 
 def test_only_so_many_outcomes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("projections.outcomes.OUTCOMES_KEPT", 3)
+    monkeypatch.setattr("projections.outcomes.OUTCOMES_BLOCK", 1)
+    monkeypatch.setattr("projections.outcomes.BLOCKS_KEPT", 2)
     case = given()
     for n in range(6):
         case.given(
