@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from sys import intern
 
 from events.envelope import Event
 from events.task import PRIORITIES, TaskDeferred, TaskDelegated, TaskSubmitted
@@ -143,16 +144,16 @@ def close(state: State, task: TaskRecord, status: str, at: int) -> None:
         status,
         task.attempt,
         at,
-        session=task.session,
-        worker=task.worker,
-        agent=task.run_agent,
-        model=task.run_model,
-        kind=task.kind,
+        session=intern(task.session),  # one of each for 100,000 outcomes of a replay
+        worker=intern(task.worker),
+        agent=intern(task.run_agent),
+        model=intern(task.run_model),
+        kind=intern(task.kind),
         tokens=task.spent_tokens,
         nanos=task.spent_nanos,
         past=past,
         digest=task.digest,
-        project=task.project,
+        project=intern(task.project),
         parts=parts,
     )
     tallies.timed(state, "task", status, at - task.submitted_at)

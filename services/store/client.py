@@ -8,7 +8,6 @@ same methods (``cluster``).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ from services.runtime import urls
 from services.runtime.errors import CommandRefused
 from services.runtime.urls import redacted
 from services.store.blocking import Blocking, Pool
-from services.store.connection import Wire, Wires
 from services.store.replies import (
     HELLO,
     Command,
@@ -38,6 +36,7 @@ from services.store.replies import (
 
 if TYPE_CHECKING:
     from services.store.cluster import BlockingNodes, Nodes
+    from services.store.connection import Wire, Wires
 
 SCAN_COUNT = 1_000
 HOME = Keys().log
@@ -61,6 +60,8 @@ class Client:
         self.url = url
         self.shown = redacted(url)
         self._home = home
+        import asyncio  # only here: who makes blocking calls starts 20 ms earlier without it
+
         self._reaching = asyncio.Lock()
         self._servers: Wires | Nodes | None = None
 
@@ -171,6 +172,8 @@ class Client:
             return self._servers
 
     async def _first_reached(self) -> Wires | Nodes:
+        from services.store.connection import Wires
+
         wire = None
         if urls.cluster(self.url) is None:
             wire = await self._opened()
@@ -189,6 +192,8 @@ class Client:
         return cluster.Nodes(self.url, self.shown, self._home)
 
     async def _opened(self) -> Wire:
+        from services.store.connection import Wire
+
         return await Wire.open(self.url, self.shown)
 
     async def _checked(self, commands: Sequence[Command], replies: list[Any]) -> list[Any]:

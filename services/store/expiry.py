@@ -8,7 +8,7 @@ from events.envelope import ForeignEntry, UnsupportedEvent, decode
 from events.keys import Keys
 from events.log import START
 from services.store.client import Client
-from services.store.forgetting import task_of
+from services.store.raw_entries import task_of
 
 COUNT = 500
 ENDS = frozenset((b"task.completed", b"task.failed", b"task.cancelled"))

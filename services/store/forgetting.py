@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import anyio
-import msgspec
 
 from events.envelope import without_words
 from events.keys import Keys, escaped, rewrite_copy
@@ -20,6 +19,7 @@ from events.log import parse_id
 from services.runtime.errors import CommandRefused, RedisUnsuitable
 from services.runtime.failpoints import point
 from services.store.client import Client
+from services.store.raw_entries import task_of
 from services.store.replies import info_of
 from services.store.rewrite import Fields, Rewrite, RewriteRefused, has_any
 
@@ -41,23 +41,6 @@ _LETTER = 8  # values of a dead letter before those of its entry: intake, entry,
 
 class LostHold(Exception):
     """Another host has taken over."""
-
-
-class _TaskOfEvent(msgspec.Struct):
-    task: str = ""
-
-
-_named = msgspec.json.Decoder(_TaskOfEvent)
-
-
-def task_of(data: bytes) -> str:
-    """The task that an event of the log is about, by its data; "" for none."""
-    if b'"task":"' not in data:
-        return ""
-    try:
-        return _named.decode(data).task
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return ""
 
 
 class Hold:

@@ -24,8 +24,7 @@ from projections.state import State, decode_state
 from services.runtime.errors import BeginningLost
 from services.runtime.settings import Settings
 from services.store.client import SyncClient
-from services.store.forgetting import task_of
-from services.store.raw_entries import COUNT, batches
+from services.store.raw_entries import COUNT, batches, task_of
 from services.store.scripts import Argument, script
 from services.store.segments import (
     CHAIN,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from events.keys import Keys
 from events.log import START
 from services.runtime.clock import elapsed
@@ -58,3 +60,20 @@ def batches(
 
 def _range(keys: Keys, after: str, until: str, count: int) -> Command:
     return "XRANGE", keys.log, f"({after}", until, "COUNT", count
+
+
+class _TaskOfEvent(msgspec.Struct):
+    task: str = ""
+
+
+_named = msgspec.json.Decoder(_TaskOfEvent)
+
+
+def task_of(data: bytes) -> str:
+    """The task that an event of the log is about, by its data; "" for none."""
+    if b'"task":"' not in data:
+        return ""
+    try:
+        return _named.decode(data).task
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""

@@ -5,6 +5,7 @@ The bus is one that users start: ``asb up`` with two workers, and the commands o
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import json
 import os
@@ -18,7 +19,7 @@ from events.keys import Keys
 from services.runtime import initial_policy
 from services.store.client import SyncClient
 from tests.bench.children import settings
-from tests.bench.ground import Ground, load_now
+from tests.bench.ground import ROOT, Ground, load_now
 from tests.bench.history import History
 from tests.bench.measures import STARTUP_EVENTS, Figure, Plan, Spread
 from tests.e2e.cli import Process, asb
@@ -40,6 +41,8 @@ limits = [
 def reading(ground: Ground, plan: Plan) -> list[Figure]:
     """``asb status``, ``asb tasks`` and ``asb task ID`` beside the bus at work; then everything
     but Redis is killed, and started again until a task is dispatched."""
+    for room in ("events", "projections", "services"):  # as pip leaves what it installs
+        compileall.compile_dir(ROOT / room, quiet=1)
     ground.keys()
     client, keys = SyncClient(ground.url), Keys("asb")
     events = max(plan.events, STARTUP_EVENTS)

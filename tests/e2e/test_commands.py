@@ -52,6 +52,13 @@ def test_a_command_with_options_loads_no_library_of_validators() -> None:
     assert "pydantic" not in modules
 
 
+@pytest.mark.parametrize("name", ["status", "tasks", "task", "limits", "submit", "cancel"])
+def test_a_command_that_asks_and_ends_loads_no_event_loop(name: str) -> None:
+    _, modules = modules_of(name, "--help")
+    assert "services.store.client" in modules
+    assert not {"asyncio", "anyio", "ssl"} & set(modules)
+
+
 def test_first_lines_of_help_are_whole_at_80_columns() -> None:
     places = [place for group in COMMANDS.values() for place in group.values()]
     assert max(len(place.summary) for place in places) <= 80 - 15
