@@ -116,8 +116,8 @@ class Outcomes(Mapping[str, Outcome]):
     def _forget(self, journal: Journal, number: int) -> None:
         if _ALIKE in self._made:
             self._unpack(number)  # for its digests
-        ends, tasks, places = _ends_of(number), self._tasks_of(number), self._places()
-        gone = self._current(ends, tasks)
+        ends, tasks = _ends_of(number), self._tasks_of(number)
+        places, gone = self._block_of or {}, self._current(ends, tasks)
         if (alike := self._made.get(_ALIKE)) is not None:
             digests = [(self._known[task].digest, task) for task in gone]
             journal.drop_all(alike, [made for made, task in digests if alike.get(made) == task])

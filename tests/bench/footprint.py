@@ -37,8 +37,13 @@ def idle(ground: Ground, plan: Plan) -> list[Figure]:
 
 def memory(ground: Ground, plan: Plan) -> list[Figure]:
     """Bytes of an open task and of an ended task's events, in the engine's process and in Redis."""
-    bus, count = Bus(ground), plan.tasks or OPEN
-    wave(bus, 1_000)
+    count = plan.tasks or OPEN
+    return [*_ended(ground, count), *_open(ground, count)]
+
+
+def _ended(ground: Ground, count: int) -> list[Figure]:
+    bus = Bus(ground)
+    wave(bus, count)  # as many are open at once as in the next one, and what they took is free
     host, server, entries = bus.engine.resident, _used(ground), bus.length
     wave(bus, count)
     events = bus.length - entries
@@ -46,12 +51,19 @@ def memory(ground: Ground, plan: Plan) -> list[Figure]:
         _bytes("memory: an ended task, engine", (bus.engine.resident - host) / count),
         _bytes("memory: an event, Redis", (_used(ground) - server) / events, "with its intake"),
     ]
+    bus.stop()
+    return figures
+
+
+def _open(ground: Ground, count: int) -> list[Figure]:
+    bus = Bus(ground)
+    wave(bus, 1_000)
     bus.worker.stop()
     host, server, before = bus.engine.resident, _used(ground), bus.length
-    bus.submit(titles(count, bus.submitted))
+    bus.submit(titles(count, bus.titled))
     while bus.length < before + 2 * count:  # submitted and routed
         time.sleep(0.1)
-    figures += [
+    figures = [
         _bytes("memory: an open task, engine", (bus.engine.resident - host) / count),
         _bytes("memory: an open task, Redis", (_used(ground) - server) / count, "with its intake"),
     ]
