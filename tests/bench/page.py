@@ -47,12 +47,14 @@ By their own time: the loop 8, `packed` 5, `encode`, `sentences.read` and `_add_
 is no place left where much is lost: less would have to be decided, or in another language.
 
 - *End to end*: engine, worker, client and Redis share the machine's cores. The engine's CPU a task
-  (the note of e2e) is the bound: at 295 µs one core has 3,400 tasks/s, 0.046 R where R is 74,000;
-  0.055 R would be 246 µs. In a fast hour it is 197 µs at 112,000, and 162 would be wanted. All four
-  together take 480 µs, of which two cores have 4,200 a second, if nobody ever waits for anybody.
-- *Flat*: behind 100,000 tasks the engine takes 12 % more CPU for one, behind 40,000 5 %. Forgetting
-  the oldest outcome is a tenth of that; what is forgotten leaves holes all over the heap, where new
-  objects are then made, each on a page that no cache holds.
+  (the note of e2e) is the bound: in four waves it worked 0.87 of the time and waited 0.11 of it for
+  a core that another had. At 206 µs a core has 4,850 tasks/s, 0.041 R where R is 118,000; in a slow
+  hour it is 295 µs at 74,000. 0.055 R would be 154 µs, and that is out of reach of this program
+  whatever else runs: the row `turns`, without Redis and without neighbours, is 129, and speaking to
+  Redis with the loop, 22 % of the engine, 45 more. On cores of its own it would have 0.049 R.
+- *Flat*: in memory a task behind 110,000 others takes 1 to 2 % more, in 24 pairs: its block is
+  packed and, later, forgotten. Within a bus it was 0 to 9 % in six runs, of 8 and of 12 pairs, since
+  Redis's memory and the engine's are larger; single pairs lie between 0.65 and 1.35.
 - *Submission to start*: two hops through Redis and a turn between them. Medians of 16 takes, in
   µs: from the client to the engine 437, until its turn begins 155, the turn 725, arguments and
   packing 86, from there to the handler 620; a bare hop (H) took 740. 2.3 H would leave 400 for that
