@@ -48,17 +48,17 @@ is no place left where much is lost: less would have to be decided, or in anothe
 
 - *End to end*: engine, worker, client and Redis share the machine's cores. The engine's CPU a task
   (the note of e2e) is the bound: in four waves it worked 0.87 of the time and waited 0.11 of it for
-  a core that another had. At 206 µs a core has 4,850 tasks/s, 0.041 R where R is 118,000; in a slow
-  hour it is 295 µs at 74,000. 0.055 R would be 154 µs, and that is out of reach of this program
-  whatever else runs: the row `turns`, without Redis and without neighbours, is 129, and speaking to
-  Redis with the loop, 22 % of the engine, 45 more. On cores of its own it would have 0.049 R.
+  a core that another had. At 188 µs a core has 5,300 tasks/s, 0.045 R where R is 119,000; in a slow
+  hour it is 295 µs at 74,000. 0.055 R would be 153 µs, and that is out of reach of this program
+  whatever else runs: the row `turns`, without Redis and without neighbours, is 130, and speaking to
+  Redis with the loop, 22 % of the engine, 41 more. On cores of its own it would have 0.049 R.
 - *Flat*: in memory a task behind 110,000 others takes 1 to 2 % more, in 24 pairs: its block is
-  packed and, later, forgotten. Within a bus it was 0 to 9 % in six runs, of 8 and of 12 pairs, since
+  packed and, later, forgotten. Within a bus it was 0 to 9 % in seven runs of 8 and 12 pairs, since
   Redis's memory and the engine's are larger; single pairs lie between 0.65 and 1.35.
 - *Submission to start*: two hops through Redis and a turn between them. Medians of 16 takes, in
   µs: from the client to the engine 437, until its turn begins 155, the turn 725, arguments and
   packing 86, from there to the handler 620; a bare hop (H) took 740. 2.3 H would leave 400 for that
-  turn, which takes 150 hot and six times that when nothing happened for 20 ms: see the rows of `a
+  turn, which takes 150 hot and four to six times that after 20 ms of nothing: see the rows of `a
   lone turn`, where nothing else runs. By then the machine's other guests have had the caches; code
   and data of 355 calls of 202 functions come from memory again, and a loop that needs no memory at
   all loses a quarter, too. Redis is as cold: the script that appends takes 170 µs then (a bare XADD
