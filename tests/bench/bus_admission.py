@@ -65,7 +65,7 @@ def _take(ground: Ground) -> tuple[float, float, float, float]:
     while bus.length < before + reported + routed:
         time.sleep(0.01)
     time.sleep(1.0)
-    waiting, sent, cpu = bus.length, dict[str, int](), bus.engine.cpu
+    waiting, sent, cpu = bus.added, dict[str, int](), bus.engine.cpu
     began = time.monotonic()
     for text in texts:
         now = time.monotonic_ns()
