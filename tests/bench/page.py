@@ -52,9 +52,11 @@ is no place left where much is lost: less would have to be decided, or in anothe
   hour it is 295 µs at 74,000. 0.055 R would be 153 µs, and that is out of reach of this program
   whatever else runs: the row `turns`, without Redis and without neighbours, is 130, and speaking to
   Redis with the loop, 22 % of the engine, 41 more. On cores of its own it would have 0.049 R.
-- *Flat*: in memory a task behind 110,000 others takes 1 to 2 % more, in 24 pairs: its block is
-  packed and, later, forgotten. Within a bus it was 0 to 9 % in seven runs of 8 and 12 pairs, since
-  Redis's memory and the engine's are larger; single pairs lie between 0.65 and 1.35.
+- *Flat*: in memory a task behind 110,000 others takes 1 % more, in 24 pairs: its block is packed
+  and, later, forgotten. As a bus it was 0 to 9 % of the engine's CPU in six runs of 12 pairs, and
+  0.91 to 1.03 of the rate, the median 0.99; single pairs lie between 0.6 and 1.35. What is left is
+  larger memory in Redis and engine, and the snapshot's process beside them: 1.4 s instead of 0.5,
+  each 50,000 events.
 - *Submission to start*: two hops through Redis and a turn between them. Medians of 16 takes, in
   µs: from the client to the engine 437, until its turn begins 155, the turn 725, arguments and
   packing 86, from there to the handler 620; a bare hop (H) took 740. 2.3 H would leave 400 for that
