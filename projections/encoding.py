@@ -30,7 +30,7 @@ def encode(outcomes: Outcomes, records: dict[str, Any]) -> bytes:
     try:
         return msgspec.msgpack.encode(_snapshot(records, outcomes.blocks(), wide=False))
     except OverflowError:
-        outcomes.read_all()
+        outcomes.unpack_all()
         return _packed_wide(_snapshot(records, outcomes.blocks(_packed_wide), wide=True))
 
 

@@ -38,7 +38,7 @@ class Outcomes(Mapping[str, Outcome]):
         self._known: dict[str, Outcome] = {}  # those of no packed block
         self._order: dict[int, str] = {}  # which of them ended as the n-th of all
         self._packed = {_number(block.first): block for block in blocks}
-        self._block_of: dict[str, int] | None = None  # each task's that is packed, or was
+        self._places: dict[str, int] | None = None  # block of each task that is packed, or was
         self._made: dict[str, dict[bytes, str]] = {}  # "alike": by digest, once somebody asked
         self._unpack(_number(meta.ended))  # the one that fills
 
@@ -47,7 +47,7 @@ class Outcomes(Mapping[str, Outcome]):
     def get(self, key: str, default: Any = None) -> Any:
         outcome = self._known.get(key)
         if outcome is None and self._packed:
-            number = self._places().get(key)
+            number = self._all_places().get(key)
             if number is not None:
                 self._unpack(number)
                 outcome = self._known.get(key)
@@ -62,19 +62,20 @@ class Outcomes(Mapping[str, Outcome]):
     def __contains__(self, key: object) -> bool:
         if key in self._known or not self._packed:
             return key in self._known
-        return self._places().get(cast("str", key)) in self._packed
+        return self._all_places().get(cast("str", key)) in self._packed
 
     def __len__(self) -> int:
         self._unpack_repeated()
         return len(self._known) + sum(block.count for block in self._packed.values())
 
     def __iter__(self) -> Iterator[str]:
-        self.read_all()
+        self.unpack_all()
         return iter(sorted(self._known, key=lambda task: self._known[task].n))
 
     def newest(self) -> Iterator[tuple[str, Outcome]]:
         """Each with its task, the one that ended last in front. Reads no further than asked."""
-        for n in range(self._meta.ended, self._first - 1, -1):
+        first = self._ends_of(_oldest(_number(self._meta.ended))).start
+        for n in range(self._meta.ended, first - 1, -1):
             self._unpack(_number(n))
             task = self._order[n]
             outcome = self._known.get(task)
@@ -93,7 +94,7 @@ class Outcomes(Mapping[str, Outcome]):
     def end(self, journal: Journal, task: str, outcome: Outcome) -> None:
         """``task`` ended, as the newest; the oldest are forgotten where there are too many."""
         if (_ALIKE in self._made or journal.entries is not None) and task in self:
-            self.get(task)  # undoing brings back what was there, so it has to be read
+            self.get(task)  # undoing brings back what was there, so it has to be unpacked
             journal.drop(self._made, _ALIKE)  # what it was alike before is to be looked for
         journal.put(self._known, task, outcome)
         journal.put(self._order, outcome.n, task)
@@ -108,7 +109,7 @@ class Outcomes(Mapping[str, Outcome]):
         if number > BLOCKS_KEPT:
             self._forget(journal, number - BLOCKS_KEPT - 1)
         if journal.entries is not None:
-            older = range(max(0, number - BLOCKS_KEPT), number - FRESH)
+            older = range(_oldest(number), number - FRESH)
             loose = [each for each in older if each not in self._packed]
             for each in loose[:PACKED_AT_ONCE]:
                 self._pack(journal, each)
@@ -116,8 +117,8 @@ class Outcomes(Mapping[str, Outcome]):
     def _forget(self, journal: Journal, number: int) -> None:
         if _ALIKE in self._made:
             self._unpack(number)  # for its digests
-        ends, tasks = _ends_of(number), self._tasks_of(number)
-        places, gone = self._block_of or {}, self._current(ends, tasks)
+        ends, tasks = self._ends_of(number), self._tasks_of(number)
+        places, gone = self._places or {}, self._current(ends, tasks)
         if (alike := self._made.get(_ALIKE)) is not None:
             digests = [(self._known[task].digest, task) for task in gone]
             journal.drop_all(alike, [made for made, task in digests if alike.get(made) == task])
@@ -128,7 +129,7 @@ class Outcomes(Mapping[str, Outcome]):
 
     def _pack(self, journal: Journal, number: int) -> None:
         """Turn a full block to bytes, and its tasks' ids to copies that lie side by side."""
-        ends, places = _ends_of(number), self._places()
+        ends, places = self._ends_of(number), self._all_places()
         last = {places.get(task, number) for task in self._tasks_of(number)}
         for before in last:
             if before < number:
@@ -148,36 +149,35 @@ class Outcomes(Mapping[str, Outcome]):
         known = self._known
         return [t for n, t in zip(ends, tasks, strict=True) if (o := known.get(t)) and o.n == n]
 
+    def _ends_of(self, number: int) -> range:
+        """Which ends a block holds: a thousand, or so far fewer."""
+        first = number * OUTCOMES_BLOCK + 1
+        return range(first, min(first + OUTCOMES_BLOCK, self._meta.ended + 1))
+
     def _tasks_of(self, number: int) -> list[str]:
-        """The tasks of a full block, in the order they ended."""
+        """The tasks of a block, in the order they ended."""
         block = self._packed.get(number)
         if block is not None:
             return _tasks.decode(block.tasks)
-        return [self._order[n] for n in _ends_of(number)]
+        return [self._order[n] for n in self._ends_of(number)]
 
     # -- blocks --------------------------------------------------------------------------------
 
     def blocks(self, pack: Callable[[Any], bytes] = msgspec.msgpack.encode) -> list[Block]:
         """All of them, as a snapshot holds them; the same state gives the same bytes."""
         self._unpack_repeated()
-        last = self._meta.ended
-        numbers = range(_number(self._first), _number(last) + 1) if last else ()
+        last = _number(self._meta.ended)
+        numbers = range(_oldest(last), last + 1)
         return [self._packed.get(number) or self._block(number, pack) for number in numbers]
 
-    @property
-    def _first(self) -> int:
-        """The oldest end that is remembered."""
-        return max(0, _number(self._meta.ended) - BLOCKS_KEPT) * OUTCOMES_BLOCK + 1
-
     def _block(self, number: int, pack: Callable[[Any], bytes]) -> Block:
-        ends = [n for n in _ends_of(number) if n <= self._meta.ended]
-        tasks = [self._order[n] for n in ends]
+        ends, tasks = self._ends_of(number), self._tasks_of(number)
         known = (self._known.get(task) for task in tasks)
         outcomes = [o if o and o.n == n else None for n, o in zip(ends, known, strict=True)]
         count = len(outcomes) - outcomes.count(None)
         return Block(ends[0], count, msgspec.Raw(pack(tasks)), msgspec.Raw(pack(outcomes)))
 
-    def read_all(self) -> None:
+    def unpack_all(self) -> None:
         """Nothing stays as bytes."""
         for number in sorted(self._packed):
             self._unpack(number)
@@ -195,16 +195,16 @@ class Outcomes(Mapping[str, Outcome]):
     def _unpack_repeated(self) -> None:
         """What ended again since its block was packed stands twice until that is unpacked."""
         if self._packed:
-            places = self._places()
+            places = self._all_places()
             for number in {places[task] for task in self._known.keys() & places.keys()}:
                 self._unpack(number)
 
-    def _places(self) -> dict[str, int]:
-        if self._block_of is None:
-            self._block_of = {}
+    def _all_places(self) -> dict[str, int]:
+        if self._places is None:
+            self._places = {}
             for number, block in sorted(self._packed.items()):
-                self._block_of.update(dict.fromkeys(_tasks.decode(block.tasks), number))
-        return self._block_of
+                self._places.update(dict.fromkeys(_tasks.decode(block.tasks), number))
+        return self._places
 
 
 _ALIKE = "alike"
@@ -215,6 +215,6 @@ def _number(n: int) -> int:
     return (n - 1) // OUTCOMES_BLOCK
 
 
-def _ends_of(number: int) -> range:
-    """Which ends a full block holds."""
-    return range(number * OUTCOMES_BLOCK + 1, (number + 1) * OUTCOMES_BLOCK + 1)
+def _oldest(number: int) -> int:
+    """The oldest block that is remembered while block ``number`` fills."""
+    return max(0, number - BLOCKS_KEPT)

@@ -86,7 +86,7 @@ class State:
         self.forgotten = s.forgotten if s else {}  # task -> log id of its task.forgotten
         self.tallies = s.tallies if s else Tallies({}, {}, {}, {}, {})
         if s and s.wide:
-            self.outcomes.read_all()  # another state need not be wide: its blocks look different
+            self.outcomes.unpack_all()  # another state need not be wide: its blocks look different
         self.journal = Journal()
         self.price_lookup: Lookup = no_quotes  # deciders only; folds never price
         self._reindex()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import hiredis
@@ -36,7 +37,7 @@ from services.store.replies import (
 
 if TYPE_CHECKING:
     from services.store.cluster import BlockingNodes, Nodes
-    from services.store.connection import Wire, Wires
+    from services.store.connection import Wires
 
 SCAN_COUNT = 1_000
 HOME = Keys().log
@@ -172,29 +173,25 @@ class Client:
             return self._servers
 
     async def _first_reached(self) -> Wires | Nodes:
-        from services.store.connection import Wires
+        from services.store.connection import Wire, Wires
 
+        opened = partial(Wire.open, self.url, self.shown)
         wire = None
         if urls.cluster(self.url) is None:
-            wire = await self._opened()
+            wire = await opened()
             if not _may_be_cluster(self.url):
-                return Wires(self._opened, wire)
+                return Wires(opened, wire)
             try:
                 (hello,) = await wire.ask(packed([HELLO]), 1)
             except BaseException:
                 wire.close()
                 raise
             if not is_cluster(hello):
-                return Wires(self._opened, wire)
+                return Wires(opened, wire)
             wire.close()
         from services.store import cluster
 
         return cluster.Nodes(self.url, self.shown, self._home)
-
-    async def _opened(self) -> Wire:
-        from services.store.connection import Wire
-
-        return await Wire.open(self.url, self.shown)
 
     async def _checked(self, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
         """The replies, if none is an error."""

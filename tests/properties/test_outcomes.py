@@ -107,7 +107,7 @@ class Ground:
 
 
 def digest_of(task: str) -> bytes:
-    """Every third task is like the others of its rest."""
+    """Every fourth task is like another; one of none of ours is like nothing else."""
     return bytes([TASKS.index(task) % 4]) if task in TASKS else task.encode()
 
 
@@ -127,7 +127,7 @@ def test_blocks_say_what_a_dict_says(acts: list[Act]) -> None:
     assert list(ground.loaded.items()) == list(ground.model.items())
 
 
-def test_what_is_forgotten_is_not_there_while_other_blocks_are_unread() -> None:
+def test_what_is_forgotten_is_not_there_while_other_blocks_are_packed() -> None:
     ground = Ground()
     for task in ("t0",) * 6 + ("t1",) + ("t0",) * 9:
         ground.end(task)
@@ -169,7 +169,7 @@ def test_nothing_stays_of_what_is_forgotten(way: str) -> None:
     ground = Ground()
     for n in range(20 * BLOCK):
         getattr(ground, way)(f"t{n}")
-    for made in ("_known", "_order", "_packed", "_block_of"):
+    for made in ("_known", "_order", "_packed", "_places"):
         assert len(vars(ground.live)[made] or ()) <= (KEPT + 1) * BLOCK
 
 
